@@ -1,0 +1,1 @@
+"""Hands MQTT devices short-lived, topic-scoped tokens over HTTPS, and takes them back."""

@@ -1,0 +1,1 @@
+"""The cloud as a caller sees it."""

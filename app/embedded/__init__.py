@@ -1,0 +1,1 @@
+"""All parts on one machine, supervised: Valkey, the sandbox, instances."""

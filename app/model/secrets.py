@@ -1,0 +1,61 @@
+"""Values that must never be shown: their ``repr`` and ``str`` are blank, so no log or traceback can tell them."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn, Self
+
+
+class Secret:
+    """A text that is shown only where ``reveal()`` is written, so every place that shows one can be found by grep."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        """Keep ``value`` out of sight."""
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        """Tell the kind and nothing else."""
+        return f"{type(self).__name__}()"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        """Compare in constant time: an early exit would tell a guesser how many characters were right."""
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        """Hash like the value, so secrets can be keys of a dict."""
+        return hash(self._value)
+
+    def __bool__(self) -> bool:
+        """An empty secret is false."""
+        return bool(self._value)
+
+    def __copy__(self) -> Self:
+        """Secrets do not change, so a copy is the thing itself."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: a pickle shows everything."""
+        msg = f"{type(self).__name__} is not written anywhere in the clear"
+        raise TypeError(msg)
+
+
+class ClientSecret(Secret):
+    """A device's shared secret, or its private key at the moment it is made."""
+
+
+class CloudToken(Secret):
+    """A token as the cloud's ApplyToken returned it (guide chapter 10.1)."""
+
+
+class AccessKeySecret(Secret):
+    """The secret half of a cloud access key."""

@@ -1,0 +1,1 @@
+"""Pure: the cloud's protocol as data and arithmetic."""

@@ -1,0 +1,69 @@
+"""The two signatures the cloud accepts, as arithmetic: nothing here reads a clock or a socket.
+
+``rpc_*`` is guide chapter 5 (HMAC-SHA1, the signature is a parameter). ``acs3_*`` is what the newer official SDKs
+send (ACS3-HMAC-SHA256, the signature is a header).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import quote
+
+from app.model.secrets import AccessKeySecret
+
+ACS3: Final = "ACS3-HMAC-SHA256"
+
+
+def percent_encode(text: str) -> str:
+    """Encode as RFC 3986 says, with only ``A-Za-z0-9-_.~`` left as they are (chapter 5, step 1.ii)."""
+    return quote(text, safe="-_.~")
+
+
+def canonical_query(parameters: Mapping[str, str]) -> str:
+    """Sort by name, encode names and values, join (chapter 5, step 1.i to 1.iv). Empty values stay."""
+    return "&".join(f"{percent_encode(name)}={percent_encode(parameters[name])}" for name in sorted(parameters))
+
+
+def rpc_string_to_sign(method: str, parameters: Mapping[str, str]) -> str:
+    """Build the string to sign (chapter 5, step 1.2); a ``Signature`` among the parameters is left out."""
+    signed = {name: value for name, value in parameters.items() if name != "Signature"}
+    return f"{method}&%2F&{percent_encode(canonical_query(signed))}"
+
+
+def rpc_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
+    """Sign with HMAC-SHA1 under the secret and a trailing ``&`` (chapter 5, step 2)."""
+    mac = hmac.new(f"{secret.reveal()}&".encode(), string_to_sign.encode(), hashlib.sha1)
+    return base64.b64encode(mac.digest()).decode()
+
+
+def acs3_string_to_sign(
+    method: str,
+    path: str,
+    query: Mapping[str, str],
+    headers: Mapping[str, str],
+    signed_headers: Iterable[str],
+    payload_sha256: str,
+) -> str:
+    """Build the ACS3 string to sign.
+
+    ``headers`` has lower-case names; ``signed_headers`` are taken in the order given (the client sorts them).
+    Raises ``KeyError`` if a header is said to be signed and is not there.
+    """
+    names = list(signed_headers)
+    canonical_headers = "".join(f"{name}:{headers[name].strip()}\n" for name in names)
+    request = "\n".join([method, path, canonical_query(query), canonical_headers, ";".join(names), payload_sha256])
+    return f"{ACS3}\n{hashlib.sha256(request.encode()).hexdigest()}"
+
+
+def acs3_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
+    """Sign with HMAC-SHA256 under the bare secret."""
+    return hmac.new(secret.reveal().encode(), string_to_sign.encode(), hashlib.sha256).hexdigest()
+
+
+def equal(given: str, computed: str) -> bool:
+    """Compare two signatures in constant time, so that a forger cannot find one byte after another."""
+    return hmac.compare_digest(given.encode(), computed.encode())

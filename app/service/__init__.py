@@ -1,0 +1,1 @@
+"""The verbs: authenticate, issue, introspect, revoke. No HTTP here."""

@@ -1,0 +1,1 @@
+"""Redis: every command and script lives here."""
