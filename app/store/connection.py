@@ -26,6 +26,7 @@ MAX_CONNECTIONS: Final = 64
 LEARN_TIME_EVERY_S: Final = 5.0
 
 Durability = Literal["always", "everysec", "no", "off", "unknown"]
+_FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Store:
     async def command(self, *words: str | int) -> Any:
         """Send one plain command. Raises ``Unavailable``."""
         try:
-            return await self.redis.execute_command(*words)
+            return await self.redis.execute_command(*words)  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
 
@@ -124,8 +125,7 @@ class Store:
             raise _unavailable(error) from error
         if configured.get("appendonly") != "yes":
             return "off"
-        fsync = configured.get("appendfsync")
-        return fsync if fsync in {"always", "everysec", "no"} else "unknown"
+        return _FSYNC.get(str(configured.get("appendfsync")), "unknown")
 
     async def keep_time(self) -> None:
         """Learn Redis's time now and every few seconds, until cancelled."""
