@@ -1,1 +1,1 @@
-"""All parts on one machine, supervised: Valkey, the sandbox, instances."""
+"""The whole product on one machine: starts its parts as processes, watches over them and leaves none behind."""

@@ -97,7 +97,7 @@ class Policy:
         return Explanation(client_id, role.name, rule, explained)
 
     def _choose(self, client_id: ClientId, named_role: str | None) -> tuple[Role | None, str]:
-        if named_role is not None:
+        if named_role:
             role = self.roles.get(named_role)
             return role, f"the device's record names {named_role}" + (
                 ", which is not in the policy" if not role else ""

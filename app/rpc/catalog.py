@@ -77,8 +77,10 @@ ERRORS: Final = _errors(
     (
         400,
         "InstancePermissionCheckFailed",
-        "An error occurred while validating the permissions of the instance. "
-        "Please verify the account that created the instance and its permissions settings.",
+        (
+            "An error occurred while validating the permissions of the instance. "
+            "Please verify the account that created the instance and its permissions settings."
+        ),
     ),
     (500, "InternalError", "An error occurred while processing your request. Try again later."),
     (
@@ -89,8 +91,10 @@ ERRORS: Final = _errors(
     (
         400,
         "PermissionCheckFailed",
-        "An error occurred while validating the resource permissions. "
-        "Please check the account that created the instance, topic, and GroupId, and check their permission settings.",
+        (
+            "An error occurred while validating the resource permissions. Please check the account "
+            "that created the instance, topic, and GroupId, and check their permission settings."
+        ),
     ),
     (500, "SystemOverflow", "An error occurred while processing your request. Please try again."),
     (

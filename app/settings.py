@@ -1,0 +1,148 @@
+"""Every setting of an instance, declared once: its name in the environment, type, default and help.
+
+A secret may come from a file instead: ``NAME_FILE`` holds the path. ``serve --help`` prints this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+
+from app.errors import Misconfigured
+from app.model.secrets import AccessKeySecret, Secret
+from app.rpc import catalog, regions
+
+SecretText = Annotated[Secret, PlainValidator(lambda text: Secret(str(text).strip()))]
+SecretKey = Annotated[AccessKeySecret, PlainValidator(lambda text: AccessKeySecret(str(text).strip()))]
+
+
+class Settings(BaseModel):
+    """The set-up of one instance. A field's name in upper case is its name in the environment."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    issuer_url: str = Field(
+        description="The address devices call this server by, the same for all instances; the `aud` of every "
+        "assertion. https, or http on a loopback address.",
+    )
+    redis_url: SecretText = Field(description="Redis 7+ or Valkey 8+: redis://, rediss:// or unix://.")
+    policy_file: Path = Field(description="The roles: what each kind of device may publish and subscribe.")
+    sealing_keys: SecretText = Field(
+        description="Keys that seal secrets in Redis: ID:BASE64 of 32 bytes, comma separated. The first seals, all "
+        "open: append a new key everywhere before it goes first.",
+    )
+
+    cloud_region: str = Field("cn-hangzhou", description="Region of the MQTT instance (guide chapter 2).")
+    cloud_endpoint: str = Field("", description="URL of the API in place of the region's own, as for the sandbox.")
+    cloud_instance_id: str = Field(min_length=1, description="ID of the MQTT instance.")
+    alibaba_cloud_access_key_id: str = Field(min_length=1, description="Access key that calls the API.")
+    alibaba_cloud_access_key_secret: SecretKey = Field(description="Its secret.")
+    alibaba_cloud_security_token: SecretText = Field(Secret(""), description="Its STS token, if it is a temporary one.")
+
+    mqtt_host: str = Field("", description="Broker devices connect to; left out: CLOUD_INSTANCE_ID.mqtt.aliyuncs.com.")
+    mqtt_port: int = Field(8883, ge=1, le=65535, description="Its port.")
+    mqtt_tls: bool = Field(default=True, description="Whether that port speaks TLS.")
+    mqtt_access_key_id: str = Field("", description="Access key named in MQTT CONNECT, if not the one that calls.")
+
+    apply_token_qps: float = Field(
+        catalog.ACTIONS["ApplyToken"].qps, gt=0, description="ApplyToken calls a second this process may make."
+    )
+    query_token_qps: float = Field(catalog.ACTIONS["QueryToken"].qps, gt=0, description="The same for QueryToken.")
+    revoke_token_qps: float = Field(catalog.ACTIONS["RevokeToken"].qps, gt=0, description="The same for RevokeToken.")
+    egress_qps: float = Field(catalog.EGRESS_QPS, gt=0, description="Calls a second to the cloud over all actions.")
+
+    device_max_live_tokens: int = Field(16, ge=1, description="Live tokens one device may hold.")
+    device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Tokens newly applied for, for one device.")
+    request_deadline_s: float = Field(10.0, gt=0.5, le=120, description="Seconds a caller waits at most.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings from ``environ``.
+
+        Raises ``Misconfigured`` with one line that names the first setting that is wrong or missing.
+        """
+        values: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            variable = name.upper()
+            if path := environ.get(f"{variable}_FILE"):
+                values[name] = _read_secret(field.annotation, variable, Path(path))
+            elif (text := environ.get(variable)) is not None and (text or not field.is_required()):
+                values[name] = text
+        try:
+            return cls.model_validate({name: value for name, value in values.items() if value != ""})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            variable = str(first["loc"][0]).upper() if first["loc"] else "settings"
+            if first["type"] == "missing":
+                raise Misconfigured(
+                    f"{variable} is not set: {cls.model_fields[variable.lower()].description}"
+                ) from None
+            raise Misconfigured(f"{variable}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    @field_validator("issuer_url")
+    @classmethod
+    def _issuer(cls, text: str) -> str:
+        url = urlsplit(text)
+        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
+            raise ValueError("is no plain https URL")
+        if url.scheme == "http" and not _is_loopback(url.hostname):
+            # A token answer over plain http could be read by anyone on the way.
+            raise ValueError("must be https unless the host is a loopback address")
+        return text.rstrip("/")
+
+    @field_validator("cloud_endpoint")
+    @classmethod
+    def _endpoint(cls, text: str) -> str:
+        url = urlsplit(text)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise ValueError("is no http or https URL")
+        if url.scheme == "http" and not _is_loopback(url.hostname):
+            # Parameters carry tokens; in the clear they would be anyone's.
+            raise ValueError("must be https unless the host is a loopback address")
+        return text.rstrip("/")
+
+    @model_validator(mode="after")
+    def _region(self) -> Self:
+        if not self.cloud_endpoint and self.cloud_region not in regions.REGIONS:
+            known = ", ".join(sorted(regions.REGIONS))
+            raise ValueError(f"CLOUD_REGION {self.cloud_region!r} is none of {known}; set CLOUD_ENDPOINT for another")
+        return self
+
+    @property
+    def endpoint(self) -> str:
+        """The API's URL."""
+        return self.cloud_endpoint or f"https://{regions.endpoint(self.cloud_region)}"
+
+    @property
+    def broker_host(self) -> str:
+        """The host devices connect to."""
+        return self.mqtt_host or f"{self.cloud_instance_id}.mqtt.aliyuncs.com"
+
+    @property
+    def mqtt_username(self) -> str:
+        """What a device sends as MQTT user name with a token."""
+        return f"Token|{self.mqtt_access_key_id or self.alibaba_cloud_access_key_id}|{self.cloud_instance_id}"
+
+
+def _read_secret(annotation: object, variable: str, path: Path) -> str:
+    if not (isinstance(annotation, type) and issubclass(annotation, Secret)):
+        raise Misconfigured(f"{variable}_FILE: only a secret may come from a file; set {variable} itself")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{variable}_FILE: cannot read {path}: {error}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,44 @@
+"""What every test may ask for: a real Valkey, and what a missing optional program means."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from tests import processes
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real Valkey, one for the whole run; ``redis_url`` gives it empty."""
+    with processes.running_valkey(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(valkey: str) -> Iterator[str]:
+    """The URL of a real Valkey without any data, scripts or clients' leftovers from other tests."""
+    yield valkey
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+        client.script_flush()
+
+
+@pytest.fixture
+def need_program() -> Callable[[str], str]:
+    """A function that finds a program that is no Python package, or skips; with REQUIRE_OPTIONAL=1 it fails."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            message = f"{name} is not installed (.ci/run installs it)"
+            if os.environ.get("REQUIRE_OPTIONAL") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return find
