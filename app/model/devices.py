@@ -1,4 +1,4 @@
-"""Devices: their client IDs, ``GID_group@@@device`` (guide chapter 11.1), and what is registered of one."""
+"""Devices: their client IDs ``GID_group@@@device`` (guide chapter 11.1), and what is registered of one."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
@@ -19,6 +18,7 @@ from app.model.grants import Grant, TokenType
 from app.model.topics import TopicFilter
 from app.rpc.catalog import MIN_TOKEN_LIFE_S
 from app.store.clock import Clock
+from app.store.connection import delays, insist
 from app.store.keys import GrantKey, Handle
 from app.store.tokens import LEASE_MS, CloudTokenOfType, Lead, Tokens, Wanted
 
@@ -30,9 +30,6 @@ APPLY_DEADLINE_S: Final = 8.0
 STORE_DEADLINE_S: Final = 20.0
 """What was obtained is kept trying to be stored for so long: Redis may be restarting."""
 
-POLL_FIRST_S: Final = 0.02
-POLL_LAST_S: Final = 0.2
-
 MARGIN_S: Final = 5
 """Added to the cloud's least life, for the way there."""
 
@@ -42,8 +39,6 @@ JITTER: Final = 0.03
 JITTER_FROM_LIFE_S: Final = 600
 
 _MARK_S: Final = {Kind.PERMISSION: 10, Kind.PARAMETER: 10, Kind.ACCOUNT: 10, Kind.PERMANENT: 10}
-
-T = TypeVar("T")
 
 
 class Flights:
@@ -99,7 +94,7 @@ class Flights:
 
     async def _until_landed(self, wanted: Wanted) -> None:
         # A flight that never lands cannot keep this going: its lease runs out.
-        for delay_s in _delays():
+        for delay_s in delays():
             await asyncio.sleep(delay_s)
             try:
                 if not await self._tokens.in_flight(wanted):
@@ -112,13 +107,13 @@ class Flights:
         try:
             await self._apply(lead, grant)
         except asyncio.CancelledError:
-            await _insist(lambda: self._tokens.fail(lead, mark_ms=0), within_s=1.0)
+            await insist(lambda: self._tokens.fail(lead, mark_ms=0), within_s=1.0)
             raise
         except Unavailable as error:
             log.error("application_lost", handle=lead.handle, cause=error.cause)
         except Exception:
             log.exception("application_broken", handle=lead.handle)
-            await _insist(lambda: self._tokens.fail(lead, mark_ms=1000), within_s=1.0)
+            await insist(lambda: self._tokens.fail(lead, mark_ms=1000), within_s=1.0)
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
@@ -144,7 +139,7 @@ class Flights:
         if broken:
             await self._give_up(lead, broken[0])
         if obtained:
-            outcome = await _insist(
+            outcome = await insist(
                 lambda: self._tokens.store(lead, obtained, expires_at_ms, whole=not broken), within_s=STORE_DEADLINE_S
             )
             log.info("applied", handle=lead.handle, client_id=lead.wanted.device.client_id, outcome=outcome)
@@ -161,7 +156,7 @@ class Flights:
         kind = error.kind if isinstance(error, CloudError) else None
         mark_s = max(_MARK_S.get(kind, 1) if kind else 1, getattr(error, "retry_after_s", None) or 1)
         log.warning("application_failed", handle=lead.handle, cause=str(error), kind=kind, again_in_s=mark_s)
-        await _insist(lambda: self._tokens.fail(lead, mark_ms=int(mark_s * 1000)), within_s=STORE_DEADLINE_S)
+        await insist(lambda: self._tokens.fail(lead, mark_ms=int(mark_s * 1000)), within_s=STORE_DEADLINE_S)
 
     def _expiry_ms(self, life_s: int) -> int:
         """Compute ExpireTime (guide chapter 10.1): never nearer than the cloud accepts, never later than asked for."""
@@ -177,24 +172,3 @@ class Flights:
                 await self._tokens.extend(lead)
             except Unavailable as error:
                 log.warning("lead_not_extended", handle=lead.handle, cause=error.cause)
-
-
-async def _insist(step: Callable[[], Awaitable[T]], *, within_s: float) -> T:
-    """Repeat a step that may be sent again until Redis takes it. Raises ``Unavailable`` after ``within_s``."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + within_s
-    for delay_s in _delays():
-        try:
-            return await step()
-        except Unavailable:
-            if loop.time() + delay_s > deadline:
-                raise
-            await asyncio.sleep(delay_s)
-    raise AssertionError("the delays never end")
-
-
-def _delays() -> Iterator[float]:
-    delay_s = POLL_FIRST_S
-    while True:
-        yield delay_s
-        delay_s = min(POLL_LAST_S, delay_s * 1.5)

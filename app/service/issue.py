@@ -6,9 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-
-import structlog
+from typing import Final, Literal
 
 from app.errors import InvalidClient, InvalidRequest, InvalidScope, TooManyRequests, Unavailable
 from app.model.grants import Grant, MalformedScope, parse_scope
@@ -17,18 +15,19 @@ from app.model.templates import NoGrant
 from app.rpc.catalog import MAX_TOKEN_LIFE_S
 from app.service.authenticate import Authenticator, Credentials, Proven
 from app.service.flights import Flights
-from app.store.clock import Clock
+from app.store.connection import insist
 from app.store.keys import Handle
 from app.store.sealing import CannotOpen
 from app.store.tokens import CloudTokenOfType, Lead, RequestAnswer, Tokens, Wanted
-
-log = structlog.get_logger(__name__)
 
 MIN_LIFE_S: Final = 65
 """The cloud's own 60 with a margin for the way there."""
 
 MAX_ANSWER_AGE_S: Final = 2.0
 """An answer of Redis that lay longer (this process was paused) may have been overtaken by a revoke."""
+
+ANSWERING_S: Final = 0.5
+"""Kept back from the caller's deadline for the answer itself."""
 
 MAX_STALE_READS: Final = 3
 
@@ -49,14 +48,13 @@ class Issuer:
     """Issues tokens to devices."""
 
     def __init__(
-        self, authenticator: Authenticator, policy: Callable[[], Policy], tokens: Tokens, flights: Flights, clock: Clock
+        self, authenticator: Authenticator, policy: Callable[[], Policy], tokens: Tokens, flights: Flights
     ) -> None:
         """``policy`` returns the policy in force now."""
         self._authenticator = authenticator
         self._policy = policy
         self._tokens = tokens
         self._flights = flights
-        self._clock = clock
 
     async def issue(
         self, credentials: Credentials, scope: str | None, expires_in: str | None, *, deadline: float
@@ -68,38 +66,47 @@ class Issuer:
         """
         loop = asyncio.get_running_loop()
         request = secrets.token_urlsafe(16)
+        patience_ends = deadline - ANSWERING_S
         proven = await self._authenticator.verify(credentials)
         stale_reads = 0
-        answer: RequestAnswer | None = None
+        waited = False
         while True:
             grant, wanted = self._want(proven, scope, expires_in)
             asked_at = loop.time()
-            if asked_at >= deadline:
-                return self._spare(wanted, answer, "the token is still being applied for", retry_after_s=1)
-            said = await self._tokens.request(wanted, request, proven.jti, proven.claim_ms)
-            if said == "stale":
-                # Changed since it was cached: read again, verify again under it. Once is enough, unless it is changed
-                # again and again.
+            answer = await self._ask(wanted, request, proven, within_s=patience_ends - asked_at if waited else 0)
+            if answer == "used":
+                raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
+            if answer == "stale":
+                # Changed since it was cached: read again, verify again under it. Once is enough, unless it is being
+                # changed again and again.
                 stale_reads += 1
                 if stale_reads > MAX_STALE_READS:
                     raise Unavailable("this device's registration is being changed; ask again")
                 proven = await self._authenticator.verify_fresh(credentials)
                 continue
-            if said == "used":
-                raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
-            answer = said
+            if loop.time() - asked_at > MAX_ANSWER_AGE_S and loop.time() < patience_ends:
+                # This process was paused with the answer in hand: a revoke may have overtaken it.
+                continue
             if answer.status == "live":
-                if loop.time() - asked_at <= MAX_ANSWER_AGE_S:
-                    return self._open(wanted, answer)
-            elif answer.status == "lead":
-                self._flights.start(Lead(wanted, answer.handle, request), grant)
-                await self._flights.landed(wanted, deadline)
-            elif answer.status == "wait":
-                await self._flights.landed(wanted, deadline)
-            elif answer.status == "failed":
-                return self._spare(wanted, answer, "the cloud gave no token", retry_after_s=_up(answer.wait_ms))
-            else:
+                return self._open(wanted, answer)
+            if answer.status == "limited":
                 return self._spare_or_limit(wanted, answer)
+            if answer.status == "failed":
+                return self._spare(wanted, answer, "the cloud gave no token", retry_after_s=_up(answer.wait_ms))
+            if answer.status == "lead":
+                self._flights.start(Lead(wanted, answer.handle, request), grant)
+            if asked_at >= patience_ends:
+                return self._spare(wanted, answer, "the token is still being applied for", retry_after_s=1)
+            await self._flights.landed(wanted, patience_ends)
+            waited = True
+
+    async def _ask(
+        self, wanted: Wanted, request: str, proven: Proven, *, within_s: float
+    ) -> RequestAnswer | Literal["stale", "used"]:
+        """Ask Redis; who has waited for a flight asks on while Redis restarts."""
+        return await insist(
+            lambda: self._tokens.request(wanted, request, proven.jti, proven.claim_ms), within_s=within_s
+        )
 
     def _want(self, proven: Proven, scope: str | None, expires_in: str | None) -> tuple[Grant, Wanted]:
         """Check what is asked for against the policy in force now."""
@@ -124,12 +131,10 @@ class Issuer:
         life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
         return grant, Wanted(device=device, role=role.name, scope=grant.scope, life_s=life_s)
 
-    def _spare(self, wanted: Wanted, answer: RequestAnswer | None, why: str, *, retry_after_s: int) -> IssuedToken:
+    def _spare(self, wanted: Wanted, answer: RequestAnswer, why: str, *, retry_after_s: int) -> IssuedToken:
         """Hand out a live token that is no longer fresh, rather than none (an outage upstream is not one here)."""
-        if answer is not None and answer.token is not None:
-            age_ms = self._clock.now_ms() - answer.now_ms
-            if age_ms <= MAX_ANSWER_AGE_S * 1000:
-                return self._open(wanted, answer)
+        if answer.token is not None:
+            return self._open(wanted, answer)
         raise Unavailable(f"{why}: ask again", retry_after_s=retry_after_s)
 
     def _spare_or_limit(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
