@@ -56,3 +56,16 @@ def some_filters(levels: int = 4, letters: tuple[str, ...] = LETTERS) -> st.Sear
     head = st.lists(st.sampled_from((*letters, "+")), max_size=levels - 1)
     last = st.sampled_from((*letters, "+", "#"))
     return st.tuples(head, last).map(lambda parts: "/".join((*parts[0], parts[1]))).filter(bool)
+
+
+@st.composite
+def alike(draw: st.DrawFn, levels: int = 4) -> tuple[str, str]:
+    """Draw two filters that differ in few levels: most pairs of random ones have nothing to do with each other."""
+    one = draw(some_filters(levels))
+    kept = [level for level in one.split("/") if level != "#"]
+    changes = st.sampled_from((str, str, str.swapcase, lambda _: "+", lambda _: "", lambda level: f"${level}"))
+    other = [change(level) for level, change in zip(kept, draw(st.tuples(*[changes] * len(kept))), strict=True)]
+    other = [level if level in (*LETTERS, "+") else "$a" for level in other[: draw(st.integers(0, levels))]]
+    if not any(other) or (len(other) < levels and draw(st.booleans())):
+        other = [*other[: levels - 1], "#"]
+    return (one, "/".join(other)) if draw(st.booleans()) else ("/".join(other), one)
