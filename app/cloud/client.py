@@ -155,6 +155,8 @@ class CloudClient:
         self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float
     ) -> _Expected:
         """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it."""
+        if asyncio.get_running_loop().time() >= deadline:
+            raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
         attempt = uncertain = 0
         while True:
             attempt += 1
@@ -186,8 +188,6 @@ class CloudClient:
     ) -> _Expected:
         """Sign and send once."""
         now = asyncio.get_running_loop().time()
-        if now >= deadline:
-            raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
         credentials = self._credentials()
         body = self._signed(action, parameters, credentials)
         secrets = [value for value in parameters.values() if isinstance(value, Secret)]
