@@ -372,6 +372,23 @@ async def test_a_proxy_in_the_environment_is_not_used(
         assert await client.query_token(TOKEN, deadline=soon())
 
 
+async def test_permits_are_taken_before_the_expiry_is_computed(cloud: Cloud) -> None:
+    """The wait for the quota lies in ``permits``; the first attempt of an ApplyToken waits no more."""
+    cloud.answers = [APPLIED]
+    async with CloudClient.open(
+        endpoint=cloud.url,
+        region="cn-hangzhou",
+        instance_id="post-cn-test",
+        credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
+        quota=Quota({"ApplyToken": 1}),
+        now_ms=lambda: 0,
+    ) as client:
+        await client.permits("ApplyToken", 1, deadline=soon(0.2))
+        assert await client.apply_token(TokenType.R, A, 1, deadline=soon(0.2)) == TOKEN
+        with pytest.raises(QuotaExhausted):
+            await client.permits("ApplyToken", 1, deadline=soon(0.2))
+
+
 def test_an_expiry_further_than_a_month_counts_as_a_month() -> None:
     """Chapter 10.1: later ones are accepted and silently shortened to 30 days."""
     month_ms = 30 * 24 * 3600 * 1000
