@@ -73,7 +73,7 @@ def test_where_none_is_found_no_client_id_matches_both(one: str, other: str, cli
         ("GID_*", "GID-*"),
         ("GID_a*", "GID_b*"),
         ("GID_plant@@@a*", "GID_plant@@@b*"),
-        ("GID_plant@@@" + "a" * 30 + "*", "*" + "b" * 30),
+        ("GID_plant@@@" + "a" * 26 + "*", "*" + "b" * 27),
         ("GID_ab@@@*", "*"),
         ("plant*", "*"),
         ("*", "GID_plant@@@"),
