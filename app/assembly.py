@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from app.store.devices import Devices
 from app.store.revocations import Revocations
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
+from app.tasks import end
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
 from app.web.home import set_up_templates
@@ -173,6 +174,4 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end([task])
