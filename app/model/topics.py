@@ -25,6 +25,16 @@ class MalformedTopic(ValueError):
     """A text is no topic or topic filter; the message says why."""
 
 
+def shown(text: str) -> str:
+    """Quote ``text`` for an ``error_description``, whose characters RFC 6749 section 5.2 bounds.
+
+    A stranger's text goes into answers and logs, so it is cut short, and what is no plain character (a line break that
+    would forge a log line, say) becomes ``?``.
+    """
+    cut = text if len(text) <= MAX_TOPIC_CHARS + 8 else f"{text[:MAX_TOPIC_CHARS]}..."
+    return "'" + re.sub(r"[^ !#-\[\]-~]", "?", cut) + "'"
+
+
 def parse_filter(text: str) -> TopicFilter:
     """Check ``text`` as a topic filter that a grant may name.
 
@@ -35,20 +45,22 @@ def parse_filter(text: str) -> TopicFilter:
     if not text:
         raise MalformedTopic("the topic filter is empty")
     if len(text) > MAX_TOPIC_CHARS:
-        raise MalformedTopic(f"{text[:20]!r}… has {len(text)} characters; this cloud's topics end at {MAX_TOPIC_CHARS}")
+        raise MalformedTopic(f"{shown(text)} has {len(text)} characters; this cloud's topics end at {MAX_TOPIC_CHARS}")
     if not _CHARACTERS.fullmatch(text):
-        raise MalformedTopic(f'{text!r} has a character other than printable ASCII without space , " and \\')
+        raise MalformedTopic(
+            f"{shown(text)} has a character other than printable ASCII without space, comma, double quote and backslash"
+        )
     if text.startswith("$"):
         # $SYS carries token uploads and notices: a grant for it would let a device read or forge them.
-        raise MalformedTopic(f"{text!r} begins with $, which belongs to the broker")
+        raise MalformedTopic(f"{shown(text)} begins with $, which belongs to the broker")
     levels = text.split("/")
     for position, level in enumerate(levels):
         if ("+" in level or "#" in level) and len(level) > 1:
-            raise MalformedTopic(f"{text!r} has a wildcard that does not fill its level")
+            raise MalformedTopic(f"{shown(text)} has a wildcard that does not fill its level")
         if level == "#" and position < len(levels) - 1:
-            raise MalformedTopic(f"{text!r} has # before its last level")
+            raise MalformedTopic(f"{shown(text)} has # before its last level")
     if not _PARENT.fullmatch(levels[0]):
-        raise MalformedTopic(f"{text!r} has a parent topic (first level) outside A-Z a-z 0-9 _ -")
+        raise MalformedTopic(f"{shown(text)} has a parent topic (first level) outside A-Z a-z 0-9 _ -")
     return TopicFilter(text)
 
 
@@ -57,7 +69,7 @@ def parse_topic(text: str) -> Topic:
     if not text or "\0" in text:
         raise MalformedTopic("a topic has at least one character, and no NUL")
     if "+" in text or "#" in text:
-        raise MalformedTopic(f"{text!r} has a wildcard; a message goes to one topic")
+        raise MalformedTopic(f"{shown(text)} has a wildcard; a message goes to one topic")
     return Topic(text)
 
 

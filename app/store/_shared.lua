@@ -1,0 +1,25 @@
+-- What every script begins with. ARGV[1] is always the clock's shift in ms: 0 outside tests.
+
+local function now_us()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2] + ARGV[1] * 1000
+end
+
+local now_ms = math.floor(now_us() / 1000)
+
+-- Revokes one record. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
+-- cloud tokens arrive, store.lua queues them instead of handing them out. Returns whether anything changed.
+local function revoke(record, handle, index, queue)
+  local state = redis.call('HGET', record, 'state')
+  if state ~= 'live' and state ~= 'applying' then
+    return false
+  end
+  redis.call('HSET', record, 'state', 'revoked', 'revoked_at_ms', now_ms)
+  redis.call('ZREM', index, handle)
+  if state == 'live' then
+    redis.call('HSET', record, 'revocation', 'queued')
+    redis.call('ZADD', queue, now_ms, handle)
+  end
+  return true
+end
+

@@ -1,0 +1,38 @@
+"""Redis's time, learned as an offset to this process's own monotonic clock.
+
+Instances whose machines disagree about the time must still agree about expiry, so they all use Redis's.
+"""
+
+from __future__ import annotations
+
+import time
+
+from redis.asyncio import Redis
+
+
+class Clock:
+    """Tells the time all instances share. ``shift_ms`` moves it in tests and is 0 elsewhere."""
+
+    def __init__(self) -> None:
+        """Start from the machine's own clock, until ``learn`` is first called."""
+        self._offset_ms = time.time() * 1000 - _monotonic_ms()
+        self.shift_ms = 0
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch."""
+        return int(_monotonic_ms() + self._offset_ms) + self.shift_ms
+
+    def now_s(self) -> int:
+        """Return whole seconds since the epoch."""
+        return self.now_ms() // 1000
+
+    async def learn(self, redis: Redis) -> None:
+        """Ask Redis for its time; the question took as long as the answer, so its middle is when Redis looked."""
+        asked_ms = _monotonic_ms()
+        seconds, microseconds = await redis.time()
+        middle_ms = (asked_ms + _monotonic_ms()) / 2
+        self._offset_ms = seconds * 1000 + microseconds / 1000 - middle_ms
+
+
+def _monotonic_ms() -> float:
+    return time.monotonic() * 1000

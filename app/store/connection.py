@@ -1,0 +1,149 @@
+"""One Redis: its connections, its scripts, and what it promises about keeping what was answered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from app.errors import Misconfigured, Unavailable
+from app.model.secrets import Secret
+from app.store.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 0.5
+ANSWER_TIMEOUT_S: Final = 2.0
+MAX_CONNECTIONS: Final = 64
+LEARN_TIME_EVERY_S: Final = 5.0
+
+Durability = Literal["always", "everysec", "no", "off", "unknown"]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A Lua script of this package, run in one round trip.
+
+    ``may_oom`` lets it run when Redis is full: revoking must always work.
+    """
+
+    name: str
+    may_oom: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        """The script: its flags, what all scripts share, its own steps."""
+        package = files("app.store")
+        flags = "#!lua flags=allow-oom\n" if self.may_oom else "#!lua\n"
+        own = package.joinpath(f"{self.name}.lua").read_text(encoding="utf-8")
+        return flags + package.joinpath("_shared.lua").read_text(encoding="utf-8") + own
+
+
+class Store:
+    """One Redis, shared by all instances.
+
+    No command is ever sent twice on its own: the client's retries are off, because it would resend a script whose
+    answer was lost. A caller that may send again does so knowingly.
+    """
+
+    def __init__(self, url: Secret) -> None:
+        """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is none."""
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url.reveal(),
+                max_connections=MAX_CONNECTIONS,
+                timeout=ANSWER_TIMEOUT_S,
+                socket_connect_timeout=CONNECT_TIMEOUT_S,
+                socket_timeout=ANSWER_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=True,
+            )
+        except ValueError:
+            raise Misconfigured("REDIS_URL: begins with none of redis://, rediss:// and unix://") from None
+        self.redis = Redis.from_pool(pool)
+        self.clock = Clock()
+        self._sha: dict[Script, str] = {}
+
+    async def run(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
+        """Run ``script``; its first argument is always the clock's shift. Raises ``Unavailable``."""
+        try:
+            return await self._evaluate(script, keys, self.clock.shift_ms, *arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+
+    async def _evaluate(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
+        if script not in self._sha:
+            self._sha[script] = await self.redis.script_load(script.text)
+        try:
+            return await self.redis.evalsha(self._sha[script], len(keys), *keys, *arguments)
+        except NoScriptError:
+            # Redis was started anew and did nothing yet, so this is no second sending.
+            self._sha[script] = await self.redis.script_load(script.text)
+            return await self.redis.evalsha(self._sha[script], len(keys), *keys, *arguments)
+
+    async def command(self, *words: str | int) -> Any:
+        """Send one plain command. Raises ``Unavailable``."""
+        try:
+            return await self.redis.execute_command(*words)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+
+    async def each(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
+        """Send independent commands in one round trip. Raises ``Unavailable``."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for words in commands:
+            pipeline.execute_command(*words)
+        try:
+            return list(await pipeline.execute())
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+
+    async def ping(self) -> str:
+        """Check that Redis answers. Raises ``Unavailable``; returns what it promises, for people."""
+        await self.command("PING")
+        return f"durability {await self.durability()}"
+
+    async def durability(self) -> Durability:
+        """Tell what a crash of Redis may lose: ``always`` nothing that was answered, ``everysec`` up to two seconds.
+
+        ``unknown`` where a managed Redis hides its configuration. Raises ``Unavailable``.
+        """
+        try:
+            configured = await self.redis.config_get("appendonly", "appendfsync")
+        except ResponseError:
+            return "unknown"
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+        if configured.get("appendonly") != "yes":
+            return "off"
+        fsync = configured.get("appendfsync")
+        return fsync if fsync in {"always", "everysec", "no"} else "unknown"
+
+    async def keep_time(self) -> None:
+        """Learn Redis's time now and every few seconds, until cancelled."""
+        while True:
+            try:
+                await self.clock.learn(self.redis)
+            except (RedisError, OSError, TimeoutError) as error:
+                log.warning("redis_time_unknown", cause=str(error))
+                await asyncio.sleep(CONNECT_TIMEOUT_S)
+            else:
+                await asyncio.sleep(LEARN_TIME_EVERY_S)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.redis.aclose()
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(
+        "the server cannot reach its memory just now; ask again", cause=f"redis: {type(error).__name__}: {error}"
+    )

@@ -1,0 +1,148 @@
+"""Device records in Redis, the small cache of them in this process, and every change to one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from app.model.devices import Algorithm, ClientId, Device, methods_of
+from app.model.secrets import Secret
+from app.store.connection import Script, Store
+from app.store.keys import SHARDS, Shard
+from app.store.sealing import KeyRing
+
+_WRITE: Final = Script("device", may_oom=True)
+CACHED_DEVICES: Final = 10_000
+
+
+class Conflict(Exception):
+    """The record was changed, added or removed by another since it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A device's record with its key: the shared secret, or the public key as PEM."""
+
+    device: Device
+    key: Secret
+
+
+class _Record(msgspec.Struct, omit_defaults=True):
+    """The part of a record that no script reads."""
+
+    algorithm: str
+    role: str = ""
+    attributes: dict[str, str] = {}
+    disabled: bool = False
+    note: str = ""
+    created_at_ms: int = 0
+
+
+class Devices:
+    """The registry as it lies in Redis."""
+
+    def __init__(self, store: Store, keys: KeyRing) -> None:
+        """Read and write through ``store``; device keys are sealed with ``keys``."""
+        self._store = store
+        self._keys = keys
+        self._cache: OrderedDict[str, Registered] = OrderedDict()
+
+    def cached(self, client_id: str) -> Registered | None:
+        """Return the record as this process last saw it. The epoch tells a script whether that still counts."""
+        if registered := self._cache.get(client_id):
+            self._cache.move_to_end(client_id)
+        return registered
+
+    async def read(self, client_id: str) -> Registered | None:
+        """Read the record afresh. Raises ``Unavailable``, and ``CannotOpen`` if its key cannot be unsealed."""
+        epoch, text, sealed = await self._store.command(
+            "HMGET", Shard.of(client_id).device(client_id), "epoch", "record", "key"
+        )
+        if epoch is None:
+            self._cache.pop(client_id, None)
+            return None
+        registered = Registered(_device(client_id, epoch, text), self._keys.open(sealed, "client-key", client_id))
+        self._cache[client_id] = registered
+        self._cache.move_to_end(client_id)
+        if len(self._cache) > CACHED_DEVICES:
+            self._cache.popitem(last=False)
+        return registered
+
+    async def add(self, device: Device, key: Secret) -> Device:
+        """Register a new device. Raises ``Conflict`` if there is one of that client ID, and ``Unavailable``."""
+        epoch, _ = await self._write(device, key, read_epoch="", revoke=False)
+        return replace(device, epoch=epoch)
+
+    async def change(self, read: Device, device: Device, key: Secret, *, revoke: bool) -> tuple[Device, int]:
+        """Write ``device`` over the record that was read, and revoke all it holds if asked to.
+
+        Returns the device under its new epoch and how many tokens and flights were revoked. Raises ``Conflict`` and
+        ``Unavailable``.
+        """
+        epoch, revoked = await self._write(device, key, read_epoch=read.epoch, revoke=revoke)
+        return replace(device, epoch=epoch), revoked
+
+    async def remove(self, read: Device) -> int:
+        """Remove the record and revoke all it holds; returns how much. Raises ``Conflict`` and ``Unavailable``."""
+        _, revoked = await self._write(read, None, read_epoch=read.epoch, revoke=True)
+        return revoked
+
+    async def all(self) -> AsyncIterator[Device]:
+        """Iterate over every device, shard by shard. Raises ``Unavailable``."""
+        for number in range(SHARDS):
+            shard = Shard(number)
+            client_ids = sorted(await self._store.command("SMEMBERS", shard.devices))
+            rows = await self._store.each([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
+            for client_id, (epoch, text) in zip(client_ids, rows, strict=True):
+                if epoch is not None:
+                    yield _device(client_id, epoch, text)
+
+    async def _write(self, device: Device, key: Secret | None, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
+        shard = Shard.of(device.client_id)
+        keys = [shard.device(device.client_id), shard.devices, shard.live(device.client_id), shard.queue]
+        answer = await self._store.run(
+            _WRITE,
+            keys,
+            device.client_id,
+            read_epoch,
+            _text(device) if key else "",
+            self._keys.seal(key, "client-key", device.client_id) if key else "",
+            int(revoke),
+            shard.token(""),
+        )
+        self._cache.pop(device.client_id, None)
+        if answer[0] == "conflict":
+            raise Conflict(device.client_id)
+        return answer[1], answer[2]
+
+
+def _text(device: Device) -> str:
+    record = _Record(
+        algorithm=device.algorithm,
+        role=device.role,
+        attributes=dict(device.attributes),
+        disabled=device.disabled,
+        note=device.note,
+        created_at_ms=device.created_at_ms,
+    )
+    return msgspec.json.encode(record).decode()
+
+
+def _device(client_id: str, epoch: str, text: str) -> Device:
+    record = msgspec.json.decode(text, type=_Record)
+    algorithm = Algorithm(record.algorithm)
+    return Device(
+        client_id=ClientId(client_id),
+        algorithm=algorithm,
+        methods=methods_of(algorithm),
+        role=record.role,
+        attributes=record.attributes,
+        disabled=record.disabled,
+        note=record.note,
+        created_at_ms=record.created_at_ms,
+        epoch=epoch,
+    )

@@ -1,0 +1,114 @@
+"""The names of everything in Redis, and how long each lives.
+
+Devices fall into 64 shards by a hash of their client ID. Every key of a shard carries its hash tag, so one script can
+touch a device, its tokens and the shard's queue atomically, on Redis Cluster too.
+
+=================  ============================================  ==========================================
+key                what                                          lives
+=================  ============================================  ==========================================
+{sN}:d:CLIENT      device record                                 until removed: it is the registry
+{sN}:ds            the shard's client IDs                        as long as one device is registered
+{sN}:j:DIGEST      a used assertion (its ``jti``)                until the assertion could not be used anyway
+{sN}:t:HANDLE      token record, applied for, live or revoked    until well after the cloud's expiry
+{sN}:g:DIGEST      grant pointer: the handle to hand out         until that token's expiry
+{sN}:f:DIGEST      flight: who applies now, or a failure's mark  a lease of seconds
+{sN}:c:CLIENT      handles of the device's records, by expiry    until the last expiry
+{sN}:n:CLIENT      tokens newly applied for in this hour         an hour
+{sN}:q             revocations to deliver, by due time           until delivered: none may be lost
+mac:HMAC           handle of a cloud token in hand               until that token's expiry
+=================  ============================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import zlib
+from dataclasses import dataclass
+from typing import Final, NewType, Self
+
+SHARDS: Final = 64
+
+Handle = NewType("Handle", str)
+"""The short public name of a token: its shard and a random part."""
+
+GrantKey = NewType("GrantKey", str)
+"""Digest of client ID, canonical grant and capped life: what a token and a flight are keyed by."""
+
+_HANDLE: Final = re.compile(r"(\d\d)-[A-Za-z0-9_-]{22}")
+
+
+def grant_key(client_id: str, scope: str, life_s: int) -> GrantKey:
+    """Digest what a token is keyed by; neither part can hold the NUL that parts them."""
+    return GrantKey(hashlib.sha256(f"{client_id}\0{scope}\0{life_s}".encode()).hexdigest()[:32])
+
+
+def jti_key(client_id: str, jti: str) -> str:
+    """Digest an assertion's ``jti``, which is unique for its device alone and of any length."""
+    return hashlib.sha256(f"{client_id}\0{jti}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of the 64, as a maker of key names."""
+
+    number: int
+
+    @classmethod
+    def of(cls, client_id: str) -> Self:
+        """Return the shard of a device."""
+        return cls(zlib.crc32(client_id.encode()) % SHARDS)
+
+    @classmethod
+    def of_handle(cls, handle: str) -> Self | None:
+        """Return the shard a handle names, or None if it is no handle."""
+        match = _HANDLE.fullmatch(handle)
+        return cls(int(match[1])) if match and int(match[1]) < SHARDS else None
+
+    def draw_handle(self) -> Handle:
+        """Draw a new handle in this shard."""
+        return Handle(f"{self.number:02d}-{secrets.token_urlsafe(16)}")
+
+    def device(self, client_id: str) -> str:
+        """Return the key of a device's record."""
+        return f"{{s{self.number}}}:d:{client_id}"
+
+    @property
+    def devices(self) -> str:
+        """The key of the set of the shard's client IDs."""
+        return f"{{s{self.number}}}:ds"
+
+    def used_assertion(self, client_id: str, jti: str) -> str:
+        """Return the key of a claim on an assertion's ``jti``."""
+        return f"{{s{self.number}}}:j:{jti_key(client_id, jti)}"
+
+    def token(self, handle: str) -> str:
+        """Return the key of a token record; with an empty handle, their common prefix."""
+        return f"{{s{self.number}}}:t:{handle}"
+
+    def grant(self, grant: GrantKey) -> str:
+        """Return the key of the pointer to a grant's token."""
+        return f"{{s{self.number}}}:g:{grant}"
+
+    def flight(self, grant: GrantKey) -> str:
+        """Return the key of a grant's flight."""
+        return f"{{s{self.number}}}:f:{grant}"
+
+    def live(self, client_id: str) -> str:
+        """Return the key of the index of a device's records."""
+        return f"{{s{self.number}}}:c:{client_id}"
+
+    def new_tokens(self, client_id: str) -> str:
+        """Return the key of the count of tokens applied for in this hour."""
+        return f"{{s{self.number}}}:n:{client_id}"
+
+    @property
+    def queue(self) -> str:
+        """The key of the revocations to deliver."""
+        return f"{{s{self.number}}}:q"
+
+
+def mac_key(mac: str) -> str:
+    """Return the key that leads from a cloud token's HMAC to its handle; it has no shard, as none is known yet."""
+    return f"mac:{mac}"

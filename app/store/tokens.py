@@ -1,0 +1,276 @@
+"""Tokens in Redis: the hot script, flights, and what is stored, found and revoked.
+
+The meaning of each step is told at the top of its ``.lua`` file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from app.model.devices import Device
+from app.model.grants import TokenType
+from app.model.secrets import CloudToken, Secret
+from app.store.connection import Script, Store
+from app.store.keys import GrantKey, Handle, Shard, grant_key, mac_key
+from app.store.sealing import KeyRing, Sealed
+
+_REQUEST: Final = Script("request")
+_EXTEND: Final = Script("extend")
+_STORE: Final = Script("store", may_oom=True)
+_FAIL: Final = Script("fail", may_oom=True)
+_USE: Final = Script("use")
+_REVOKE: Final = Script("revoke", may_oom=True)
+
+LEASE_MS: Final = 3_000
+"""A leader that says nothing for this long has lost its lead."""
+
+HORIZON_MS: Final = 60_000
+"""Longest an application may take before its record is forgotten."""
+
+SPARE_MS: Final = 30_000
+"""A live token with this much left is handed out when no new one can be had."""
+
+KEEP_MS: Final = 10 * 60_000
+"""A record outlives its token by this, so that what became of its revocation can still be seen."""
+
+RequestStatus = Literal["live", "lead", "wait", "failed", "limited"]
+UseStatus = Literal["ok", "stale", "used"]
+State = Literal["applying", "live", "revoked"]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudTokenOfType:
+    """One cloud token of a token."""
+
+    type: TokenType
+    token: CloudToken
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for: whose, which permissions, for how long."""
+
+    device: Device
+    role: str
+    scope: str
+    life_s: int
+
+    @property
+    def key(self) -> GrantKey:
+        """What the token is keyed by."""
+        return grant_key(self.device.client_id, self.scope, self.life_s)
+
+    @property
+    def shard(self) -> Shard:
+        """Where all of it lies."""
+        return Shard.of(self.device.client_id)
+
+    @property
+    def fresh_ms(self) -> int:
+        """Remaining life above which a token is handed out again: max(life ÷ 4, min(360 s, life ÷ 2))."""
+        return max(self.life_s * 250, min(360_000, self.life_s * 500))
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The right to apply for one grant, under a handle and the leading request's random value."""
+
+    wanted: Wanted
+    handle: Handle
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A live token, still sealed."""
+
+    handle: Handle
+    expires_at_ms: int
+    sealed: Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAnswer:
+    """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts."""
+
+    status: RequestStatus
+    now_ms: int
+    wait_ms: int
+    handle: Handle
+    token: Token | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What is known of a handle."""
+
+    handle: Handle
+    client_id: str
+    role: str
+    scope: str
+    state: State
+    issued_at_ms: int
+    expires_at_ms: int
+    sealed: Sealed | None
+    revocation: str
+
+
+class Tokens:
+    """Token records, grants and flights."""
+
+    def __init__(self, store: Store, keys: KeyRing, *, max_live: int, max_new_per_hour: int) -> None:
+        """Read and write through ``store``, seal with ``keys``; the limits are one device's."""
+        self._store = store
+        self._keys = keys
+        self._max_live = max_live
+        self._max_new_per_hour = max_new_per_hour
+
+    async def request(
+        self, wanted: Wanted, request: str, jti: str, claim_ms: int
+    ) -> RequestAnswer | Literal["stale", "used"]:
+        """Use the assertion and find the token, the lead or the flight, in one round trip. Raises ``Unavailable``.
+
+        ``claim_ms`` 0 says that there is no assertion.
+        """
+        client_id, shard = wanted.device.client_id, wanted.shard
+        answer = await self._store.run(
+            _REQUEST,
+            [
+                shard.device(client_id),
+                shard.used_assertion(client_id, jti),
+                shard.grant(wanted.key),
+                shard.flight(wanted.key),
+                shard.live(client_id),
+                shard.new_tokens(client_id),
+            ],
+            request,
+            wanted.device.epoch,
+            claim_ms,
+            wanted.fresh_ms,
+            SPARE_MS,
+            shard.token(""),
+            shard.draw_handle(),
+            LEASE_MS,
+            HORIZON_MS,
+            client_id,
+            wanted.role,
+            wanted.scope,
+            self._max_live,
+            self._max_new_per_hour,
+        )
+        if len(answer) == 1:
+            return "stale" if answer[0] == "stale" else "used"
+        status, now_ms, wait_ms, handle, expires_at_ms, sealed = answer
+        token = Token(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
+        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(handle), token)
+
+    async def in_flight(self, wanted: Wanted) -> bool:
+        """Tell whether somebody applies for this grant now. Raises ``Unavailable``."""
+        return await self._store.command("HGET", wanted.shard.flight(wanted.key), "request") is not None
+
+    async def extend(self, lead: Lead) -> bool:
+        """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
+        shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
+        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.live(client_id)]
+        return await self._store.run(_EXTEND, keys, lead.request, lead.handle, LEASE_MS, HORIZON_MS) == 1
+
+    async def store(
+        self, lead: Lead, tokens: tuple[CloudTokenOfType, ...], expires_at_ms: int, *, whole: bool
+    ) -> Literal["stored", "revoked"]:
+        """Keep what the cloud returned, or queue it for revocation if it is no longer wanted.
+
+        May be sent again. ``whole`` False says that a half is missing: what there is can only be revoked. Raises
+        ``Unavailable``.
+        """
+        wanted, shard = lead.wanted, lead.wanted.shard
+        client_id = wanted.device.client_id
+        # Before the record: a token in hand must never be one that cannot be looked up.
+        ttl_ms = max(1, expires_at_ms - self._store.clock.now_ms()) + KEEP_MS
+        await self._store.each(
+            [("SET", mac_key(self._keys.mac(each.token)), lead.handle, "PX", ttl_ms) for each in tokens]
+        )
+        answer: Literal["stored", "revoked"] = await self._store.run(
+            _STORE,
+            [
+                shard.device(client_id),
+                shard.token(lead.handle),
+                shard.grant(wanted.key),
+                shard.flight(wanted.key),
+                shard.live(client_id),
+                shard.queue,
+            ],
+            lead.request,
+            lead.handle,
+            wanted.device.epoch,
+            self._seal(tokens, client_id, lead.handle),
+            expires_at_ms,
+            KEEP_MS,
+            client_id,
+            wanted.role,
+            wanted.scope,
+            shard.token(""),
+            int(whole),
+        )
+        return answer
+
+    async def fail(self, lead: Lead, mark_ms: int) -> None:
+        """End a flight that brought nothing, leaving a mark for ``mark_ms``. Raises ``Unavailable``."""
+        shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
+        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.live(client_id)]
+        await self._store.run(_FAIL, keys, lead.request, lead.handle, mark_ms)
+
+    async def use(self, device: Device, request: str, jti: str, claim_ms: int) -> UseStatus:
+        """Use an assertion where no token is asked for. Raises ``Unavailable``."""
+        shard = Shard.of(device.client_id)
+        keys = [shard.device(device.client_id), shard.used_assertion(device.client_id, jti)]
+        status: UseStatus = await self._store.run(_USE, keys, request, device.epoch, claim_ms)
+        return status
+
+    async def handle_of(self, tokens: list[CloudToken]) -> Handle | None:
+        """Find the one handle these cloud tokens belong to. Raises ``Unavailable``."""
+        names = [mac_key(mac) for token in tokens for mac in self._keys.macs(token)]
+        found = {handle for handle in await self._store.each([("GET", name) for name in names]) if handle}
+        # Cloud tokens of two handles side by side are no token of ours.
+        return Handle(found.pop()) if len(found) == 1 else None
+
+    async def read(self, handle: str) -> TokenRecord | None:
+        """Read what is known of a handle. Raises ``Unavailable``."""
+        shard = Shard.of_handle(handle)
+        if shard is None:
+            return None
+        fields = ("client_id", "role", "scope", "state", "issued_at_ms", "expires_at_ms", "sealed", "revocation")
+        row = await self._store.command("HMGET", shard.token(handle), *fields)
+        if row[0] is None or row[3] is None:
+            return None
+        client_id, role, scope, state, issued_at_ms, expires_at_ms, sealed, revocation = row
+        return TokenRecord(
+            handle=Handle(handle),
+            client_id=client_id,
+            role=role,
+            scope=scope,
+            state=state,
+            issued_at_ms=int(issued_at_ms or 0),
+            expires_at_ms=int(expires_at_ms or 0),
+            sealed=sealed,
+            revocation=revocation or "",
+        )
+
+    async def revoke(self, record: TokenRecord) -> bool:
+        """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``."""
+        shard = Shard.of(record.client_id)
+        keys = [shard.token(record.handle), shard.live(record.client_id), shard.queue]
+        return await self._store.run(_REVOKE, keys, record.handle) == 1
+
+    def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
+        """Unseal a token's cloud tokens. Raises ``CannotOpen``."""
+        pairs = msgspec.json.decode(
+            self._keys.open(sealed, "cloud-tokens", client_id, handle).reveal(), type=list[tuple[TokenType, str]]
+        )
+        return tuple(CloudTokenOfType(type_, CloudToken(token)) for type_, token in pairs)
+
+    def _seal(self, tokens: tuple[CloudTokenOfType, ...], client_id: str, handle: str) -> Sealed:
+        pairs = msgspec.json.encode([(each.type, each.token.reveal()) for each in tokens]).decode()
+        return self._keys.seal(Secret(pairs), "cloud-tokens", client_id, handle)
