@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -24,8 +25,13 @@ CONNECT_TIMEOUT_S: Final = 0.5
 ANSWER_TIMEOUT_S: Final = 2.0
 MAX_CONNECTIONS: Final = 64
 LEARN_TIME_EVERY_S: Final = 5.0
+FIRST_DELAY_S: Final = 0.02
+LAST_DELAY_S: Final = 0.2
+
+T = TypeVar("T")
 
 Durability = Literal["always", "everysec", "no", "off", "unknown"]
+_FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Store:
     async def command(self, *words: str | int) -> Any:
         """Send one plain command. Raises ``Unavailable``."""
         try:
-            return await self.redis.execute_command(*words)
+            return await self.redis.execute_command(*words)  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
 
@@ -124,8 +130,7 @@ class Store:
             raise _unavailable(error) from error
         if configured.get("appendonly") != "yes":
             return "off"
-        fsync = configured.get("appendfsync")
-        return fsync if fsync in {"always", "everysec", "no"} else "unknown"
+        return _FSYNC.get(str(configured.get("appendfsync")), "unknown")
 
     async def keep_time(self) -> None:
         """Learn Redis's time now and every few seconds, until cancelled."""
@@ -147,3 +152,25 @@ def _unavailable(error: Exception) -> Unavailable:
     return Unavailable(
         "the server cannot reach its memory just now; ask again", cause=f"redis: {type(error).__name__}: {error}"
     )
+
+
+async def insist(step: Callable[[], Awaitable[T]], *, within_s: float) -> T:
+    """Repeat a step that may be sent again until Redis takes it. Raises ``Unavailable`` after ``within_s``."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    for delay_s in delays():
+        try:
+            return await step()
+        except Unavailable:
+            if loop.time() + delay_s > deadline:
+                raise
+            await asyncio.sleep(delay_s)
+    raise AssertionError("the delays never end")
+
+
+def delays() -> Iterator[float]:
+    """Yield seconds to wait between two looks at Redis: short at first, longer later, without end."""
+    delay_s = FIRST_DELAY_S
+    while True:
+        yield delay_s
+        delay_s = min(LAST_DELAY_S, delay_s * 1.5)

@@ -62,4 +62,4 @@ class Revocations:
         shard = Shard.of(claim.client_id)
         keys = [shard.queue, shard.token(claim.handle)]
         arguments = (claim.handle, claim.number, outcome, again_in_ms, int(counts))
-        return await self._store.run(_SETTLE, keys, *arguments) == 1
+        return bool(await self._store.run(_SETTLE, keys, *arguments))

@@ -175,7 +175,7 @@ class Tokens:
         """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
         shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
         keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.live(client_id)]
-        return await self._store.run(_EXTEND, keys, lead.request, lead.handle, LEASE_MS, HORIZON_MS) == 1
+        return bool(await self._store.run(_EXTEND, keys, lead.request, lead.handle, LEASE_MS, HORIZON_MS))
 
     async def store(
         self, lead: Lead, tokens: tuple[CloudTokenOfType, ...], expires_at_ms: int, *, whole: bool
@@ -262,7 +262,7 @@ class Tokens:
         """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``."""
         shard = Shard.of(record.client_id)
         keys = [shard.token(record.handle), shard.live(record.client_id), shard.queue]
-        return await self._store.run(_REVOKE, keys, record.handle) == 1
+        return bool(await self._store.run(_REVOKE, keys, record.handle))
 
     def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
         """Unseal a token's cloud tokens. Raises ``CannotOpen``."""

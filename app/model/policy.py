@@ -1,0 +1,139 @@
+"""The policy: which roles there are, which device has which, and what each may publish and subscribe.
+
+``app.model.policy_file`` reads one. A ``Policy`` answers three questions: which role a device has, what that role
+grants to it, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, product
+
+from app.model import globs
+from app.model.devices import ClientId
+from app.model.grants import PUBLISH, SUBSCRIBE, Grant
+from app.model.templates import NoGrant, Template
+from app.model.topics import TopicFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a kind of device may do. Lifetimes are in seconds."""
+
+    name: str
+    match: tuple[str, ...]
+    publish: tuple[Template, ...]
+    subscribe: tuple[Template, ...]
+    default_lifetime_s: int
+    max_lifetime_s: int
+
+    def grant_for(self, client_id: ClientId, attributes: Mapping[str, str]) -> Grant:
+        """Fill in the templates for one device. Raises ``NoGrant`` with the reason, which names the template."""
+        return Grant.of(
+            publish=[template.fill(client_id, attributes) for template in self.publish],
+            subscribe=[template.fill(client_id, attributes) for template in self.subscribe],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedTemplate:
+    """One template of a role and what it gives to one device: a topic filter, or the reason why there is none."""
+
+    verb: str
+    template: str
+    result: TopicFilter | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Which role a client ID has, by which rule, and what each of its templates gives."""
+
+    client_id: ClientId
+    role: str | None
+    rule: str
+    templates: tuple[ExplainedTemplate, ...] = ()
+
+    @property
+    def has_grant(self) -> bool:
+        """Whether the device gets a grant: one template without a result is enough to get none."""
+        return self.role is not None and all(template.result for template in self.templates)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two roles that can both match a client ID; the first one wins."""
+
+    winner: str
+    winner_glob: str
+    loser: str
+    loser_glob: str
+    example: ClientId
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All roles, in the order of the file."""
+
+    roles: Mapping[str, Role]
+
+    def role_for(self, client_id: ClientId, named_role: str | None) -> Role | None:
+        """Return the role that the device's record names, else the first in the file that matches.
+
+        ``None`` if the record names a role that is not there (it does not fall back on a match: the operator meant
+        another one), or if none matches.
+        """
+        return self._choose(client_id, named_role)[0]
+
+    def explain(self, client_id: ClientId, named_role: str | None, attributes: Mapping[str, str]) -> Explanation:
+        """Tell what a device may do and by which rule (``policy explain``)."""
+        role, rule = self._choose(client_id, named_role)
+        if role is None:
+            return Explanation(client_id, None, rule)
+        templates = [(PUBLISH, template) for template in role.publish]
+        templates += [(SUBSCRIBE, template) for template in role.subscribe]
+        explained = tuple(_explain(verb, template, client_id, attributes) for verb, template in templates)
+        return Explanation(client_id, role.name, rule, explained)
+
+    def _choose(self, client_id: ClientId, named_role: str | None) -> tuple[Role | None, str]:
+        if named_role:
+            role = self.roles.get(named_role)
+            return role, f"the device's record names {named_role}" + (
+                ", which is not in the policy" if not role else ""
+            )
+        for role in self.roles.values():
+            for glob in role.match:
+                if globs.matches(glob, client_id):
+                    return role, f"{glob} is the first match in the policy"
+        return None, "the device's record names no role and no match in the policy fits"
+
+    def overlaps(self) -> Iterator[Overlap]:
+        """Yield each pair of globs of two roles that some client ID matches both of, with such a client ID."""
+        for winner, loser in combinations(self.roles.values(), 2):
+            for winner_glob, loser_glob in product(winner.match, loser.match):
+                example = globs.common_client_id(winner_glob, loser_glob)
+                if example is not None:
+                    yield Overlap(winner.name, winner_glob, loser.name, loser_glob, example)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what is allowed and probably not meant, a line each (``policy check``)."""
+        for overlap in self.overlaps():
+            yield (
+                f"roles.{overlap.winner}.match {overlap.winner_glob} and roles.{overlap.loser}.match "
+                f"{overlap.loser_glob} both match {overlap.example}: {overlap.winner}, the first in the file, wins"
+            )
+        for role in self.roles.values():
+            for template in (*role.publish, *role.subscribe):
+                if template.text.startswith(("+", "#")):
+                    yield (
+                        f"roles.{role.name}: {template.text} begins with a wildcard: a topic's first level must exist "
+                        "at the cloud, so it will probably refuse the token; name the parent topic"
+                    )
+
+
+def _explain(verb: str, template: Template, client_id: ClientId, attributes: Mapping[str, str]) -> ExplainedTemplate:
+    try:
+        return ExplainedTemplate(verb, template.text, template.fill(client_id, attributes))
+    except NoGrant as error:
+        return ExplainedTemplate(verb, template.text, None, str(error))

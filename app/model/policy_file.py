@@ -1,0 +1,161 @@
+"""The policy file (TOML): read strictly, and refused with file, line, key and the cure."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from app.errors import Misconfigured
+from app.model import globs, toml_lines
+from app.model.grants import MAX_FILTERS
+from app.model.policy import Policy, Role
+from app.model.templates import Template
+from app.model.toml_lines import KeyPath
+
+MIN_LIFETIME_S: Final = 65
+"""The cloud's 60 s (guide chapter 10.1) and a margin for the way there."""
+
+MAX_LIFETIME_S: Final = 30 * 24 * 3600
+"""The cloud's 30 days (guide chapter 10.1)."""
+
+DEFAULT_LIFETIME_S: Final = 3600
+DEFAULT_MAX_LIFETIME_S: Final = 86_400
+
+_KEYS: Final = ("match", "publish", "subscribe", "default_lifetime_s", "max_lifetime_s")
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SYNTAX_ERROR: Final = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL)
+
+_Element = TypeVar("_Element")
+
+
+class PolicyError(Misconfigured):
+    """A policy file is wrong; the message is one line: file, line, key, what is wrong and the cure."""
+
+
+class _Wrong(Exception):
+    """What is wrong at one key."""
+
+    def __init__(self, path: KeyPath, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def load_policy(path: pathlib.Path) -> Policy:
+    """Read the policy at ``path``. Raises ``PolicyError``."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_policy(data, str(path))
+
+
+def parse_policy(data: bytes, file: str) -> Policy:
+    """Read a policy from the content of ``file``, whose name is for messages alone. Raises ``PolicyError``."""
+    try:
+        text = data.decode()
+        document = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PolicyError(f"{file}:{line}: not UTF-8, which TOML is written in") from None
+    except (ValueError, RecursionError) as error:  # also for a number or a nesting without end
+        found = _SYNTAX_ERROR.fullmatch(str(error))
+        line = int(found["line"]) if found and found["line"] else text.count("\n") + 1
+        raise PolicyError(f"{file}:{line}: no TOML: {found['what'] if found else error}") from None
+    try:
+        return Policy(_roles(document))
+    except _Wrong as error:
+        line = _line(toml_lines.lines(text), error.path)
+        raise PolicyError(f"{file}:{line}: {_dotted(error.path)}: {error}") from None
+
+
+def _line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
+    """Return the line of ``path``, or of the nearest table around it (a key that is missing has no line)."""
+    return next((lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in lines), 1)
+
+
+def _dotted(path: KeyPath) -> str:
+    names = (
+        f"[{step}]" if isinstance(step, int) else f".{step if _BARE_KEY.fullmatch(step) else ascii(step)}"
+        for step in path
+    )
+    return "".join(names).removeprefix(".")
+
+
+def _roles(document: Mapping[str, Any]) -> Mapping[str, Role]:
+    for key in document:
+        if key != "roles":
+            raise _Wrong((key,), "unknown key: a policy has [roles.NAME] tables and nothing else")
+    roles = document.get("roles", {})
+    if not isinstance(roles, dict) or not roles:
+        raise _Wrong(("roles",), "no role: add a [roles.NAME] table")
+    return MappingProxyType({name: _role(name, table) for name, table in roles.items()})
+
+
+def _role(name: str, table: object) -> Role:
+    path: KeyPath = ("roles", name)
+    if not _NAME.fullmatch(name):
+        raise _Wrong(path, "a role's name has 1 to 64 of A-Z a-z 0-9 _ . -")
+    if not isinstance(table, dict):
+        raise _Wrong(path, f"not a table: write [roles.{name}] and its keys below")
+    for key in table:
+        if key not in _KEYS:
+            raise _Wrong((*path, key), f"unknown key: a role has {', '.join(_KEYS)}")
+    max_lifetime_s = _lifetime(table, path, "max_lifetime_s", DEFAULT_MAX_LIFETIME_S)
+    default_lifetime_s = _lifetime(table, path, "default_lifetime_s", min(DEFAULT_LIFETIME_S, max_lifetime_s))
+    if default_lifetime_s > max_lifetime_s:
+        raise _Wrong(
+            (*path, "default_lifetime_s"),
+            f"{default_lifetime_s} is more than max_lifetime_s ({max_lifetime_s}): lower it or raise max_lifetime_s",
+        )
+    publish = _elements(table, path, "publish", Template.parse)
+    subscribe = _elements(table, path, "subscribe", Template.parse)
+    if not publish and not subscribe:
+        raise _Wrong(path, "grants nothing: add publish or subscribe")
+    match = _elements(table, path, "match", _glob)
+    return Role(name, match, publish, subscribe, default_lifetime_s, max_lifetime_s)
+
+
+def _lifetime(table: Mapping[str, Any], path: KeyPath, key: str, default_s: int) -> int:
+    lifetime_s = table.get(key, default_s)
+    if type(lifetime_s) is not int:  # true is an int to isinstance
+        raise _Wrong(
+            (*path, key), f"not a whole number of seconds: write one from {MIN_LIFETIME_S} to {MAX_LIFETIME_S}"
+        )
+    if not MIN_LIFETIME_S <= lifetime_s <= MAX_LIFETIME_S:
+        raise _Wrong((*path, key), f"{lifetime_s} is outside {MIN_LIFETIME_S} to {MAX_LIFETIME_S} seconds")
+    return lifetime_s
+
+
+def _elements(
+    table: Mapping[str, Any], path: KeyPath, key: str, parse: Callable[[str], _Element]
+) -> tuple[_Element, ...]:
+    texts = table.get(key, [])
+    if not isinstance(texts, list):
+        raise _Wrong((*path, key), f"not a list of strings: write {key} = [...]")
+    elements: dict[str, _Element] = {}
+    for number, text in enumerate(texts):
+        place = (*path, key, number)
+        if not isinstance(text, str):
+            raise _Wrong(place, "not a string: put it between quotes")
+        if text in elements:
+            raise _Wrong(place, f"{text!a} is there twice: remove one")
+        if number >= MAX_FILTERS:
+            raise _Wrong(place, f"more than {MAX_FILTERS} entries: use wildcards, or another role")
+        try:
+            elements[text] = parse(text)
+        except ValueError as error:
+            raise _Wrong(place, str(error)) from None
+    return tuple(elements.values())
+
+
+def _glob(text: str) -> str:
+    if not globs.GLOB.fullmatch(text):
+        raise ValueError(f"{text!a} is no glob: write a client ID, with * for any characters (there is no ? or [])")
+    if globs.common_client_id(text, "*") is None:
+        raise ValueError(f"{text!a} matches no client ID: those are GID_group@@@device, up to 64 characters")
+    return text

@@ -1,0 +1,221 @@
+"""Who is calling? Client authentication by assertion (RFC 7523) or shared secret (RFC 6749 section 2.3.1).
+
+The result is *proven*, not yet *used*: the store uses it up in the same step in which it acts on it, so that of two
+requests with one assertion only one gets anything.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jwt
+
+from app.errors import InvalidClient, InvalidRequest, Unavailable
+from app.model.devices import Algorithm, Device, Method
+from app.model.secrets import ClientSecret, Secret
+from app.service import keys
+from app.store.clock import Clock
+from app.store.devices import Devices, Registered
+from app.store.sealing import CannotOpen
+
+MAX_ASSERTION_BYTES: Final = 8 * 1024
+MAX_ASSERTION_LIFE_S: Final = 300
+LEEWAY_S: Final = 60
+MAX_JTI_CHARS: Final = 256
+
+_GENERIC: Final = "client authentication failed: the client is unknown or disabled, or its key or method is another"
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """A signed client assertion, unverified; ``client_id`` is the form's parameter, if there was one."""
+
+    jwt: Secret
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Basic:
+    """A client ID and secret from the Authorization header, unverified."""
+
+    client_id: str
+    secret: ClientSecret
+
+
+Credentials = Assertion | Basic
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A caller who proved to be ``device`` as its record of that epoch says; the proof is not used up yet.
+
+    ``jti`` names the assertion; it must stay used for ``claim_ms`` (0: there is none to use up).
+    """
+
+    device: Device
+    jti: str = ""
+    claim_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Unverified:
+    """What an assertion says of itself, proven by nothing."""
+
+    text: str
+    client_id: str
+    algorithm: Algorithm
+
+
+class Authenticator:
+    """Verifies credentials against the registry."""
+
+    def __init__(self, devices: Devices, clock: Clock, issuer: str) -> None:
+        """``issuer`` is the only audience an assertion may have."""
+        self._devices = devices
+        self._clock = clock
+        self._issuer = issuer
+
+    async def verify(self, credentials: Credentials) -> Proven:
+        """Verify under the cached record, and where that refuses once more under a fresh one.
+
+        So a rotated key or an enabled device counts at once. Raises ``InvalidClient``, ``InvalidRequest``,
+        ``Unavailable``.
+        """
+        claimed = _read(credentials)
+        if registered := self._devices.cached(claimed.client_id):
+            try:
+                return self._check(claimed, registered)
+            except InvalidClient:
+                pass
+        return await self._verify_fresh(claimed)
+
+    async def verify_fresh(self, credentials: Credentials) -> Proven:
+        """Verify under a record read now: a script found the cached one to be stale. Raises as ``verify``."""
+        return await self._verify_fresh(_read(credentials))
+
+    async def _verify_fresh(self, claimed: _Unverified | Basic) -> Proven:
+        try:
+            registered = await self._devices.read(claimed.client_id)
+        except CannotOpen as error:
+            # Not the device's fault, so no 401: it would give up for good.
+            raise Unavailable("the server cannot open this device's key", cause=str(error), retry_after_s=60) from error
+        return self._check(claimed, registered)
+
+    def _check(self, claimed: _Unverified | Basic, registered: Registered | None) -> Proven:
+        if isinstance(claimed, Basic):
+            return _check_secret(claimed, registered)
+        return self._check_assertion(claimed, registered)
+
+    def _check_assertion(self, claimed: _Unverified, registered: Registered | None) -> Proven:
+        # Unknown, other-algorithm, wrong-key: one path and one signature check, so that neither the answer nor its
+        # time tells an outsider which client IDs exist.
+        pinned = registered if registered and registered.device.algorithm is claimed.algorithm else None
+        key = keys.prepared(claimed.algorithm, pinned.key) if pinned else keys.decoy(claimed.algorithm)
+        claims = self._claims(claimed, key)
+        if pinned is None or not _uses_assertions(pinned.device):
+            raise InvalidClient(_GENERIC, cause="no such device, or not with this algorithm")
+        proven = self._check_claims(pinned.device, claims)
+        if pinned.device.disabled:
+            raise InvalidClient(_GENERIC, cause="disabled")
+        return proven
+
+    def _claims(self, claimed: _Unverified, key: keys.VerificationKey) -> dict[str, Any]:
+        """Check signature, shape, issuer and audience (RFC 7523 section 3, items 1 to 3 and 9)."""
+        try:
+            return jwt.decode(
+                claimed.text,
+                key,
+                algorithms=[claimed.algorithm.value],  # the record's own: a token cannot choose how it is checked
+                audience=self._issuer,
+                issuer=claimed.client_id,
+                subject=claimed.client_id,
+                options={
+                    "verify_signature": True,
+                    "enforce_minimum_key_length": True,
+                    "require": ["iss", "sub", "aud", "exp", "jti"],
+                    "verify_iss": True,
+                    "verify_sub": True,
+                    "verify_aud": True,
+                    # An assertion for several servers could be replayed by one of them at the others.
+                    "strict_aud": True,
+                    "verify_jti": True,
+                    # Time is Redis's, not this machine's: checked below.
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.InvalidSignatureError:
+            raise InvalidClient(_GENERIC, cause="the signature does not verify") from None
+        except jwt.MissingRequiredClaimError as error:
+            raise InvalidClient(f"the assertion has no {error.claim}") from None
+        except jwt.InvalidAudienceError:
+            raise InvalidClient(f"the assertion's aud must be {self._issuer} and nothing else") from None
+        except jwt.PyJWTError as error:
+            raise InvalidClient(f"the assertion is refused: {error}") from None
+
+    def _check_claims(self, device: Device, claims: dict[str, Any]) -> Proven:
+        """Check the times and the ``jti`` (RFC 7523 section 3, items 4 to 7)."""
+        now_s = self._clock.now_ms() / 1000
+        expires_s = _instant(claims, "exp")
+        if expires_s <= now_s - LEEWAY_S:
+            raise InvalidClient(
+                f"the assertion expired {int(now_s - expires_s)} s ago: sign a new one, by the clock in X-Timestamp"
+            )
+        if expires_s > now_s + MAX_ASSERTION_LIFE_S + LEEWAY_S:
+            # A stolen assertion is worth as much as its life is long.
+            raise InvalidClient(f"the assertion's exp is more than {MAX_ASSERTION_LIFE_S} s ahead: sign a shorter one")
+        for name in ("nbf", "iat"):
+            if name in claims and _instant(claims, name) > now_s + LEEWAY_S:
+                raise InvalidClient(f"the assertion's {name} lies in the future: set the clock by X-Timestamp")
+        jti = claims["jti"]
+        if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_CHARS:
+            raise InvalidClient(f"the assertion's jti must be a text of 1 to {MAX_JTI_CHARS} characters")
+        # Used for as long as it would be accepted, and a little more.
+        return Proven(device, jti, claim_ms=int((expires_s + LEEWAY_S - now_s) * 1000) + 1000)
+
+
+def _uses_assertions(device: Device) -> bool:
+    return any(method in device.methods for method in (Method.CLIENT_SECRET_JWT, Method.PRIVATE_KEY_JWT))
+
+
+def _check_secret(claimed: Basic, registered: Registered | None) -> Proven:
+    pinned = registered if registered and Method.CLIENT_SECRET_BASIC in registered.device.methods else None
+    key = keys.prepared(pinned.device.algorithm, pinned.key) if pinned else keys.decoy(Algorithm.HS256)
+    equal = isinstance(key, bytes) and hmac.compare_digest(claimed.secret.reveal().encode(), key)
+    if not equal or pinned is None:
+        raise InvalidClient(_GENERIC, cause="unknown, wrong secret, or not a method of this device")
+    if pinned.device.disabled:
+        raise InvalidClient(_GENERIC, cause="disabled")
+    return Proven(pinned.device)
+
+
+def _read(credentials: Credentials) -> _Unverified | Basic:
+    """Read whom an assertion claims to come from. Everything said here is true of the text alone."""
+    if isinstance(credentials, Basic):
+        return credentials
+    text = credentials.jwt.reveal()
+    if len(text) > MAX_ASSERTION_BYTES:
+        raise InvalidRequest(f"client_assertion has more than {MAX_ASSERTION_BYTES} bytes")
+    try:
+        unverified = jwt.decode_complete(text, options={"verify_signature": False})
+    except jwt.PyJWTError as error:
+        raise InvalidClient(f"client_assertion is no JWT: {error}") from None
+    algorithm, subject = unverified["header"].get("alg"), unverified["payload"].get("sub")
+    if algorithm not in set(Algorithm):
+        # `none` above all: an unsigned assertion proves nothing.
+        raise InvalidClient(f"client_assertion must be signed with one of {', '.join(Algorithm)}")
+    if not isinstance(subject, str) or not subject:
+        raise InvalidClient("the assertion has no sub: it names the client ID")
+    if credentials.client_id not in (None, subject):
+        raise InvalidClient("client_id is not the assertion's sub")
+    return _Unverified(text, subject, Algorithm(algorithm))
+
+
+def _instant(claims: dict[str, Any], name: str) -> float:
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 40:
+        raise InvalidClient(f"the assertion's {name} must be a number: seconds since 1970 in UTC")
+    return float(value)

@@ -1,0 +1,174 @@
+"""Flights: applying to the cloud once for all who wait.
+
+An application is the instance's task, not a request's: a caller who hangs up does not take it along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+import structlog
+
+from app.cloud.client import CloudClient
+from app.cloud.errors import CloudError, Kind
+from app.errors import Unavailable
+from app.model.grants import Grant, TokenType
+from app.model.topics import TopicFilter
+from app.rpc.catalog import MIN_TOKEN_LIFE_S
+from app.store.clock import Clock
+from app.store.connection import delays, insist
+from app.store.keys import GrantKey, Handle
+from app.store.tokens import LEASE_MS, CloudTokenOfType, Lead, Tokens, Wanted
+
+log = structlog.get_logger(__name__)
+
+APPLY_DEADLINE_S: Final = 8.0
+"""An application that takes longer has failed."""
+
+STORE_DEADLINE_S: Final = 20.0
+"""What was obtained is kept trying to be stored for so long: Redis may be restarting."""
+
+MARGIN_S: Final = 5
+"""Added to the cloud's least life, for the way there."""
+
+JITTER: Final = 0.03
+"""Tokens made at one time must not all end at one time: up to this share is taken off."""
+
+JITTER_FROM_LIFE_S: Final = 600
+
+_MARK_S: Final = {Kind.PERMISSION: 10, Kind.PARAMETER: 10, Kind.ACCOUNT: 10, Kind.PERMANENT: 10}
+
+
+class Flights:
+    """The applications of this instance, and the waiting for anybody's."""
+
+    def __init__(self, tokens: Tokens, cloud: CloudClient, clock: Clock) -> None:
+        """Apply through ``cloud``, store in ``tokens``."""
+        self._tokens = tokens
+        self._cloud = cloud
+        self._clock = clock
+        self._own: dict[Handle, asyncio.Task[None]] = {}
+        self._latest: dict[GrantKey, asyncio.Task[None]] = {}
+        self._watches: dict[GrantKey, asyncio.Task[None]] = {}
+
+    def start(self, lead: Lead, grant: Grant) -> None:
+        """Begin to apply; a resent request that leads already changes nothing."""
+        if lead.handle in self._own:
+            return
+        key = lead.wanted.key
+        task = asyncio.create_task(self._fly(lead, grant), name=f"apply {lead.handle}")
+        self._own[lead.handle] = task
+        # The grant's last flight may still be out, doomed by a revoke: who waits from now on waits for this one.
+        self._latest[key] = task
+
+        def forget(task: asyncio.Task[None]) -> None:
+            del self._own[lead.handle]
+            if self._latest.get(key) is task:
+                del self._latest[key]
+
+        task.add_done_callback(forget)
+
+    async def landed(self, wanted: Wanted, deadline: float) -> None:
+        """Wait until the flight of ``wanted`` is over, wherever it is, or until ``deadline`` (loop time, in s)."""
+        flight = self._latest.get(wanted.key) or self._watch(wanted)
+        timeout_s = deadline - asyncio.get_running_loop().time()
+        await asyncio.wait([flight], timeout=max(0.0, timeout_s))
+
+    async def close(self) -> None:
+        """End what is still under way: its lead is given up, so another instance takes over at once."""
+        tasks = [*self._own.values(), *self._watches.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _watch(self, wanted: Wanted) -> asyncio.Task[None]:
+        """One watch for all of this instance's requests that wait for another's flight."""
+        key = wanted.key
+        if key not in self._watches:
+            task = asyncio.create_task(self._until_landed(wanted), name=f"watch {key}")
+            self._watches[key] = task
+            task.add_done_callback(lambda _: self._watches.pop(key, None))
+        return self._watches[key]
+
+    async def _until_landed(self, wanted: Wanted) -> None:
+        # A flight that never lands cannot keep this going: its lease runs out.
+        for delay_s in delays():
+            await asyncio.sleep(delay_s)
+            try:
+                if not await self._tokens.in_flight(wanted):
+                    return
+            except Unavailable:
+                continue
+
+    async def _fly(self, lead: Lead, grant: Grant) -> None:
+        keeper = asyncio.create_task(self._keep_lead(lead), name=f"keep {lead.handle}")
+        try:
+            await self._apply(lead, grant)
+        except asyncio.CancelledError:
+            await insist(lambda: self._tokens.fail(lead, mark_ms=0), within_s=1.0)
+            raise
+        except Unavailable as error:
+            log.error("application_lost", handle=lead.handle, cause=error.cause)
+        except Exception:
+            log.exception("application_broken", handle=lead.handle)
+            await insist(lambda: self._tokens.fail(lead, mark_ms=1000), within_s=1.0)
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _apply(self, lead: Lead, grant: Grant) -> None:
+        deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S
+        halves = grant.split()
+        expires_at_ms = 0
+        try:
+            await self._cloud.permits("ApplyToken", len(halves), deadline=deadline)
+            # Computed only now: the wait for a permit must not eat into the least life the cloud accepts.
+            expires_at_ms = self._expiry_ms(lead.wanted.life_s)
+        except CloudError as error:
+            await self._give_up(lead, error)
+            return
+        results = await asyncio.gather(
+            *(self._apply_half(type_, filters, expires_at_ms, deadline) for type_, filters in halves),
+            return_exceptions=True,
+        )
+        obtained = tuple(result for result in results if isinstance(result, CloudTokenOfType))
+        broken = [result for result in results if isinstance(result, BaseException)]
+        unexpected = [error for error in broken if not isinstance(error, CloudError)]
+        if broken:
+            await self._give_up(lead, broken[0])
+        if obtained:
+            outcome = await insist(
+                lambda: self._tokens.store(lead, obtained, expires_at_ms, whole=not broken), within_s=STORE_DEADLINE_S
+            )
+            log.info("applied", handle=lead.handle, client_id=lead.wanted.device.client_id, outcome=outcome)
+        if unexpected:
+            raise unexpected[0]
+
+    async def _apply_half(
+        self, type_: TokenType, filters: tuple[TopicFilter, ...], expires_at_ms: int, deadline: float
+    ) -> CloudTokenOfType:
+        token = await self._cloud.apply_token(type_, filters, expires_at_ms, deadline=deadline)
+        return CloudTokenOfType(type_, token)
+
+    async def _give_up(self, lead: Lead, error: BaseException) -> None:
+        kind = error.kind if isinstance(error, CloudError) else None
+        mark_s = max(_MARK_S.get(kind, 1) if kind else 1, getattr(error, "retry_after_s", None) or 1)
+        log.warning("application_failed", handle=lead.handle, cause=str(error), kind=kind, again_in_s=mark_s)
+        await insist(lambda: self._tokens.fail(lead, mark_ms=int(mark_s * 1000)), within_s=STORE_DEADLINE_S)
+
+    def _expiry_ms(self, life_s: int) -> int:
+        """Compute ExpireTime (guide chapter 10.1): never nearer than the cloud accepts, never later than asked for."""
+        life_ms = max(life_s, MIN_TOKEN_LIFE_S + MARGIN_S) * 1000
+        if life_s > JITTER_FROM_LIFE_S:
+            life_ms -= int(life_ms * random.uniform(0, JITTER))  # noqa: S311 (no secret, only spread)
+        return self._clock.now_ms() + life_ms
+
+    async def _keep_lead(self, lead: Lead) -> None:
+        while True:
+            await asyncio.sleep(LEASE_MS / 3000)
+            try:
+                await self._tokens.extend(lead)
+            except Unavailable as error:
+                log.warning("lead_not_extended", handle=lead.handle, cause=error.cause)

@@ -1,0 +1,179 @@
+"""Issuing a token: from a caller's proof to an MQTT password (PRODUCT, ``POST /oauth/token``)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from app.errors import InvalidClient, InvalidRequest, InvalidScope, TooManyRequests, Unavailable
+from app.model.grants import Grant, MalformedScope, parse_scope
+from app.model.policy import Policy
+from app.model.templates import NoGrant
+from app.rpc.catalog import MAX_TOKEN_LIFE_S
+from app.service.authenticate import Authenticator, Credentials, Proven
+from app.service.flights import Flights
+from app.store.connection import insist
+from app.store.keys import Handle
+from app.store.sealing import CannotOpen
+from app.store.tokens import CloudTokenOfType, Lead, RequestAnswer, Tokens, Wanted
+
+MIN_LIFE_S: Final = 65
+"""The cloud's own 60 with a margin for the way there."""
+
+MAX_ANSWER_AGE_S: Final = 2.0
+"""An answer of Redis that lay longer (this process was paused) may have been overtaken by a revoke."""
+
+ANSWERING_S: Final = 0.5
+"""Kept back from the caller's deadline for the answer itself."""
+
+MAX_STALE_READS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token as its own device gets it."""
+
+    handle: Handle
+    client_id: str
+    scope: str
+    expires_in_s: int
+    expires_at_ms: int
+    cloud_tokens: tuple[CloudTokenOfType, ...]
+
+
+class Issuer:
+    """Issues tokens to devices."""
+
+    def __init__(
+        self, authenticator: Authenticator, policy: Callable[[], Policy], tokens: Tokens, flights: Flights
+    ) -> None:
+        """``policy`` returns the policy in force now."""
+        self._authenticator = authenticator
+        self._policy = policy
+        self._tokens = tokens
+        self._flights = flights
+
+    async def issue(
+        self, credentials: Credentials, scope: str | None, expires_in: str | None, *, deadline: float
+    ) -> IssuedToken:
+        """Hand out the grant's live token, or a new one once the cloud has made it (DESIGN, steps 2 to 8).
+
+        ``deadline`` is loop time in seconds. Raises the refusals of ``Authenticator.verify``, ``InvalidScope``,
+        ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
+        """
+        loop = asyncio.get_running_loop()
+        request = secrets.token_urlsafe(16)
+        patience_ends = deadline - ANSWERING_S
+        proven = await self._authenticator.verify(credentials)
+        stale_reads = 0
+        waited = False
+        while True:
+            grant, wanted = self._want(proven, scope, expires_in)
+            asked_at = loop.time()
+            answer = await self._ask(wanted, request, proven, within_s=patience_ends - asked_at if waited else 0)
+            if answer == "used":
+                raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
+            if answer == "stale":
+                # Changed since it was cached: read again, verify again under it. Once is enough, unless it is being
+                # changed again and again.
+                stale_reads += 1
+                if stale_reads > MAX_STALE_READS:
+                    raise Unavailable("this device's registration is being changed; ask again")
+                proven = await self._authenticator.verify_fresh(credentials)
+                continue
+            if loop.time() - asked_at > MAX_ANSWER_AGE_S and loop.time() < patience_ends:
+                # This process was paused with the answer in hand: a revoke may have overtaken it.
+                continue
+            if answer.status == "live":
+                return self._open(wanted, answer)
+            if answer.status == "limited":
+                return self._spare_or_limit(wanted, answer)
+            if answer.status == "failed":
+                return self._spare(wanted, answer, "the cloud gave no token", retry_after_s=_up(answer.wait_ms))
+            if answer.status == "lead":
+                self._flights.start(Lead(wanted, answer.handle, request), grant)
+            if asked_at >= patience_ends:
+                return self._spare(wanted, answer, "the token is still being applied for", retry_after_s=1)
+            await self._flights.landed(wanted, patience_ends)
+            waited = True
+
+    async def _ask(
+        self, wanted: Wanted, request: str, proven: Proven, *, within_s: float
+    ) -> RequestAnswer | Literal["stale", "used"]:
+        """Ask Redis; who has waited for a flight asks on while Redis restarts."""
+        return await insist(
+            lambda: self._tokens.request(wanted, request, proven.jti, proven.claim_ms), within_s=within_s
+        )
+
+    def _want(self, proven: Proven, scope: str | None, expires_in: str | None) -> tuple[Grant, Wanted]:
+        """Check what is asked for against the policy in force now."""
+        device = proven.device
+        role = self._policy().role_for(device.client_id, device.role or None)
+        if role is None:
+            raise InvalidScope(
+                f"no role of the policy fits {device.client_id}: name one in its registration, or add a match",
+                cause=f"role {device.role!r} is not in the policy" if device.role else "no match",
+            )
+        try:
+            allowed = role.grant_for(device.client_id, device.attributes)
+            grant = parse_scope(scope) if scope is not None else allowed
+        except NoGrant as error:
+            raise InvalidScope(f"role {role.name} gives {device.client_id} nothing: {error}") from None
+        except MalformedScope as error:
+            raise InvalidScope(str(error)) from None
+        if (permission := allowed.first_uncovered(grant)) is not None:
+            raise InvalidScope(f"{permission} lies outside the policy: role {role.name} does not cover it")
+        if not grant:
+            raise InvalidScope(f"role {role.name} permits nothing")
+        life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
+        return grant, Wanted(device=device, role=role.name, scope=grant.scope, life_s=life_s)
+
+    def _spare(self, wanted: Wanted, answer: RequestAnswer, why: str, *, retry_after_s: int) -> IssuedToken:
+        """Hand out a live token that is no longer fresh, rather than none (an outage upstream is not one here)."""
+        if answer.token is not None:
+            return self._open(wanted, answer)
+        raise Unavailable(f"{why}: ask again", retry_after_s=retry_after_s)
+
+    def _spare_or_limit(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
+        try:
+            return self._spare(wanted, answer, "limited", retry_after_s=1)
+        except Unavailable:
+            raise TooManyRequests(
+                "this device has had its share of tokens: keep and reuse the ones it got",
+                cause="device limit",
+                retry_after_s=_up(answer.wait_ms),
+            ) from None
+
+    def _open(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
+        token = answer.token
+        if token is None:
+            raise Unavailable("the server lost this token's record; ask again", cause="live without a token")
+        try:
+            cloud_tokens = self._tokens.open(token.sealed, wanted.device.client_id, token.handle)
+        except CannotOpen as error:
+            raise Unavailable("the server cannot open this token", cause=str(error), retry_after_s=60) from error
+        return IssuedToken(
+            handle=token.handle,
+            client_id=wanted.device.client_id,
+            scope=wanted.scope,
+            expires_in_s=(token.expires_at_ms - answer.now_ms) // 1000,
+            expires_at_ms=token.expires_at_ms,
+            cloud_tokens=cloud_tokens,
+        )
+
+
+def _parse_life(text: str | None, default_s: int) -> int:
+    if text is None:
+        return default_s
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(MAX_TOKEN_LIFE_S)):
+        raise InvalidRequest(f"expires_in must be whole seconds, {MIN_LIFE_S} to {MAX_TOKEN_LIFE_S}")
+    if not MIN_LIFE_S <= int(text) <= MAX_TOKEN_LIFE_S:
+        raise InvalidRequest(f"expires_in must be {MIN_LIFE_S} to {MAX_TOKEN_LIFE_S} seconds")
+    return int(text)
+
+
+def _up(wait_ms: int) -> int:
+    return max(1, -(-wait_ms // 1000))
