@@ -1,0 +1,65 @@
+"""Finds the set-up a verb works on: the environment, or that of a `dev` by its state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from app.errors import Misconfigured
+from app.settings import Settings
+
+DEFAULT_STATE: Final = Path(".local")
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option("--state", help="State directory of a dev. Left out: the environment, else .local.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def environment(state: Path | None) -> Mapping[str, str]:
+    """Return the settings as text: of the `dev` at ``state`` if given, else the environment, else of ``.local``.
+
+    Never a mixture: half of one set-up and half of another would be a third that nobody meant. Raises
+    ``Misconfigured``.
+    """
+    if state is None:
+        if "REDIS_URL" in os.environ or "REDIS_URL_FILE" in os.environ or not _file(DEFAULT_STATE).exists():
+            return os.environ
+        state = DEFAULT_STATE
+    from app.embedded.example import read_settings  # noqa: PLC0415 - only verbs beside a dev need it
+
+    try:
+        return read_settings(_file(state))
+    except FileNotFoundError:
+        raise Misconfigured(f"{state} is no state directory of a dev: start `dev --state {state}` first") from None
+    except (OSError, ValueError) as error:
+        raise Misconfigured(str(error)) from error
+
+
+def settings(state: Path | None) -> Settings:
+    """Return the set-up as ``environment`` finds it. Raises ``Misconfigured``."""
+    return Settings.load(environment(state))
+
+
+def running_dev(state: Path | None) -> dict[str, Any]:
+    """Return what ``dev.json`` says of the running `dev` at ``state`` (``.local`` if left out).
+
+    Raises ``Misconfigured`` if none runs there.
+    """
+    path = (state or DEFAULT_STATE) / "dev.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise Misconfigured(f"no dev is running on {path.parent}: start one, or name its --state") from None
+    return found
+
+
+def _file(state: Path) -> Path:
+    return state / "settings.env"
