@@ -21,6 +21,11 @@ _SAMPLE: Final = ClientId("GID_xxx@@@x")
 _VALUE: Final = re.compile(r"[A-Za-z0-9_.@:-]+")
 
 
+def is_value(text: str) -> bool:
+    """Tell whether ``text`` may stand for a variable: nothing in it can widen a topic or add a level."""
+    return _VALUE.fullmatch(text) is not None
+
+
 class MalformedTemplate(ValueError):
     """A text is no template; the message says why."""
 
@@ -73,7 +78,7 @@ class Template:
             value = values.get(variable[1])
             if value is None:
                 raise NoGrant(f"template {shown(self.text)} needs {variable[0]}, and the device has no such attribute")
-            if not _VALUE.fullmatch(value):
+            if not is_value(value):
                 raise NoGrant(
                     f"template {shown(self.text)} needs {variable[0]}, whose value {shown(value)} for this device "
                     "is empty or outside A-Z a-z 0-9 _ . @ : -"

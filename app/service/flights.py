@@ -110,7 +110,7 @@ class Flights:
             await insist(lambda: self._tokens.fail(lead, mark_ms=0), within_s=1.0)
             raise
         except Unavailable as error:
-            log.error("application_lost", handle=lead.handle, cause=error.cause)
+            log.error("application_lost", handle=lead.handle, cause=error.cause)  # noqa: TRY400 (expected: no traceback)
         except Exception:
             log.exception("application_broken", handle=lead.handle)
             await insist(lambda: self._tokens.fail(lead, mark_ms=1000), within_s=1.0)

@@ -18,7 +18,7 @@ from app.service.flights import Flights
 from app.store.connection import insist
 from app.store.keys import Handle
 from app.store.sealing import CannotOpen
-from app.store.tokens import CloudTokenOfType, Lead, RequestAnswer, Tokens, Wanted
+from app.store.tokens import CloudTokenOfType, Lead, RequestAnswer, Token, Tokens, Wanted
 
 MIN_LIFE_S: Final = 65
 """The cloud's own 60 with a margin for the way there."""
@@ -84,21 +84,15 @@ class Issuer:
                     raise Unavailable("this device's registration is being changed; ask again")
                 proven = await self._authenticator.verify_fresh(credentials)
                 continue
-            if loop.time() - asked_at > MAX_ANSWER_AGE_S and loop.time() < patience_ends:
-                # This process was paused with the answer in hand: a revoke may have overtaken it.
-                continue
-            if answer.status == "live":
-                return self._open(wanted, answer)
-            if answer.status == "limited":
-                return self._spare_or_limit(wanted, answer)
-            if answer.status == "failed":
-                return self._spare(wanted, answer, "the cloud gave no token", retry_after_s=_up(answer.wait_ms))
             if answer.status == "lead":
                 self._flights.start(Lead(wanted, answer.handle, request), grant)
-            if asked_at >= patience_ends:
-                return self._spare(wanted, answer, "the token is still being applied for", retry_after_s=1)
-            await self._flights.landed(wanted, patience_ends)
-            waited = True
+            if answer.status in {"lead", "wait"} and asked_at < patience_ends:
+                await self._flights.landed(wanted, patience_ends)
+                waited = True
+            elif loop.time() - asked_at <= MAX_ANSWER_AGE_S:
+                return self._conclude(wanted, answer)
+            elif asked_at >= patience_ends:
+                raise Unavailable("the server was held up; ask again", cause="paused with an answer in hand")
 
     async def _ask(
         self, wanted: Wanted, request: str, proven: Proven, *, within_s: float
@@ -131,26 +125,21 @@ class Issuer:
         life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
         return grant, Wanted(device=device, role=role.name, scope=grant.scope, life_s=life_s)
 
-    def _spare(self, wanted: Wanted, answer: RequestAnswer, why: str, *, retry_after_s: int) -> IssuedToken:
-        """Hand out a live token that is no longer fresh, rather than none (an outage upstream is not one here)."""
+    def _conclude(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
+        """Hand out what there is: a fresh token, or rather one that is no longer fresh than none."""
         if answer.token is not None:
-            return self._open(wanted, answer)
-        raise Unavailable(f"{why}: ask again", retry_after_s=retry_after_s)
-
-    def _spare_or_limit(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
-        try:
-            return self._spare(wanted, answer, "limited", retry_after_s=1)
-        except Unavailable:
+            return self._open(wanted, answer.now_ms, answer.token)
+        if answer.status == "limited":
             raise TooManyRequests(
                 "this device has had its share of tokens: keep and reuse the ones it got",
                 cause="device limit",
                 retry_after_s=_up(answer.wait_ms),
-            ) from None
+            )
+        if answer.status == "failed":
+            raise Unavailable("the cloud gave no token: ask again", retry_after_s=_up(answer.wait_ms))
+        raise Unavailable("the token is still being applied for: ask again")
 
-    def _open(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
-        token = answer.token
-        if token is None:
-            raise Unavailable("the server lost this token's record; ask again", cause="live without a token")
+    def _open(self, wanted: Wanted, now_ms: int, token: Token) -> IssuedToken:
         try:
             cloud_tokens = self._tokens.open(token.sealed, wanted.device.client_id, token.handle)
         except CannotOpen as error:
@@ -159,7 +148,7 @@ class Issuer:
             handle=token.handle,
             client_id=wanted.device.client_id,
             scope=wanted.scope,
-            expires_in_s=(token.expires_at_ms - answer.now_ms) // 1000,
+            expires_in_s=(token.expires_at_ms - now_ms) // 1000,
             expires_at_ms=token.expires_at_ms,
             cloud_tokens=cloud_tokens,
         )

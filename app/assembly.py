@@ -1,0 +1,178 @@
+"""Putting an instance together: the only file that knows every room of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from app.cloud.client import CloudClient, Credentials
+from app.cloud.quota import Quota
+from app.errors import Misconfigured
+from app.service.authenticate import Authenticator
+from app.service.flights import Flights
+from app.service.held import Holder
+from app.service.introspect import Introspector
+from app.service.issue import Issuer
+from app.service.policies import Policies
+from app.service.registry import Registry
+from app.service.revoke import Delivery, Revoker
+from app.settings import Settings
+from app.store.connection import Store
+from app.store.devices import Devices
+from app.store.revocations import Revocations
+from app.store.sealing import KeyRing
+from app.store.tokens import Tokens
+from app.web.forms import MAX_BODY_BYTES
+from app.web.health import PINGS
+from app.web.home import set_up_templates
+from app.web.middleware import CLOCK, envelope
+from app.web.oauth import SERVICES, Broker, Services
+from app.web.routes import add_routes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an instance is made of before it opens its door."""
+
+    settings: Settings
+    store: Store
+    keys: KeyRing
+    policies: Policies
+    devices: Devices
+    tokens: Tokens
+
+
+PARTS: Final = web.AppKey("parts", Parts)
+
+
+def build(settings: Settings) -> web.Application:
+    """Build an instance. Nothing is connected before it starts; Redis may come later.
+
+    Raises ``Misconfigured`` for a setting or policy that cannot work.
+    """
+    parts = _parts(settings)
+    app = web.Application(middlewares=[envelope], client_max_size=MAX_BODY_BYTES)
+    app[PARTS] = parts
+    app[CLOCK] = parts.store.clock
+    app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
+    set_up_templates(app)
+    add_routes(app)
+    app.cleanup_ctx.append(_run)
+    return app
+
+
+@asynccontextmanager
+async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
+    """Open the registry alone, for the command line. Raises ``Misconfigured`` and ``Unavailable``."""
+    parts = _parts(settings)
+    try:
+        await parts.store.ping()
+        yield Registry(parts.devices, parts.policies, parts.store.clock)
+    finally:
+        await parts.store.close()
+
+
+def configure_logging(level: str) -> None:
+    """Log one JSON object a line to standard output."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=max(threshold, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
+
+
+def _parts(settings: Settings) -> Parts:
+    try:
+        keys = KeyRing.parse(settings.sealing_keys)
+    except ValueError as error:
+        raise Misconfigured(f"SEALING_KEYS {error}") from None
+    store = Store(settings.redis_url)
+    return Parts(
+        settings=settings,
+        store=store,
+        keys=keys,
+        policies=Policies(settings.policy_file),
+        devices=Devices(store, keys),
+        tokens=Tokens(
+            store,
+            keys,
+            max_live=settings.device_max_live_tokens,
+            max_new_per_hour=settings.device_max_new_tokens_per_hour,
+        ),
+    )
+
+
+async def _run(app: web.Application) -> AsyncIterator[None]:
+    """Open what an instance runs on, and close it in the opposite order."""
+    parts = app[PARTS]
+    settings, clock = parts.settings, parts.store.clock
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(parts.store.close)
+        cloud = await stack.enter_async_context(_open_cloud(settings, clock.now_ms))
+        flights = Flights(parts.tokens, cloud, clock)
+        stack.push_async_callback(flights.close)
+        delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
+        for background in (parts.store.keep_time, parts.policies.follow, delivery.run):
+            await stack.enter_async_context(_running(background()))
+
+        authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
+        holder = Holder(authenticator, parts.tokens)
+        app[SERVICES] = Services(
+            issuer=Issuer(authenticator, parts.policies, parts.tokens, flights),
+            introspector=Introspector(holder, parts.tokens, cloud, clock),
+            revoker=Revoker(holder, parts.tokens, delivery),
+            broker=Broker(settings.broker_host, settings.mqtt_port, settings.mqtt_tls, settings.mqtt_username),
+            issuer_url=settings.issuer_url,
+            deadline_s=settings.request_deadline_s,
+        )
+        yield
+
+
+def _open_cloud(settings: Settings, now_ms: Callable[[], int]) -> Any:
+    credentials = Credentials(
+        settings.alibaba_cloud_access_key_id,
+        settings.alibaba_cloud_access_key_secret,
+        settings.alibaba_cloud_security_token or None,
+    )
+    qps = {
+        "ApplyToken": settings.apply_token_qps,
+        "QueryToken": settings.query_token_qps,
+        "RevokeToken": settings.revoke_token_qps,
+    }
+    return CloudClient.open(
+        endpoint=settings.endpoint,
+        region=settings.cloud_region,
+        instance_id=settings.cloud_instance_id,
+        credentials=lambda: credentials,
+        quota=Quota(qps, settings.egress_qps),
+        now_ms=now_ms,
+    )
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Own a background task: it is cancelled and waited for at the end."""
+    task = asyncio.create_task(work, name=work.__qualname__)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,53 @@
+"""Finding the token that a caller holds in hand, and whose it is (RFC 7662 section 2.1, RFC 7009 section 2.1)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final
+
+from app.errors import InvalidClient, Unavailable
+from app.model.devices import Device
+from app.model.grants import TokenType
+from app.model.secrets import CloudToken, Secret
+from app.service.authenticate import Authenticator, Credentials
+from app.store.tokens import TokenRecord, Tokens
+
+MAX_TOKEN_CHARS: Final = 16 * 1024
+_PAIR_TYPES: Final = "|".join(TokenType)
+_PASSWORD: Final = re.compile(rf"(?:{_PAIR_TYPES})\|[^|]+(?:\|(?:{_PAIR_TYPES})\|[^|]+){{0,2}}")
+
+
+class Holder:
+    """Authenticates a device and finds the token it names."""
+
+    def __init__(self, authenticator: Authenticator, tokens: Tokens) -> None:
+        """Callers prove themselves to ``authenticator``; records are in ``tokens``."""
+        self._authenticator = authenticator
+        self._tokens = tokens
+
+    async def identify(self, credentials: Credentials) -> Device:
+        """Verify the caller and use up its assertion. Raises ``InvalidClient``, ``InvalidRequest``, ``Unavailable``."""
+        request = secrets.token_urlsafe(16)
+        proven = await self._authenticator.verify(credentials)
+        status = await self._tokens.use(proven.device, request, proven.jti, proven.claim_ms)
+        if status == "stale":
+            proven = await self._authenticator.verify_fresh(credentials)
+            status = await self._tokens.use(proven.device, request, proven.jti, proven.claim_ms)
+        if status == "used":
+            raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
+        if status == "stale":
+            raise Unavailable("this device's registration is being changed; ask again")
+        return proven.device
+
+    async def find(self, token: Secret) -> TokenRecord | None:
+        """Find the record of an ``access_token`` or a handle; None for what is unknown, foreign or malformed."""
+        text = token.reveal()
+        if len(text) > MAX_TOKEN_CHARS:
+            return None
+        if "|" not in text:
+            return await self._tokens.read(text)
+        if not _PASSWORD.fullmatch(text):
+            return None
+        handle = await self._tokens.handle_of([CloudToken(part) for part in text.split("|")[1::2]])
+        return await self._tokens.read(handle) if handle else None

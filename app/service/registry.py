@@ -1,0 +1,205 @@
+"""The registry: adding devices and taking them away, with the guarantee that what they held goes too."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+
+from app.errors import InvalidRequest, NotFound, Unavailable
+from app.model.devices import Algorithm, Device, MalformedClientId, methods_of, parse_client_id
+from app.model.policy import Policy
+from app.model.secrets import ClientSecret, Secret
+from app.model.templates import is_value
+from app.service import keys
+from app.store.clock import Clock
+from app.store.devices import Conflict, Devices, Registered
+
+log = structlog.get_logger(__name__)
+
+MAX_NOTE_CHARS: Final = 200
+MAX_ATTRIBUTES: Final = 32
+_ATTRIBUTE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What is asked to be registered. Without a secret or public key, one is made."""
+
+    client_id: str
+    role: str = ""
+    algorithm: Algorithm = Algorithm.HS256
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    secret: ClientSecret | None = None
+    public_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A registered device and, if it was made here, its secret or private key: shown this once."""
+
+    device: Device
+    secret: ClientSecret | None = None
+    private_key: ClientSecret | None = None
+
+
+class Registry:
+    """What operators do with devices."""
+
+    def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: Clock) -> None:
+        """``policy`` returns the policy in force: a role that is not in it is refused."""
+        self._devices = devices
+        self._policy = policy
+        self._clock = clock
+
+    def check(self, registration: Registration) -> Device:
+        """Check everything that can be without Redis or a new key. Raises ``InvalidRequest`` with the cure."""
+        try:
+            client_id = parse_client_id(registration.client_id)
+        except MalformedClientId as error:
+            raise InvalidRequest(str(error)) from None
+        if self._policy().role_for(client_id, registration.role or None) is None:
+            names = ", ".join(self._policy().roles)
+            raise InvalidRequest(
+                f"there is no role {registration.role!r} in the policy: it has {names}"
+                if registration.role
+                else f"no role of the policy matches {client_id}: name one of {names}"
+            )
+        _check_attributes(registration.attributes)
+        if len(registration.note) > MAX_NOTE_CHARS or not registration.note.isprintable():
+            raise InvalidRequest(f"the note must be one line of at most {MAX_NOTE_CHARS} characters")
+        _check_key(registration.algorithm, registration.secret, registration.public_key)
+        return Device(
+            client_id=client_id,
+            algorithm=registration.algorithm,
+            methods=methods_of(registration.algorithm),
+            role=registration.role,
+            attributes=dict(registration.attributes),
+            note=registration.note,
+            created_at_ms=self._clock.now_ms(),
+        )
+
+    async def add(self, registration: Registration) -> Added:
+        """Register a new device. Raises ``InvalidRequest`` (also if it is there already) and ``Unavailable``."""
+        device = self.check(registration)
+        key, added = await _key_for(device, registration.secret, registration.public_key)
+        try:
+            device = await self._devices.add(device, key)
+        except Conflict:
+            raise InvalidRequest(f"{device.client_id} is registered already: rotate or remove it") from None
+        log.info("device_added", client_id=device.client_id, role=device.role)
+        return replace(added, device=device)
+
+    async def get(self, client_id: str) -> Device:
+        """Read a device's record. Raises ``NotFound`` and ``Unavailable``."""
+        return (await self._read(client_id)).device
+
+    async def public_key(self, client_id: str) -> Secret | None:
+        """Return the public key as PEM, or None where there is only a secret. Raises ``NotFound``, ``Unavailable``."""
+        registered = await self._read(client_id)
+        return None if registered.device.algorithm.symmetric else registered.key
+
+    def all(self) -> AsyncIterator[Device]:
+        """Iterate over all devices. Raises ``Unavailable``."""
+        return self._devices.all()
+
+    async def disable(self, client_id: str) -> int:
+        """Refuse the device from now on and revoke all it holds; returns how much that was.
+
+        Raises ``NotFound`` and ``Unavailable``, like all that follow.
+        """
+        registered = await self._read(client_id)
+        _, revoked = await self._change(registered, replace(registered.device, disabled=True), revoke=True)
+        return revoked
+
+    async def enable(self, client_id: str) -> None:
+        """Let a disabled device in again. What was revoked stays so."""
+        registered = await self._read(client_id)
+        await self._change(registered, replace(registered.device, disabled=False), revoke=False)
+
+    async def rotate(
+        self, client_id: str, *, secret: ClientSecret | None = None, public_key: str | None = None
+    ) -> tuple[Added, int]:
+        """Give the device another key, make the old one useless and revoke all it holds; returns how much.
+
+        Raises ``InvalidRequest`` for a key that does not fit the device's algorithm.
+        """
+        registered = await self._read(client_id)
+        device = registered.device
+        _check_key(device.algorithm, secret, public_key)
+        key, added = await _key_for(device, secret, public_key)
+        device, revoked = await self._change(replace(registered, key=key), device, revoke=True)
+        return replace(added, device=device), revoked
+
+    async def remove(self, client_id: str) -> int:
+        """Forget the device and revoke all it holds; returns how much that was."""
+        registered = await self._read(client_id)
+        try:
+            revoked = await self._devices.remove(registered.device)
+        except Conflict:
+            raise _changed() from None
+        log.info("device_removed", client_id=client_id, revoked=revoked)
+        return revoked
+
+    async def revoke(self, client_id: str) -> int:
+        """Revoke all the device holds; it may apply anew. Returns how much that was."""
+        registered = await self._read(client_id)
+        _, revoked = await self._change(registered, registered.device, revoke=True)
+        return revoked
+
+    async def _read(self, client_id: str) -> Registered:
+        registered = await self._devices.read(client_id)
+        if registered is None:
+            raise NotFound(f"{client_id} is not registered")
+        return registered
+
+    async def _change(self, registered: Registered, device: Device, *, revoke: bool) -> tuple[Device, int]:
+        try:
+            changed, revoked = await self._devices.change(registered.device, device, registered.key, revoke=revoke)
+        except Conflict:
+            raise _changed() from None
+        log.info("device_changed", client_id=device.client_id, disabled=device.disabled, revoked=revoked)
+        return changed, revoked
+
+
+def _changed() -> Unavailable:
+    return Unavailable("the device was changed by another at the same moment: look at it and try again")
+
+
+async def _key_for(device: Device, secret: ClientSecret | None, public_key: str | None) -> tuple[Secret, Added]:
+    """Return the key to register, and what of it is shown to whoever registers."""
+    if public_key is not None:
+        return keys.check_public_key(public_key, device.algorithm), Added(device)
+    if device.algorithm.symmetric:
+        made = keys.new_secret()
+        return (secret, Added(device)) if secret is not None else (made, Added(device, secret=made))
+    # RSA keys take a good part of a second to find.
+    private, public = await asyncio.to_thread(keys.new_pair, device.algorithm)
+    return public, Added(device, private_key=private)
+
+
+def _check_key(algorithm: Algorithm, secret: ClientSecret | None, public_key: str | None) -> None:
+    if secret is not None:
+        if not algorithm.symmetric:
+            raise InvalidRequest(f"{algorithm} takes a public key, not a secret")
+        keys.check_secret(secret)
+    if public_key is not None:
+        if algorithm.symmetric:
+            raise InvalidRequest("a public key goes with ES256, EdDSA or RS256: say which")
+        keys.check_public_key(public_key, algorithm)
+
+
+def _check_attributes(attributes: Mapping[str, str]) -> None:
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InvalidRequest(f"a device has at most {MAX_ATTRIBUTES} attributes")
+    for name, value in attributes.items():
+        if not _ATTRIBUTE_NAME.fullmatch(name):
+            raise InvalidRequest(f"an attribute's name has 1 to 32 of A-Z a-z 0-9 _ -, not {name!r}")
+        if not is_value(value):
+            # It is put into topics: + # or / in it would widen them, or move them into a neighbour's.
+            raise InvalidRequest(f"attribute {name}: its value must be of A-Z a-z 0-9 _ . @ : - and not empty")

@@ -1,0 +1,147 @@
+"""Revocation (RFC 7009): local first, then delivered to the cloud from a queue that survives every instance."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from app.cloud.client import CloudClient
+from app.cloud.errors import CloudError, Kind
+from app.errors import InvalidRequest, Unavailable
+from app.model.secrets import Secret
+from app.service.authenticate import Credentials
+from app.service.held import Holder
+from app.store.connection import delays
+from app.store.revocations import CLAIM_MS, Claim, Revocations
+from app.store.sealing import CannotOpen
+from app.store.tokens import Tokens
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+SEND_WITHIN_S: Final = CLAIM_MS / 1000 * 0.6
+"""Well inside the claim, so that no other worker sends the same meanwhile."""
+
+CONFIRM_WITHIN_S: Final = 1.0
+"""How long the answer to a revoke waits for the cloud's word."""
+
+FIRST_BACKOFF_MS: Final = 1_000
+LAST_BACKOFF_MS: Final = 60_000
+MAX_ATTEMPTS: Final = 30
+
+_CLOUD_DOWN: Final = frozenset({Kind.UNREACHABLE, Kind.TRANSIENT, Kind.THROTTLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What became of a revoke: gone here in any case; ``confirmed`` says that it is gone at the broker too."""
+
+    handle: str
+    confirmed: bool
+
+
+class Revoker:
+    """Revokes a device's own token."""
+
+    def __init__(self, holder: Holder, tokens: Tokens, delivery: Delivery) -> None:
+        """``delivery`` is told at once that there is something to deliver."""
+        self._holder = holder
+        self._tokens = tokens
+        self._delivery = delivery
+
+    async def revoke(self, credentials: Credentials, token: Secret) -> Revoked | None:
+        """Revoke the token, from this moment on at every instance; None if there was nothing to revoke.
+
+        An unknown token is no error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
+        Raises the refusals of ``Holder.identify`` as well.
+        """
+        device = await self._holder.identify(credentials)
+        record = await self._holder.find(token)
+        if record is None:
+            return None
+        if record.client_id != device.client_id:
+            raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
+        changed = await self._tokens.revoke(record)
+        log.info("revoked", handle=record.handle, client_id=record.client_id, changed=changed)
+        self._delivery.wake()
+        return Revoked(record.handle, confirmed=await self._confirmed(record.handle))
+
+    async def _confirmed(self, handle: str) -> bool:
+        deadline = asyncio.get_running_loop().time() + CONFIRM_WITHIN_S
+        for delay_s in delays():
+            record = await self._tokens.read(handle)
+            if record is None or record.revocation in {"confirmed", "lapsed"}:
+                return True
+            if asyncio.get_running_loop().time() + delay_s > deadline:
+                return False
+            await asyncio.sleep(delay_s)
+        raise AssertionError("the delays never end")
+
+
+class Delivery:
+    """Takes due revocations from the queue, any instance's, and brings them to the cloud."""
+
+    def __init__(self, revocations: Revocations, tokens: Tokens, cloud: CloudClient) -> None:
+        """Claim from ``revocations``, open with ``tokens``, send through ``cloud``."""
+        self._revocations = revocations
+        self._tokens = tokens
+        self._cloud = cloud
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look at the queue now rather than at the next second."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled. A claim given up by the cancellation falls to another worker when it lapses."""
+        while True:
+            try:
+                await self._deliver_due()
+            except Unavailable as error:
+                log.warning("revocations_unreachable", cause=error.cause)
+            except Exception:
+                log.exception("delivery_broken")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), LOOK_EVERY_S * _spread())
+            self._woken.clear()
+
+    async def _deliver_due(self) -> None:
+        for shard in await self._revocations.due_shards():
+            while claim := await self._revocations.claim(shard):
+                await self._deliver(claim)
+
+    async def _deliver(self, claim: Claim) -> None:
+        try:
+            for each in self._tokens.open(claim.sealed, claim.client_id, claim.handle):
+                deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S / 2
+                await self._cloud.revoke_token(each.token, deadline=deadline)
+        except CannotOpen as error:
+            log.error("revocation_failed", handle=claim.handle, cause=str(error))  # noqa: TRY400 (expected)
+            await self._revocations.settle(claim, "failed")
+        except CloudError as error:
+            await self._postpone(claim, error)
+        else:
+            await self._revocations.settle(claim, "confirmed")
+            log.info("revocation_confirmed", handle=claim.handle, client_id=claim.client_id)
+
+    async def _postpone(self, claim: Claim, error: CloudError) -> None:
+        # While the cloud is down nothing is learned about this revocation, so it costs no attempt.
+        counts = error.kind not in _CLOUD_DOWN
+        if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
+            log.error("revocation_failed", handle=claim.handle, cause=str(error))
+            await self._revocations.settle(claim, "failed")
+            return
+        backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.attempts, 10))
+        again_in_ms = int(backoff_ms * _spread())
+        log.warning("revocation_postponed", handle=claim.handle, cause=str(error), again_in_ms=again_in_ms)
+        await self._revocations.settle(claim, "queued", again_in_ms=again_in_ms, counts=counts)
+
+
+def _spread() -> float:
+    """Return a factor near 1, so that instances do not all look at one moment."""
+    return random.uniform(0.8, 1.2)  # noqa: S311 (no secret, only spread)

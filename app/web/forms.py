@@ -1,0 +1,103 @@
+"""Reading a form of RFC 6749: strictly, so that no two readers of one request can differ about what it says."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl, unquote_plus
+
+from aiohttp import web
+
+from app.errors import InvalidClient, InvalidRequest, TooLarge
+from app.model.secrets import ClientSecret, Secret
+from app.service.authenticate import Assertion, Basic, Credentials
+
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_PARAMETERS: Final = 32
+FORM: Final = "application/x-www-form-urlencoded"
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+Form = Mapping[str, str]
+
+
+async def read_form(request: web.Request) -> Form:
+    """Read the body as a form (RFC 6749 section 3.2 and appendix B).
+
+    Raises ``InvalidRequest`` for another content type, a parameter sent twice or empty, what is no UTF-8, and
+    parameters in the URL; ``TooLarge`` beyond 64 KiB.
+    """
+    if request.content_type != FORM:
+        raise InvalidRequest(f"send the parameters as {FORM}")
+    if request.query_string:
+        # A URL lies in logs and histories; a secret there would be everyone's.
+        raise InvalidRequest("send the parameters in the body, not in the URL")
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(f"the body has more than {MAX_BODY_BYTES} bytes") from None
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except (UnicodeError, ValueError):
+        raise InvalidRequest(f"the body is no {FORM} of at most {MAX_PARAMETERS} parameters in UTF-8") from None
+    form: dict[str, str] = {}
+    for name, value in pairs:
+        if name in form:
+            # Two readers might each take another one: the proxy that checks, and we who act.
+            raise InvalidRequest(f"{name!r} was sent more than once")
+        if not value:
+            raise InvalidRequest(f"{name!r} is empty: give it a value, or leave it out")
+        form[name] = value
+    return form
+
+
+def required(form: Form, name: str) -> str:
+    """Return a parameter. Raises ``InvalidRequest`` if it is missing."""
+    if name not in form:
+        raise InvalidRequest(f"{name!r} is missing")
+    return form[name]
+
+
+def read_credentials(request: web.Request, form: Form) -> Credentials:
+    """Read how the caller authenticates (RFC 6749 section 2.3, RFC 7523 section 2.2).
+
+    Raises ``InvalidRequest`` for two ways at once, ``InvalidClient`` for none or one that is not served.
+    """
+    authorization = request.headers.getall("Authorization", [])
+    if "client_secret" in form:
+        raise InvalidClient("client_secret in the form is not served: use HTTP Basic, or sign an assertion")
+    by_assertion = "client_assertion" in form or "client_assertion_type" in form
+    if len(authorization) + by_assertion > 1:
+        raise InvalidRequest("authenticate in one way, not in two at once")
+    if by_assertion:
+        if required(form, "client_assertion_type") != ASSERTION_TYPE:
+            raise InvalidRequest(f"client_assertion_type must be {ASSERTION_TYPE}")
+        return Assertion(Secret(required(form, "client_assertion")), form.get("client_id"))
+    if authorization:
+        basic = _read_basic(authorization[0])
+        if form.get("client_id", basic.client_id) != basic.client_id:
+            raise InvalidRequest("client_id in the form is not the one in the Authorization header")
+        return basic
+    raise InvalidClient("authenticate with a client_assertion or HTTP Basic")
+
+
+def _read_basic(header: str) -> Basic:
+    """Read HTTP Basic; client ID and secret are form-encoded before they are joined (RFC 6749 section 2.3.1)."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        raise InvalidClient("only the Basic scheme is served here, or a client_assertion")
+    try:
+        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        client_id, secret = unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
+    except (binascii.Error, ValueError):
+        raise InvalidClient("the Authorization header is no HTTP Basic") from None
+    if not colon or not client_id or not secret:
+        raise InvalidClient("the Authorization header lacks the client ID or the secret")
+    return Basic(client_id, ClientSecret(secret))

@@ -1,0 +1,36 @@
+"""Health: is the process alive, and is it of use?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from app.errors import Unavailable
+
+PING_TIMEOUT_S: Final = 2.0
+
+Ping = Callable[[], Awaitable[str]]
+PINGS: Final = web.AppKey("pings", Mapping[str, Ping])
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """Answer ``GET /healthz``: the loop turns."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Answer ``GET /readyz``: every part is asked; a part that is out of reach says why, with 503."""
+    checks: dict[str, dict[str, str | bool]] = {}
+    for name, ping in request.app[PINGS].items():
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                checks[name] = {"ok": True, "detail": await ping()}
+        except (Unavailable, TimeoutError) as error:
+            reason = error.description if isinstance(error, Unavailable) else "no answer"
+            checks[name] = {"ok": False, "detail": reason}
+    ready = all(check["ok"] for check in checks.values())
+    body = {"status": "ready" if ready else "not ready", "checks": checks}
+    return web.json_response(body, status=200 if ready else 503, headers={"Cache-Control": "no-store"})

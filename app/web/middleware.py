@@ -1,0 +1,100 @@
+"""What every answer has in common: request ID, server time, one form of error, one log line."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import web
+from structlog.contextvars import bound_contextvars
+
+from app.errors import Internal, InvalidClient, MethodNotAllowed, NotFound, Refusal, TooLarge
+from app.store.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CLOCK: Final = web.AppKey("clock", Clock)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@web.middleware
+async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an ID, turn refusals into answers, stamp the time, log one line."""
+    given = request.headers.get("X-Request-ID", "")
+    # Anything else could forge a log line. It is for finding things, never for deciding any.
+    request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    request[REQUEST_ID] = request_id
+    started = time.perf_counter()
+    with bound_contextvars(request_id=request_id):
+        refusal: Refusal | None = None
+        try:
+            response = await handler(request)
+        except Refusal as error:
+            refusal = error
+            response = render(error)
+        except web.HTTPException as error:
+            refusal = _translate(error)
+            response = render(refusal) if refusal else error
+        except Exception:
+            log.exception("broken")
+            refusal = Internal("a fault of the server: report the request ID")
+            response = render(refusal)
+        response.headers["X-Request-ID"] = request_id
+        # A device without a clock sets itself by this.
+        response.headers["X-Timestamp"] = str(request.app[CLOCK].now_s())
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        _log(request, response, refusal, elapsed_ms=round((time.perf_counter() - started) * 1000, 1))
+    return response
+
+
+def render(refusal: Refusal) -> web.Response:
+    """Render a refusal (RFC 6749 section 5.2): the description goes out, the cause does not."""
+    headers = {"Cache-Control": "no-store"}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(refusal.retry_after_s)
+    if isinstance(refusal, InvalidClient):
+        headers["WWW-Authenticate"] = 'Basic realm="mqtt-token-server"'
+    body = {"error": refusal.code, "error_description": printable(refusal.description)}
+    return web.json_response(body, status=refusal.status, headers=headers)
+
+
+def printable(text: str) -> str:
+    """Keep to the characters RFC 6749 allows in ``error_description``; what a caller sent may hold any."""
+    text = text.replace('"', "'").replace("\\", "/")
+    return "".join(character if " " <= character <= "~" else "?" for character in text)
+
+
+def _translate(error: web.HTTPException) -> Refusal | None:
+    """Give what aiohttp refuses on its own the form of our own refusals."""
+    match error:
+        case web.HTTPNotFound():
+            return NotFound("there is nothing at this address")
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed(f"this address takes {', '.join(sorted(error.allowed_methods))}")
+        case web.HTTPRequestEntityTooLarge():
+            return TooLarge("the request is too large")
+        case _:
+            return None
+
+
+def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | None, *, elapsed_ms: float) -> None:
+    if refusal is None:
+        log.info("request", method=request.method, path=request.path, status=response.status, ms=elapsed_ms)
+        return
+    log.info(
+        "request",
+        method=request.method,
+        path=request.path,
+        status=response.status,
+        ms=elapsed_ms,
+        error=refusal.code,
+        description=refusal.description,
+        cause=refusal.cause,
+    )
