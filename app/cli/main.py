@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import dev, device, devices, policy, sandbox, serve
+from app.cli import dev, device, devices, devices_file, policy, sandbox, serve
 from app.errors import Misconfigured, Refusal
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command()(dev.dev)
 app.command(epilog=serve.settings_help())(serve.serve)
 app.command()(sandbox.sandbox)
+devices.app.command("import")(devices_file.import_devices)
+devices.app.command("export")(devices_file.export_devices)
 app.add_typer(devices.app, name="devices")
 app.add_typer(policy.app, name="policy")
 app.command()(device.device)

@@ -10,9 +10,9 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, environment, open_registry, settings
+from app.cli.setup import JsonOption, StateOption, environment, find_device, open_registry, settings
 from app.errors import Misconfigured
-from app.model.devices import ClientId, Device, parse_client_id
+from app.model.devices import ClientId, Device, MalformedClientId, parse_client_id
 from app.model.grants import PUBLISH, SUBSCRIBE
 from app.model.policy_file import load_policy
 
@@ -46,7 +46,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what a device may do, by which rule and which template."""
-    name = parse_client_id(client_id)
+    name = _client_id(client_id)
     policy = load_policy(_configured_file(state))
     device = asyncio.run(_registered(name, state))
     explanation = policy.explain(name, device.role if device else None, device.attributes if device else {})
@@ -64,7 +64,14 @@ def explain(
 
 async def _registered(client_id: ClientId, state: Path | None) -> Device | None:
     async with open_registry(settings(state)) as registry:
-        return await registry.find(client_id)
+        return await find_device(registry, client_id)
+
+
+def _client_id(text: str) -> ClientId:
+    try:
+        return parse_client_id(text)
+    except MalformedClientId as error:
+        raise Misconfigured(str(error)) from None
 
 
 def _configured_file(state: Path | None) -> Path:

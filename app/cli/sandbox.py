@@ -7,12 +7,15 @@ import errno
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.errors import Misconfigured
 from app.model.secrets import AccessKeySecret
+
+if TYPE_CHECKING:
+    from app.sandbox.server import Config
 
 
 def sandbox(

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.errors import Misconfigured
+from app.errors import Misconfigured, NotFound
+from app.model.devices import Device
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.service.registry import Registry
 
 DEFAULT_STATE: Final = Path(".local")
 
 StateOption = Annotated[
     Path | None,
-    typer.Option("--state", help="State directory of a dev. Left out: the environment, else .local.", show_default=False),
+    typer.Option(
+        "--state", help="State directory of a dev. Left out: the environment, else .local.", show_default=False
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
@@ -61,5 +69,51 @@ def running_dev(state: Path | None) -> dict[str, Any]:
     return found
 
 
+def read_text(path: Path) -> str:
+    """Read a small file named on the command line. Raises ``Misconfigured``."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"cannot read {path}: {error}") from error
+
+
 def _file(state: Path) -> Path:
     return state / "settings.env"
+
+
+@contextlib.asynccontextmanager
+async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
+    """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
+    import structlog  # noqa: PLC0415 - only verbs that reach Redis need these
+
+    from app.service.policies import Policies  # noqa: PLC0415
+    from app.service.registry import Registry  # noqa: PLC0415
+    from app.store.connection import Store  # noqa: PLC0415
+    from app.store.devices import Devices  # noqa: PLC0415
+    from app.store.sealing import KeyRing  # noqa: PLC0415
+
+    # What the services log is for an instance's log; here stdout is the verb's answer.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        keys = KeyRing.parse(settings.sealing_keys)
+    except ValueError as error:
+        raise Misconfigured(f"SEALING_KEYS: {error}") from None
+    policies = Policies(settings.policy_file)
+    store = Store(settings.redis_url)
+    try:
+        await store.ping()
+        await store.clock.learn(store.redis)
+        yield Registry(Devices(store, keys), policies, store.clock)
+    finally:
+        await store.close()
+
+
+async def find_device(registry: Registry, client_id: str) -> Device | None:
+    """Return a device's record, or None if there is none. Raises ``Unavailable``."""
+    try:
+        return await registry.get(client_id)
+    except NotFound:
+        return None

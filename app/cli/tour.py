@@ -6,10 +6,10 @@ import hashlib
 import json
 import queue
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.request import urlopen
 
+from app.cli.device import Tell
 from app.cli.mqtt import REASONS, Connection, ConnectionEnded
 from app.cli.oauth import Credentials, Server
 from app.errors import Refusal
@@ -23,9 +23,6 @@ _HEAR_WITHIN_S: Final = 5.0
 _REVOKED_WITHIN_S: Final = 10.0
 _OTHER_LIFE_S: Final = 1800
 
-Tell = Callable[[str, str], None]
-"""Tells one step: its name, and what happened."""
-
 
 class StepFailed(Refusal):
     """A step of the tour did not do what it should."""
@@ -36,25 +33,27 @@ def tour(dev: dict[str, Any], tell: Tell) -> None:
     device = _server(dev, "device")
     first = device.token()
     tell("token", f"for {first['expires_in']} s: {first['scope']}")
-    with _Ear.connected(_server(dev, "dashboard").token(), "plant/+/up/#") as dashboard:
-        with _Ear.connected(first, "plant/d1/down/#") as sensor:
-            mqtt = first["mqtt"]
-            tell("connect", f"to {mqtt['host']}:{mqtt['port']} as {mqtt['client_id']}, user name {mqtt['username']}")
-            tell("inside", _deliver(sensor, dashboard, UP, "21.5", heard_by="the dashboard"))
-            tell("inside", _deliver(dashboard, sensor, DOWN, "on", heard_by="the device"))
+    with (
+        _Ear.connected(_server(dev, "dashboard").token(), "plant/+/up/#") as dashboard,
+        _Ear.connected(first, "plant/d1/down/#") as sensor,
+    ):
+        mqtt = first["mqtt"]
+        tell("connect", f"to {mqtt['host']}:{mqtt['port']} as {mqtt['client_id']}, user name {mqtt['username']}")
+        tell("inside", _deliver(sensor, dashboard, UP, "21.5", heard_by="the dashboard"))
+        tell("inside", _deliver(dashboard, sensor, DOWN, "on", heard_by="the device"))
 
-            renewed = device.token(expires_in_s=_OTHER_LIFE_S)
-            if renewed["access_token"] == first["access_token"]:
-                raise StepFailed("asked for another lifetime, the server handed out the same token")
-            sensor.connection.renew(renewed)
-            kinds = " and ".join(token["type"] for token in renewed["mqtt"]["tokens"])
-            tell("renew", f"a new token, {kinds} uploaded and acknowledged over the same connection")
-            device.revoke(first["access_token"])
-            _await_revoked(dev["sandbox"], first)
-            tell("revoke", "the old token is revoked, and the cloud knows")
-            tell("go on", _deliver(sensor, dashboard, UP, "22.0", heard_by="the dashboard") + ", same connection")
+        renewed = device.token(expires_in_s=_OTHER_LIFE_S)
+        if renewed["access_token"] == first["access_token"]:
+            raise StepFailed("asked for another lifetime, the server handed out the same token")
+        sensor.connection.renew(renewed)
+        kinds = " and ".join(token["type"] for token in renewed["mqtt"]["tokens"])
+        tell("renew", f"a new token, {kinds} uploaded and acknowledged over the same connection")
+        device.revoke(first["access_token"])
+        _await_revoked(dev["sandbox"], first)
+        tell("revoke", "the old token is revoked, and the cloud knows")
+        tell("go on", _deliver(sensor, dashboard, UP, "22.0", heard_by="the dashboard") + ", same connection")
 
-            tell("outside", _be_cut_off(sensor.connection))
+        tell("outside", _be_cut_off(sensor.connection))
 
 
 class _Ear:
@@ -65,13 +64,17 @@ class _Ear:
         self.connection = Connection(answer, lambda topic, text: self._heard.put((topic, text)))
 
     @classmethod
-    def connected(cls, answer: dict[str, Any], topic_filter: str) -> _Ear:
+    def connected(cls, answer: dict[str, Any], topic_filter: str) -> Self:
         """Connect and subscribe."""
         ear = cls(answer)
-        ear.connection.subscribe(topic_filter)
+        try:
+            ear.connection.subscribe(topic_filter)
+        except ConnectionEnded:
+            ear.connection.close()
+            raise
         return ear
 
-    def __enter__(self) -> _Ear:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
