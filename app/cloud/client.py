@@ -1,0 +1,244 @@
+"""ApplyToken, QueryToken and RevokeToken (guide chapters 5, 7 and 10) over one kept-alive session."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Self, TypeVar
+
+import aiohttp
+import structlog
+
+from app.cloud.answers import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    ApplyTokenAnswer,
+    QueryTokenAnswer,
+    read_answer,
+)
+from app.cloud.errors import RETRIED, CloudError, Kind
+from app.cloud.quota import Quota
+from app.model.grants import TokenType
+from app.model.secrets import AccessKeySecret, CloudToken, Secret
+from app.model.topics import TopicFilter
+from app.rpc import signature
+from app.rpc.catalog import API_VERSION, MAX_TOKEN_LIFE_S
+
+MAX_ATTEMPTS: Final = 3
+MAX_UNCERTAIN_ATTEMPTS: Final = 2
+"""An ApplyToken whose answer was lost leaves a token that nobody knows of, so it is sent once more and not twice."""
+
+BACK_OFF_S: Final = 0.1
+"""Before the second attempt at most this; before the third at most twice this."""
+
+_FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
+
+log = structlog.get_logger(__name__)
+jitter = random.SystemRandom()
+
+_Expected = TypeVar("_Expected", bound=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key, with an STS token if it is a temporary one."""
+
+    access_key_id: str
+    access_key_secret: AccessKeySecret
+    security_token: Secret | None = None
+
+
+def effective_expiry_ms(requested_ms: int, now_ms: int) -> int:
+    """Return when a token applied for at ``now_ms`` really expires, in Unix ms: a month from now at most (10.1)."""
+    return min(requested_ms, now_ms + MAX_TOKEN_LIFE_S * 1000)
+
+
+class CloudClient:
+    """The cloud's token API for one MQTT instance.
+
+    Every call takes a ``deadline``, an instant of ``loop.time()``, and raises ``CloudError``: after all attempts that
+    make sense, or when the deadline is there.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        endpoint: str,
+        region: str,
+        instance_id: str,
+        credentials: Callable[[], Credentials],
+        quota: Quota,
+        now_ms: Callable[[], int],
+        attempt_timeout_s: float = 3.0,
+    ) -> None:
+        """Use ``session``, which ``open`` makes.
+
+        ``endpoint`` is a URL without a path. ``credentials`` and ``now_ms`` (the time, in Unix ms) are asked for each
+        attempt. An attempt without an answer is given up after ``attempt_timeout_s``.
+        """
+        self._session = session
+        self._url = f"{endpoint.rstrip('/')}/"
+        self._region = region
+        self._instance_id = instance_id
+        self._credentials = credentials
+        self._quota = quota
+        self._now_ms = now_ms
+        self._attempt_timeout_s = attempt_timeout_s
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *,
+        endpoint: str,
+        region: str,
+        instance_id: str,
+        credentials: Callable[[], Credentials],
+        quota: Quota,
+        now_ms: Callable[[], int],
+        attempt_timeout_s: float = 3.0,
+    ) -> AsyncIterator[Self]:
+        """Make a client with a session of its own, and close it at the end. Parameters as for the class."""
+        async with aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),  # each attempt brings its own
+            # Signed parameters go to the endpoint and to no proxy that the environment happens to name. A compressed
+            # answer is not asked for and not read: a few bytes could unfold into gigabytes.
+            trust_env=False,
+            auto_decompress=False,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mqtt-token-server"},
+        ) as session:
+            yield cls(
+                session,
+                endpoint=endpoint,
+                region=region,
+                instance_id=instance_id,
+                credentials=credentials,
+                quota=quota,
+                now_ms=now_ms,
+                attempt_timeout_s=attempt_timeout_s,
+            )
+
+    async def apply_token(
+        self, type_: TokenType, resources: Collection[TopicFilter], expires_at_ms: int, *, deadline: float
+    ) -> CloudToken:
+        """Apply for a token (10.1) that expires at ``expires_at_ms``, Unix ms; see ``effective_expiry_ms``.
+
+        Raises ``CloudError``; if it is ``uncertain`` the cloud may have made a token that nobody will ever hold.
+        """
+        parameters = {
+            "Actions": type_.actions,
+            "ExpireTime": str(expires_at_ms),
+            "Resources": ",".join(sorted(resources)),
+        }
+        answer = await self._call("ApplyToken", parameters, ApplyTokenAnswer, deadline=deadline)
+        return CloudToken(answer.token)
+
+    async def query_token(self, token: CloudToken, *, deadline: float) -> bool:
+        """Ask whether ``token`` is valid (10.2). Raises ``CloudError``."""
+        answer = await self._call("QueryToken", {"Token": token}, QueryTokenAnswer, deadline=deadline)
+        return answer.token_status
+
+    async def revoke_token(self, token: CloudToken, *, deadline: float) -> None:
+        """Revoke ``token`` (10.3). Raises ``CloudError``; without one, the cloud has confirmed."""
+        await self._call("RevokeToken", {"Token": token}, Answer, deadline=deadline)
+
+    async def _call(
+        self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float
+    ) -> _Expected:
+        """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it."""
+        attempt = uncertain = 0
+        while True:
+            attempt += 1
+            await self._quota.permit(action, deadline=deadline)
+            try:
+                return await self._attempt(action, parameters, expected, deadline=deadline)
+            except CloudError as error:
+                log.warning(
+                    "cloud call failed",
+                    action=action,
+                    attempt=attempt,
+                    kind=error.kind.value,
+                    code=error.code,
+                    message=error.message,
+                    request_id=error.request_id,
+                    status=error.status,
+                )
+                uncertain += error.uncertain
+                pause_s = max(jitter.uniform(0, BACK_OFF_S * attempt), error.retry_after_s or 0)
+                in_time = asyncio.get_running_loop().time() + pause_s < deadline
+                if attempt == MAX_ATTEMPTS or uncertain == MAX_UNCERTAIN_ATTEMPTS or not in_time:
+                    raise
+                if error.kind not in RETRIED:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _attempt(
+        self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float
+    ) -> _Expected:
+        """Sign and send once."""
+        now = asyncio.get_running_loop().time()
+        if now >= deadline:
+            raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
+        credentials = self._credentials()
+        body = self._signed(action, parameters, credentials)
+        secrets = [value for value in parameters.values() if isinstance(value, Secret)]
+        secrets += [credentials.access_key_secret, credentials.security_token or Secret("")]
+        try:
+            async with (
+                asyncio.timeout_at(min(deadline, now + self._attempt_timeout_s)),
+                # A redirect is not followed: it would carry the parameters to wherever it says.
+                self._session.post(self._url, data=body, headers=_FORM, allow_redirects=False) as response,
+            ):
+                content = await _read(response.content)
+        except TimeoutError:
+            waited_s = asyncio.get_running_loop().time() - now
+            raise CloudError(Kind.UNREACHABLE, "Timeout", f"no answer in {waited_s:.1f} s", uncertain=True) from None
+        except aiohttp.ClientConnectorError as error:
+            raise CloudError(Kind.UNREACHABLE, "CannotConnect", str(error)) from None
+        except aiohttp.ClientError as error:  # its text could quote the answer, so it is not told
+            raise CloudError(Kind.UNREACHABLE, "ConnectionLost", type(error).__name__, uncertain=True) from None
+        return read_answer(
+            expected,
+            status=response.status,
+            headers=response.headers,
+            content_type=response.content_type,
+            body=content,
+            secrets=secrets,
+        )
+
+    def _signed(self, action: str, parameters: Mapping[str, str | Secret], credentials: Credentials) -> bytes:
+        """Return the body: all parameters of the call and those of chapter 7, signed (chapter 5)."""
+        now = datetime.fromtimestamp(self._now_ms() // 1000, UTC)
+        signed = {
+            "Action": action,
+            "InstanceId": self._instance_id,
+            "RegionId": self._region,
+            "Format": "JSON",
+            "Version": API_VERSION,
+            "AccessKeyId": credentials.access_key_id,
+            "SignatureMethod": "HMAC-SHA1",
+            "SignatureVersion": "1.0",
+            "SignatureNonce": str(uuid.uuid4()),
+            "Timestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        signed |= {name: value.reveal() if isinstance(value, Secret) else value for name, value in parameters.items()}
+        if credentials.security_token:
+            signed["SecurityToken"] = credentials.security_token.reveal()
+        text = signature.rpc_string_to_sign("POST", signed)
+        signed["Signature"] = signature.rpc_signature(credentials.access_key_secret, text)
+        return signature.canonical_query(signed).encode()
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """Read to the end, but no further than it takes to see that an answer is too long."""
+    try:
+        return await content.readexactly(MAX_ANSWER_BYTES + 1)
+    except asyncio.IncompleteReadError as whole:
+        return whole.partial
