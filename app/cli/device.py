@@ -46,7 +46,7 @@ def device(
         tour(running_dev(state), tell)
         return
 
-    from app.cli.device_live import who  # noqa: PLC0415
+    from app.cli.device_live import live, who  # noqa: PLC0415
     from app.cli.oauth import Server  # noqa: PLC0415
 
     messages = [_message(text) for text in publish or ()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -75,7 +76,9 @@ def _client_id(text: str) -> ClientId:
 
 
 def _configured_file(state: Path | None) -> Path:
-    path = environment(state).get("POLICY_FILE")
-    if not path:
-        raise Misconfigured("POLICY_FILE is not set: name the file, or the --state of a dev")
-    return Path(path)
+    path = os.environ.get("POLICY_FILE") if state is None else None
+    return Path(path or environment(state).get("POLICY_FILE") or _missing())
+
+
+def _missing() -> str:
+    raise Misconfigured("POLICY_FILE is not set")

@@ -38,8 +38,10 @@ def environment(state: Path | None) -> Mapping[str, str]:
     ``Misconfigured``.
     """
     if state is None:
-        if "REDIS_URL" in os.environ or "REDIS_URL_FILE" in os.environ or not _file(DEFAULT_STATE).exists():
+        if "REDIS_URL" in os.environ or "REDIS_URL_FILE" in os.environ:
             return os.environ
+        if not _file(DEFAULT_STATE).exists():
+            raise Misconfigured(f"REDIS_URL is not set, and no dev ran on {DEFAULT_STATE}: set it, or name a --state")
         state = DEFAULT_STATE
     from app.embedded.example import read_settings  # noqa: PLC0415 - only verbs beside a dev need it
 
