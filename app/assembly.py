@@ -129,8 +129,8 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
-        for background in (parts.store.keep_time, parts.policies.follow, delivery.run):
-            await stack.enter_async_context(_running(background()))
+        for work in (parts.store.keep_time(), parts.policies.follow(), delivery.run()):
+            await stack.enter_async_context(_running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
         holder = Holder(authenticator, parts.tokens)
@@ -169,7 +169,7 @@ def _open_cloud(settings: Settings, now_ms: Callable[[], int]) -> Any:
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Own a background task: it is cancelled and waited for at the end."""
-    task = asyncio.create_task(work, name=work.__qualname__)
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

@@ -125,10 +125,18 @@ class CloudClient:
                 attempt_timeout_s=attempt_timeout_s,
             )
 
+    async def permits(self, action: str, count: int, *, deadline: float) -> None:
+        """Wait for the quota's permits for ``count`` calls. Raises ``QuotaExhausted``."""
+        for _ in range(count):
+            await self._quota.permit(action, deadline=deadline)
+
     async def apply_token(
         self, type_: TokenType, resources: Collection[TopicFilter], expires_at_ms: int, *, deadline: float
     ) -> CloudToken:
         """Apply for a token (10.1) that expires at ``expires_at_ms``, Unix ms; see ``effective_expiry_ms``.
+
+        The caller took the permit for the first attempt with ``permits``, before it computed the expiry: the wait must
+        not eat into the least life the cloud accepts.
 
         Raises ``CloudError``; if it is ``uncertain`` the cloud may have made a token that nobody will ever hold.
         """
@@ -142,21 +150,25 @@ class CloudClient:
 
     async def query_token(self, token: CloudToken, *, deadline: float) -> bool:
         """Ask whether ``token`` is valid (10.2). Raises ``CloudError``."""
+        await self.permits("QueryToken", 1, deadline=deadline)
         answer = await self._call("QueryToken", {"Token": token}, QueryTokenAnswer, deadline=deadline)
         return answer.token_status
 
     async def revoke_token(self, token: CloudToken, *, deadline: float) -> None:
         """Revoke ``token`` (10.3). Raises ``CloudError``; without one, the cloud has confirmed."""
+        await self.permits("RevokeToken", 1, deadline=deadline)
         await self._call("RevokeToken", {"Token": token}, Answer, deadline=deadline)
 
     async def _call(
         self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float
     ) -> _Expected:
-        """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it."""
+        """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it.
+
+        The first attempt has its permit; each further one takes its own.
+        """
         attempt = uncertain = 0
         while True:
             attempt += 1
-            await self._quota.permit(action, deadline=deadline)
             try:
                 return await self._attempt(action, parameters, expected, deadline=deadline)
             except CloudError as error:
@@ -178,6 +190,7 @@ class CloudClient:
                 if error.kind not in RETRIED:
                     raise
             await asyncio.sleep(pause_s)
+            await self._quota.permit(action, deadline=deadline)
 
     async def _attempt(
         self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float

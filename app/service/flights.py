@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from app.cloud.client import CloudClient
+from app.cloud.client import CloudClient, effective_expiry_ms
 from app.cloud.errors import CloudError, Kind
 from app.errors import Unavailable
 from app.model.grants import Grant, TokenType
@@ -163,7 +163,8 @@ class Flights:
         life_ms = max(life_s, MIN_TOKEN_LIFE_S + MARGIN_S) * 1000
         if life_s > JITTER_FROM_LIFE_S:
             life_ms -= int(life_ms * random.uniform(0, JITTER))  # noqa: S311 (no secret, only spread)
-        return self._clock.now_ms() + life_ms
+        now_ms = self._clock.now_ms()
+        return effective_expiry_ms(now_ms + life_ms, now_ms)
 
     async def _keep_lead(self, lead: Lead) -> None:
         while True:

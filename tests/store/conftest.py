@@ -1,0 +1,49 @@
+"""A store on a real Valkey, with a registered device."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.model.devices import Algorithm, ClientId, Device, methods_of
+from app.model.secrets import Secret
+from app.store.connection import Store
+from app.store.devices import Devices
+from app.store.revocations import Revocations
+from app.store.sealing import KeyRing, new_key_text
+from app.store.tokens import Tokens
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    store = Store(Secret(redis_url))
+    await store.clock.learn(store.redis)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def keys() -> KeyRing:
+    return KeyRing.parse(new_key_text("k1"))
+
+
+@pytest.fixture
+def devices(store: Store, keys: KeyRing) -> Devices:
+    return Devices(store, keys)
+
+
+@pytest.fixture
+def tokens(store: Store, keys: KeyRing) -> Tokens:
+    return Tokens(store, keys, max_live=3, max_new_per_hour=5)
+
+
+@pytest.fixture
+def revocations(store: Store) -> Revocations:
+    return Revocations(store)
+
+
+@pytest.fixture
+async def device(devices: Devices) -> Device:
+    device = Device(ClientId("GID_plant@@@d1"), Algorithm.HS256, methods_of(Algorithm.HS256), role="sensor")
+    return await devices.add(device, Secret("k" * 32))

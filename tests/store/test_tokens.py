@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from app.model.devices import Device
+from app.model.grants import TokenType
+from app.model.secrets import CloudToken, Secret
+from app.store.connection import Store
+from app.store.devices import Devices
+from app.store.keys import Handle, Shard
+from app.store.revocations import Revocations
+from app.store.tokens import HORIZON_MS, LEASE_MS, CloudTokenOfType, Lead, RequestAnswer, Tokens, Wanted
+
+LIFE_S = 3600
+
+
+def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S) -> Wanted:
+    return Wanted(device=device, role="sensor", scope=scope, life_s=life_s)
+
+
+async def ask(tokens: Tokens, wanted: Wanted, request: str = "r1", jti: str = "") -> RequestAnswer:
+    answer = await tokens.request(wanted, request, jti, 60_000 if jti else 0)
+    assert isinstance(answer, RequestAnswer), answer
+    return answer
+
+
+async def take_lead(tokens: Tokens, wanted: Wanted, request: str = "r1") -> Lead:
+    answer = await ask(tokens, wanted, request)
+    assert answer.status == "lead"
+    return Lead(wanted, answer.handle, request)
+
+
+async def keep(
+    tokens: Tokens, store: Store, lead: Lead, *, token: str = "cloud-token", whole: bool = True
+) -> Literal["stored", "revoked"]:
+    expires_at_ms = store.clock.now_ms() + lead.wanted.life_s * 1000
+    return await tokens.store(lead, (CloudTokenOfType(TokenType.W, CloudToken(token)),), expires_at_ms, whole=whole)
+
+
+async def queued(store: Store, device: Device) -> list[str]:
+    handles: list[str] = await store.command("ZRANGE", Shard.of(device.client_id).queue, 0, -1)
+    return handles
+
+
+async def test_one_leads_the_others_wait_and_all_get_the_one_token(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """Of many requests for one grant one applies, and all are given what it stored."""
+    wanted = want(device)
+    lead = await take_lead(tokens, wanted)
+    assert (await ask(tokens, wanted, "r2")).status == "wait"
+    assert await tokens.in_flight(wanted)
+    assert await keep(tokens, store, lead) == "stored"
+    for request in ("r1", "r2", "r3"):
+        answer = await ask(tokens, wanted, request)
+        assert (answer.status, answer.handle) == ("live", lead.handle)
+        assert answer.token is not None
+        opened = tokens.open(answer.token.sealed, device.client_id, answer.handle)
+        assert opened == (CloudTokenOfType(TokenType.W, CloudToken("cloud-token")),)
+    assert not await tokens.in_flight(wanted)
+
+
+async def test_a_resent_request_keeps_its_lead(tokens: Tokens, device: Device) -> None:
+    """The same request asked twice leads under the same handle, so a lost answer loses no time."""
+    wanted = want(device)
+    first, second = await ask(tokens, wanted, "r1", "j1"), await ask(tokens, wanted, "r1", "j1")
+    assert (first.status, second.status) == ("lead", "lead")
+    assert first.handle == second.handle
+
+
+async def test_an_assertion_is_used_once(tokens: Tokens, store: Store, device: Device) -> None:
+    """A second request with one assertion gets nothing, whether the first was answered or still waits."""
+    wanted = want(device)
+    lead = Lead(wanted, (await ask(tokens, wanted, "r1", "j1")).handle, "r1")
+    assert await tokens.request(wanted, "r2", "j1", 60_000) == "used"
+    await keep(tokens, store, lead)
+    assert await tokens.request(wanted, "r2", "j1", 60_000) == "used"
+    assert (await ask(tokens, wanted, "r1", "j1")).status == "live"
+    assert await tokens.use(device, "r3", "j1", 60_000) == "used"
+    assert await tokens.use(device, "r3", "j2", 60_000) == "ok"
+
+
+async def test_a_stale_epoch_touches_nothing(tokens: Tokens, store: Store, devices: Devices, device: Device) -> None:
+    """A request verified under an old record claims no assertion and takes no lead."""
+    changed, _ = await devices.change(device, device, Secret("k" * 32), revoke=False)
+    assert await tokens.request(want(device), "r1", "j1", 60_000) == "stale"
+    assert await tokens.use(device, "r1", "j1", 60_000) == "stale"
+    assert (await ask(tokens, want(changed), "r2", "j1")).status == "lead"
+    assert int(changed.epoch) > int(device.epoch)
+
+
+async def test_a_removed_device_is_stale_and_never_gets_its_epoch_back(
+    tokens: Tokens, devices: Devices, device: Device
+) -> None:
+    """Removing and adding again gives a higher epoch, so nothing begun before is handed out after."""
+    lead = await take_lead(tokens, want(device))
+    await devices.remove(device)
+    assert await tokens.request(want(device), "r2", "", 0) == "stale"
+    again = await devices.add(replace(device, epoch=""), Secret("k" * 32))
+    assert int(again.epoch) > int(device.epoch)
+    assert (await ask(tokens, want(again), "r3")).handle != lead.handle
+
+
+async def test_what_was_applied_for_before_a_revoke_is_queued_and_never_handed_out(
+    tokens: Tokens, store: Store, devices: Devices, device: Device
+) -> None:
+    """A flight carries the tombstone of its device's revoke: its token goes to the cloud's revocation queue."""
+    lead = await take_lead(tokens, want(device))
+    changed, revoked = await devices.change(device, device, Secret("k" * 32), revoke=True)
+    assert revoked == 1
+    successor = await take_lead(tokens, want(changed), "r2")
+    assert await keep(tokens, store, lead, token="late") == "revoked"
+    assert await queued(store, device) == [lead.handle]
+    assert (await ask(tokens, want(changed), "r3")).status == "wait"
+    assert await keep(tokens, store, successor, token="new") == "stored"
+    assert (await ask(tokens, want(changed), "r3")).handle == successor.handle
+
+
+async def test_a_change_without_revoke_still_bars_what_was_begun_before(
+    tokens: Tokens, store: Store, devices: Devices, device: Device
+) -> None:
+    """The epoch alone is enough: a token applied for under an older one is not handed out."""
+    lead = await take_lead(tokens, want(device))
+    changed, _ = await devices.change(device, replace(device, role="other"), Secret("k" * 32), revoke=False)
+    assert await keep(tokens, store, lead) == "revoked"
+    assert (await ask(tokens, want(changed), "r2")).status == "lead"
+
+
+async def test_a_revoked_token_is_never_handed_out_again(tokens: Tokens, store: Store, device: Device) -> None:
+    """After a revoke of its handle the next request applies anew, and the old token is queued once."""
+    lead = await take_lead(tokens, want(device))
+    await keep(tokens, store, lead)
+    record = await tokens.read(lead.handle)
+    assert record is not None
+    assert await tokens.revoke(record) is True
+    assert await tokens.revoke(record) is False
+    assert await queued(store, device) == [lead.handle]
+    assert (await ask(tokens, want(device), "r2")).status == "lead"
+
+
+async def test_a_handle_revoked_in_flight_is_queued_when_it_arrives(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """A tombstone on a single flight lets the next request lead at once and bars the first one's token."""
+    lead = await take_lead(tokens, want(device))
+    record = await tokens.read(lead.handle)
+    assert record is not None
+    assert record.state == "applying"
+    assert await tokens.revoke(record) is True
+    assert (await ask(tokens, want(device), "r2")).status == "lead"
+    assert await keep(tokens, store, lead) == "revoked"
+    assert await keep(tokens, store, lead) == "revoked"
+    assert await queued(store, device) == [lead.handle]
+
+
+async def test_revoking_a_device_takes_tokens_that_a_renewal_left_behind(
+    tokens: Tokens, store: Store, devices: Devices, device: Device
+) -> None:
+    """A renewal replaces the pointer, never the record: both tokens are revoked."""
+    old = await take_lead(tokens, want(device))
+    await keep(tokens, store, old, token="old")
+    store.clock.shift_ms = int(LIFE_S * 0.95 * 1000)
+    new = await take_lead(tokens, want(device), "r2")
+    await keep(tokens, store, new, token="new")
+    _, revoked = await devices.change(device, device, Secret("k" * 32), revoke=True)
+    assert revoked == 2
+    assert set(await queued(store, device)) == {old.handle, new.handle}
+
+
+async def test_storing_may_be_repeated(tokens: Tokens, store: Store, device: Device) -> None:
+    """A resend that finds its own record gets the same answer and changes nothing."""
+    lead = await take_lead(tokens, want(device))
+    assert await keep(tokens, store, lead) == "stored"
+    assert await keep(tokens, store, lead) == "stored"
+    assert await queued(store, device) == []
+
+
+async def test_a_leader_that_lost_its_lead_does_not_overtake_its_successor(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """When two leaders come back, the successor's token is handed out and the late one is queued."""
+    late = await take_lead(tokens, want(device))
+    await store.command("PEXPIRE", Shard.of(device.client_id).flight(late.wanted.key), 1)
+    while await tokens.in_flight(late.wanted):
+        pass
+    successor = await take_lead(tokens, want(device), "r2")
+    assert not await tokens.extend(late)
+    assert await keep(tokens, store, successor, token="successor") == "stored"
+    assert await keep(tokens, store, late, token="late") == "revoked"
+    assert (await ask(tokens, want(device), "r3")).handle == successor.handle
+    assert await queued(store, device) == [late.handle]
+
+
+async def test_a_lapsed_lead_without_a_successor_still_counts(tokens: Tokens, store: Store, device: Device) -> None:
+    """A Redis that was away for longer than the lease costs no second ApplyToken."""
+    lead = await take_lead(tokens, want(device))
+    await store.command("DEL", Shard.of(device.client_id).flight(lead.wanted.key))
+    assert await keep(tokens, store, lead) == "stored"
+
+
+async def test_a_leader_whose_record_is_gone_hands_nothing_out(tokens: Tokens, store: Store, device: Device) -> None:
+    """A leader paused beyond the horizon finds no record: what it got is queued under its handle."""
+    lead = await take_lead(tokens, want(device))
+    shard = Shard.of(device.client_id)
+    await store.command("DEL", shard.flight(lead.wanted.key), shard.token(lead.handle))
+    assert await keep(tokens, store, lead) == "revoked"
+    assert await queued(store, device) == [lead.handle]
+    assert await store.command("PTTL", shard.token(lead.handle)) > 0
+
+
+async def test_half_a_token_is_only_ever_revoked(
+    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+) -> None:
+    """When one half could not be had, the other goes to the queue and the failure leaves its mark."""
+    lead = await take_lead(tokens, want(device))
+    await tokens.fail(lead, mark_ms=5000)
+    assert await keep(tokens, store, lead, token="half", whole=False) == "revoked"
+    answer = await ask(tokens, want(device), "r2")
+    assert (answer.status, answer.token) == ("failed", None)
+    assert 0 < answer.wait_ms <= 5000
+    claim = await revocations.claim(Shard.of(device.client_id))
+    assert claim is not None
+    assert tokens.open(claim.sealed, device.client_id, claim.handle)[0].token == CloudToken("half")
+
+
+async def test_a_given_up_lead_passes_on_at_once(tokens: Tokens, device: Device) -> None:
+    """A leader that stops in good order leaves no mark: the next request leads."""
+    lead = await take_lead(tokens, want(device))
+    await tokens.fail(lead, mark_ms=0)
+    assert (await ask(tokens, want(device), "r2")).status == "lead"
+    assert await tokens.read(lead.handle) is None
+
+
+async def test_a_token_stops_being_fresh_in_its_last_quarter(tokens: Tokens, store: Store, device: Device) -> None:
+    """It is handed out with more than max(life ÷ 4, min(360 s, life ÷ 2)) left, and is a spare after that."""
+    lead = await take_lead(tokens, want(device))
+    await keep(tokens, store, lead)
+    store.clock.shift_ms = int(LIFE_S * 0.74 * 1000)
+    assert (await ask(tokens, want(device), "r2")).status == "live"
+    store.clock.shift_ms = int(LIFE_S * 0.76 * 1000)
+    await take_lead(tokens, want(device), "r3")
+    spare = await ask(tokens, want(device), "r4")
+    assert spare.status == "wait"
+    assert spare.token is not None
+    assert spare.token.handle == lead.handle
+    store.clock.shift_ms = (LIFE_S - 25) * 1000
+    assert (await ask(tokens, want(device), "r4")).token is None
+
+
+async def test_another_life_is_another_token(tokens: Tokens, store: Store, device: Device) -> None:
+    """A shorter life asked for is never answered with a longer one."""
+    await keep(tokens, store, await take_lead(tokens, want(device, life_s=3600)))
+    assert (await ask(tokens, want(device, life_s=600), "r2")).status == "lead"
+
+
+async def test_a_device_holds_no_more_than_its_share_of_live_tokens(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """Past the limit the answer says when the first of its tokens ends; after that there is room again."""
+    for number in range(3):
+        lead = await take_lead(tokens, want(device, scope=f"pub:plant/{number}"), f"r{number}")
+        await keep(tokens, store, lead, token=f"t{number}")
+    answer = await ask(tokens, want(device, scope="pub:plant/9"), "r9")
+    assert answer.status == "limited"
+    assert 0 < answer.wait_ms <= LIFE_S * 1000
+    store.clock.shift_ms = LIFE_S * 1000 + 1
+    assert (await ask(tokens, want(device, scope="pub:plant/9"), "r9")).status == "lead"
+
+
+async def test_a_device_applies_no_more_than_its_share_in_an_hour(tokens: Tokens, store: Store, device: Device) -> None:
+    """Revoking and asking anew does not get around the hourly limit."""
+    for number in range(5):
+        lead = await take_lead(tokens, want(device), f"r{number}")
+        await keep(tokens, store, lead, token=f"t{number}")
+        record = await tokens.read(lead.handle)
+        assert record is not None
+        await tokens.revoke(record)
+    assert (await ask(tokens, want(device), "r9")).status == "limited"
+
+
+async def test_a_token_in_hand_is_found_and_two_side_by_side_are_not(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """A cloud token leads to its handle; tokens of two handles joined into one password are no token of ours."""
+    first = await take_lead(tokens, want(device))
+    await keep(tokens, store, first, token="one")
+    second = await take_lead(tokens, want(device, life_s=600), "r2")
+    await keep(tokens, store, second, token="two")
+    assert await tokens.handle_of([CloudToken("one")]) == first.handle
+    assert await tokens.handle_of([CloudToken("one"), CloudToken("two")]) is None
+    assert await tokens.handle_of([CloudToken("unknown")]) is None
+    assert await tokens.read(Handle("99-" + "x" * 22)) is None
+    assert await tokens.read("no handle") is None
+
+
+async def test_everything_but_registry_and_queue_ends_by_itself(tokens: Tokens, store: Store, device: Device) -> None:
+    """No key is left without an end, and no record ends before its token does."""
+    lead = await take_lead(tokens, want(device), "r1")
+    shard = Shard.of(device.client_id)
+    assert await store.command("PTTL", shard.flight(lead.wanted.key)) in range(1, LEASE_MS + 1)
+    assert await store.command("PTTL", shard.token(lead.handle)) in range(1, HORIZON_MS + 1)
+    assert await tokens.extend(lead)
+    await keep(tokens, store, lead)
+    await ask(tokens, want(device), "r2", "j2")
+    endless = {shard.device(device.client_id), shard.devices}
+    for key in await store.command("KEYS", "*"):
+        lasts_ms = await store.command("PTTL", key)
+        assert (lasts_ms == -1) is (key in endless), key
+    assert await store.command("PTTL", shard.token(lead.handle)) > LIFE_S * 1000
+    assert await store.command("PTTL", shard.live(device.client_id)) > (LIFE_S - 10) * 1000
+
+
+async def test_no_secret_lies_in_redis_in_the_clear(
+    tokens: Tokens, store: Store, devices: Devices, device: Device
+) -> None:
+    """Neither a device's key nor a cloud token can be read from anything in Redis."""
+    await keep(tokens, store, await take_lead(tokens, want(device)), token="very-secret-cloud-token")
+    for key in await store.command("KEYS", "*"):
+        kind = await store.command("TYPE", key)
+        content = (
+            str(await store.command(*(("GET", key) if kind == "string" else ("DUMP", key))))
+            if kind in {"string"}
+            else str(await store.command("HGETALL", key))
+            if kind == "hash"
+            else ""
+        )
+        assert "very-secret" not in key + content
+        assert "k" * 32 not in content
