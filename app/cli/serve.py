@@ -17,8 +17,9 @@ def serve() -> None:
     import uvloop  # noqa: PLC0415 - `serve --help` stays quick
     from aiohttp import web  # noqa: PLC0415
 
-    from app.assembly import build  # noqa: PLC0415
+    from app.assembly import build, configure_logging  # noqa: PLC0415
 
+    configure_logging(settings.log_level)
     try:
         web.run_app(
             build(settings),

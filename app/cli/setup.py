@@ -88,29 +88,15 @@ async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
     """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
     import structlog  # noqa: PLC0415 - only verbs that reach Redis need these
 
-    from app.service.policies import Policies  # noqa: PLC0415
-    from app.service.registry import Registry  # noqa: PLC0415
-    from app.store.connection import Store  # noqa: PLC0415
-    from app.store.devices import Devices  # noqa: PLC0415
-    from app.store.sealing import KeyRing  # noqa: PLC0415
+    from app import assembly  # noqa: PLC0415
 
     # What the services log is for an instance's log; here stdout is the verb's answer.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    try:
-        keys = KeyRing.parse(settings.sealing_keys)
-    except ValueError as error:
-        raise Misconfigured(f"SEALING_KEYS: {error}") from None
-    policies = Policies(settings.policy_file)
-    store = Store(settings.redis_url)
-    try:
-        await store.ping()
-        await store.clock.learn(store.redis)
-        yield Registry(Devices(store, keys), policies, store.clock)
-    finally:
-        await store.close()
+    async with assembly.open_registry(settings) as registry:
+        yield registry
 
 
 async def find_device(registry: Registry, client_id: str) -> Device | None:

@@ -38,7 +38,7 @@ def tour(dev: dict[str, Any], tell: Tell) -> None:
         _Ear.connected(first, "plant/d1/down/#") as sensor,
     ):
         mqtt = first["mqtt"]
-        tell("connect", f"to {mqtt['host']}:{mqtt['port']} as {mqtt['client_id']}, user name {mqtt['username']}")
+        tell("connected", f"to {mqtt['host']}:{mqtt['port']} as {mqtt['client_id']}, user name {mqtt['username']}")
         tell("inside", _deliver(sensor, dashboard, UP, "21.5", heard_by="the dashboard"))
         tell("inside", _deliver(dashboard, sensor, DOWN, "on", heard_by="the device"))
 
@@ -47,11 +47,11 @@ def tour(dev: dict[str, Any], tell: Tell) -> None:
             raise StepFailed("asked for another lifetime, the server handed out the same token")
         sensor.connection.renew(renewed)
         kinds = " and ".join(token["type"] for token in renewed["mqtt"]["tokens"])
-        tell("renew", f"a new token, {kinds} uploaded and acknowledged over the same connection")
+        tell("renewed", f"a new token, {kinds} uploaded and acknowledged over the same connection")
         device.revoke(first["access_token"])
         _await_revoked(dev["sandbox"], first)
-        tell("revoke", "the old token is revoked, and the cloud knows")
-        tell("go on", _deliver(sensor, dashboard, UP, "22.0", heard_by="the dashboard") + ", same connection")
+        tell("revoked", "the old token is revoked, and the cloud knows")
+        tell("still on", _deliver(sensor, dashboard, UP, "22.0", heard_by="the dashboard") + ", same connection")
 
         tell("outside", _be_cut_off(sensor.connection))
 
