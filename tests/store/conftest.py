@@ -17,6 +17,7 @@ from app.store.tokens import Tokens
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
+    """A store on a real, empty Valkey."""
     store = Store(Secret(redis_url))
     await store.clock.learn(store.redis)
     yield store
@@ -25,25 +26,30 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def keys() -> KeyRing:
+    """A key ring of one key."""
     return KeyRing.parse(new_key_text("k1"))
 
 
 @pytest.fixture
 def devices(store: Store, keys: KeyRing) -> Devices:
+    """The registry on that store."""
     return Devices(store, keys)
 
 
 @pytest.fixture
 def tokens(store: Store, keys: KeyRing) -> Tokens:
+    """Tokens on that store, with small limits."""
     return Tokens(store, keys, max_live=3, max_new_per_hour=5)
 
 
 @pytest.fixture
 def revocations(store: Store) -> Revocations:
+    """The revocation queue of that store."""
     return Revocations(store)
 
 
 @pytest.fixture
 async def device(devices: Devices) -> Device:
+    """A registered device."""
     device = Device(ClientId("GID_plant@@@d1"), Algorithm.HS256, methods_of(Algorithm.HS256), role="sensor")
     return await devices.add(device, Secret("k" * 32))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -13,19 +14,28 @@ from app.store.revocations import Revocations
 from app.store.tokens import HORIZON_MS, LEASE_MS, CloudTokenOfType, Lead, RequestAnswer, Tokens, Wanted
 
 LIFE_S = 3600
+READERS: dict[str, Callable[[str], tuple[str | int, ...]]] = {
+    "string": lambda key: ("GET", key),
+    "hash": lambda key: ("HGETALL", key),
+    "set": lambda key: ("SMEMBERS", key),
+    "zset": lambda key: ("ZRANGE", key, 0, -1),
+}
 
 
 def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S) -> Wanted:
+    """Return what the device wants, with variations."""
     return Wanted(device=device, role="sensor", scope=scope, life_s=life_s)
 
 
 async def ask(tokens: Tokens, wanted: Wanted, request: str = "r1", jti: str = "") -> RequestAnswer:
+    """Ask and expect an answer about a token."""
     answer = await tokens.request(wanted, request, jti, 60_000 if jti else 0)
     assert isinstance(answer, RequestAnswer), answer
     return answer
 
 
 async def take_lead(tokens: Tokens, wanted: Wanted, request: str = "r1") -> Lead:
+    """Ask and expect to lead."""
     answer = await ask(tokens, wanted, request)
     assert answer.status == "lead"
     return Lead(wanted, answer.handle, request)
@@ -34,11 +44,13 @@ async def take_lead(tokens: Tokens, wanted: Wanted, request: str = "r1") -> Lead
 async def keep(
     tokens: Tokens, store: Store, lead: Lead, *, token: str = "cloud-token", whole: bool = True
 ) -> Literal["stored", "revoked"]:
+    """Store what the cloud would have returned."""
     expires_at_ms = store.clock.now_ms() + lead.wanted.life_s * 1000
     return await tokens.store(lead, (CloudTokenOfType(TokenType.W, CloudToken(token)),), expires_at_ms, whole=whole)
 
 
 async def queued(store: Store, device: Device) -> list[str]:
+    """Return the handles in the device's revocation queue."""
     handles: list[str] = await store.command("ZRANGE", Shard.of(device.client_id).queue, 0, -1)
     return handles
 
@@ -318,12 +330,6 @@ async def test_no_secret_lies_in_redis_in_the_clear(
     await keep(tokens, store, await take_lead(tokens, want(device)), token="very-secret-cloud-token")
     for key in await store.command("KEYS", "*"):
         kind = await store.command("TYPE", key)
-        content = (
-            str(await store.command(*(("GET", key) if kind == "string" else ("DUMP", key))))
-            if kind in {"string"}
-            else str(await store.command("HGETALL", key))
-            if kind == "hash"
-            else ""
-        )
-        assert "very-secret" not in key + content
-        assert "k" * 32 not in content
+        content = await store.command(*READERS[kind](key))
+        assert "very-secret" not in f"{key} {content}"
+        assert "k" * 32 not in str(content)
