@@ -1,0 +1,155 @@
+"""The HTTP side of the stand-in cloud: take a request apart, verify it, run its action, answer (guide chapters 5, 7).
+
+A fault ordered for an action befalls a call after its caller is proven and before it has an effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+import structlog
+from aiohttp import web
+
+from app.model.secrets import AccessKeySecret
+from app.rpc.catalog import ACTIONS
+from app.sandbox import actions, answers, verify
+from app.sandbox.answers import Answer, Fault, Format
+from app.sandbox.faults import ActiveFault, Faults, Kind
+from app.sandbox.verify import Call, Request
+
+log = structlog.get_logger("sandbox.gateway")
+
+MAX_BODY_BYTES: Final = 256 * 1024
+_MAX_PARAMETERS: Final = 200
+_FORM: Final = "application/x-www-form-urlencoded"
+
+_NO_ACTION: Final = "Unknown"
+"""Calls that name no action of the catalog are counted under this, so that callers cannot make up rows."""
+
+_DROPPED: Final = "Dropped"
+"""What a call is counted as that got no answer of the cloud's making, and had no effect."""
+
+_GARBAGE: Final = b'{"RequestId": 17, "Token": {"Token": ["not a token"]}, "TokenStatus": "perhaps"}'
+_HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+
+
+class Gateway:
+    """Answers the cloud's RPC, and counts what it answered per action and result."""
+
+    def __init__(
+        self, account: actions.Account, keys: Mapping[str, AccessKeySecret], faults: Faults, host_id: str
+    ) -> None:
+        self.calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._account = account
+        self._keys = keys
+        self._faults = faults
+        self._host_id = host_id
+
+    async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Answer one request; a refusal is an answer too."""
+        request_id = answers.new_request_id()
+        action, format_ = _NO_ACTION, Format.XML
+        try:
+            request = await _take_apart(http)
+            action = request.action if request.action in ACTIONS else _NO_ACTION
+            format_ = verify.answer_format(request)
+            call = await verify.verify(
+                request, keys=self._keys, state=self._account.state, now_ms=self._account.clock.now_ms()
+            )
+            return await self._answer(http, call, request_id, format_)
+        except Fault as refusal:
+            answer = answers.error(refusal, request_id, self._host_id, format_)
+        except sqlite3.Error as error:
+            log.warning("state out of reach", request_id=request_id, error=str(error))
+            answer = answers.error(Fault("InternalError"), request_id, self._host_id, format_)
+        self._count(action, answer.result, request_id)
+        return answer.response()
+
+    async def _answer(self, http: web.Request, call: Call, request_id: str, format_: Format) -> web.StreamResponse:
+        fault = self._faults.take(call.action)
+        if fault is not None and (instead := await self._befall(fault, http)) is not None:
+            self._count(call.action, _DROPPED, request_id)
+            return instead
+        fields = await actions.run(self._account, call)
+        answer = answers.result(call.action, request_id, fields, format_)
+        # Counted even if the caller has gone away meanwhile: it took effect, as it would at the cloud.
+        self._count(call.action, answer.result, request_id)
+        if fault is not None and fault.kind is Kind.HALF:
+            return await _send_half(http, answer)
+        return answer.response()
+
+    async def _befall(self, fault: ActiveFault, http: web.Request) -> web.Response | None:
+        """Let ``fault`` happen; what it returns is sent instead of an answer. Raises ``Fault``."""
+        match fault.kind:
+            case Kind.HOLD:
+                return None if await self._faults.wait(fault.action) else _hang_up(http)
+            case Kind.DELAY:
+                await asyncio.sleep(fault.delay_s)
+            case Kind.ERROR:
+                raise answers.fault_of(fault.code)
+            case Kind.DROP:
+                return _hang_up(http)
+            case Kind.HANG:
+                await self._faults.wait(fault.action)
+                return _hang_up(http)
+            case Kind.GARBAGE:
+                return web.Response(body=_GARBAGE, headers={"Content-Type": Format.JSON.value})
+            case Kind.HTML:
+                return web.Response(status=502, body=_HTML, content_type="text/html")
+            case Kind.HALF:
+                pass  # takes effect first
+        return None
+
+    def _count(self, action: str, outcome: str, request_id: str) -> None:
+        self.calls[action][outcome] += 1
+        log.info("call", action=action, result=outcome, request_id=request_id)
+
+
+async def _take_apart(http: web.Request) -> Request:
+    """Decode query and form, never trusting one spelling of the encoding (FACTS 3.2). Raises ``Fault``."""
+    try:
+        body = await http.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise Fault("ParameterCheckFailed") from None
+    query = _decode(http.rel_url.raw_query_string)
+    form = _decode(body.decode("ascii", "replace")) if http.content_type == _FORM else []
+    return Request(http.method, http.rel_url.raw_path, _merge(query), _merge(query + form), http.headers, body)
+
+
+def _decode(text: str) -> list[tuple[str, str]]:
+    try:
+        # Blank values are part of the signature: the classic SDK sends SignatureType= (FACTS 4).
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        raise Fault("ParameterCheckFailed") from None
+
+
+def _merge(pairs: list[tuple[str, str]]) -> Mapping[str, str]:
+    merged: dict[str, str] = {}
+    for name, value in pairs:
+        if merged.setdefault(name, value) != value:
+            # Two values under one name: the one verified and the one used could differ.
+            raise Fault("ParameterCheckFailed")
+    return merged
+
+
+def _hang_up(http: web.Request) -> web.Response:
+    """Close the connection; what is returned is never sent."""
+    if http.transport is not None:
+        http.transport.abort()
+    return web.Response()
+
+
+async def _send_half(http: web.Request, answer: Answer) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.format.value})
+    response.content_length = len(answer.body)
+    await response.prepare(http)
+    await response.write(answer.body[: len(answer.body) // 2])
+    if http.transport is not None:
+        http.transport.close()
+    return response

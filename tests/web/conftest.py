@@ -1,0 +1,195 @@
+"""A server in this process, on a real Valkey and a real sandbox, with registered devices."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from app.sandbox.server import Config, Sandbox, start
+
+from app.assembly import PARTS, build
+from app.model.devices import Algorithm
+from app.model.secrets import AccessKeySecret
+from app.service.registry import Registration, Registry
+from app.settings import Settings
+from app.store.sealing import new_key_text
+from tests.callers import Caller
+from tests.waiting import until
+
+ISSUER = "https://tokens.example"
+ACCESS_KEY_ID = "test-access-key"
+ACCESS_KEY_SECRET = "test-access-key-secret"
+INSTANCE_ID = "mqtt-test"
+POLICY = """
+[roles.sensor]
+match = ["GID_plant@@@*"]
+publish = ["plant/{device_id}/up/#"]
+subscribe = ["plant/{device_id}/down/#", "plant/all"]
+
+[roles.line]
+publish = ["plant/{attr.line}/#"]
+subscribe = ["plant/{attr.line}/#"]
+default_lifetime_s = 600
+max_lifetime_s = 1200
+"""
+
+MakeCaller = Callable[..., Awaitable[Caller]]
+
+
+class Cloud:
+    """The sandbox, as a test steers it."""
+
+    def __init__(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
+        self.sandbox = sandbox
+        self._session = session
+        self.url = f"http://127.0.0.1:{sandbox.port}"
+
+    async def calls(self, action: str) -> dict[str, int]:
+        """Return how often an action was called, by result."""
+        async with self._session.get(f"{self.url}/_sandbox/calls") as response:
+            counts: dict[str, dict[str, int]] = await response.json()
+        return counts.get(action, {})
+
+    async def applied(self) -> int:
+        """Return how many tokens were made."""
+        return (await self.calls("ApplyToken")).get("OK", 0)
+
+    async def fault(self, action: str, fault: str, **options: object) -> None:
+        """Make calls of ``action`` go wrong."""
+        body = {"action": action, "fault": fault, **options}
+        async with self._session.post(f"{self.url}/_sandbox/faults", json=body) as response:
+            assert response.status < 300, await response.text()
+
+    async def held(self) -> int:
+        """Return how many calls are held back now."""
+        async with self._session.get(f"{self.url}/_sandbox/faults") as response:
+            state = await response.json()
+        return int(state["held"])
+
+    async def release(self, action: str = "ApplyToken") -> None:
+        """Let held calls go on."""
+        async with self._session.post(f"{self.url}/_sandbox/release", json={"action": action}) as response:
+            assert response.status < 300, await response.text()
+
+    async def tokens(self) -> list[dict[str, Any]]:
+        """Return what the sandbox holds."""
+        async with self._session.get(f"{self.url}/_sandbox/tokens") as response:
+            held: list[dict[str, Any]] = await response.json()
+        return held
+
+    async def until_held(self, count: int) -> None:
+        """Wait until so many calls are held back."""
+
+        async def held() -> bool:
+            return await self.held() >= count
+
+        await until(held, f"{count} calls held back")
+
+    async def until_revoked(self, count: int) -> None:
+        """Wait until the sandbox holds so many tokens as revoked."""
+
+        async def revoked() -> bool:
+            return sum(each["revoked"] for each in await self.tokens()) >= count
+
+        await until(revoked, f"{count} tokens revoked at the cloud")
+
+    async def unrevoked(self) -> int:
+        """Return how many tokens are not revoked."""
+        return sum(not each["revoked"] for each in await self.tokens())
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
+    """A sandbox of this test's own."""
+    config = Config(
+        host="127.0.0.1",
+        port=0,
+        mqtt_port=0,
+        database=tmp_path / "sandbox.db",
+        instance_id=INSTANCE_ID,
+        access_keys={ACCESS_KEY_ID: AccessKeySecret(ACCESS_KEY_SECRET)},
+        region="cn-hangzhou",
+    )
+    sandbox = await start(config)
+    async with aiohttp.ClientSession() as session:
+        yield Cloud(sandbox, session)
+    await sandbox.stop()
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    """The policy file of the server."""
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def settings(redis_url: str, policy_file: Path, cloud: Cloud) -> Settings:
+    """The settings of the server; high quotas, for nothing is to wait for them here."""
+    return Settings.load(
+        {
+            "ISSUER_URL": ISSUER,
+            "REDIS_URL": redis_url,
+            "POLICY_FILE": str(policy_file),
+            "SEALING_KEYS": new_key_text("k1").reveal(),
+            "CLOUD_ENDPOINT": cloud.url,
+            "CLOUD_INSTANCE_ID": INSTANCE_ID,
+            "ALIBABA_CLOUD_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "ALIBABA_CLOUD_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
+            "MQTT_HOST": "127.0.0.1",
+            "MQTT_PORT": str(cloud.sandbox.mqtt_port),
+            "MQTT_TLS": "false",
+            "APPLY_TOKEN_QPS": "1000",
+            "QUERY_TOKEN_QPS": "1000",
+            "REVOKE_TOKEN_QPS": "1000",
+            "EGRESS_QPS": "1000",
+        }
+    )
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]]:
+    """One instance, listening."""
+    async with TestClient(TestServer(build(settings))) as client:
+        yield client
+
+
+@pytest.fixture
+async def other_server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]]:
+    """Another instance on the same Redis."""
+    async with TestClient(TestServer(build(settings))) as client:
+        yield client
+
+
+@pytest.fixture
+def registry(server: TestClient[Any, Any]) -> Registry:
+    """The registry the server reads."""
+    parts = server.app[PARTS]  # type: ignore[union-attr]
+    # A cache of its own, as the command line has: the server must notice changes by itself.
+    return Registry(type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock)
+
+
+@pytest.fixture
+def make_caller(server: TestClient[Any, Any], registry: Registry) -> MakeCaller:
+    """A function that registers a device and returns it as a caller."""
+
+    async def make(
+        client_id: str = "GID_plant@@@d1", algorithm: Algorithm = Algorithm.HS256, **registration: Any
+    ) -> Caller:
+        added = await registry.add(Registration(client_id, algorithm=algorithm, **registration))
+        key = added.secret or added.private_key
+        assert key is not None
+        return Caller(server, ISSUER, client_id, key.reveal(), algorithm.value)
+
+    return make
+
+
+@pytest.fixture
+async def caller(make_caller: MakeCaller) -> Caller:
+    """A registered device."""
+    return await make_caller()
