@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +49,8 @@ class Parts:
     devices: Devices
     tokens: Tokens
 
+
+CANCEL_EVERY_S: Final = 0.5
 
 PARTS: Final = web.AppKey("parts", Parts)
 
@@ -173,6 +175,7 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        # Again until it is heard: the Redis client, cancelled while it connects, takes it for its own time-out.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_EVERY_S)
