@@ -11,7 +11,7 @@ from typing import Final, Literal
 from app.cli.dev_plan import Plan, dev_json, welcome
 from app.cli.setup import find_device, open_registry
 from app.embedded import parts, state
-from app.embedded.example import DASHBOARD_ID, DEVICE_ID, Example, load_example, load_settings
+from app.embedded.example import DASHBOARD_ID, DEVICE_ID, BrokenState, Example, load_example, load_settings
 from app.embedded.supervisor import Part, PartFailed, Supervisor
 from app.errors import Misconfigured, Refusal
 from app.model.secrets import ClientSecret
@@ -28,8 +28,12 @@ def run(plan: Plan) -> None:
             asyncio.run(Dev(plan).run())
     except (state.StateInUse, PartFailed) as error:
         raise Refusal(str(error)) from error
-    except (OSError, ValueError) as error:
+    except BrokenState as error:
         raise Misconfigured(str(error)) from error
+    except TimeoutError:
+        raise Refusal(f"the example devices could not be registered within {_REGISTER_WITHIN_S:g} s") from None
+    except OSError as error:
+        raise Misconfigured(f"--state {plan.state}: {error}") from error
 
 
 class Dev:

@@ -43,13 +43,13 @@ def environment(state: Path | None) -> Mapping[str, str]:
         if not _file(DEFAULT_STATE).exists():
             raise Misconfigured(f"REDIS_URL is not set, and no dev ran on {DEFAULT_STATE}: set it, or name a --state")
         state = DEFAULT_STATE
-    from app.embedded.example import read_settings  # noqa: PLC0415 - only verbs beside a dev need it
+    from app.embedded.example import BrokenState, read_settings  # noqa: PLC0415 - only verbs beside a dev need it
 
     try:
         return read_settings(_file(state))
     except FileNotFoundError:
         raise Misconfigured(f"{state} is no state directory of a dev: start `dev --state {state}` first") from None
-    except (OSError, ValueError) as error:
+    except (OSError, BrokenState) as error:
         raise Misconfigured(str(error)) from error
 
 

@@ -118,8 +118,11 @@ def _await_revoked(sandbox: str, answer: dict[str, Any]) -> None:
     wanted = {hashlib.sha256(token["token"].encode()).hexdigest() for token in answer["mqtt"]["tokens"]}
     deadline = time.monotonic() + _REVOKED_WITHIN_S
     while True:
-        with urlopen(f"{sandbox}/_sandbox/tokens", timeout=_HEAR_WITHIN_S) as reply:  # noqa: S310 - dev's own sandbox
-            revoked = {token["sha256"] for token in json.load(reply) if token["revoked"]}
+        try:
+            with urlopen(f"{sandbox}/_sandbox/tokens", timeout=_HEAR_WITHIN_S) as reply:  # noqa: S310 - dev's own
+                revoked = {token["sha256"] for token in json.load(reply) if token["revoked"]}
+        except OSError as error:
+            raise StepFailed(f"the sandbox does not answer: {error}") from error
         if wanted <= revoked:
             return
         if time.monotonic() > deadline:

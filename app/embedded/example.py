@@ -23,6 +23,10 @@ _HEADER: Final = (
 )
 
 
+class BrokenState(Exception):
+    """A file in the state directory is not what `dev` wrote; the message names it."""
+
+
 @dataclass(frozen=True)
 class Example:
     """Whom a newcomer can be. Secrets are in the clear here, as in ``dev.json``: they open nothing but this sandbox."""
@@ -34,13 +38,19 @@ class Example:
 
 
 def load_example(state: Path) -> Example:
-    """Return the example devices and operator of ``state``, drawing them the first time."""
+    """Return the example devices and operator of ``state``, drawing them the first time.
+
+    Raises ``BrokenState`` and ``OSError``, like all that follow.
+    """
     path = state / "example.json"
     if not path.exists():
         # URL-safe: needs no encoding in Basic authentication (RFC 6749 2.3.1) and no quoting in a shell.
         example = Example(secrets.token_urlsafe(32), secrets.token_urlsafe(32), "admin", secrets.token_urlsafe(12))
         write_private(path, json.dumps(asdict(example), indent=2) + "\n")
-    return Example(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Example(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BrokenState(f"{path} is damaged ({error}): remove it, and the example devices") from error
 
 
 def load_settings(state: Path, addresses: Mapping[str, str]) -> dict[str, str]:
@@ -61,15 +71,12 @@ def load_settings(state: Path, addresses: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """Read a ``settings.env``: NAME=VALUE in shell quoting, so that a shell can source it too.
-
-    Raises ``OSError``, and ``ValueError`` with one line for a file that is no such thing.
-    """
+    """Read a ``settings.env``: NAME=VALUE in shell quoting, so that a shell can source it too."""
     try:
         words = shlex.split(path.read_text(encoding="utf-8"), comments=True)
         return {name: value for name, _, value in map(_assignment, words)}
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise BrokenState(f"{path} is damaged: {error}") from error
 
 
 def _assignment(word: str) -> tuple[str, str, str]:

@@ -34,13 +34,17 @@ def paste(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def fetch(dev: Dev, need_program: Callable[[str], str], server: str = "") -> dict[str, Any]:
-    """Fetch a token by the printed curl line, or the same line at another instance."""
+def fetch(dev: Dev) -> dict[str, Any]:
+    """Fetch the example device's token."""
+    answer: dict[str, Any] = json.loads(paste(f"{dev.command('-m app device')} --print").stdout)
+    return answer
+
+
+def curl(dev: Dev, need_program: Callable[[str], str], server: str = "") -> dict[str, Any]:
+    """Fetch a token by the printed curl line, or by the same line at another instance."""
     need_program("curl")
-    command = dev.command("curl")
-    if server:
-        command = command.replace(dev.json["server"], server)
-    answer: dict[str, Any] = json.loads(paste(command).stdout)
+    own = dev.json["server"]
+    answer: dict[str, Any] = json.loads(paste(dev.command("curl").replace(own, server or own)).stdout)
     assert "access_token" in answer, answer
     return answer
 
@@ -85,9 +89,9 @@ def test_secrets_are_private(dev: Dev) -> None:
         assert (dev.state / name).stat().st_mode & 0o077 == 0
 
 
-def test_logs_hold_no_secret(dev: Dev, need_program: Callable[[str], str]) -> None:
+def test_logs_hold_no_secret(dev: Dev) -> None:
     """After a token was fetched, neither it nor any key is in a log."""
-    token = fetch(dev, need_program)
+    token = fetch(dev)
     content = dev.json
     logs = "".join(path.read_text(errors="replace") for path in (dev.state / "logs").iterdir())
     assert logs
@@ -97,11 +101,11 @@ def test_logs_hold_no_secret(dev: Dev, need_program: Callable[[str], str]) -> No
 
 def test_the_printed_curl_line(dev: Dev, need_program: Callable[[str], str]) -> None:
     """The printed curl line, pasted, fetches a token; pasted again, the same one, without another ApplyToken."""
-    first = fetch(dev, need_program)
+    first = curl(dev, need_program)
     assert first["scope"].split() == ["pub:plant/d1/up/#", "sub:plant/d1/down/#"]
     counted = calls(dev)
-    assert fetch(dev, need_program)["access_token"] == first["access_token"]
-    assert fetch(dev, need_program, dev.json["instances"][1]["url"])["access_token"] == first["access_token"]
+    assert curl(dev, need_program)["access_token"] == first["access_token"]
+    assert curl(dev, need_program, dev.json["instances"][1]["url"])["access_token"] == first["access_token"]
     assert calls(dev) == counted
 
 
@@ -217,10 +221,10 @@ def test_two_parts_on_one_port(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_a_killed_part_comes_back(tmp_path: Path, need_program: Callable[[str], str]) -> None:
+def test_a_killed_part_comes_back(tmp_path: Path) -> None:
     """Valkey, the sandbox and an instance are each killed, come back, are said so, and the token is still the same."""
     with processes.running_dev(tmp_path / "state") as dev:
-        token = fetch(dev, need_program)["access_token"]
+        token = fetch(dev)["access_token"]
         for name, pid in (
             ("valkey", dev.json["pids"]["redis"]),
             ("sandbox", dev.json["pids"]["sandbox"]),
@@ -231,28 +235,26 @@ def test_a_killed_part_comes_back(tmp_path: Path, need_program: Callable[[str], 
             processes.wait_until(partial(dev_says, dev, line), f"the return of {name}")
             again = int(dev.said.partition(line)[2].split()[0])
             processes.wait_until(partial(dev_lists, dev, again), f"{name} in dev.json")
-            assert fetch(dev, need_program)["access_token"] == token
+            assert fetch(dev)["access_token"] == token
 
 
 def test_the_other_instance_goes_on(tmp_path: Path, need_program: Callable[[str], str]) -> None:
     """After ``kill -9`` of one instance the other hands out the very same token, without another ApplyToken."""
     with processes.running_dev(tmp_path / "state", "--instances", "2") as dev:
-        token = fetch(dev, need_program)["access_token"]
+        token = curl(dev, need_program)["access_token"]
         counted = calls(dev)
         first, second = dev.json["instances"]
         os.kill(first["pid"], signal.SIGKILL)
-        assert fetch(dev, need_program, second["url"])["access_token"] == token
+        assert curl(dev, need_program, second["url"])["access_token"] == token
         assert calls(dev) == counted
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_and_the_state_stays(
-    tmp_path: Path, need_program: Callable[[str], str], end: signal.Signals
-) -> None:
+def test_nothing_is_left_and_the_state_stays(tmp_path: Path, end: signal.Signals) -> None:
     """However `dev` ends, no process is left behind; the next one finds its state and hands out the same token."""
     ports = processes.free_ports(3)
     with processes.running_dev(tmp_path / "state", ports=ports) as dev:
-        token = fetch(dev, need_program)["access_token"]
+        token = fetch(dev)["access_token"]
         before, pids = dev.json, dev.pids
         dev.process.send_signal(end)
         code = dev.process.wait(20)
@@ -263,7 +265,7 @@ def test_nothing_is_left_and_the_state_stays(
     with processes.running_dev(tmp_path / "state", ports=ports) as dev:
         after = dev.json
         assert {**after, "pids": 0, "instances": 0} == {**before, "pids": 0, "instances": 0}
-        assert fetch(dev, need_program)["access_token"] == token
+        assert fetch(dev)["access_token"] == token
         assert float(dev.said.partition("Ready in ")[2].split()[0]) < 5
 
 
