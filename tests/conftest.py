@@ -6,10 +6,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 import redis
 
 from tests import processes
+
+# A machine that is busy with other things is no reason to fail, and the same examples run everywhere.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -43,12 +43,15 @@ class QueryTokenAnswer(Answer, frozen=True):
 
 
 class _Refusal(msgspec.Struct, rename="pascal", frozen=True):
-    """An error's answer (chapter 7)."""
+    """What an error's answer has (chapter 7), and no other; not yet checked."""
 
-    code: Annotated[str, msgspec.Meta(min_length=1)]
-    message: str = ""
-    request_id: str = ""
+    code: object = None
+    message: object = ""
+    request_id: object = ""
 
+
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What ``msgspec`` raises for bytes that are not the JSON asked for, not UTF-8, or nested without end."""
 
 _Expected = TypeVar("_Expected", bound=Answer)
 
@@ -70,27 +73,26 @@ def read_answer(
         raise malformed(status, f"more than {MAX_ANSWER_BYTES} bytes")
     if content_type not in _JSON_TYPES:
         raise malformed(status, f"{len(body)} bytes of {content_type}")
+    what = f"{len(body)} bytes that are no {expected.__name__}"
     try:
-        # The Code is looked for first, whatever the status: a refusal with a RequestId and status 200 would else be
-        # read as a RevokeToken that took effect.
         refusal = msgspec.json.decode(body, type=_Refusal)
-    except msgspec.DecodeError:
-        refusal = None
-    if refusal is not None:
+    except _UNREADABLE:  # its message could quote the token, so it is not told
+        raise malformed(status, what) from None
+    # The Code is looked for first, whatever the status: a refusal with a RequestId and status 200 would else be read as
+    # a RevokeToken that took effect.
+    if refusal.code is not None:
+        code, message, request_id = (
+            _harmless(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
+        )
         raise CloudError(
-            classify(refusal.code),
-            _harmless(refusal.code, secrets),
-            _harmless(refusal.message, secrets),
-            request_id=_harmless(refusal.request_id, secrets),
-            status=status,
-            retry_after_s=_retry_after_s(headers),
+            classify(code), code, message, request_id=request_id, status=status, retry_after_s=_retry_after_s(headers)
         )
     if status != 200:  # noqa: PLR2004 (OK)
-        raise malformed(status, f"{len(body)} bytes of JSON without a Code")
+        raise malformed(status, what)
     try:
         return msgspec.json.decode(body, type=expected)
-    except msgspec.DecodeError:  # its message could quote the token, so it is not told
-        raise malformed(status, f"{len(body)} bytes that are no {expected.__name__}") from None
+    except _UNREADABLE:
+        raise malformed(status, what) from None
 
 
 def malformed(status: int, what: str) -> CloudError:
@@ -104,11 +106,13 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     return int(text) / 1000 if re.fullmatch("[1-9][0-9]{0,8}", text) else None
 
 
-def _harmless(text: str, secrets: Collection[Secret]) -> str:
+def _harmless(text: object, secrets: Collection[Secret]) -> str:
     """Make a text of the cloud's fit for the log.
 
     A refused signature's message quotes the whole string to sign, with the token of QueryToken and RevokeToken in it.
     """
+    if not isinstance(text, str):
+        return ""
     text = text.partition("string to sign")[0]
     readings = (text, unquote(text), unquote(unquote(text)))
     if any(secret and secret.reveal() in reading for secret in secrets for reading in readings):

@@ -33,8 +33,10 @@ MAX_ATTEMPTS: Final = 3
 MAX_UNCERTAIN_ATTEMPTS: Final = 2
 """An ApplyToken whose answer was lost leaves a token that nobody knows of, so it is sent once more and not twice."""
 
-BACK_OFF_S: Final = 0.1
-"""Before the second attempt at most this; before the third at most twice this."""
+BACK_OFF_S: Final = 0.2
+"""Before the second attempt at most this, and at least half of it; before the third twice as long."""
+THROTTLED_BACK_OFF_S: Final = 1.0
+"""The same for throttling, where the cloud does not say when to come back: its limits are for a second."""
 
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -166,6 +168,8 @@ class CloudClient:
 
         The first attempt has its permit; each further one takes its own.
         """
+        if asyncio.get_running_loop().time() >= deadline:
+            raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
         attempt = uncertain = 0
         while True:
             attempt += 1
@@ -183,7 +187,7 @@ class CloudClient:
                     status=error.status,
                 )
                 uncertain += error.uncertain
-                pause_s = max(jitter.uniform(0, BACK_OFF_S * attempt), error.retry_after_s or 0)
+                pause_s = _pause_s(error, attempt)
                 in_time = asyncio.get_running_loop().time() + pause_s < deadline
                 if attempt == MAX_ATTEMPTS or uncertain == MAX_UNCERTAIN_ATTEMPTS or not in_time:
                     raise
@@ -197,8 +201,6 @@ class CloudClient:
     ) -> _Expected:
         """Sign and send once."""
         now = asyncio.get_running_loop().time()
-        if now >= deadline:
-            raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
         credentials = self._credentials()
         body = self._signed(action, parameters, credentials)
         secrets = [value for value in parameters.values() if isinstance(value, Secret)]
@@ -247,6 +249,14 @@ class CloudClient:
         text = signature.rpc_string_to_sign("POST", signed)
         signed["Signature"] = signature.rpc_signature(credentials.access_key_secret, text)
         return signature.canonical_query(signed).encode()
+
+
+def _pause_s(error: CloudError, attempt: int) -> float:
+    """Return how long to wait before the next attempt, with a random part, so that callers do not come back at once."""
+    if error.retry_after_s is not None:
+        return error.retry_after_s + jitter.uniform(0, BACK_OFF_S)
+    back_off_s = THROTTLED_BACK_OFF_S if error.kind is Kind.THROTTLED else BACK_OFF_S
+    return attempt * back_off_s * jitter.uniform(0.5, 1)
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

@@ -21,6 +21,10 @@ _CHARACTERS: Final = re.compile(r"[!#-+\--\[\]-~]+")
 _PARENT: Final = re.compile(r"[A-Za-z0-9_-]+|[+#]")
 
 
+# There is no empty topic (section 4.7.3), so what `#` and `/#` reach beside their other topics is nothing.
+_WHOLE: Final = {"#": "+/#", "/#": "/+/#"}
+
+
 class MalformedTopic(ValueError):
     """A text is no topic or topic filter; the message says why."""
 
@@ -80,8 +84,7 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 def covers(wide: str, narrow: str) -> bool:
     """Tell whether every topic of ``narrow`` lies in ``wide``. A topic is the filter of itself alone."""
-    # Every topic has a first level, so `#` alone says the same as `+/#`.
-    return _covers("+/#" if wide == "#" else wide, "+/#" if narrow == "#" else narrow, hash_reaches_parent=True)
+    return _covers(_WHOLE.get(wide, wide), _WHOLE.get(narrow, narrow), hash_reaches_parent=True)
 
 
 def covers_below(wide: str, narrow: str) -> bool:
@@ -132,5 +135,5 @@ def overlaps(one: str, other: str) -> bool:
 
 
 def _fold_parent(topic_filter: str) -> list[str]:
-    parent, *rest = topic_filter.split("/")
+    parent, *rest = _WHOLE.get(topic_filter, topic_filter).split("/")
     return [parent.lower(), *rest]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from app.cloud.errors import CloudError, Kind, classify
+from app.rpc.catalog import ERRORS, GATEWAY_ERRORS
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("ApplyTokenOverflow", Kind.THROTTLED),
+        ("ApplyTokenOverFlow", Kind.THROTTLED),
+        ("SystemOverflow", Kind.THROTTLED),
+        ("Throttling", Kind.THROTTLED),
+        ("Throttling.User", Kind.THROTTLED),
+        ("InternalError", Kind.TRANSIENT),
+        ("InternalServerError", Kind.TRANSIENT),
+        ("ServiceUnavailable", Kind.TRANSIENT),
+        ("SignatureNonceUsed", Kind.TRANSIENT),
+        ("PermissionCheckFailed", Kind.PERMISSION),
+        ("InstancePermissionCheckFailed", Kind.PERMISSION),
+        ("Forbidden.RAM", Kind.PERMISSION),
+        ("ParameterCheckFailed", Kind.PARAMETER),
+        ("InvalidParameter.Token", Kind.PARAMETER),
+        ("MissingResources", Kind.PARAMETER),
+        ("InvalidResources", Kind.PARAMETER),
+        ("MissingSecurityToken", Kind.ACCOUNT),
+        ("InvalidAccessKeyId.NotFound", Kind.ACCOUNT),
+        ("InvalidAccessKeyId.Inactive", Kind.ACCOUNT),
+        ("SignatureDoesNotMatch", Kind.ACCOUNT),
+        ("CheckAccountInfoFailed", Kind.ACCOUNT),
+        ("InvalidSecurityToken.Expired", Kind.ACCOUNT),
+        ("ApiNotSupport", Kind.PERMANENT),
+        ("InvalidTimeStamp.Expired", Kind.PERMANENT),
+        ("InvalidSignatureMethod", Kind.PERMANENT),
+        ("InvalidAction.NotFound", Kind.PERMANENT),
+        ("SomethingNew", Kind.PERMANENT),
+    ],
+)
+def test_a_code_has_one_kind_in_any_case(code: str, kind: Kind) -> None:
+    """Guide and live tables spell codes differently; both spellings are one kind."""
+    assert classify(code) == classify(code.upper()) == classify(code.lower()) == kind
+
+
+def test_every_code_of_the_catalog_is_classified_on_purpose() -> None:
+    """No documented code falls through to permanent for want of a row."""
+    permanent = {code for code in (*ERRORS, *GATEWAY_ERRORS) if classify(code) is Kind.PERMANENT}
+    assert permanent == {
+        "ApiNotSupport",
+        "InvalidTimeStamp.Expired",
+        "InvalidTimeStamp.Format",
+        "InvalidAction.NotFound",
+        "InvalidVersion",
+        "InvalidSignatureMethod",
+        "InvalidSignatureVersion",
+        "UnsupportedHTTPMethod",
+    }
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_has_a_sentence_that_tells_nothing_of_the_cloud_account(kind: Kind) -> None:
+    """A caller is told the kind of failure and none of the cloud's words."""
+    error = CloudError(kind, "SomeCode", "some message", request_id="some-id")
+    assert error.sentence.startswith("the cloud ")
+    assert not any(part in error.sentence for part in ("SomeCode", "some message", "some-id"))
