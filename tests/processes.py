@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import redis
 
 from app.embedded import valkey
 from app.embedded.process import leashed
+
+ROOT: Final = Path(__file__).parents[1]
+"""Where the repository lies: commands are run from there, as a newcomer would."""
 
 
 def free_ports(count: int = 1) -> list[int]:
@@ -60,6 +67,60 @@ def running(command: Sequence[str], **options: object) -> Iterator[subprocess.Po
             yield process
         finally:
             process.kill()
+
+
+@dataclass
+class Dev:
+    """A running `dev` and what it says."""
+
+    process: subprocess.Popen[bytes]
+    state: Path
+    log: Path
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What ``dev.json`` says now."""
+        content: dict[str, Any] = json.loads((self.state / "dev.json").read_text())
+        return content
+
+    @property
+    def said(self) -> str:
+        """All it has printed so far."""
+        return self.log.read_text()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process IDs of all its parts."""
+        content = self.json
+        return [*content["pids"].values(), *(instance["pid"] for instance in content["instances"])]
+
+    def command(self, program: str) -> str:
+        """Return the command line it printed for ``program``, as a person would paste it."""
+        return next(line.strip() for line in self.said.splitlines() if program in line and line.startswith("  "))
+
+
+@contextlib.contextmanager
+def running_dev(state: Path, *options: str, ports: Sequence[int] = ()) -> Iterator[Dev]:
+    """Run `dev` on free ports (or ``ports``: server, sandbox, broker) and yield it once it is ready."""
+    port, sandbox, mqtt = ports or free_ports(3)
+    log = state.with_name(f"{state.name}-{time.monotonic_ns()}.log")
+    chosen = ["--state", str(state), "--port", str(port), "--sandbox-port", str(sandbox), "--mqtt-port", str(mqtt)]
+    command = [sys.executable, "-m", "app", "dev", *chosen, *options]
+    with log.open("wb") as output, running(command, cwd=ROOT, stdout=output, stderr=output) as process:
+        dev = Dev(process, state, log)
+        ready = state / "dev.json"
+        own = f'"dev": {process.pid},'
+        wait_until(
+            lambda: process.poll() is not None or (ready.exists() and own in ready.read_text()),
+            "dev's readiness",
+            within_s=30,
+        )
+        assert process.poll() is None, dev.said
+        wait_until(lambda: "Ready in" in dev.said, "the welcome")
+        yield dev
+        if process.poll() is None:
+            process.terminate()
+            process.wait(20)
 
 
 @contextlib.contextmanager

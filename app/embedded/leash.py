@@ -2,7 +2,7 @@
 
 Run by its path, with nothing of ``app`` imported: ``python -I -S leash.py PARENT_PID WAY COMMAND…``, stdin being a
 pipe whose other end only the parent holds. The process ID stays the same, so the parent signals and awaits the
-command itself.
+command itself. It gets a session, and so a process group, of its own.
 
 Two ways. ``kernel`` (Linux): the kernel sends SIGKILL when the parent dies (``prctl(2)``, PR_SET_PDEATHSIG).
 ``pipe`` (elsewhere): a watcher waits at the pipe; when it closes without the byte that dismisses it, the parent is dead
@@ -19,14 +19,21 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Tie this process to its parent, then become the command."""
     parent, way, *command = sys.argv[1:]
-    if way != "kernel" or not tie_by_kernel():
+    if os.getpgid(0) != os.getpid():
+        # A session of its own: Ctrl-C in the terminal reaches the parent alone, and the group holds nobody else.
+        os.setsid()
+    if way == "kernel" and tie_by_kernel():
+        # The parent may have died before the tie was made; then nobody would ever cut it.
+        if os.getppid() != int(parent):
+            sys.exit(1)
+    else:
         tie_by_pipe()
-    # The parent may have died before the tie was made; then nobody would ever cut it.
-    if os.getppid() != int(parent):
-        sys.exit(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.execvp(command[0], command)  # noqa: S606 - the very purpose; no shell is wanted
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - the very purpose; no shell is wanted
+    except OSError as error:
+        sys.exit(f"{command[0]}: {error.strerror}")
 
 
 def tie_by_kernel() -> bool:
@@ -39,7 +46,7 @@ def tie_by_kernel() -> bool:
 
 def tie_by_pipe() -> None:
     """Leave a watcher at the pipe on stdin that kills this process group when the parent is gone."""
-    group = os.getpgid(0)
+    group = os.getpid()
     child = os.fork()
     if child:
         os.waitpid(child, 0)

@@ -18,7 +18,8 @@ class StateInUse(Exception):
 def locked(state: Path) -> Iterator[None]:
     """Hold ``state``, made if need be, for one `dev`.
 
-    The kernel gives the lock up with the process, so ``kill -9`` leaves none behind. Raises ``StateInUse``, ``OSError``.
+    The kernel gives the lock up with the process, so ``kill -9`` leaves none behind. Raises
+    ``StateInUse``, ``OSError``.
     """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (state / "lock").open("a+") as file:
@@ -41,7 +42,7 @@ def write_private(path: Path, text: str) -> None:
     # mkstemp gives mode 0600 from the first moment: a secret is never readable, however briefly.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with open(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(descriptor)

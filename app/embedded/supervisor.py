@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from app.embedded.process import Child, describe_exit
 
@@ -50,7 +50,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._keepers: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> Supervisor:
+    async def __aenter__(self) -> Self:
         """Nothing runs yet."""
         return self
 
@@ -82,7 +82,7 @@ class Supervisor:
         self._children[part.name] = child
         try:
             async with asyncio.timeout(part.ready_within_s):
-                while child.running and not await part.answers():
+                while child.running and not await part.answers():  # noqa: ASYNC110 - another process sets no event
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             await child.stop(within_s=1)

@@ -1,0 +1,61 @@
+# make run     set up and serve the whole product on embedded parts   (make run ARGS='--instances 3')
+# make test    set up and pass all checks and tests                   (make test ARGS='tests/model -x')
+# make check   the checks alone: ruff, mypy, import-linter
+# make lock    write the requirements files anew from pyproject.toml  (make lock ARGS=--upgrade)
+
+PYTHON ?= python3
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+
+.PHONY: run test check lock
+.DELETE_ON_ERROR:
+
+run: .venv/.local
+	@exec .venv/bin/python -m app dev $(ARGS)
+
+test: check
+	@exec .venv/bin/python -m pytest $(ARGS)
+
+check: .venv/.dev
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+# Each set is a part of the next, in the same versions.
+lock: .venv/.dev
+	@$(compile) pyproject.toml --output-file requirements.txt
+	@$(compile) pyproject.toml --extra local --constraint requirements.txt --output-file requirements-local.txt
+	@$(compile) pyproject.toml --extra local --group dev --constraint requirements-local.txt \
+	  --output-file requirements-dev.txt
+	@printf 'setuptools\nwheel\n' | $(compile) - --constraint requirements-dev.txt --output-file requirements-build.txt
+
+compile = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --custom-compile-command 'make lock' $(ARGS)
+
+# A stamp is written when its set is whole, so an interrupted installation is noticed, and begun from nothing.
+.venv/.local: requirements-build.txt requirements-local.txt
+	$(call install,local)
+
+.venv/.dev: requirements-build.txt requirements-dev.txt
+	$(call install,dev)
+	@touch .venv/.local
+
+# Some packages exist as source only: what builds them (requirements-build.txt) is pinned by hash too, not fetched anew.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed ($(PYTHON) is not): make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+	@echo "installing into .venv (once; some 20 to 60 seconds)"
+	@if [ -e .venv/.installing ] || [ ! -e .venv/.made ]; then $(PYTHON) -m venv --clear .venv && touch .venv/.made; fi
+	@touch .venv/.installing
+	@for set in build $(1); do \
+	  .venv/bin/python -m pip install --require-hashes --no-build-isolation --requirement requirements-$$set.txt \
+	    >.venv/install.log 2>&1 || { cat .venv/install.log; exit 1; }; \
+	done
+	@rm .venv/.installing
+	@touch $@
+endef

@@ -1,0 +1,47 @@
+"""All verbs, and the one place where an expected failure becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.cli import dev, device, devices, devices_file, policy, sandbox, serve
+from app.errors import Misconfigured, Refusal
+
+app = typer.Typer(
+    name="python -m app",
+    help="Hands MQTT devices short-lived, topic-scoped tokens over HTTPS, and takes them back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback with local variables would show secrets
+    rich_markup_mode=None,  # the list of settings in `serve --help` keeps its lines
+)
+app.command()(dev.dev)
+app.command(epilog=serve.settings_help())(serve.serve)
+app.command()(sandbox.sandbox)
+devices.app.command("import")(devices_file.import_devices)
+devices.app.command("export")(devices_file.export_devices)
+app.add_typer(devices.app, name="devices")
+app.add_typer(policy.app, name="policy")
+app.command()(device.device)
+
+
+def run() -> None:
+    """Run the verb named on the command line.
+
+    Exit codes: 1 for what was refused or failed, 2 for a wrong command line or set-up, 130 after Ctrl-C.
+    """
+    try:
+        app()
+    except Misconfigured as error:
+        _end(str(error), 2)
+    except Refusal as error:
+        _end(error.description, 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _end(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

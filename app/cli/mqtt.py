@@ -1,0 +1,164 @@
+"""One MQTT 3.1.1 connection with a token, as any client would make it (guide chapter 10; FACTS 1 and 2)."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from app.errors import Refusal
+
+REASONS: Final = {
+    1: "the token is forged or cannot be read",
+    2: "the token has expired",
+    3: "the token was revoked",
+    4: "the topic lies outside the token's resources",
+    5: "the token does not permit this direction",
+    8: "the token's signature is wrong",
+    -1: "the account's permission is gone",
+}
+"""Codes of ``$SYS/tokenInvalidNotice``, the broker's reason before it cuts a connection."""
+
+_INVALID_NOTICE: Final = "$SYS/tokenInvalidNotice"
+_UPLOAD: Final = "$SYS/uploadToken"
+_WAIT_S: Final = 10.0
+_REFUSED_SUBSCRIPTION: Final = 0x80
+
+
+class ConnectionEnded(Refusal):
+    """The broker did not let the device in, or cut it off; the message holds the broker's own reason if it gave one."""
+
+
+class Connection:
+    """A connection that never comes back by itself: whoever holds it sees every end. A context manager."""
+
+    def __init__(self, answer: dict[str, Any], heard: Callable[[str, str], None] = lambda _topic, _text: None) -> None:
+        """Connect with the ``mqtt`` part of a token answer; ``heard`` gets topic and text of each message.
+
+        ``heard`` runs in the network thread. Raises ``ConnectionEnded``.
+        """
+        mqtt = answer["mqtt"]
+        self.reason: int | None = None
+        self._heard = heard
+        self._changed = threading.Condition()
+        self._done: dict[int, int] = {}
+        self._connected: bool | None = None
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, mqtt["client_id"], protocol=paho.MQTTv311, reconnect_on_failure=False
+        )
+        self._client.username_pw_set(mqtt["username"], mqtt["password"])
+        if mqtt["tls"]:
+            self._client.tls_set()
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_publish = self._on_publish
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        try:
+            self._client.connect(mqtt["host"], mqtt["port"])
+        except OSError as error:
+            raise ConnectionEnded(f"the broker {mqtt['host']}:{mqtt['port']} does not answer: {error}") from error
+        self._client.loop_start()
+        if not self._wait(lambda: self._connected is not None) or not self._connected:
+            self.close()
+            raise ConnectionEnded(f"the broker refused the connection{self._why()}")
+
+    def __enter__(self) -> Self:
+        """It is connected already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Leave in good order and end the network thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    @property
+    def open(self) -> bool:
+        """Whether the broker still holds it."""
+        return bool(self._connected)
+
+    def publish(self, topic: str, text: str) -> None:
+        """Publish with QoS 1 and wait for the broker's PUBACK. Raises ``ConnectionEnded`` if it cuts instead."""
+        self._await_answer(self._client.publish(topic, text, qos=1).mid, f"publishing to {topic}")
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Subscribe with QoS 1 and wait for the SUBACK. Raises ``ConnectionEnded``."""
+        error, number = self._client.subscribe(topic_filter, qos=1)
+        if error is not MQTTErrorCode.MQTT_ERR_SUCCESS or number is None:
+            raise ConnectionEnded(f"subscribing to {topic_filter}: {paho.error_string(error)}")
+        if self._await_answer(number, f"subscribing to {topic_filter}") >= _REFUSED_SUBSCRIPTION:
+            raise ConnectionEnded(f"the broker refused the subscription to {topic_filter}{self._why()}")
+
+    def renew(self, answer: dict[str, Any]) -> None:
+        """Put a new token in the place of the old one, over this very connection.
+
+        Each cloud token is uploaded and its PUBACK awaited: publishing earlier could still be judged by the old one.
+        """
+        for token in answer["mqtt"]["tokens"]:
+            self.publish(_UPLOAD, json.dumps({"token": token["token"], "type": token["type"]}))
+
+    def wait_closed(self, within_s: float) -> bool:
+        """Wait until the broker has cut the connection; tells whether it has."""
+        return self._wait(lambda: not self._connected, within_s)
+
+    def ended(self, doing: str) -> ConnectionEnded:
+        """Return the end of this connection as an error."""
+        return ConnectionEnded(f"{doing}: cut off{self._why()}")
+
+    def _await_answer(self, number: int, doing: str) -> int:
+        self._wait(lambda: number in self._done or not self._connected)
+        if number in self._done:
+            return self._done.pop(number)
+        if self._connected:
+            raise ConnectionEnded(f"{doing}: no answer from the broker within {_WAIT_S:g} s")
+        raise self.ended(doing)
+
+    def _why(self) -> str:
+        if self.reason is None:
+            return ""
+        return f" by the broker, reason {self.reason}: {REASONS.get(self.reason, 'unknown to this program')}"
+
+    def _wait(self, condition: Callable[[], bool], within_s: float = _WAIT_S) -> bool:
+        deadline = time.monotonic() + within_s
+        with self._changed:
+            return self._changed.wait_for(condition, deadline - time.monotonic())
+
+    def _note(self, number: int, code: int) -> None:
+        with self._changed:
+            self._done[number] = code
+            self._changed.notify_all()
+
+    def _on_connect(self, _c: paho.Client, _u: object, _f: object, code: ReasonCode, _p: Properties | None) -> None:
+        with self._changed:
+            self._connected = not code.is_failure
+            self._changed.notify_all()
+
+    def _on_disconnect(self, _c: paho.Client, _u: object, _f: object, _r: ReasonCode, _p: Properties | None) -> None:
+        with self._changed:
+            self._connected = False
+            self._changed.notify_all()
+
+    def _on_publish(self, _c: paho.Client, _u: object, number: int, _r: ReasonCode, _p: Properties | None) -> None:
+        self._note(number, 0)
+
+    def _on_subscribe(
+        self, _c: paho.Client, _u: object, number: int, codes: list[ReasonCode], _p: Properties | None
+    ) -> None:
+        self._note(number, max(int(code.value) for code in codes))
+
+    def _on_message(self, _c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
+        text = message.payload.decode(errors="replace")
+        if message.topic == _INVALID_NOTICE:
+            self.reason = json.loads(text)["code"]
+        self._heard(message.topic, text)

@@ -1,0 +1,117 @@
+"""The server as a device sees it: three requests and a clock (RFC 6749, RFC 7009, RFC 7523, RFC 8414)."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import jwt
+
+from app.errors import Misconfigured, Refusal
+from app.model.secrets import ClientSecret
+
+_TIMEOUT_S: Final = 15
+_ASSERTION_LIFE_S: Final = 60
+_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who a device is: its client ID, and the secret or the private key (PEM) with its algorithm."""
+
+    client_id: str
+    key: ClientSecret
+    algorithm: str = "HS256"
+
+
+class Refused(Refusal):
+    """The server refused, or could not be reached; ``retry_after_s`` is set where asking again later makes sense."""
+
+
+class Server:
+    """One server, and one device in front of it. All calls block, for 15 seconds at most."""
+
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        """``url`` is any instance; what the assertions are made out to is the issuer it names. Raises ``Refused``."""
+        self._url = url.rstrip("/")
+        self._credentials = credentials
+        self._ahead_s = 0.0
+        self._issuer = str(self._call("/.well-known/oauth-authorization-server")["issuer"])
+
+    def token(self, *, scope: str = "", expires_in_s: int | None = None) -> dict[str, Any]:
+        """Fetch a token; returns the whole answer (PRODUCT, "The token answer"). Raises ``Refused``."""
+        form = {"grant_type": "client_credentials", "scope": scope, "expires_in": expires_in_s or ""}
+        return self._call("/oauth/token", {name: str(value) for name, value in form.items() if value})
+
+    def revoke(self, token: str) -> None:
+        """Take one of the device's own tokens back (RFC 7009 2.1). Raises ``Refused``."""
+        self._call("/oauth/revoke", {"token": token})
+
+    def _call(self, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
+        body = None if form is None else urlencode({**form, **self._assertion()}).encode()
+        request = Request(self._url + path, data=body)  # noqa: S310 - the person at the command line named the server
+        try:
+            with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                if timestamp := answer.headers.get("X-Timestamp"):
+                    # A device without a clock sets itself by this; so does one whose clock is wrong.
+                    self._ahead_s = float(timestamp) - time.time()
+                text = answer.read()
+        except HTTPError as error:
+            with error:
+                raise _refused(error) from error
+        except (URLError, HTTPException, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise Refused(f"{self._url} does not answer: {reason}", retry_after_s=1) from error
+        return json.loads(text) if text else {}
+
+    def _assertion(self) -> dict[str, str]:
+        """Sign a fresh proof of identity (RFC 7523 3): for this issuer alone, briefly, and only once."""
+        now = int(time.time() + self._ahead_s)
+        name = self._credentials.client_id
+        claims = {
+            "iss": name,
+            "sub": name,
+            "aud": self._issuer,
+            "iat": now,
+            "exp": now + _ASSERTION_LIFE_S,
+            "jti": uuid.uuid4().hex,
+        }
+        try:
+            signed = jwt.encode(claims, self._credentials.key.reveal(), algorithm=self._credentials.algorithm)
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise Misconfigured(f"the device's key does not fit {self._credentials.algorithm}: {error}") from error
+        return {"client_assertion_type": _ASSERTION_TYPE, "client_assertion": signed}
+
+
+def read_private_key(text: str) -> tuple[ClientSecret, str]:
+    """Return a private key (PEM) with the algorithm it is for. Raises ``Misconfigured``."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - seldom needed, slow to load
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        key = load_pem_private_key(text.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise Misconfigured(f"--private-key: no unencrypted private key as PEM ({error})") from error
+    kinds = {ec.EllipticCurvePrivateKey: "ES256", ed25519.Ed25519PrivateKey: "EdDSA", rsa.RSAPrivateKey: "RS256"}
+    for kind, algorithm in kinds.items():
+        if isinstance(key, kind):
+            return ClientSecret(text), algorithm
+    raise Misconfigured("--private-key: its kind is none of EC P-256, Ed25519 and RSA")
+
+
+def _refused(error: HTTPError) -> Refused:
+    text = error.read()
+    try:
+        answer = json.loads(text)
+        words = f"{answer['error']}: {answer.get('error_description', '')}"
+    except (ValueError, KeyError, TypeError):
+        words = text.decode(errors="replace")[:200]
+    after = error.headers.get("Retry-After", "")
+    return Refused(f"the server refused ({error.code} {words})", retry_after_s=int(after) if after.isdigit() else None)

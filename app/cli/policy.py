@@ -1,0 +1,84 @@
+"""``policy``: is the file right, and what may a device do by it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from app.cli.setup import JsonOption, StateOption, environment, find_device, open_registry, settings
+from app.errors import Misconfigured
+from app.model.devices import ClientId, Device, MalformedClientId, parse_client_id
+from app.model.grants import PUBLISH, SUBSCRIBE
+from app.model.policy_file import load_policy
+
+_KEYS: Final = {PUBLISH: "publish", SUBSCRIBE: "subscribe"}
+
+app = typer.Typer(no_args_is_help=True, help="The policy file: check it, and ask what a device may do by it.")
+
+
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="Left out: POLICY_FILE of the set-up.")] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether the policy file is right, and point out what is probably not meant."""
+    path = file or _configured_file(state)
+    policy = load_policy(path)
+    warnings = list(policy.warnings())
+    if as_json:
+        print(json.dumps({"file": str(path), "roles": list(policy.roles), "warnings": warnings}))
+        return
+    for warning in warnings:
+        print(f"warning: {warning}")
+    print(f"{path} is right: {', '.join(policy.roles) or 'no roles'}")
+
+
+@app.command()
+def explain(
+    client_id: Annotated[str, typer.Argument(help="GID_group@@@device")],
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a device may do, by which rule and which template."""
+    name = _client_id(client_id)
+    policy = load_policy(_configured_file(state))
+    device = asyncio.run(_registered(name, state))
+    explanation = policy.explain(name, device.role if device else None, device.attributes if device else {})
+    if as_json:
+        print(json.dumps({**asdict(explanation), "registered": device is not None, "grant": explanation.has_grant}))
+        return
+    print(f"{name}{'' if device else ' (not registered: gets no token until it is)'}")
+    print(f"role {explanation.role or 'none'}: {explanation.rule}")
+    for template in explanation.templates:
+        result = f"{template.verb}:{template.result}" if template.result else f"nothing: {template.reason}"
+        print(f"  {result}  (from {_KEYS[template.verb]} {template.template})")
+    if explanation.role and not explanation.has_grant:
+        print("no grant: one template that gives nothing is enough for none")
+
+
+async def _registered(client_id: ClientId, state: Path | None) -> Device | None:
+    async with open_registry(settings(state)) as registry:
+        return await find_device(registry, client_id)
+
+
+def _client_id(text: str) -> ClientId:
+    try:
+        return parse_client_id(text)
+    except MalformedClientId as error:
+        raise Misconfigured(str(error)) from None
+
+
+def _configured_file(state: Path | None) -> Path:
+    path = os.environ.get("POLICY_FILE") if state is None else None
+    return Path(path or environment(state).get("POLICY_FILE") or _missing())
+
+
+def _missing() -> str:
+    raise Misconfigured("POLICY_FILE is not set")

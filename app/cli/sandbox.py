@@ -1,0 +1,75 @@
+"""``sandbox``: the stand-in cloud and its broker alone."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.errors import Misconfigured
+from app.model.secrets import AccessKeySecret
+
+if TYPE_CHECKING:
+    from app.sandbox.server import Config
+
+
+def sandbox(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8090,
+    mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0 takes a free one.")] = 1883,
+    state: Annotated[Path, typer.Option(help="Directory it keeps its tokens in.")] = Path(".local/sandbox"),
+) -> None:
+    """Run the stand-in for the cloud's API and its MQTT broker.
+
+    ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET hold the key it accepts, CLOUD_INSTANCE_ID the
+    instance it plays.
+    """
+    key_id, key_secret, instance_id = (
+        _required(name)
+        for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUD_INSTANCE_ID")
+    )
+    from app.sandbox.server import Config  # noqa: PLC0415 - `--help` stays quick
+
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = Config(
+        host=host,
+        port=port,
+        mqtt_port=mqtt_port,
+        database=state / "sandbox.sqlite",
+        instance_id=instance_id,
+        access_keys={key_id: AccessKeySecret(key_secret)},
+        region=os.environ.get("CLOUD_REGION", "cn-hangzhou"),
+    )
+    asyncio.run(_run(config))
+
+
+async def _run(config: Config) -> None:
+    from app.sandbox import server  # noqa: PLC0415
+
+    try:
+        running = await server.start(config)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        ports = f"{config.port} (--port) or {config.mqtt_port} (--mqtt-port)"
+        raise Misconfigured(f"port {ports} on {config.host} is busy: choose another") from error
+    print(f"ready: API http://{config.host}:{running.port}, broker {config.host}:{running.mqtt_port}", flush=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await stop.wait()
+    finally:
+        await running.stop()
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise Misconfigured(f"{name} is not set: the sandbox needs to know which key or instance it plays")
+    return value

@@ -1,0 +1,57 @@
+"""``serve``: one instance of the server, settled by the environment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import textwrap
+
+from app.errors import Misconfigured
+from app.model.secrets import Secret
+from app.settings import Settings
+
+
+def serve() -> None:
+    """Run one instance, settled by the environment."""
+    settings = Settings.load(os.environ)
+    import uvloop  # noqa: PLC0415 - `serve --help` stays quick
+    from aiohttp import web  # noqa: PLC0415
+
+    from app.assembly import build, configure_logging  # noqa: PLC0415
+
+    configure_logging(settings.log_level)
+    try:
+        web.run_app(
+            build(settings),
+            host=settings.host,
+            port=settings.port,
+            loop=uvloop.new_event_loop(),
+            access_log=None,
+            print=None,
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Misconfigured(f"PORT: {settings.port} on {settings.host} is busy: set PORT to a free one") from error
+        if error.errno in {errno.EADDRNOTAVAIL, errno.EACCES}:
+            raise Misconfigured(f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {error}") from error
+        raise
+
+
+def settings_help() -> str:
+    r"""Return every setting with its default and help, as text that the help formatter leaves alone (``\b``)."""
+    paragraphs = ["\b\nSettings, from the environment:"]
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        default = "required" if field.is_required() else f"default {_shown(field.default)}"
+        note = f"; or {name.upper()}_FILE" if isinstance(kind, type) and issubclass(kind, Secret) else ""
+        text = textwrap.fill(field.description or "", 92, initial_indent="    ", subsequent_indent="    ")
+        paragraphs.append(f"\b\n{name.upper()} ({default}{note})\n{text}")
+    return "\n\n".join(paragraphs)
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "none" if isinstance(default, Secret) or default == "" else str(default)

@@ -1,0 +1,107 @@
+"""Finds the set-up a verb works on: the environment, or that of a `dev` by its state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from app.errors import Misconfigured, NotFound
+from app.model.devices import Device
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.service.registry import Registry
+
+DEFAULT_STATE: Final = Path(".local")
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", help="State directory of a dev. Left out: the environment, else .local.", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def environment(state: Path | None) -> Mapping[str, str]:
+    """Return the settings as text: of the `dev` at ``state`` if given, else the environment, else of ``.local``.
+
+    Never a mixture: half of one set-up and half of another would be a third that nobody meant. Raises
+    ``Misconfigured``.
+    """
+    if state is None:
+        if "REDIS_URL" in os.environ or "REDIS_URL_FILE" in os.environ:
+            return os.environ
+        if not _file(DEFAULT_STATE).exists():
+            raise Misconfigured(f"REDIS_URL is not set, and no dev ran on {DEFAULT_STATE}: set it, or name a --state")
+        state = DEFAULT_STATE
+    from app.embedded.example import BrokenState, read_settings  # noqa: PLC0415 - only verbs beside a dev need it
+
+    try:
+        return read_settings(_file(state))
+    except FileNotFoundError:
+        raise Misconfigured(f"{state} is no state directory of a dev: start `dev --state {state}` first") from None
+    except (OSError, BrokenState) as error:
+        raise Misconfigured(str(error)) from error
+
+
+def settings(state: Path | None) -> Settings:
+    """Return the set-up as ``environment`` finds it. Raises ``Misconfigured``."""
+    return Settings.load(environment(state))
+
+
+def running_dev(state: Path | None) -> dict[str, Any]:
+    """Return what ``dev.json`` says of the running `dev` at ``state`` (``.local`` if left out).
+
+    Raises ``Misconfigured`` if none runs there.
+    """
+    path = (state or DEFAULT_STATE) / "dev.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise Misconfigured(f"no dev is running on {path.parent}: start one, or name its --state") from None
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Read a small file named on the command line. Raises ``Misconfigured``."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"cannot read {path}: {error}") from error
+
+
+def _file(state: Path) -> Path:
+    return state / "settings.env"
+
+
+@contextlib.asynccontextmanager
+async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
+    """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
+    import structlog  # noqa: PLC0415 - only verbs that reach Redis need these
+
+    from app import assembly  # noqa: PLC0415
+
+    # What the services log is for an instance's log; here stdout is the verb's answer.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    async with assembly.open_registry(settings) as registry:
+        yield registry
+
+
+async def find_device(registry: Registry, client_id: str) -> Device | None:
+    """Return a device's record, or None if there is none. Raises ``Unavailable``."""
+    try:
+        return await registry.get(client_id)
+    except NotFound:
+        return None

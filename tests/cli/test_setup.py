@@ -1,0 +1,58 @@
+"""Where a verb finds its set-up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+
+def test_from_the_environment(cli: Cli, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment is a set-up of its own."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert json.loads(cli("devices", "list", "--json").out) == []
+
+
+def test_from_local(cli: Cli, state: str) -> None:
+    """With neither environment nor ``--state``, the set-up is that of ``.local``."""
+    Path(".local").symlink_to(state)
+    assert json.loads(cli("devices", "list", "--json").out) == []
+
+
+def test_never_a_mixture(cli: Cli, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``--state``, nothing of the environment counts."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("SEALING_KEYS", "wrong")
+    assert json.loads(cli("devices", "list", "--json", "--state", state).out) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["devices", "list"], "REDIS_URL is not set"),
+        (["devices", "list", "--state", "nowhere"], "nowhere is no state directory of a dev"),
+        (["device", "--state", "nowhere"], "no dev is running on nowhere"),
+        (["device", "--client-id", "GID_plant@@@d1"], "say what the device shall do"),
+        (["device", "--publish", "a"], "TOPIC=MESSAGE"),
+        (["sandbox"], "ALIBABA_CLOUD_ACCESS_KEY_ID is not set"),
+    ],
+)
+def test_what_is_missing_is_one_line(cli: Cli, arguments: list[str], reason: str) -> None:
+    """A set-up that is not there is told in one line, with exit code 2."""
+    answer = cli(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert reason in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_broken_file(cli: Cli, state: str) -> None:
+    """A settings file that is none is refused with its path."""
+    (Path(state) / "settings.env").write_text("nonsense here\n")
+    answer = cli("devices", "list", "--state", state)
+    assert answer.code == 2
+    assert "settings.env" in answer.err
