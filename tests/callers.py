@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jwt
-from aiohttp import ClientResponse, encode_basic_auth
+from aiohttp import ClientResponse, ClientSession, encode_basic_auth
 from aiohttp.test_utils import TestClient
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -28,7 +28,7 @@ class Answer:
 class Caller:
     """A device with its key (a shared secret, or a private key as PEM), calling one server."""
 
-    client: TestClient[Any, Any]
+    client: TestClient[Any, Any] | ClientSession
     issuer: str
     client_id: str
     key: str

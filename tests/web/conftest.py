@@ -18,7 +18,7 @@ from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.store.sealing import new_key_text
 from tests.callers import Caller
-from tests.waiting import until
+from tests.clouds import Cloud
 
 ISSUER = "https://tokens.example"
 ACCESS_KEY_ID = "test-access-key"
@@ -40,75 +40,16 @@ max_lifetime_s = 1200
 MakeCaller = Callable[..., Awaitable[Caller]]
 
 
-class Cloud:
-    """The sandbox, as a test steers it."""
+class OwnCloud(Cloud):
+    """A sandbox in this process."""
 
     def __init__(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
-        self.sandbox = sandbox
-        self._session = session
-        self.url = f"http://127.0.0.1:{sandbox.port}"
-
-    async def calls(self, action: str) -> dict[str, int]:
-        """Return how often an action was called, by result."""
-        async with self._session.get(f"{self.url}/_sandbox/calls") as response:
-            counts: dict[str, dict[str, int]] = await response.json()
-        return counts.get(action, {})
-
-    async def applied(self) -> int:
-        """Return how many tokens were made."""
-        return (await self.calls("ApplyToken")).get("OK", 0)
-
-    async def fault(self, action: str, fault: str, **options: object) -> None:
-        """Make calls of ``action`` go wrong."""
-        body = {"action": action, "fault": fault, **options}
-        async with self._session.post(f"{self.url}/_sandbox/faults", json=body) as response:
-            assert response.status < 300, await response.text()
-
-    async def held(self) -> int:
-        """Return how many calls are held back now."""
-        async with self._session.get(f"{self.url}/_sandbox/faults") as response:
-            held: dict[str, int] = (await response.json())["held"]
-        return sum(held.values())
-
-    async def release(self, action: str = "ApplyToken") -> None:
-        """Let held calls go on."""
-        async with self._session.post(f"{self.url}/_sandbox/release", json={"action": action}) as response:
-            assert response.status < 300, await response.text()
-
-    async def clear(self) -> None:
-        """End every fault."""
-        async with self._session.delete(f"{self.url}/_sandbox/faults") as response:
-            assert response.status < 300, await response.text()
-
-    async def tokens(self) -> list[dict[str, Any]]:
-        """Return what the sandbox holds."""
-        async with self._session.get(f"{self.url}/_sandbox/tokens") as response:
-            held: list[dict[str, Any]] = await response.json()
-        return held
-
-    async def until_held(self, count: int) -> None:
-        """Wait until so many calls are held back."""
-
-        async def held() -> bool:
-            return (await self.held()) >= count
-
-        await until(held, f"{count} calls held back")
-
-    async def until_revoked(self, count: int) -> None:
-        """Wait until the sandbox holds so many tokens as revoked."""
-
-        async def revoked() -> bool:
-            return len([each for each in await self.tokens() if each["revoked"]]) >= count
-
-        await until(revoked, f"{count} tokens revoked at the cloud")
-
-    async def unrevoked(self) -> int:
-        """Return how many tokens are not revoked."""
-        return len([each for each in await self.tokens() if not each["revoked"]])
+        super().__init__(f"http://127.0.0.1:{sandbox.port}", session)
+        self.mqtt_port = sandbox.mqtt_port
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
+async def cloud(tmp_path: Path) -> AsyncIterator[OwnCloud]:
     """A sandbox of this test's own."""
     config = Config(
         host="127.0.0.1",
@@ -121,7 +62,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
     )
     sandbox = await start(config)
     async with aiohttp.ClientSession() as session:
-        yield Cloud(sandbox, session)
+        yield OwnCloud(sandbox, session)
     await sandbox.stop()
 
 
@@ -134,7 +75,7 @@ def policy_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(redis_url: str, policy_file: Path, cloud: Cloud) -> Settings:
+def settings(redis_url: str, policy_file: Path, cloud: OwnCloud) -> Settings:
     """The settings of the server; high quotas, for nothing is to wait for them here."""
     return Settings.load(
         {
@@ -147,7 +88,7 @@ def settings(redis_url: str, policy_file: Path, cloud: Cloud) -> Settings:
             "ALIBABA_CLOUD_ACCESS_KEY_ID": ACCESS_KEY_ID,
             "ALIBABA_CLOUD_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
             "MQTT_HOST": "127.0.0.1",
-            "MQTT_PORT": str(cloud.sandbox.mqtt_port),
+            "MQTT_PORT": str(cloud.mqtt_port),
             "MQTT_TLS": "false",
             "APPLY_TOKEN_QPS": "1000",
             "QUERY_TOKEN_QPS": "1000",

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient
 from app.model.devices import Algorithm
 from app.service.registry import Registry
 from tests.callers import Answer, Caller
-from tests.web.conftest import ISSUER, Cloud, MakeCaller
+from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
 
 GENERIC = "client authentication failed: the client is unknown or disabled, or its key or method is another"
 
@@ -59,7 +59,7 @@ CLAIMS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("claims", "hint"), CLAIMS)
-async def test_each_claim_is_checked(caller: Caller, cloud: Cloud, claims: dict[str, Any], hint: str) -> None:
+async def test_each_claim_is_checked(caller: Caller, cloud: OwnCloud, claims: dict[str, Any], hint: str) -> None:
     """A well-signed assertion with one wrong claim is refused, and its signer is told which."""
     refused(await caller.token(caller.assertion(**claims)), hint)
     assert await cloud.applied() == 0

@@ -10,12 +10,12 @@ from aiohttp.test_utils import TestClient
 from app.model.devices import Algorithm
 from app.service.registry import Registry
 from tests.callers import ASSERTION_TYPE, Caller
-from tests.web.conftest import ACCESS_KEY_ID, INSTANCE_ID, ISSUER, Cloud, MakeCaller
+from tests.web.conftest import ACCESS_KEY_ID, INSTANCE_ID, ISSUER, MakeCaller, OwnCloud
 
 SCOPE = "pub:plant/d1/up/# sub:plant/all sub:plant/d1/down/#"
 
 
-async def test_a_token_answer_can_be_pasted_into_mqtt_connect(caller: Caller, cloud: Cloud) -> None:
+async def test_a_token_answer_can_be_pasted_into_mqtt_connect(caller: Caller, cloud: OwnCloud) -> None:
     """The answer holds user name, password and client ID as the broker takes them, and tells what it permits."""
     answer = await caller.token()
     assert answer.status == 200
@@ -26,7 +26,7 @@ async def test_a_token_answer_can_be_pasted_into_mqtt_connect(caller: Caller, cl
     assert mqtt["client_id"] == caller.client_id
     assert mqtt["username"] == f"Token|{ACCESS_KEY_ID}|{INSTANCE_ID}"
     assert mqtt["password"] == body["access_token"]
-    assert (mqtt["host"], mqtt["port"], mqtt["tls"]) == ("127.0.0.1", cloud.sandbox.mqtt_port, False)
+    assert (mqtt["host"], mqtt["port"], mqtt["tls"]) == ("127.0.0.1", cloud.mqtt_port, False)
     assert [each["type"] for each in mqtt["tokens"]] == ["R", "W"]
     assert "|".join(f"{each['type']}|{each['token']}" for each in mqtt["tokens"]) == mqtt["password"]
     [expires_at] = {each["expires_at"] for each in mqtt["tokens"]}
@@ -35,7 +35,7 @@ async def test_a_token_answer_can_be_pasted_into_mqtt_connect(caller: Caller, cl
 
 
 async def test_identical_requests_cost_one_call_a_cloud_token(
-    caller: Caller, other_server: TestClient[Any, Any], cloud: Cloud
+    caller: Caller, other_server: TestClient[Any, Any], cloud: OwnCloud
 ) -> None:
     """Fifty requests at two instances get one token, applied for once for R and once for W."""
     await cloud.fault("ApplyToken", "hold", times=2)
@@ -66,7 +66,7 @@ async def test_a_secret_serves_basic_too_and_a_key_pair_does_not(make_caller: Ma
     assert (refused.status, refused.body["error"]) == (401, "invalid_client")
 
 
-async def test_equal_sides_make_one_cloud_token_of_both_rights(make_caller: MakeCaller, cloud: Cloud) -> None:
+async def test_equal_sides_make_one_cloud_token_of_both_rights(make_caller: MakeCaller, cloud: OwnCloud) -> None:
     """A grant with the same topics to read and to write costs one ApplyToken, of type RW."""
     caller = await make_caller(role="line", attributes={"line": "7"})
     answer = await caller.token()
@@ -76,7 +76,7 @@ async def test_equal_sides_make_one_cloud_token_of_both_rights(make_caller: Make
     assert await cloud.applied() == 1
 
 
-async def test_scope_narrows_and_only_narrows(caller: Caller, cloud: Cloud) -> None:
+async def test_scope_narrows_and_only_narrows(caller: Caller, cloud: OwnCloud) -> None:
     """What is asked for is granted if the policy covers it; beyond it, nothing is, and nobody calls the cloud."""
     narrow = await caller.token(scope="pub:plant/d1/up/temp")
     assert (narrow.status, narrow.body["scope"]) == (200, "pub:plant/d1/up/temp")
@@ -114,7 +114,9 @@ MALFORMED_SCOPES = [
 
 
 @pytest.mark.parametrize(("scope", "hint"), MALFORMED_SCOPES)
-async def test_a_malformed_scope_is_refused_with_its_cure(caller: Caller, cloud: Cloud, scope: str, hint: str) -> None:
+async def test_a_malformed_scope_is_refused_with_its_cure(
+    caller: Caller, cloud: OwnCloud, scope: str, hint: str
+) -> None:
     """The refusal names the permission and what to do about it; nothing is applied for."""
     answer = await caller.token(scope=scope)
     assert (answer.status, answer.body["error"]) == (400, "invalid_scope")
@@ -125,7 +127,7 @@ async def test_a_malformed_scope_is_refused_with_its_cure(caller: Caller, cloud:
 @pytest.mark.parametrize(
     "expires_in", ["0", "-1", "64", "1000000000000", "2592001", "soon", "1e3", "65.0", " 65", "६५"]
 )
-async def test_a_life_outside_the_clouds_limits_is_refused(caller: Caller, cloud: Cloud, expires_in: str) -> None:
+async def test_a_life_outside_the_clouds_limits_is_refused(caller: Caller, cloud: OwnCloud, expires_in: str) -> None:
     """``expires_in`` is 65 to 2,592,000 whole seconds."""
     answer = await caller.token(expires_in=expires_in)
     assert (answer.status, answer.body["error"]) == (400, "invalid_request")
@@ -170,7 +172,7 @@ FORMS: list[tuple[Any, int, str]] = [
 
 @pytest.mark.parametrize(("form", "status", "error"), FORMS)
 async def test_a_careless_form_is_refused_with_what_is_wrong(
-    caller: Caller, cloud: Cloud, form: Any, status: int, error: str
+    caller: Caller, cloud: OwnCloud, form: Any, status: int, error: str
 ) -> None:
     """Missing, empty, doubled and undecodable parameters change nothing and are named."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"} if isinstance(form, str | bytes) else {}
@@ -209,7 +211,7 @@ async def test_a_device_introspects_its_own_token(caller: Caller) -> None:
         assert answer.body["exp"] - answer.body["iat"] <= 3600
 
 
-async def test_introspection_says_when_the_cloud_could_not_be_asked(caller: Caller, cloud: Cloud) -> None:
+async def test_introspection_says_when_the_cloud_could_not_be_asked(caller: Caller, cloud: OwnCloud) -> None:
     """An outage upstream is told, and is not taken for a revocation."""
     token = (await caller.token()).body
     await cloud.fault("QueryToken", "error", code="InternalError", times=None)
@@ -218,7 +220,7 @@ async def test_introspection_says_when_the_cloud_could_not_be_asked(caller: Call
 
 
 async def test_what_is_no_live_token_of_the_callers_is_inactive(
-    caller: Caller, make_caller: MakeCaller, cloud: Cloud
+    caller: Caller, make_caller: MakeCaller, cloud: OwnCloud
 ) -> None:
     """Unknown, malformed and foreign tokens look alike, and cost no call."""
     other = await make_caller("GID_plant@@@d2")
@@ -241,7 +243,7 @@ async def test_what_is_no_live_token_of_the_callers_is_inactive(
 
 
 async def test_a_revoked_token_is_inactive_here_and_at_the_cloud_and_a_new_one_is_had(
-    caller: Caller, other_server: TestClient[Any, Any], cloud: Cloud
+    caller: Caller, other_server: TestClient[Any, Any], cloud: OwnCloud
 ) -> None:
     """Once revoke is answered no instance hands the token out; the device applies anew."""
     token = (await caller.token()).body
@@ -269,7 +271,9 @@ async def test_revoking_what_is_unknown_is_no_error_and_what_is_anothers_changes
     assert (await other.introspect(foreign["handle"])).body["active"] is True
 
 
-async def test_a_revoke_is_answered_while_the_cloud_is_down_and_delivered_later(caller: Caller, cloud: Cloud) -> None:
+async def test_a_revoke_is_answered_while_the_cloud_is_down_and_delivered_later(
+    caller: Caller, cloud: OwnCloud
+) -> None:
     """Here it is gone at once; the answer says that the broker does not know yet; it is delivered when it can be."""
     token = (await caller.token()).body
     await cloud.fault("RevokeToken", "error", code="InternalError", times=3)
@@ -282,7 +286,7 @@ async def test_a_revoke_is_answered_while_the_cloud_is_down_and_delivered_later(
 
 @pytest.mark.parametrize("change", ["revoke", "disable", "remove", "rotate"])
 async def test_no_change_of_a_device_is_overtaken_by_its_flight(
-    caller: Caller, registry: Registry, cloud: Cloud, change: str
+    caller: Caller, registry: Registry, cloud: OwnCloud, change: str
 ) -> None:
     """What was being applied for when a device was changed is never handed out.
 

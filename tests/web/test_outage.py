@@ -14,7 +14,7 @@ from app.settings import Settings
 from tests import processes
 from tests.callers import Answer, Caller
 from tests.waiting import until
-from tests.web.conftest import ISSUER, POLICY, Cloud
+from tests.web.conftest import ISSUER, POLICY, OwnCloud
 
 
 def unavailable(answer: Answer) -> None:
@@ -37,7 +37,7 @@ FAULTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault['fault']}-{fault.get('code', '')}")
 async def test_whatever_the_cloud_answers_the_device_is_told_to_ask_again(
-    caller: Caller, cloud: Cloud, fault: dict[str, Any]
+    caller: Caller, cloud: OwnCloud, fault: dict[str, Any]
 ) -> None:
     """No answer of the cloud becomes a denial, and service is back by itself when the cloud is."""
     await cloud.fault("ApplyToken", times=None, **fault)
@@ -51,14 +51,14 @@ async def test_whatever_the_cloud_answers_the_device_is_told_to_ask_again(
     await until(served, "a token after the outage")
 
 
-async def test_a_passing_fault_is_not_seen_at_all(caller: Caller, cloud: Cloud) -> None:
+async def test_a_passing_fault_is_not_seen_at_all(caller: Caller, cloud: OwnCloud) -> None:
     """One failed half is retried alone: two cloud tokens are made for R and W, not three."""
     await cloud.fault("ApplyToken", "error", code="InternalError", times=1)
     assert (await caller.token()).status == 200
     assert await cloud.calls("ApplyToken") == {"InternalError": 1, "OK": 2}
 
 
-async def test_a_half_that_was_had_in_vain_is_revoked(caller: Caller, cloud: Cloud) -> None:
+async def test_a_half_that_was_had_in_vain_is_revoked(caller: Caller, cloud: OwnCloud) -> None:
     """When W can not be had, the R that was is not left behind."""
     await cloud.fault("ApplyToken", "error", code="PermissionCheckFailed", times=1)
     unavailable(await caller.token())
@@ -67,7 +67,7 @@ async def test_a_half_that_was_had_in_vain_is_revoked(caller: Caller, cloud: Clo
 
 
 async def test_during_an_outage_live_tokens_go_on_being_handed_out(
-    caller: Caller, server: TestClient[Any, Any], cloud: Cloud
+    caller: Caller, server: TestClient[Any, Any], cloud: OwnCloud
 ) -> None:
     """A fresh token needs no cloud, and one that is no longer fresh is handed out when no new one can be had."""
     token = (await caller.token()).body
@@ -87,7 +87,7 @@ async def aged(caller: Caller, seconds: int) -> Answer:
 
 
 async def test_a_cloud_that_hangs_costs_no_caller_more_than_its_deadline(
-    settings: Settings, registry: Registry, cloud: Cloud
+    settings: Settings, registry: Registry, cloud: OwnCloud
 ) -> None:
     """The answer comes inside the deadline, with 503."""
     await cloud.fault("ApplyToken", "hang", times=None)
@@ -131,7 +131,7 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
 
 
 async def test_a_redis_restart_in_mid_application_loses_no_request(
-    settings: Settings, cloud: Cloud, tmp_path: Path
+    settings: Settings, cloud: OwnCloud, tmp_path: Path
 ) -> None:
     """Who waits for a flight goes on waiting, the leader goes on storing, and one ApplyToken a half is all it costs."""
     state = tmp_path / "own"
