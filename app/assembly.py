@@ -30,6 +30,7 @@ from app.store.devices import Devices
 from app.store.revocations import Revocations
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
+from app.tasks import end
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
 from app.web.home import set_up_templates
@@ -49,8 +50,6 @@ class Parts:
     devices: Devices
     tokens: Tokens
 
-
-CANCEL_EVERY_S: Final = 0.5
 
 PARTS: Final = web.AppKey("parts", Parts)
 
@@ -175,7 +174,4 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # Again until it is heard: the Redis client, cancelled while it connects, takes it for its own time-out.
-        while not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_EVERY_S)
+        await end([task])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jwt
-from aiohttp import BasicAuth, ClientResponse
+from aiohttp import ClientResponse, encode_basic_auth
 from aiohttp.test_utils import TestClient
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -34,7 +34,7 @@ class Caller:
     key: str
     algorithm: str = "HS256"
 
-    def assertion(self, *, key: str | None = None, algorithm: str | None = None, **claims: object) -> str:
+    def assertion(self, *, key: str | None = None, algorithm: str | None = None, **claims: Any) -> str:
         """Sign an assertion; ``claims`` replace the right ones, and None leaves one out."""
         now = int(time.time())
         right = {
@@ -55,6 +55,10 @@ class Caller:
             "client_assertion": assertion or self.assertion(),
         } | parameters
 
+    def basic(self, secret: str | None = None) -> dict[str, str]:
+        """Return the header of HTTP Basic."""
+        return {"Authorization": encode_basic_auth(self.client_id, self.key if secret is None else secret)}
+
     async def post(self, path: str, form: Any, **options: Any) -> Answer:
         """Send a form."""
         async with self.client.post(path, data=form, **options) as response:
@@ -66,8 +70,9 @@ class Caller:
 
     async def token_by_basic(self, secret: str | None = None, **parameters: str) -> Answer:
         """Ask for a token with HTTP Basic."""
-        auth = BasicAuth(self.client_id, self.key if secret is None else secret)
-        return await self.post("/oauth/token", {"grant_type": "client_credentials"} | parameters, auth=auth)
+        return await self.post(
+            "/oauth/token", {"grant_type": "client_credentials"} | parameters, headers=self.basic(secret)
+        )
 
     async def introspect(self, token: str) -> Answer:
         """Ask what a token is."""

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from app.cloud.client import CloudClient, effective_expiry_ms
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import RETRIED, CloudError
 from app.errors import Unavailable
 from app.model.grants import Grant, TokenType
 from app.model.topics import TopicFilter
@@ -21,6 +21,7 @@ from app.store.clock import Clock
 from app.store.connection import delays, insist
 from app.store.keys import GrantKey, Handle
 from app.store.tokens import LEASE_MS, CloudTokenOfType, Lead, Tokens, Wanted
+from app.tasks import end
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,9 @@ APPLY_DEADLINE_S: Final = 8.0
 STORE_DEADLINE_S: Final = 20.0
 """What was obtained is kept trying to be stored for so long: Redis may be restarting."""
 
+GIVE_UP_WITHIN_S: Final = 1.0
+"""What a leader that stops has left to say so; after that its lease tells the same."""
+
 MARGIN_S: Final = 5
 """Added to the cloud's least life, for the way there."""
 
@@ -38,7 +42,9 @@ JITTER: Final = 0.03
 
 JITTER_FROM_LIFE_S: Final = 600
 
-_MARK_S: Final = {Kind.PERMISSION: 10, Kind.PARAMETER: 10, Kind.ACCOUNT: 10, Kind.PERMANENT: 10}
+MARK_S: Final = 1
+LONG_MARK_S: Final = 3
+"""How long a failure keeps others from trying: longer where only a person can mend it."""
 
 
 class Flights:
@@ -78,10 +84,8 @@ class Flights:
 
     async def close(self) -> None:
         """End what is still under way: its lead is given up, so another instance takes over at once."""
-        tasks = [*self._own.values(), *self._watches.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._watches.values())
+        await end(self._own.values(), again_after_s=2 * GIVE_UP_WITHIN_S)
 
     def _watch(self, wanted: Wanted) -> asyncio.Task[None]:
         """One watch for all of this instance's requests that wait for another's flight."""
@@ -107,16 +111,15 @@ class Flights:
         try:
             await self._apply(lead, grant)
         except asyncio.CancelledError:
-            await insist(lambda: self._tokens.fail(lead, mark_ms=0), within_s=1.0)
+            await insist(lambda: self._tokens.fail(lead, mark_ms=0), within_s=GIVE_UP_WITHIN_S)
             raise
         except Unavailable as error:
             log.error("application_lost", handle=lead.handle, cause=error.cause)  # noqa: TRY400 (expected: no traceback)
         except Exception:
             log.exception("application_broken", handle=lead.handle)
-            await insist(lambda: self._tokens.fail(lead, mark_ms=1000), within_s=1.0)
+            await insist(lambda: self._tokens.fail(lead, mark_ms=1000), within_s=GIVE_UP_WITHIN_S)
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            await end([keeper])
 
     async def _apply(self, lead: Lead, grant: Grant) -> None:
         deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S
@@ -153,9 +156,10 @@ class Flights:
         return CloudTokenOfType(type_, token)
 
     async def _give_up(self, lead: Lead, error: BaseException) -> None:
-        kind = error.kind if isinstance(error, CloudError) else None
-        mark_s = max(_MARK_S.get(kind, 1) if kind else 1, getattr(error, "retry_after_s", None) or 1)
-        log.warning("application_failed", handle=lead.handle, cause=str(error), kind=kind, again_in_s=mark_s)
+        mark_s: float = MARK_S
+        if isinstance(error, CloudError):
+            mark_s = max(MARK_S if error.kind in RETRIED else LONG_MARK_S, error.retry_after_s or 0)
+        log.warning("application_failed", handle=lead.handle, cause=str(error), again_in_s=mark_s)
         await insist(lambda: self._tokens.fail(lead, mark_ms=int(mark_s * 1000)), within_s=STORE_DEADLINE_S)
 
     def _expiry_ms(self, life_s: int) -> int:

@@ -107,7 +107,8 @@ class Delivery:
             except Exception:
                 log.exception("delivery_broken")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), LOOK_EVERY_S * _spread())
+                async with asyncio.timeout(LOOK_EVERY_S * _spread()):
+                    await self._woken.wait()
             self._woken.clear()
 
     async def _deliver_due(self) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from app.sandbox.server import Config, Sandbox, start
 
 from app.assembly import PARTS, build
 from app.model.devices import Algorithm
 from app.model.secrets import AccessKeySecret
+from app.sandbox.server import Config, Sandbox, start
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.store.sealing import new_key_text
@@ -67,12 +67,17 @@ class Cloud:
     async def held(self) -> int:
         """Return how many calls are held back now."""
         async with self._session.get(f"{self.url}/_sandbox/faults") as response:
-            state = await response.json()
-        return int(state["held"])
+            held: dict[str, int] = (await response.json())["held"]
+        return sum(held.values())
 
     async def release(self, action: str = "ApplyToken") -> None:
         """Let held calls go on."""
         async with self._session.post(f"{self.url}/_sandbox/release", json={"action": action}) as response:
+            assert response.status < 300, await response.text()
+
+    async def clear(self) -> None:
+        """End every fault."""
+        async with self._session.delete(f"{self.url}/_sandbox/faults") as response:
             assert response.status < 300, await response.text()
 
     async def tokens(self) -> list[dict[str, Any]]:
@@ -85,7 +90,7 @@ class Cloud:
         """Wait until so many calls are held back."""
 
         async def held() -> bool:
-            return await self.held() >= count
+            return (await self.held()) >= count
 
         await until(held, f"{count} calls held back")
 
@@ -93,13 +98,13 @@ class Cloud:
         """Wait until the sandbox holds so many tokens as revoked."""
 
         async def revoked() -> bool:
-            return sum(each["revoked"] for each in await self.tokens()) >= count
+            return len([each for each in await self.tokens() if each["revoked"]]) >= count
 
         await until(revoked, f"{count} tokens revoked at the cloud")
 
     async def unrevoked(self) -> int:
         """Return how many tokens are not revoked."""
-        return sum(not each["revoked"] for each in await self.tokens())
+        return len([each for each in await self.tokens() if not each["revoked"]])
 
 
 @pytest.fixture
@@ -169,7 +174,7 @@ async def other_server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]
 @pytest.fixture
 def registry(server: TestClient[Any, Any]) -> Registry:
     """The registry the server reads."""
-    parts = server.app[PARTS]  # type: ignore[union-attr]
+    parts = server.app[PARTS]
     # A cache of its own, as the command line has: the server must notice changes by itself.
     return Registry(type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock)
 

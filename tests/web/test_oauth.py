@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import pytest
-from aiohttp import BasicAuth
 from aiohttp.test_utils import TestClient
 
 from app.model.devices import Algorithm
@@ -39,7 +38,7 @@ async def test_identical_requests_cost_one_call_a_cloud_token(
     caller: Caller, other_server: TestClient[Any, Any], cloud: Cloud
 ) -> None:
     """Fifty requests at two instances get one token, applied for once for R and once for W."""
-    await cloud.fault("ApplyToken", "hold", times=None)
+    await cloud.fault("ApplyToken", "hold", times=2)
     other = Caller(other_server, ISSUER, caller.client_id, caller.key)
     requests = [asyncio.create_task((caller, other)[number % 2].token()) for number in range(50)]
     await cloud.until_held(2)
@@ -194,8 +193,7 @@ async def test_a_form_is_a_form_of_a_modest_size(caller: Caller) -> None:
 
 async def test_two_ways_of_authenticating_at_once_are_refused(caller: Caller) -> None:
     """Basic beside an assertion is ambiguous, whoever they name (RFC 6749 section 2.3)."""
-    auth = BasicAuth(caller.client_id, caller.key)
-    answer = await caller.post("/oauth/token", caller.form(), auth=auth)
+    answer = await caller.post("/oauth/token", caller.form(), headers=caller.basic())
     assert (answer.status, answer.body["error"]) == (400, "invalid_request")
 
 

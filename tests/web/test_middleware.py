@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+import structlog
+from aiohttp.test_utils import TestClient
+
+from app.web.middleware import printable
+from tests.callers import Caller, read
+
+PATHS = ["/", "/healthz", "/readyz", "/.well-known/oauth-authorization-server", "/nothing", "/oauth/token"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_answer_has_an_id_and_the_servers_time(server: TestClient[Any, Any], path: str) -> None:
+    """A device without a clock sets itself by any answer, and any answer can be found in the log."""
+    async with server.get(path) as response:
+        assert abs(int(response.headers["X-Timestamp"]) - time.time()) < 5
+        assert len(response.headers["X-Request-ID"]) == 16
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_what_is_not_there_is_told_as_json(server: TestClient[Any, Any]) -> None:
+    """A wrong address or method gets the one form of error, with the cure."""
+    async with server.get("/nothing") as response:
+        answer = await read(response)
+    assert (answer.status, answer.body["error"]) == (404, "not_found")
+    async with server.get("/oauth/token") as response:
+        answer = await read(response)
+    assert (answer.status, answer.body["error"]) == (405, "method_not_allowed")
+    assert "POST" in answer.body["error_description"]
+
+
+async def test_a_request_id_is_kept_unless_it_could_forge_a_line(server: TestClient[Any, Any]) -> None:
+    """A caller's ID is echoed if it is plain, and replaced if it is long or strange."""
+    for given, kept in (("abc-1.2_3", True), ("x" * 65, False), ("a b", False), ('a","b', False)):
+        async with server.get("/healthz", headers={"X-Request-ID": given}) as response:
+            assert (response.headers["X-Request-ID"] == given) is kept
+
+
+def test_descriptions_hold_only_what_the_rfc_allows() -> None:
+    """What a caller sent is shown without quotes, backslashes, control characters and other alphabets."""
+    assert printable('a"b\\c\n\x00é') == "a'b/c???"
+
+
+async def test_no_log_line_holds_a_secret(caller: Caller) -> None:
+    """Neither proof nor token is in any line, whether the request went well or not."""
+    assertion = caller.assertion()
+    with structlog.testing.capture_logs() as lines:
+        token = (await caller.token(assertion)).body
+        await caller.token(assertion)
+        await caller.introspect(token["access_token"])
+        await caller.revoke(token["access_token"])
+        await caller.token_by_basic("x" * 40)
+    text = json.dumps(lines, default=repr)
+    assert token["handle"] in text
+    for secret in (assertion, caller.key, *(each["token"] for each in token["mqtt"]["tokens"])):
+        assert secret not in text
+    assert {"token", "revoked", "request"} <= {line["event"] for line in lines}
