@@ -62,10 +62,12 @@ def test_it_says_where_it_listens_and_ends_in_good_order(tmp_path: Path) -> None
 @pytest.mark.parametrize("option", ["--port", "--mqtt-port"])
 def test_a_busy_port_is_one_line(tmp_path: Path, option: str) -> None:
     """A busy port ends the start with one line that names both options."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with sandbox(tmp_path, option, str(taken.getsockname()[1])) as process:
-            assert process.wait(20) == 2
-            assert process.stderr is not None
-            said = process.stderr.read().decode()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        sandbox(tmp_path, option, str(taken.getsockname()[1])) as late,
+    ):
+        assert late.wait(20) == 2
+        assert late.stderr is not None
+        said = late.stderr.read().decode()
     assert len(said.splitlines()) == 1
     assert f"({option})" in said
