@@ -12,6 +12,7 @@ from app.cli.mqtt import Connection
 from app.cli.oauth import Credentials, Refused, Server, read_private_key
 from app.cli.setup import read_text, running_dev
 from app.errors import Misconfigured
+from app.model.devices import MIN_SECRET_BYTES
 from app.model.secrets import ClientSecret
 
 _JITTER: Final = 0.1
@@ -20,7 +21,10 @@ _JITTER: Final = 0.1
 def who(
     client_id: str, secret_file: Path | None, private_key: Path | None, server: str, state: Path | None
 ) -> tuple[str, Credentials]:
-    """Return the server's URL and the device's credentials, from the options or else from the running `dev`."""
+    """Return the server's URL and the device's credentials, from the options or else from the running `dev`.
+
+    Raises ``Misconfigured``.
+    """
     if secret_file and private_key:
         raise Misconfigured("--secret-file and --private-key: a device has one or the other")
     if (secret_file or private_key) and not client_id:
@@ -30,6 +34,8 @@ def who(
         return server or running_dev(state)["server"], Credentials(client_id, key, algorithm)
     if secret_file:
         secret = ClientSecret(read_text(secret_file).strip())
+        if len(secret.reveal().encode()) < MIN_SECRET_BYTES:
+            raise Misconfigured(f"--secret-file: no device's secret is shorter than {MIN_SECRET_BYTES} bytes")
         return server or running_dev(state)["server"], Credentials(client_id, secret)
     dev = running_dev(state)
     for known in (dev["device"], dev["dashboard"]):
@@ -49,7 +55,10 @@ def live(
     tell: Tell,
     stay: bool,
 ) -> None:
-    """Publish, subscribe, and stay with a token that never runs out, if asked to."""
+    """Publish, subscribe, and stay with a token that never runs out, if asked to.
+
+    Raises ``ConnectionEnded`` and ``Refused``; Ctrl-C while staying is the good end.
+    """
     with Connection(answer, heard=tell) as connection:
         for topic_filter in filters:
             connection.subscribe(topic_filter)

@@ -38,6 +38,10 @@ def test_never_a_mixture(cli: Cli, state: str, monkeypatch: pytest.MonkeyPatch) 
         (["device", "--state", "nowhere"], "no dev is running on nowhere"),
         (["device", "--client-id", "GID_plant@@@d1"], "say what the device shall do"),
         (["device", "--publish", "a"], "TOPIC=MESSAGE"),
+        (["device", "--client-id", "d", "--secret-file", "/dev/null", "--print"], "shorter than 32 bytes"),
+        (["device", "--client-id", "d", "--private-key", "/dev/null", "--print"], "no unencrypted private key"),
+        (["device", "--client-id", "d", "--private-key", "a", "--secret-file", "b", "--print"], "one or the other"),
+        (["device", "--secret-file", "/dev/null", "--print"], "--client-id is needed"),
         (["sandbox"], "ALIBABA_CLOUD_ACCESS_KEY_ID is not set"),
     ],
 )
