@@ -37,7 +37,7 @@ _SWEEP_EVERY_MS: Final = 60_000
 _KEEP_EXPIRED_MS: Final = 24 * 3600 * 1000
 """For so long an expired token is still told from a forged one."""
 
-MAX_RETAINED: Final = 10_000
+MAX_RETAINED: Final = 1000
 """Topics that may hold a retained message; a bound, so that publishers cannot fill the memory."""
 
 
