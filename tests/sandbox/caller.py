@@ -57,14 +57,23 @@ def timestamp(ahead_s: float = 0) -> str:
 class Caller:
     """Signs and sends."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, access_key_id: str = "ak-one") -> None:
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        access_key_id: str = "ak-one",
+        secret: AccessKeySecret | None = None,
+    ) -> None:
         self.http = http
         self.url = url
         self.access_key_id = access_key_id
+        self.secret = secret or KEYS.get(access_key_id, AccessKeySecret("?"))
 
-    def signed(
-        self, action: str, method: str = "POST", secret: AccessKeySecret | None = None, **given: str | None
-    ) -> dict[str, str]:
+    def forger(self) -> Caller:
+        """Return who knows the access key ID and not the secret."""
+        return Caller(self.http, self.url, self.access_key_id, AccessKeySecret("wrong"))
+
+    def signed(self, action: str, method: str = "POST", /, **given: str | None) -> dict[str, str]:
         """Return the parameters of a call with its signature; a parameter given as ``None`` is left out."""
         whole: dict[str, str | None] = {
             "Action": action,
@@ -80,8 +89,7 @@ class Caller:
         }
         parameters = {name: value for name, value in whole.items() if value is not None}
         string_to_sign = signature.rpc_string_to_sign(method, parameters)
-        key = secret or KEYS.get(self.access_key_id, AccessKeySecret("?"))
-        return {"Signature": signature.rpc_signature(key, string_to_sign), **parameters}
+        return {"Signature": signature.rpc_signature(self.secret, string_to_sign), **parameters}
 
     async def send(
         self,
@@ -101,7 +109,7 @@ class Caller:
         ) as response:
             return Reply(response.status, await response.text(), response.headers["Content-Type"])
 
-    async def call(self, action: str, **given: str | None) -> Reply:
+    async def call(self, action: str, /, **given: str | None) -> Reply:
         """Call ``action`` with all parameters in the body."""
         return await self.send(form=self.signed(action, **given))
 
@@ -132,7 +140,7 @@ class Caller:
         string_to_sign = signature.acs3_string_to_sign(
             "POST", "/", query, sent, names, sent.get("x-acs-content-sha256", "")
         )
-        mac = signature.acs3_signature(KEYS.get(self.access_key_id, AccessKeySecret("?")), string_to_sign)
+        mac = signature.acs3_signature(self.secret, string_to_sign)
         authorization = authorization or (
             f"{signature.ACS3} Credential={self.access_key_id},SignedHeaders={';'.join(names)},Signature={mac}"
         )

@@ -18,11 +18,13 @@ INSTANCE = "post-cn-test"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
+    """Settings of a sandbox on free ports and a new file."""
     return Config("127.0.0.1", 0, 0, tmp_path / "sandbox.db", INSTANCE, KEYS)
 
 
 @pytest.fixture
 async def sandbox(config: Config) -> AsyncIterator[Sandbox]:
+    """A running sandbox."""
     running = await start(config)
     yield running
     await running.stop()
@@ -30,12 +32,14 @@ async def sandbox(config: Config) -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A session whose waits have an end."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
         yield session
 
 
 @pytest.fixture
 def cloud(sandbox: Sandbox, http: aiohttp.ClientSession) -> Caller:
+    """A caller of the sandbox with a good key."""
     return Caller(http, f"http://127.0.0.1:{sandbox.port}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,11 @@ USERNAME = "Token|ak-one|post-cn-test"
 
 
 async def eventually(condition: Callable[[], object], what: str = "", deadline_s: float = 10.0) -> None:
-    """Wait until ``condition`` holds; fail if it does not."""
+    """Wait until ``condition`` holds, or what it returns to be awaited; fail if it does not."""
     try:
         async with asyncio.timeout(deadline_s):
-            while not condition():
+            # paho lives in a thread and HTTP has no events: there is nothing to await but time.
+            while not (await held if inspect.isawaitable(held := condition()) else held):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"did not come true: {what or condition}") from None
@@ -61,7 +63,7 @@ class Device:
             self.client.will_set(will[0], will[1].encode(), qos=1)
         self.client.on_connect = self._connected
         self.client.on_disconnect = lambda *_: setattr(self, "over", True)
-        self.client.on_message = lambda _, __, m: self.messages.append((m.topic, m.payload, m.qos, m.retain))
+        self.client.on_message = lambda _, __, m: self.messages.append((m.topic, bytes(m.payload), m.qos, m.retain))
         self.client.on_publish = lambda _, __, mid, *___: self.acknowledged.add(mid)
         self.client.on_subscribe = lambda _, __, mid, codes, ___: self.granted.update({mid: [c.value for c in codes]})
         self.client.on_unsubscribe = lambda _, __, mid, *___: self.unsubscribed.add(mid)
@@ -115,5 +117,5 @@ class Device:
         if goodbye:
             self.client.disconnect()
         elif (socket := self.client.socket()) is not None:
-            socket.close()  # type: ignore[union-attr]
+            socket.close()
         await asyncio.to_thread(self.client.loop_stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from contextlib import suppress
 from typing import Self
 
 
@@ -77,7 +78,5 @@ class Raw:
     async def close(self) -> None:
         """Close."""
         self.writer.transport.abort()
-        try:
+        with suppress(OSError):
             await self.writer.wait_closed()
-        except OSError:
-            pass

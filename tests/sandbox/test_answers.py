@@ -45,7 +45,15 @@ def test_every_code_of_the_catalog_can_be_told(code: str) -> None:
     assert "%s" not in fault.message
 
 
-def test_a_code_that_is_none() -> None:
+def test_the_spelling_of_today() -> None:
+    """A code asked for in another case of letters, as today's cloud writes some, is told as asked for."""
+    fault = fault_of("ApplyTokenOverFlow")
+    assert (fault.code, fault.status) == ("ApplyTokenOverFlow", 400)
+    assert fault.message == ERRORS["ApplyTokenOverflow"].message
+
+
+@pytest.mark.parametrize("code", ["NoSuchCode", "", "Missing", "InvalidParameter."])
+def test_a_code_that_is_none(code: str) -> None:
     """A code the catalog does not have is an error of whoever asks for it."""
     with pytest.raises(KeyError):
-        fault_of("NoSuchCode")
+        fault_of(code)

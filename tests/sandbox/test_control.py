@@ -59,9 +59,11 @@ async def held(cloud: Caller, action: str) -> int:
 
 async def until_held(cloud: Caller, action: str, count: int) -> None:
     """Wait until so many calls of ``action`` are held."""
-    async with asyncio.timeout(10):
-        while await held(cloud, action) != count:
-            await asyncio.sleep(0.005)
+
+    async def there() -> bool:
+        return await held(cloud, action) == count
+
+    await eventually(there, f"{count} held calls of {action}")
 
 
 async def test_hold(cloud: Caller) -> None:
@@ -99,9 +101,11 @@ async def test_a_held_call_whose_caller_has_gone(cloud: Caller) -> None:
     assert await held(cloud, "ApplyToken") == 1
     await cloud.control("POST", "release", {"action": "ApplyToken"})
     await until_held(cloud, "ApplyToken", 0)
-    async with asyncio.timeout(10):
-        while await cloud.control("GET", "calls") != {"ApplyToken": {"OK": 1}}:
-            await asyncio.sleep(0.005)
+
+    async def counted() -> bool:
+        return bool(await cloud.control("GET", "calls") == {"ApplyToken": {"OK": 1}})
+
+    await eventually(counted)
     assert len(await cloud.control("GET", "tokens")) == 1
 
 

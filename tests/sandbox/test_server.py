@@ -13,7 +13,7 @@ import pytest
 
 from app.sandbox.server import Config, start
 from tests.sandbox.caller import Caller
-from tests.sandbox.device import Device
+from tests.sandbox.device import Device, eventually
 
 
 @pytest.mark.parametrize("which", ["port", "mqtt_port"])
@@ -40,9 +40,11 @@ async def test_stop(config: Config, http: aiohttp.ClientSession) -> None:
     await device.connect()
     await cloud.control("POST", "faults", {"action": "ApplyToken", "fault": "hold"})
     held = asyncio.create_task(cloud.token("R", "a/#"))
-    async with asyncio.timeout(10):
-        while not (await cloud.control("GET", "faults"))["held"]["ApplyToken"]:
-            await asyncio.sleep(0.005)
+
+    async def is_held() -> bool:
+        return bool((await cloud.control("GET", "faults"))["held"]["ApplyToken"])
+
+    await eventually(is_held)
     async with asyncio.timeout(5):
         await sandbox.stop()
     with pytest.raises(aiohttp.ClientError):

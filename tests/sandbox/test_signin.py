@@ -84,7 +84,10 @@ async def test_client_ids(cloud: Caller, connect: Connect, client_id: str, code:
 
 
 async def test_empty_client_id(cloud: Caller, raw: Callable[[], Awaitable[Raw]]) -> None:
-    """No client ID is made up for a client that names none. (paho would make one up itself and ask again.)"""
+    """No client ID is made up for a client that names none.
+
+    paho would make one up itself and ask again, so this is a bare socket.
+    """
     socket = await raw()
     await socket.send(packet_of_connect("", f"R|{await cloud.token('R', 'a/#')}"))
     assert await socket.rest() == b"\x20\x02\x00\x02"

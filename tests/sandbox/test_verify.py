@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import pytest
 
-from app.model.secrets import AccessKeySecret
 from app.rpc import signature
 from app.rpc.catalog import GATEWAY_ERRORS
 from tests.sandbox.caller import Caller, in_ms, timestamp
@@ -93,7 +92,7 @@ async def test_wrong_signature(cloud: Caller) -> None:
 
     The classic SDK compares that text with its own to tell a wrong secret from a wrong encoding (FACTS 4).
     """
-    signed = cloud.signed("QueryToken", secret=AccessKeySecret("wrong"), Token="t")
+    signed = cloud.forger().signed("QueryToken", Token="t")
     reply = await cloud.send(form=signed)
     assert reply.code == "SignatureDoesNotMatch"
     assert reply.json["Message"].endswith(f"is:{signature.rpc_string_to_sign('POST', signed)}")
@@ -140,7 +139,7 @@ async def test_replay(cloud: Caller) -> None:
 
 async def test_a_stranger_spends_no_nonce(cloud: Caller) -> None:
     """A request with a wrong signature leaves its nonce to the one who can sign."""
-    forged = cloud.signed("QueryToken", secret=AccessKeySecret("wrong"), Token="t", SignatureNonce="n1")
+    forged = cloud.forger().signed("QueryToken", Token="t", SignatureNonce="n1")
     assert (await cloud.send(form=forged)).code == "SignatureDoesNotMatch"
     assert (await cloud.call("QueryToken", Token="t", SignatureNonce="n1")).code == "OK"
 
@@ -206,6 +205,7 @@ async def test_acs3_strangers(cloud: Caller) -> None:
     stranger = Caller(cloud.http, cloud.url, "nobody")
     query = {"InstanceId": "post-cn-test", "Token": "t"}
     assert (await stranger.acs3("QueryToken", query=query)).code == "InvalidAccessKeyId.NotFound"
+    assert (await cloud.forger().acs3("QueryToken", query=query)).code == "SignatureDoesNotMatch"
     for code in ("OK", "SignatureNonceUsed"):
         assert (await cloud.acs3("QueryToken", query=query, headers={"x-acs-signature-nonce": "n"})).code == code
 
