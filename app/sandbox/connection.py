@@ -86,12 +86,9 @@ class Connection:
                 frame = await self._wire.read(keep_alive_s)
                 await self._handle(await codec.decode(frame))
                 await asyncio.sleep(0)  # a client with much to say must not keep the others from being heard
-        except Refused as refusal:
-            self._wire.send(codec.connack(refusal.code))
-            self.end(f"refused: {refusal}")
-        except UnsupportedVersion as refusal:
+        except (Refused, UnsupportedVersion) as refusal:
             self._wire.send(refusal.connack)
-            self.end(str(refusal))
+            self.end(f"refused: {refusal}")
         except Denied as denied:
             self._tell(denied)
         except Malformed as error:
