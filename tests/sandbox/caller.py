@@ -125,7 +125,7 @@ class Caller:
         extra: tuple[tuple[str, str], ...] = (),
         authorization: str = "",
     ) -> Reply:
-        """Call ``action`` with ACS3-HMAC-SHA256; ``sent_body`` is sent instead of the one signed."""
+        """Call ``action`` with ACS3-HMAC-SHA256; ``sent_body`` is sent instead of the one signed, ``extra`` before it."""
         whole: dict[str, str | None] = {
             "host": urlsplit(self.url).netloc,
             "x-acs-action": action,
@@ -147,7 +147,7 @@ class Caller:
         async with self.http.post(
             URL(f"{self.url}/?{urlencode(query)}", encoded=True),
             data=(body if sent_body is None else sent_body) or None,
-            headers=[*sent.items(), ("Authorization", authorization), ("Content-Type", FORM), *extra],
+            headers=[*extra, *sent.items(), ("Authorization", authorization), ("Content-Type", FORM)],
         ) as response:
             return Reply(response.status, await response.text(), response.headers["Content-Type"])
 

@@ -111,7 +111,7 @@ async def test_last_words(cloud: Caller, raw: Open) -> None:
     """The notice arrives complete and as the last thing, also at a client that was still sending."""
     socket = await raw()
     await socket.sign_in("GID_plant@@@busy", f"W|{await cloud.token('W', 'a/#')}")
-    await socket.send(packet(0x30, text("b/x") + b"x") + packet(0x32, text("a/x") + b"\x00\x01x") * 2000)
+    await socket.send(packet(0x30, text("b/x") + b"x") + packet(0x32, text("a/x") + b"\x00\x01x") * 60_000)
     notice = packet(0x30, text("$SYS/tokenInvalidNotice") + b'{"code":4,"type":"W"}')
     assert await socket.rest() == notice
 
