@@ -93,9 +93,10 @@ class Access:
         fitting = [self.tokens[type_] for type_ in types if type_ in self.tokens]
         if not fitting:
             raise Denied(TYPE_MISMATCH, direction)
-        # Every filter under $ is refused whatever a token says: there travel notices and tokens.
-        reachable = not topic_filter.startswith("$") and len(topic_filter) <= MAX_TOPIC_CHARS
-        if not reachable or not any(covers(wide, topic_filter) for token in fitting for wide in token.resources):
+        # Nothing under $, where notices and tokens travel, is ever in reach: no resource begins with it (ApplyToken
+        # refuses that), and wildcards do not reach it (MQTT 3.1.1 section 4.7.2).
+        too_long = len(topic_filter) > MAX_TOPIC_CHARS
+        if too_long or not any(covers(wide, topic_filter) for token in fitting for wide in token.resources):
             raise Denied(RESOURCE_MISMATCH, direction)
 
     def _require_valid(self, token: Token) -> None:

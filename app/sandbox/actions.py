@@ -72,8 +72,10 @@ async def _revoke_token(account: Account, call: Call) -> Mapping[str, Value]:
     """
     token = account.state.find(CloudToken(call.parameters["Token"]))
     if token is not None:
-        await account.state.revoke(token)
-        account.on_revoked(token)
+        try:
+            await account.state.revoke(token)
+        finally:
+            account.on_revoked(token)  # it is invalid even if the file could not be written
     return {}
 
 

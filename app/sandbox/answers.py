@@ -44,11 +44,20 @@ class Fault(Exception):
 
 
 def fault_of(code: str) -> Fault:
-    """Return the refusal that a caller would see as ``code``. Raises ``KeyError`` if the catalog has none."""
+    """Return the refusal that a caller would see as ``code``.
+
+    The letters' case is kept as given: today's cloud writes ``SystemOverFlow`` where the guide has ``SystemOverflow``
+    (FACTS 0.3). Raises ``KeyError`` if the catalog has no such code.
+    """
+    for name in (*GATEWAY_ERRORS, *ERRORS):
+        if name.lower() == code.lower():
+            fault = Fault(name)
+            fault.code = code
+            return fault
     for prefix in ("Missing", "InvalidParameter."):
-        if code.startswith(prefix) and code not in GATEWAY_ERRORS:
+        if code.startswith(prefix) and code != prefix:
             return Fault(f"{prefix}%s", code.removeprefix(prefix))
-    return Fault(code)
+    raise KeyError(code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -84,12 +86,9 @@ class Connection:
                 frame = await self._wire.read(keep_alive_s)
                 await self._handle(await codec.decode(frame))
                 await asyncio.sleep(0)  # a client with much to say must not keep the others from being heard
-        except Refused as refusal:
-            self._wire.send(codec.connack(refusal.code))
-            self.end(f"refused: {refusal}")
-        except UnsupportedVersion as refusal:
+        except (Refused, UnsupportedVersion) as refusal:
             self._wire.send(refusal.connack)
-            self.end(str(refusal))
+            self.end(f"refused: {refusal}")
         except Denied as denied:
             self._tell(denied)
         except Malformed as error:
@@ -103,6 +102,8 @@ class Connection:
             self.end("silent for too long")
         except (OSError, asyncio.IncompleteReadError):
             self.end("lost")
+        except sqlite3.Error as error:
+            self.end(f"state out of reach: {error}")  # and nothing was acknowledged
         finally:
             self.end("stopped")
             await self._publish_will()
@@ -232,7 +233,8 @@ class Connection:
     async def _publish_will(self) -> None:
         """Publish the will if the client did not say goodbye and its tokens still permit it (section 3.1.2.5)."""
         if self._will is not None and self.access.may_write(self._will.topic):
-            await self._broker.publish(self._will)
+            with suppress(sqlite3.Error):  # it was routed; a will has nobody left to be told that it was not retained
+                await self._broker.publish(self._will)
 
     def _tell(self, denied: Denied) -> None:
         """Say why, then end."""

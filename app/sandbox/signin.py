@@ -9,6 +9,7 @@ from typing import Final
 from app.model.devices import MalformedClientId, parse_client_id
 from app.model.grants import TokenType
 from app.model.secrets import AccessKeySecret, CloudToken, Secret
+from app.sandbox import codec
 from app.sandbox.access import Access, Denied
 from app.sandbox.clock import Clock
 from app.sandbox.packets import Connect
@@ -20,11 +21,11 @@ _NOT_AUTHORIZED: Final = 5
 
 
 class Refused(Exception):
-    """A CONNECT is refused with a CONNACK code (MQTT 3.1.1 section 3.2.2.3)."""
+    """A CONNECT is refused, with a CONNACK code (MQTT 3.1.1 section 3.2.2.3) that ``connack`` tells."""
 
     def __init__(self, code: int, why: str) -> None:
         super().__init__(why)
-        self.code = code
+        self.connack = codec.connack(code)
 
 
 @dataclass(frozen=True, slots=True)

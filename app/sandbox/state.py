@@ -33,11 +33,12 @@ CREATE TABLE IF NOT EXISTS nonces (
 CREATE TABLE IF NOT EXISTS retained (topic TEXT PRIMARY KEY, qos INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
 """
 
+_LOCK_DEADLINE_S: Final = 1.0
 _SWEEP_EVERY_MS: Final = 60_000
 _KEEP_EXPIRED_MS: Final = 24 * 3600 * 1000
 """For so long an expired token is still told from a forged one."""
 
-MAX_RETAINED: Final = 10_000
+MAX_RETAINED: Final = 1000
 """Topics that may hold a retained message; a bound, so that publishers cannot fill the memory."""
 
 
@@ -88,9 +89,12 @@ class State:
     async def open(cls, path: Path | str) -> Self:
         """Open or create the file at ``path`` and read it. Raises ``Misconfigured`` if that cannot be."""
         try:
-            database = await aiosqlite.connect(path, isolation_level=None)  # each statement is its own transaction
+            # First without aiosqlite, which leaves its thread behind when it cannot open the file.
+            sqlite3.connect(path).close()
         except sqlite3.Error as error:
             raise Misconfigured(f"the sandbox cannot open its database {path}: {error}") from error
+        # Each statement is a transaction of its own.
+        database = await aiosqlite.connect(path, isolation_level=None, timeout=_LOCK_DEADLINE_S)
         state = cls(database)
         try:
             # A second sandbox on the same file would not see this one's revocations, so there is none.

@@ -1,0 +1,59 @@
+"""Answers have the shapes of the guide's samples, down to the order of their elements."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from app.rpc.catalog import ERRORS, GATEWAY_ERRORS
+from app.sandbox.answers import fault_of
+from tests.sandbox.caller import Caller, in_ms
+
+
+async def test_xml_results(cloud: Caller) -> None:
+    """XML results have the action's root, RequestId first, then the action's field (10.1 to 10.3)."""
+    applied = await cloud.call("ApplyToken", Format="XML", Actions="R", Resources="a/#", ExpireTime=str(in_ms(100)))
+    root = ET.fromstring(applied.text)  # noqa: S314 (our own answer)
+    assert (root.tag, [child.tag for child in root]) == ("ApplyTokenResponse", ["RequestId", "Token"])
+    token = root.findtext("Token") or ""
+    asked = await cloud.call("QueryToken", Format="XML", Token=token)
+    root = ET.fromstring(asked.text)  # noqa: S314
+    assert (root.tag, root.findtext("TokenStatus")) == ("QueryTokenResponse", "true")
+    revoked = await cloud.call("RevokeToken", Format="XML", Token=token)
+    root = ET.fromstring(revoked.text)  # noqa: S314
+    assert (root.tag, [child.tag for child in root]) == ("RevokeTokenResponse", ["RequestId"])
+
+
+async def test_xml_errors(cloud: Caller) -> None:
+    """XML errors have RequestId, HostId, Code and Message, and what a caller sent cannot break out of them."""
+    signed = cloud.signed("QueryToken", Format="XML", Token="<a>&amp;") | {"Signature": "x"}
+    reply = await cloud.send(form=signed)
+    root = ET.fromstring(reply.text)  # noqa: S314
+    assert (root.tag, [child.tag for child in root]) == ("Error", ["RequestId", "HostId", "Code", "Message"])
+    assert root.findtext("HostId") == "onsmqtt.cn-hangzhou.aliyuncs.com"
+    assert root.findtext("Code") == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize("code", [*ERRORS, *GATEWAY_ERRORS])
+def test_every_code_of_the_catalog_can_be_told(code: str) -> None:
+    """Every code of the catalog has a refusal with its status, and a pattern is filled with the parameter's name."""
+    shown = code.replace("%s", "Resources")
+    fault = fault_of(shown)
+    assert fault.code == shown
+    assert fault.status == {**ERRORS, **GATEWAY_ERRORS}[code].status
+    assert "%s" not in fault.message
+
+
+def test_the_spelling_of_today() -> None:
+    """A code asked for in another case of letters, as today's cloud writes some, is told as asked for."""
+    fault = fault_of("ApplyTokenOverFlow")
+    assert (fault.code, fault.status) == ("ApplyTokenOverFlow", 400)
+    assert fault.message == ERRORS["ApplyTokenOverflow"].message
+
+
+@pytest.mark.parametrize("code", ["NoSuchCode", "", "Missing", "InvalidParameter."])
+def test_a_code_that_is_none(code: str) -> None:
+    """A code the catalog does not have is an error of whoever asks for it."""
+    with pytest.raises(KeyError):
+        fault_of(code)

@@ -1,0 +1,48 @@
+"""mosquitto's own clients see what devices see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from app.sandbox.server import Sandbox
+from tests.sandbox.caller import Caller
+from tests.sandbox.device import USERNAME
+
+
+async def run(*command: str) -> tuple[int, str]:
+    """Run a command to its end; return its code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(20):
+        said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def test_publish_and_subscribe(sandbox: Sandbox, cloud: Caller, need_program: Callable[[str], str]) -> None:
+    """mosquitto_pub and mosquitto_sub work inside the token's resources and are cut outside."""
+    password = f"RW|{await cloud.token('R,W', 'a/#')}"
+    pub, sub = need_program("mosquitto_pub"), need_program("mosquitto_sub")
+
+    def common(name: str) -> list[str]:
+        return [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(sandbox.mqtt_port),
+            "-u",
+            USERNAME,
+            "-P",
+            password,
+            "-i",
+            f"GID_plant@@@{name}",
+        ]
+
+    assert await run(pub, *common("pub"), "-t", "a/x", "-m", "hello", "-q", "2", "-r") == (0, "")
+    assert await run(sub, *common("sub"), "-t", "a/#", "-q", "1", "-C", "1", "-v") == (0, "a/x hello\n")
+    code, said = await run(pub, *common("pub"), "-t", "b/x", "-m", "no", "-q", "1")
+    assert (code, "connection was lost" in said.lower() or "error" in said.lower()) == (7, True)
+    code, said = await run(sub, *common("sub"), "-t", "a/#", "-V", "5", "-C", "1")
+    assert code != 0
+    assert "unsupported protocol version" in said.lower()
