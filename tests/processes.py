@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -24,12 +25,19 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 def free_ports(count: int = 1) -> list[int]:
-    """Return ports that the system has just said are free, all different."""
+    """Return ports that the system has just said are free, all different, for a process that must be told its ports.
+
+    Those that it would choose itself (port 0) it also gives to any outgoing connection, so one could be gone by the
+    time the process listens; these lie below that range on Linux and macOS.
+    """
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            one = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", random.randrange(12_000, 32_000)))  # noqa: S311 - any will do
+                found.append(int(one.getsockname()[1]))
+        return found
 
 
 def wait_until(condition: Callable[[], object], what: str, *, within_s: float = 20) -> None:
