@@ -36,13 +36,9 @@ QUERY: dict[str, str | None] = {"Token": "unknown"}
         ({"SignatureNonce": ""}, 400, "MissingSignatureNonce"),
         ({"AccessKeyId": "nobody"}, 404, "InvalidAccessKeyId.NotFound"),
         ({"AccessKeyId": None}, 400, "MissingAccessKeyId"),
-        ({"Timestamp": None, "TimeStamp": timestamp()}, 400, "MissingTimestamp"),
+        ({"Timestamp": None, "TimeStamp": "2026-11-23T00:00:00Z"}, 400, "MissingTimestamp"),
         ({"Timestamp": "yesterday"}, 400, "InvalidTimeStamp.Format"),
         ({"Timestamp": "2026-13-45T00:00:00Z"}, 400, "InvalidTimeStamp.Format"),
-        ({"Timestamp": timestamp(-16 * 60)}, 400, "InvalidTimeStamp.Expired"),
-        ({"Timestamp": timestamp(16 * 60)}, 400, "InvalidTimeStamp.Expired"),
-        ({"Timestamp": timestamp(-14 * 60)}, 200, "OK"),
-        ({"Timestamp": timestamp(14 * 60)}, 200, "OK"),
         ({"SecurityToken": "sts"}, 400, "CheckAccountInfoFailed"),
     ],
 )
@@ -56,6 +52,16 @@ async def test_rpc(cloud: Caller, change: dict[str, str | None], status: int, co
             assert reply.json["Message"] == row.message
         elif code.startswith("Missing"):
             assert reply.json["Message"] == f"{code.removeprefix('Missing')} is mandatory for this action."
+
+
+@pytest.mark.parametrize(
+    ("minutes", "status", "code"),
+    [(-16, 400, "InvalidTimeStamp.Expired"), (16, 400, "InvalidTimeStamp.Expired"), (-14, 200, "OK"), (14, 200, "OK")],
+)
+async def test_clock_skew(cloud: Caller, minutes: int, status: int, code: str) -> None:
+    """A timestamp is good for a quarter of an hour on either side of the cloud's clock."""
+    reply = await cloud.send(form=cloud.signed("QueryToken", **QUERY, Timestamp=timestamp(minutes * 60)))
+    assert (reply.status, reply.code) == (status, code), reply.text
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,11 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
         await cloud.fault("ApplyToken", "hold", times=2)
         requests = [asyncio.create_task(caller.token()) for _ in range(10)]
+
+        async def all_wait() -> bool:
+            return len(await parts.store.command("KEYS", "*:j:*")) == len(requests)
+
+        await until(all_wait, "every request's assertion used")
         await cloud.until_held(2)
     with processes.running_valkey(state):
         await cloud.release()
