@@ -125,7 +125,7 @@ class Caller:
         extra: tuple[tuple[str, str], ...] = (),
         authorization: str = "",
     ) -> Reply:
-        """Call ``action`` with ACS3-HMAC-SHA256; ``sent_body`` replaces the one signed, ``extra`` headers come first."""
+        """Call ``action`` with ACS3-HMAC-SHA256; ``sent_body`` replaces the one signed, ``extra`` headers go first."""
         whole: dict[str, str | None] = {
             "host": urlsplit(self.url).netloc,
             "x-acs-action": action,
