@@ -80,12 +80,13 @@ class Settings(BaseModel):
             return cls.model_validate({name: value for name, value in values.items() if value != ""})
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            variable = str(first["loc"][0]).upper() if first["loc"] else "settings"
+            problem = first["msg"].removeprefix("Value error, ")
+            if not first["loc"]:
+                raise Misconfigured(problem) from None
+            name = str(first["loc"][0])
             if first["type"] == "missing":
-                raise Misconfigured(
-                    f"{variable} is not set: {cls.model_fields[variable.lower()].description}"
-                ) from None
-            raise Misconfigured(f"{variable}: {first['msg'].removeprefix('Value error, ')}") from None
+                raise Misconfigured(f"{name.upper()} is not set: {cls.model_fields[name].description}") from None
+            raise Misconfigured(f"{name.upper()}: {problem}") from None
 
     @field_validator("issuer_url")
     @classmethod

@@ -106,7 +106,7 @@ Ready in {started_in_s:.1f} s. Ctrl-C stops all parts; the state stays in {plan.
 A token for the example device:
 
   curl -s {plan.server}/oauth/token -u '{DEVICE_ID}:{people.device_secret}' -d grant_type=client_credentials \
---data-urlencode 'scope=pub:plant/d1/up/# sub:plant/d1/down/#'
+--data-urlencode 'scope=pub:plant/d1/up/#'
 
 A device from its token to being cut off, step by step:
 

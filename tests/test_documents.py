@@ -1,0 +1,107 @@
+"""What the documents say is tried."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from tests.processes import ROOT, Dev, running_dev
+
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, containing: str) -> str:
+    """Return the README's code block of a language that contains a text."""
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return next(code for code in blocks if containing in code)
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """What `make run` starts."""
+    with running_dev(tmp_path_factory.mktemp("documents") / "state") as dev:
+        yield dev
+
+
+@pytest.fixture
+def environment(dev: Dev) -> dict[str, str]:
+    """The names that the README's examples use."""
+    content = dev.json
+    example = {"SERVER": content["server"], "CLIENT_ID": content["device"]["client_id"]}
+    return os.environ | example | {"SECRET": content["device"]["secret"]}
+
+
+def test_the_curl_line_gets_a_token(environment: dict[str, str], need_program: Callable[[str], str]) -> None:
+    """The README's curl line gets what it asks for, wildcard and all."""
+    need_program("curl")
+    run = subprocess.run(["sh", "-c", block("sh", "curl")], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout)["scope"] == "pub:plant/d1/up/# sub:plant/d1/down/+"
+
+
+def test_the_python_program_publishes(environment: dict[str, str]) -> None:
+    """The README's Python program gets a token, connects and publishes."""
+    run = subprocess.run(
+        [sys.executable, "-c", block("python", "paho")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_verbs_shown_answer_as_shown(dev: Dev) -> None:
+    """What the README shows of ``policy explain`` is what it prints."""
+    shown = block("text", "policy explain").split("\n", 1)[1]
+    command = [sys.executable, "-m", "app", "policy", "explain", "GID_plant@@@d1", "--state", str(dev.state)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == shown
+
+
+def test_the_tours_steps_are_those_shown(dev: Dev) -> None:
+    """The README's tour has the steps that `device` takes."""
+    command = [sys.executable, "-m", "app", "device", "--state", str(dev.state)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = block("text", "-m app device").split("\n", 1)[1]
+    assert [line[:12] for line in told.splitlines()] == [line[:12] for line in shown.splitlines()]
+
+
+def test_the_example_settings_are_settings(tmp_path: Path) -> None:
+    """Every name in deploy/settings.env is one, and together they are enough."""
+    (tmp_path / "secret").write_text("k1:secret")
+    lines = [line for line in (ROOT / "deploy/settings.env").read_text().splitlines() if line and line[0] != "#"]
+    values = dict(line.split("=", 1) for line in lines)
+    known = set(Settings.model_fields)
+    assert {name.removesuffix("_FILE").lower() if name != "POLICY_FILE" else "policy_file" for name in values} <= known
+    files = {name: str(tmp_path / "secret") for name in values if name.endswith("_FILE") and name != "POLICY_FILE"}
+    assert Settings.load(values | files).endpoint == "https://onsmqtt.cn-hangzhou.aliyuncs.com"
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """CONTRIBUTING.md says of each dependency what it is for."""
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    declared = pyproject[pyproject.index("dependencies = [") : pyproject.index("[tool.")]
+    names = set(re.findall(r'^  "([a-z0-9-]+)', declared, re.MULTILINE))
+    reasons = (ROOT / "CONTRIBUTING.md").read_text()
+    assert {name for name in names if name not in reasons} == set()
+
+
+def test_the_wheel_holds_all_that_serving_needs(tmp_path: Path) -> None:
+    """Templates, scripts and the example policy are inside the wheel, under the package."""
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, capture_output=True, check=True)
+    [wheel] = tmp_path.glob("mqtt_token_server-*.whl")
+    listed = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True, check=True
+    ).stdout
+    for name in (
+        "app/templates/home.html",
+        "app/store/request.lua",
+        "app/store/_shared.lua",
+        "app/embedded/policy.toml",
+    ):
+        assert name in listed
+    assert "tests/" not in listed

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import Misconfigured
+from app.settings import Settings
+
+RIGHT = {
+    "ISSUER_URL": "https://tokens.example/",
+    "REDIS_URL": "redis://:very-secret@host",
+    "POLICY_FILE": "policy.toml",
+    "SEALING_KEYS": "k1:very-secret",
+    "CLOUD_INSTANCE_ID": "mqtt-x",
+    "ALIBABA_CLOUD_ACCESS_KEY_ID": "ak",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "very-secret",
+}
+
+
+def test_defaults_follow_the_instance() -> None:
+    """With the least that must be set, endpoint, broker and user name are the real cloud's."""
+    settings = Settings.load(RIGHT)
+    assert settings.issuer_url == "https://tokens.example"
+    assert settings.endpoint == "https://onsmqtt.cn-hangzhou.aliyuncs.com"
+    assert settings.broker_host == "mqtt-x.mqtt.aliyuncs.com"
+    assert settings.mqtt_username == "Token|ak|mqtt-x"
+    assert (settings.mqtt_port, settings.mqtt_tls, settings.host) == (8883, True, "127.0.0.1")
+
+
+def test_no_secret_is_shown() -> None:
+    """Neither repr nor str of the settings holds a secret."""
+    settings = Settings.load(RIGHT)
+    assert "very-secret" not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize("name", sorted(RIGHT))
+def test_each_missing_setting_is_named(name: str) -> None:
+    """The complaint is one line that begins with the setting's name."""
+    with pytest.raises(Misconfigured) as caught:
+        Settings.load({key: value for key, value in RIGHT.items() if key != name})
+    assert str(caught.value).startswith(f"{name} is not set")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("MQTT_PORT", "0"),
+        ("MQTT_TLS", "perhaps"),
+        ("ISSUER_URL", "tokens.example"),
+        ("ISSUER_URL", "http://tokens.example"),
+        ("ISSUER_URL", "https://u:p@tokens.example"),
+        ("ISSUER_URL", "https://tokens.example?x=1"),
+        ("CLOUD_ENDPOINT", "http://onsmqtt.example"),
+        ("CLOUD_ENDPOINT", "onsmqtt.example"),
+        ("CLOUD_REGION", "mars-north-1"),
+        ("APPLY_TOKEN_QPS", "0"),
+        ("DEVICE_MAX_LIVE_TOKENS", "-1"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_each_wrong_setting_is_named(name: str, value: str) -> None:
+    """The complaint names the setting and shows no other's value."""
+    with pytest.raises(Misconfigured, match=f"^{name}") as caught:
+        Settings.load(RIGHT | {name: value})
+    assert "very-secret" not in str(caught.value)
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    """NAME_FILE is read, stripped of its line end, and complained about by name."""
+    (tmp_path / "secret").write_text("from-file\n")
+    without = {name: value for name, value in RIGHT.items() if name != "SEALING_KEYS"}
+    settings = Settings.load(without | {"SEALING_KEYS_FILE": str(tmp_path / "secret")})
+    assert settings.sealing_keys.reveal() == "from-file"
+    with pytest.raises(Misconfigured, match=r"^SEALING_KEYS_FILE"):
+        Settings.load(without | {"SEALING_KEYS_FILE": str(tmp_path / "nothing")})
+
+
+def test_only_secrets_come_from_files(tmp_path: Path) -> None:
+    """PORT_FILE is a mistake, and told as one."""
+    with pytest.raises(Misconfigured, match=r"^PORT_FILE"):
+        Settings.load(RIGHT | {"PORT_FILE": str(tmp_path / "port")})
+
+
+def test_plain_http_is_for_loopback_alone() -> None:
+    """Tokens do not travel in the clear, but a laptop needs no certificate."""
+    for host in ("127.0.0.1:8080", "localhost", "[::1]:8080"):
+        assert Settings.load(RIGHT | {"ISSUER_URL": f"http://{host}"}).issuer_url == f"http://{host}"
