@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +32,7 @@ from app.store.revocations import Revocations
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import end
+from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
 from app.web.home import set_up_templates
@@ -63,11 +65,27 @@ def build(settings: Settings) -> web.Application:
     app = web.Application(middlewares=[envelope], client_max_size=MAX_BODY_BYTES)
     app[PARTS] = parts
     app[CLOCK] = parts.store.clock
+    app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)
     add_routes(app)
     app.cleanup_ctx.append(_run)
     return app
+
+
+def runner(settings: Settings) -> Runner:
+    """Build an instance that drains before it stops. Raises ``Misconfigured``."""
+    return Runner(build(settings), drain_s=settings.drain_s)
+
+
+async def serve_app() -> Runner:
+    """Build an instance from the environment, for gunicorn's aiohttp worker. Ends with one line if it cannot."""
+    try:
+        settings = Settings.load(os.environ)
+        configure_logging(settings.log_level)
+        return runner(settings)
+    except Misconfigured as error:
+        sys.exit(f"error: {error}")
 
 
 @asynccontextmanager

@@ -61,6 +61,9 @@ class Settings(BaseModel):
     device_max_live_tokens: int = Field(16, ge=1, description="Live tokens one device may hold.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Tokens newly applied for, for one device.")
     request_deadline_s: float = Field(10.0, gt=0.5, le=120, description="Seconds a caller waits at most.")
+    drain_s: float = Field(
+        2.0, ge=0, le=5, description="Seconds from SIGTERM, when /readyz turns 503, to no longer listening."
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
 
     @classmethod

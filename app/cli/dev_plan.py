@@ -62,6 +62,7 @@ class Plan:
             "MQTT_HOST": HOST,
             "MQTT_PORT": str(self.mqtt_port),
             "MQTT_TLS": "false",
+            "DRAIN_S": "0",  # no balancer is there that would have to notice
         }
 
 

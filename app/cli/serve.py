@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import signal
 import textwrap
 
 from app.errors import Misconfigured
@@ -15,26 +17,41 @@ def serve() -> None:
     """Run one instance, settled by the environment."""
     settings = Settings.load(os.environ)
     import uvloop  # noqa: PLC0415 - `serve --help` stays quick
-    from aiohttp import web  # noqa: PLC0415
 
-    from app.assembly import build, configure_logging  # noqa: PLC0415
+    from app.assembly import configure_logging  # noqa: PLC0415
 
     configure_logging(settings.log_level)
     try:
-        web.run_app(
-            build(settings),
-            host=settings.host,
-            port=settings.port,
-            loop=uvloop.new_event_loop(),
-            access_log=None,
-            print=None,
-        )
+        uvloop.run(_serve(settings))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Misconfigured(f"PORT: {settings.port} on {settings.host} is busy: set PORT to a free one") from error
         if error.errno in {errno.EADDRNOTAVAIL, errno.EACCES}:
             raise Misconfigured(f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {error}") from error
         raise
+
+
+async def _serve(settings: Settings) -> None:
+    """Listen until SIGTERM or SIGINT, then drain; a second one does not wait."""
+    from aiohttp import web  # noqa: PLC0415
+
+    from app.assembly import runner  # noqa: PLC0415
+
+    instance = runner(settings)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await instance.setup()
+    try:
+        await web.TCPSite(instance, settings.host, settings.port).start()
+    except OSError:
+        await instance.stop_at_once()
+        raise
+    await told.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+    await instance.cleanup()
 
 
 def settings_help() -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from app.errors import Unavailable
+from app.web.drain import DRAINING
 
 PING_TIMEOUT_S: Final = 2.0
 
@@ -31,6 +32,8 @@ async def readyz(request: web.Request) -> web.Response:
         except (Unavailable, TimeoutError) as error:
             reason = error.description if isinstance(error, Unavailable) else "no answer"
             checks[name] = {"ok": False, "detail": reason}
+    if request.app[DRAINING].is_set():
+        checks["instance"] = {"ok": False, "detail": "shutting down"}
     ready = all(check["ok"] for check in checks.values())
     body = {"status": "ready" if ready else "not ready", "checks": checks}
     return web.json_response(body, status=200 if ready else 503, headers={"Cache-Control": "no-store"})

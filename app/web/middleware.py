@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from app.errors import Internal, InvalidClient, MethodNotAllowed, NotFound, Refusal, TooLarge
 from app.store.clock import Clock
+from app.web.drain import DRAINING
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,9 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
         # A device without a clock sets itself by this.
         response.headers["X-Timestamp"] = str(request.app[CLOCK].now_s())
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if request.app[DRAINING].is_set():
+            # So that nobody sends the next request into a connection that is about to close.
+            response.force_close()
         _log(request, response, refusal, elapsed_ms=round((time.perf_counter() - started) * 1000, 1))
     return response
 

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+
+from app.assembly import runner
+from app.service.registry import Registration, Registry
+from app.settings import Settings
+from app.web.drain import Runner
+from tests.callers import Caller
+from tests.waiting import until
+from tests.web.conftest import ISSUER, OwnCloud
+
+
+@asynccontextmanager
+async def listening(settings: Settings) -> AsyncIterator[tuple[Runner, aiohttp.ClientSession]]:
+    """Run an instance as `serve` does, and a client of it; the test ends the instance itself."""
+    instance = runner(settings)
+    await instance.setup()
+    await web.TCPSite(instance, "127.0.0.1", 0).start()
+    host, port = instance.addresses[0][:2]
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+        yield instance, session
+
+
+async def register(registry: Registry, session: aiohttp.ClientSession, client_id: str) -> Caller:
+    """Register a device that calls the instance behind ``session``."""
+    added = await registry.add(Registration(client_id))
+    assert added.secret is not None
+    return Caller(session, ISSUER, client_id, added.secret.reveal())
+
+
+async def test_an_instance_that_leaves_says_so_and_finishes_what_it_began(
+    settings: Settings, registry: Registry, cloud: OwnCloud
+) -> None:
+    """While draining /readyz is 503, requests are served on connections that close, and none is left unanswered."""
+    async with listening(settings.model_copy(update={"drain_s": 1.0})) as (instance, session):
+        caller = await register(registry, session, "GID_plant@@@d1")
+        await cloud.fault("ApplyToken", "hold", times=2)
+        begun = asyncio.create_task(caller.token())
+        await cloud.until_held(2)
+        leaving = asyncio.create_task(instance.cleanup())
+
+        async def unready() -> bool:
+            async with session.get("/readyz") as response:
+                return response.status == 503 and response.headers["Connection"] == "close"
+
+        await until(unready, "unready while draining", within_s=1)
+        assert (await caller.introspect("x")).body == {"active": False}
+        await cloud.release()
+        assert (await begun).status == 200
+        await leaving
+        assert instance.sites == set()
+
+
+async def test_a_lead_is_handed_over_at_once(settings: Settings, registry: Registry, cloud: OwnCloud) -> None:
+    """An instance that stops in mid-application gives up its lead: another takes over without waiting for the lease."""
+    hasty = settings.model_copy(update={"drain_s": 0.0, "request_deadline_s": 1.0})
+    async with listening(hasty) as (leaver, session), listening(settings) as (stayer, other_session):
+        caller = await register(registry, session, "GID_plant@@@d1")
+        other = Caller(other_session, ISSUER, caller.client_id, caller.key)
+        await cloud.fault("ApplyToken", "hold", times=2)
+        assert (await caller.token()).status == 503
+        waiting = asyncio.create_task(other.token())
+        left_at = asyncio.get_running_loop().time()
+        await leaver.cleanup()
+        assert (await waiting).status == 200
+        assert asyncio.get_running_loop().time() - left_at < 2
+        await cloud.release()
+        await stayer.stop_at_once()
