@@ -7,6 +7,23 @@ end
 
 local now_ms = math.floor(now_us() / 1000)
 
+-- Uses an assertion up until `until_ms`, when it would be refused as expired anyway; 0: there is none. The same request
+-- may use it again: a command that is sent twice is no replay. Returns nothing, or why not: 'used' or 'expired'. That
+-- is judged here as well as by the instance, whose clock may have stood still while its machine slept.
+local function use(key, request, until_ms)
+  if until_ms == 0 then
+    return nil
+  end
+  if until_ms <= now_ms then
+    return 'expired'
+  end
+  local user = redis.call('SET', key, request, 'NX', 'GET', 'PX', math.ceil(until_ms - now_ms))
+  if user and user ~= request then
+    return 'used'
+  end
+  return nil
+end
+
 -- Revokes one record. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
 -- cloud tokens arrive, store.lua queues them instead of handing them out. Returns whether anything changed.
 local function revoke(record, handle, index, queue)

@@ -30,7 +30,7 @@ LAST_DELAY_S: Final = 0.2
 
 T = TypeVar("T")
 
-Durability = Literal["always", "everysec", "no", "off", "unknown"]
+Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
 _FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
 
 
@@ -120,14 +120,17 @@ class Store:
     async def durability(self) -> Durability:
         """Tell what a crash of Redis may lose: ``always`` nothing that was answered, ``everysec`` up to two seconds.
 
+        ``evicting``: it may even drop devices and revocations when it is full; set maxmemory-policy noeviction.
         ``unknown`` where a managed Redis hides its configuration. Raises ``Unavailable``.
         """
         try:
-            configured = await self.redis.config_get("appendonly", "appendfsync")
+            configured = await self.redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
         except ResponseError:
             return "unknown"
         except (RedisError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
+        if configured.get("maxmemory-policy") != "noeviction":
+            return "evicting"
         if configured.get("appendonly") != "yes":
             return "off"
         return _FSYNC.get(str(configured.get("appendfsync")), "unknown")

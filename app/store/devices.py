@@ -65,7 +65,8 @@ class Devices:
         if epoch is None:
             self._cache.pop(client_id, None)
             return None
-        registered = Registered(_device(client_id, epoch, text), self._keys.open(sealed, "client-key", client_id))
+        device = _device(client_id, epoch, text)
+        registered = Registered(device, self._keys.open(sealed, "client-key", client_id, device.algorithm))
         self._cache[client_id] = registered
         self._cache.move_to_end(client_id)
         if len(self._cache) > CACHED_DEVICES:
@@ -110,7 +111,8 @@ class Devices:
             device.client_id,
             read_epoch,
             _text(device) if key else "",
-            self._keys.seal(key, "client-key", device.client_id) if key else "",
+            # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
+            self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else "",
             int(revoke),
             shard.token(""),
         )

@@ -1,20 +1,24 @@
 -- Ends a flight that brought nothing. Its mark keeps the waiting requests from leading one after another. May be sent
 -- again.
 --
--- KEYS  1 flight  2 token record  3 device's index
--- ARGV  2 request   3 handle   4 mark_ms: how long the mark stays; 0: none, the next request leads
+-- KEYS  1 flight  2 token record  3 device's index  4 device's new tokens
+-- ARGV  2 handle   3 mark_ms: how long the mark stays; 0: none, the next request leads
+--       4 '1': it was not the device's doing, so it does not count against its share
 -- Returns 1, or 0 when the lead is no longer ours.
 
 if redis.call('HGET', KEYS[2], 'state') == 'applying' then
   redis.call('DEL', KEYS[2])
-  redis.call('ZREM', KEYS[3], ARGV[3])
+  redis.call('ZREM', KEYS[3], ARGV[2])
+  if ARGV[4] == '1' and tonumber(redis.call('GET', KEYS[4]) or 0) > 0 then
+    redis.call('DECR', KEYS[4])
+  end
 end
-if redis.call('HGET', KEYS[1], 'request') ~= ARGV[2] then
+if redis.call('HGET', KEYS[1], 'handle') ~= ARGV[2] then
   return 0
 end
 redis.call('DEL', KEYS[1])
-if tonumber(ARGV[4]) > 0 then
+if tonumber(ARGV[3]) > 0 then
   redis.call('HSET', KEYS[1], 'failed', 1)
-  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 return 1

@@ -3,13 +3,13 @@
 --
 -- KEYS  1 device  2 used assertion  3 grant pointer  4 flight  5 device's index  6 device's new tokens
 -- ARGV  2 REQUEST: random value of this request   3 epoch of the record the caller was verified under
---       4 claim_ms: how long the assertion stays used; 0: there is none (client_secret_basic)
+--       4 used_until_ms: when the assertion could not be used anyway; 0: there is none (client_secret_basic)
 --       5 fresh_ms: remaining life from which a token is handed out   6 spare_ms: the same when no new one can be had
 --       7 token record prefix   8 new handle   9 lease_ms   10 horizon_ms: longest an application may take
 --       11 client ID   12 role   13 scope   14 most live tokens   15 most new tokens an hour
--- Returns  {'stale'} | {'used'} | {STATUS, now_ms, wait_ms, handle, expires_at_ms, sealed}
---       'live': hand it out   'lead': apply, under `handle`   'wait': for the flight   'failed': a flight just did
---       'limited': this device has had its share. The last three carry a token with spare_ms left, or ''.
+-- Returns  {'stale'} | {'used'} | {'expired'} | {STATUS, now_ms, wait_ms, flight, handle, expires_at_ms, sealed}
+--       'live': hand out `handle`   'lead': apply, as `flight`   'wait': for `flight`   'failed': a flight just did
+--       'limited': this device has had its share. All but the first carry a token with spare_ms left, or ''.
 
 local HOUR_MS = 3600 * 1000
 
@@ -17,12 +17,9 @@ if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[3] then
   return {'stale'}
 end
 
-local claim_ms = tonumber(ARGV[4])
-if claim_ms > 0 then
-  local user = redis.call('SET', KEYS[2], ARGV[2], 'NX', 'GET', 'PX', claim_ms)
-  if user and user ~= ARGV[2] then
-    return {'used'}
-  end
+local used = use(KEYS[2], ARGV[2], tonumber(ARGV[4]))
+if used then
+  return {used}
 end
 
 local handle, expires_at_ms, sealed = '', 0, ''
@@ -32,32 +29,30 @@ if pointed then
   local remaining_ms = tonumber(record[3] or 0) - now_ms
   if record[1] == 'live' and record[2] == ARGV[3] then
     if remaining_ms > tonumber(ARGV[5]) then
-      return {'live', now_ms, 0, pointed, record[3], record[4]}
+      return {'live', now_ms, 0, '', pointed, record[3], record[4]}
     elseif remaining_ms >= tonumber(ARGV[6]) then
       handle, expires_at_ms, sealed = pointed, record[3], record[4]
     end
   end
 end
 
-local flight = redis.call('HMGET', KEYS[4], 'request', 'handle', 'epoch', 'failed')
+local flight = redis.call('HMGET', KEYS[4], 'handle', 'epoch', 'request', 'failed')
 if flight[4] then
-  return {'failed', now_ms, redis.call('PTTL', KEYS[4]), handle, expires_at_ms, sealed}
-end
-if flight[1] == ARGV[2] then
-  return {'lead', now_ms, 0, flight[2], 0, ''}
+  return {'failed', now_ms, redis.call('PTTL', KEYS[4]), '', handle, expires_at_ms, sealed}
 end
 -- A flight with a tombstone, or begun under another epoch, brings nothing for us: lead in its place.
-if flight[1] and flight[3] == ARGV[3] and redis.call('HGET', ARGV[7] .. flight[2], 'state') == 'applying' then
-  return {'wait', now_ms, redis.call('PTTL', KEYS[4]), handle, expires_at_ms, sealed}
+if flight[1] and flight[2] == ARGV[3] and redis.call('HGET', ARGV[7] .. flight[1], 'state') == 'applying' then
+  local status = flight[3] == ARGV[2] and 'lead' or 'wait'
+  return {status, now_ms, redis.call('PTTL', KEYS[4]), flight[1], handle, expires_at_ms, sealed}
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now_ms)
 if redis.call('ZCARD', KEYS[5]) >= tonumber(ARGV[14]) then
   local first = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')
-  return {'limited', now_ms, first[2] - now_ms, handle, expires_at_ms, sealed}
+  return {'limited', now_ms, first[2] - now_ms, '', handle, expires_at_ms, sealed}
 end
 if tonumber(redis.call('GET', KEYS[6]) or 0) >= tonumber(ARGV[15]) then
-  return {'limited', now_ms, redis.call('PTTL', KEYS[6]), handle, expires_at_ms, sealed}
+  return {'limited', now_ms, redis.call('PTTL', KEYS[6]), '', handle, expires_at_ms, sealed}
 end
 if redis.call('INCR', KEYS[6]) == 1 then
   redis.call('PEXPIRE', KEYS[6], HOUR_MS)
@@ -73,6 +68,6 @@ if redis.call('PTTL', KEYS[5]) < horizon_ms then
   redis.call('PEXPIRE', KEYS[5], horizon_ms)
 end
 redis.call('DEL', KEYS[4])
-redis.call('HSET', KEYS[4], 'request', ARGV[2], 'handle', ARGV[8], 'epoch', ARGV[3])
+redis.call('HSET', KEYS[4], 'handle', ARGV[8], 'epoch', ARGV[3], 'request', ARGV[2])
 redis.call('PEXPIRE', KEYS[4], ARGV[9])
-return {'lead', now_ms, 0, ARGV[8], 0, ''}
+return {'lead', now_ms, 0, ARGV[8], handle, expires_at_ms, sealed}

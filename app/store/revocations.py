@@ -23,13 +23,14 @@ Outcome = Literal["confirmed", "failed", "queued"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One revocation that this worker may deliver now."""
+    """One revocation that this worker may deliver now; not every try of ``tries`` counted as one of ``attempts``."""
 
     handle: Handle
     number: str
     client_id: str
     sealed: Sealed
     expires_at_ms: int
+    tries: int
     attempts: int
 
 
@@ -54,8 +55,16 @@ class Revocations:
         row = await self._store.run(_CLAIM, [shard.queue], shard.token(""), CLAIM_MS, LAPSE_MS)
         if not row:
             return None
-        handle, number, client_id, sealed, expires_at_ms, attempts = row
-        return Claim(Handle(handle), str(number), client_id, Sealed(sealed), int(expires_at_ms), int(attempts))
+        handle, number, client_id, sealed, expires_at_ms, tries, attempts = row
+        return Claim(
+            handle=Handle(handle),
+            number=str(number),
+            client_id=client_id,
+            sealed=Sealed(sealed),
+            expires_at_ms=int(expires_at_ms),
+            tries=int(tries),
+            attempts=int(attempts),
+        )
 
     async def settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
         """Record what came of a claim; False if it had fallen to another. Raises ``Unavailable``."""

@@ -2,12 +2,13 @@
 --
 -- KEYS  1 revocation queue  2 token record
 -- ARGV  2 handle   3 claim   4 'confirmed', 'failed' or 'queued' (again)   5 due in ms, for 'queued'
---       6 '1': this was an attempt the cloud answered or should have
+--       6 '1': this counts as an attempt; while the cloud is down nothing is learned of a revocation, so it does not
 -- Returns 1, or 0 when the claim is no longer ours.
 
 if redis.call('HGET', KEYS[2], 'claim') ~= ARGV[3] then
   return 0
 end
+redis.call('HINCRBY', KEYS[2], 'tries', 1)
 redis.call('HINCRBY', KEYS[2], 'attempts', ARGV[6])
 redis.call('HSET', KEYS[2], 'revocation', ARGV[4])
 if ARGV[4] == 'queued' then

@@ -6,25 +6,28 @@
 --       record lives   8 client ID   9 role   10 scope   11 token record prefix   12 '1': all halves were obtained
 -- Returns 'stored', or 'revoked': queued for the cloud and never handed out.
 
-local record = redis.call('HMGET', KEYS[2], 'state', 'request')
+local record = redis.call('HMGET', KEYS[2], 'state', 'request', 'revocation', 'issued_at_ms')
 if record[1] == 'live' and record[2] == ARGV[2] then
   return 'stored'
 end
+if record[3] == 'confirmed' then
+  return 'revoked'
+end
 
 -- A lapsed lease alone is no reason to throw tokens away: only a successor is, who leads now or has stored.
-local leader = redis.call('HGET', KEYS[4], 'request')
+local leader = redis.call('HGET', KEYS[4], 'handle')
 local pointed = redis.call('GET', KEYS[3])
 local newer = pointed and tonumber(redis.call('HGET', ARGV[11] .. pointed, 'issued_at_ms') or 0)
 local ours = record[1] == 'applying' and record[2] == ARGV[2]
-  and (leader == ARGV[2] or not leader)
-  and (not newer or newer <= tonumber(redis.call('HGET', KEYS[2], 'issued_at_ms')))
+  and (leader == ARGV[3] or not leader)
+  and (not newer or newer <= tonumber(record[4]))
 local wanted = ARGV[12] == '1' and ours and redis.call('HGET', KEYS[1], 'epoch') == ARGV[4]
 
 -- `request` too: the record may have expired while its leader was paused, and this makes it anew.
 redis.call('HSET', KEYS[2], 'sealed', ARGV[5], 'expires_at_ms', ARGV[6], 'request', ARGV[2], 'epoch', ARGV[4],
   'client_id', ARGV[8], 'role', ARGV[9], 'scope', ARGV[10])
 redis.call('PEXPIREAT', KEYS[2], ARGV[6] - ARGV[1] + ARGV[7])
-if leader == ARGV[2] then
+if leader == ARGV[3] then
   redis.call('DEL', KEYS[4])
 end
 

@@ -21,6 +21,7 @@ _REQUEST: Final = Script("request")
 _EXTEND: Final = Script("extend")
 _STORE: Final = Script("store", may_oom=True)
 _FAIL: Final = Script("fail", may_oom=True)
+_NAME: Final = Script("name", may_oom=True)
 _USE: Final = Script("use")
 _REVOKE: Final = Script("revoke", may_oom=True)
 
@@ -37,7 +38,7 @@ KEEP_MS: Final = 10 * 60_000
 """A record outlives its token by this, so that what became of its revocation can still be seen."""
 
 RequestStatus = Literal["live", "lead", "wait", "failed", "limited"]
-UseStatus = Literal["ok", "stale", "used"]
+UseStatus = Literal["ok", "stale", "used", "expired"]
 State = Literal["applying", "live", "revoked"]
 
 
@@ -94,12 +95,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class RequestAnswer:
-    """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts."""
+    """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts.
+
+    ``flight`` is the handle to apply under or to wait for.
+    """
 
     status: RequestStatus
     now_ms: int
     wait_ms: int
-    handle: Handle
+    flight: Handle
     token: Token | None
 
 
@@ -129,11 +133,11 @@ class Tokens:
         self._max_new_per_hour = max_new_per_hour
 
     async def request(
-        self, wanted: Wanted, request: str, jti: str, claim_ms: int
-    ) -> RequestAnswer | Literal["stale", "used"]:
+        self, wanted: Wanted, request: str, jti: str, used_until_ms: int
+    ) -> RequestAnswer | Literal["stale", "used", "expired"]:
         """Use the assertion and find the token, the lead or the flight, in one round trip. Raises ``Unavailable``.
 
-        ``claim_ms`` 0 says that there is no assertion.
+        The assertion stays used until ``used_until_ms`` (Unix ms); 0 says that there is none.
         """
         client_id, shard = wanted.device.client_id, wanted.shard
         answer = await self._store.run(
@@ -148,7 +152,7 @@ class Tokens:
             ],
             request,
             wanted.device.epoch,
-            claim_ms,
+            used_until_ms,
             wanted.fresh_ms,
             SPARE_MS,
             shard.token(""),
@@ -162,20 +166,22 @@ class Tokens:
             self._max_new_per_hour,
         )
         if len(answer) == 1:
-            return "stale" if answer[0] == "stale" else "used"
-        status, now_ms, wait_ms, handle, expires_at_ms, sealed = answer
+            refused: Literal["stale", "used", "expired"] = answer[0]
+            return refused
+        status, now_ms, wait_ms, flight, handle, expires_at_ms, sealed = answer
         token = Token(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
-        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(handle), token)
+        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(flight), token)
 
-    async def in_flight(self, wanted: Wanted) -> bool:
-        """Tell whether somebody applies for this grant now. Raises ``Unavailable``."""
-        return await self._store.command("HGET", wanted.shard.flight(wanted.key), "request") is not None
+    async def in_flight(self, wanted: Wanted, flight: Handle) -> bool:
+        """Tell whether this flight is still out. Raises ``Unavailable``."""
+        handle: str | None = await self._store.command("HGET", wanted.shard.flight(wanted.key), "handle")
+        return handle == flight
 
     async def extend(self, lead: Lead) -> bool:
         """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
         shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
         keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.live(client_id)]
-        return bool(await self._store.run(_EXTEND, keys, lead.request, lead.handle, LEASE_MS, HORIZON_MS))
+        return bool(await self._store.run(_EXTEND, keys, lead.handle, LEASE_MS, HORIZON_MS))
 
     async def store(
         self, lead: Lead, tokens: tuple[CloudTokenOfType, ...], expires_at_ms: int, *, whole: bool
@@ -189,9 +195,8 @@ class Tokens:
         client_id = wanted.device.client_id
         # Before the record: a token in hand must never be one that cannot be looked up.
         ttl_ms = max(1, expires_at_ms - self._store.clock.now_ms()) + KEEP_MS
-        await self._store.each(
-            [("SET", mac_key(self._keys.mac(each.token)), lead.handle, "PX", ttl_ms) for each in tokens]
-        )
+        for each in tokens:
+            await self._store.run(_NAME, [mac_key(self._keys.mac(each.token))], lead.handle, ttl_ms)
         answer: Literal["stored", "revoked"] = await self._store.run(
             _STORE,
             [
@@ -216,25 +221,35 @@ class Tokens:
         )
         return answer
 
-    async def fail(self, lead: Lead, mark_ms: int) -> None:
-        """End a flight that brought nothing, leaving a mark for ``mark_ms``. Raises ``Unavailable``."""
-        shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
-        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.live(client_id)]
-        await self._store.run(_FAIL, keys, lead.request, lead.handle, mark_ms)
+    async def fail(self, lead: Lead, mark_ms: int, *, counts: bool) -> None:
+        """End a flight that brought nothing, leaving a mark for ``mark_ms``. Raises ``Unavailable``.
 
-    async def use(self, device: Device, request: str, jti: str, claim_ms: int) -> UseStatus:
-        """Use an assertion where no token is asked for. Raises ``Unavailable``."""
+        ``counts`` says whether it counts against the device's hourly share all the same.
+        """
+        shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
+        keys = [
+            shard.flight(lead.wanted.key),
+            shard.token(lead.handle),
+            shard.live(client_id),
+            shard.new_tokens(client_id),
+        ]
+        await self._store.run(_FAIL, keys, lead.handle, mark_ms, int(not counts))
+
+    async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> UseStatus:
+        """Use an assertion where no token is handed out, until ``used_until_ms``. Raises ``Unavailable``."""
         shard = Shard.of(device.client_id)
         keys = [shard.device(device.client_id), shard.used_assertion(device.client_id, jti)]
-        status: UseStatus = await self._store.run(_USE, keys, request, device.epoch, claim_ms)
+        status: UseStatus = await self._store.run(_USE, keys, request, device.epoch, used_until_ms)
         return status
 
     async def handle_of(self, tokens: list[CloudToken]) -> Handle | None:
-        """Find the one handle these cloud tokens belong to. Raises ``Unavailable``."""
-        names = [mac_key(mac) for token in tokens for mac in self._keys.macs(token)]
-        found = {handle for handle in await self._store.each([("GET", name) for name in names]) if handle}
-        # Cloud tokens of two handles side by side are no token of ours.
-        return Handle(found.pop()) if len(found) == 1 else None
+        """Find the one handle that all these cloud tokens belong to. Raises ``Unavailable``."""
+        names = [[mac_key(mac) for mac in self._keys.macs(token)] for token in tokens]
+        rows = iter(await self._store.each([("GET", name) for of_token in names for name in of_token]))
+        found = {next(filter(None, [next(rows) for _ in of_token]), None) for of_token in names}
+        # One that is not ours beside one that is, or tokens of two handles, are no token of ours.
+        [handle, *others] = found
+        return Handle(handle) if handle and not others else None
 
     async def read(self, handle: str) -> TokenRecord | None:
         """Read what is known of a handle. Raises ``Unavailable``."""
