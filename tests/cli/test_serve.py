@@ -117,6 +117,16 @@ def test_a_busy_port_is_one_line(settings: dict[str, str]) -> None:
     assert said == f"error: PORT: {port} on 127.0.0.1 is busy: set PORT to a free one\n"
 
 
+def test_a_host_that_is_none_is_one_line(settings: dict[str, str]) -> None:
+    """An address that this machine has not, or that nobody has, ends the start with one line that names the setting."""
+    for host in ("192.0.2.1", "no such host"):
+        with serve({**settings, "HOST": host, "PORT": "0"}) as instance:
+            assert instance.wait(20) == 2
+            assert instance.stderr is not None
+            [said] = instance.stderr.read().decode().splitlines()
+        assert said.startswith("error: HOST, PORT: cannot listen on ")
+
+
 def test_production_needs_no_local_parts() -> None:
     """``serve`` loads neither the sandbox nor the embedded parts nor an MQTT client: they need not be installed."""
     code = "import sys, app.cli.main, app.assembly; print(*sys.modules)"
