@@ -71,6 +71,8 @@ def running_dev(state: Path | None) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise Misconfigured(f"no dev is running on {path.parent}: start one, or name its --state") from None
+    except ValueError as error:
+        raise Misconfigured(f"{path} is damaged ({error}): start dev again") from None
     return found
 
 

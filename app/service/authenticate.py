@@ -204,10 +204,11 @@ def _read(credentials: Credentials) -> _Unverified | Basic:
     except jwt.PyJWTError as error:
         raise InvalidClient(f"client_assertion is no JWT: {error}") from None
     algorithm, subject = unverified["header"].get("alg"), unverified["payload"].get("sub")
-    if algorithm not in set(Algorithm):
+    if not isinstance(algorithm, str) or algorithm not in set(Algorithm):
         # `none` above all: an unsigned assertion proves nothing.
         raise InvalidClient(f"client_assertion must be signed with one of {', '.join(Algorithm)}")
-    if not isinstance(subject, str) or not subject:
+    if not isinstance(subject, str) or not subject or not subject.isascii():
+        # No client ID holds more than ASCII, and JSON's half surrogates could not even be looked up.
         raise InvalidClient("the assertion has no sub: it names the client ID")
     if credentials.client_id not in (None, subject):
         raise InvalidClient("client_id is not the assertion's sub")
