@@ -40,6 +40,8 @@ from app.web.middleware import CLOCK, envelope
 from app.web.oauth import SERVICES, Broker, Services
 from app.web.routes import add_routes
 
+log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -53,6 +55,7 @@ class Parts:
     tokens: Tokens
 
 
+BEGIN_AGAIN_AFTER_S: Final = 1.0
 PARTS: Final = web.AppKey("parts", Parts)
 
 
@@ -151,7 +154,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
-        for work in (parts.store.keep_time(), parts.policies.follow(), delivery.run()):
+        for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
             await stack.enter_async_context(_running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
@@ -189,9 +192,18 @@ def _open_cloud(settings: Settings, now_ms: Callable[[], int]) -> Any:
 
 
 @asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Own a background task: it is cancelled and waited for at the end."""
-    task = asyncio.create_task(work)
+async def _running(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Own a background task: begun again if it breaks, cancelled and waited for at the end."""
+
+    async def without_end() -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("background_broken")
+            await asyncio.sleep(BEGIN_AGAIN_AFTER_S)
+
+    task = asyncio.create_task(without_end())
     try:
         yield
     finally:

@@ -97,6 +97,9 @@ class Settings(BaseModel):
         url = urlsplit(text)
         if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
             raise ValueError("is no plain https URL")
+        if url.path not in {"", "/"}:
+            # RFC 8414 section 3 would put the metadata of such an issuer elsewhere.
+            raise ValueError("must have no path")
         if url.scheme == "http" and not _is_loopback(url.hostname):
             # A token answer over plain http could be read by anyone on the way.
             raise ValueError("must be https unless the host is a loopback address")

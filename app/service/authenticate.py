@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import jwt
 
@@ -51,12 +51,12 @@ Credentials = Assertion | Basic
 class Proven:
     """A caller who proved to be ``device`` as its record of that epoch says; the proof is not used up yet.
 
-    ``jti`` names the assertion; it must stay used for ``claim_ms`` (0: there is none to use up).
+    ``jti`` names the assertion; it must stay used until ``used_until_ms`` in Unix ms (0: there is none to use up).
     """
 
     device: Device
     jti: str = ""
-    claim_ms: int = 0
+    used_until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,17 @@ class Authenticator:
         jti = claims["jti"]
         if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_CHARS:
             raise InvalidClient(f"the assertion's jti must be a text of 1 to {MAX_JTI_CHARS} characters")
-        # Used for as long as it would be accepted, and a little more.
-        return Proven(device, jti, claim_ms=int((expires_s + LEEWAY_S - now_s) * 1000) + 1000)
+        return Proven(device, jti, used_until_ms=int((expires_s + LEEWAY_S) * 1000))
+
+
+def refuse_used(status: Literal["ok", "stale", "used", "expired"]) -> None:
+    """Raise ``InvalidClient`` if the store said that the assertion is good no more."""
+    if status == "used":
+        raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
+    if status == "expired":
+        raise InvalidClient(
+            "the assertion expired: sign a new one, by the clock in X-Timestamp", cause="by Redis's clock"
+        )
 
 
 def _uses_assertions(device: Device) -> bool:

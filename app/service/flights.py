@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,7 +20,7 @@ from app.model.topics import TopicFilter
 from app.rpc.catalog import MIN_TOKEN_LIFE_S
 from app.store.clock import Clock
 from app.store.connection import delays, insist
-from app.store.keys import GrantKey, Handle
+from app.store.keys import Handle
 from app.store.tokens import LEASE_MS, CloudTokenOfType, Lead, Tokens, Wanted
 from app.tasks import end
 
@@ -46,6 +47,9 @@ MARK_S: Final = 1
 LONG_MARK_S: Final = 3
 """How long a failure keeps others from trying: longer where only a person can mend it."""
 
+MAX_MARK_S: Final = 60
+"""However long the cloud asks to be left alone, somebody looks after this time."""
+
 
 class Flights:
     """The applications of this instance, and the waiting for anybody's."""
@@ -56,52 +60,41 @@ class Flights:
         self._cloud = cloud
         self._clock = clock
         self._own: dict[Handle, asyncio.Task[None]] = {}
-        self._latest: dict[GrantKey, asyncio.Task[None]] = {}
-        self._watches: dict[GrantKey, asyncio.Task[None]] = {}
+        self._watches: dict[Handle, asyncio.Task[None]] = {}
 
     def start(self, lead: Lead, grant: Grant) -> None:
         """Begin to apply; a resent request that leads already changes nothing."""
-        if lead.handle in self._own:
-            return
-        key = lead.wanted.key
-        task = asyncio.create_task(self._fly(lead, grant), name=f"apply {lead.handle}")
-        self._own[lead.handle] = task
-        # The grant's last flight may still be out, doomed by a revoke: who waits from now on waits for this one.
-        self._latest[key] = task
+        if lead.handle not in self._own:
+            task = asyncio.create_task(self._fly(lead, grant), name=f"apply {lead.handle}")
+            self._own[lead.handle] = task
+            task.add_done_callback(lambda _: self._own.pop(lead.handle))
 
-        def forget(task: asyncio.Task[None]) -> None:
-            del self._own[lead.handle]
-            if self._latest.get(key) is task:
-                del self._latest[key]
-
-        task.add_done_callback(forget)
-
-    async def landed(self, wanted: Wanted, deadline: float) -> None:
-        """Wait until the flight of ``wanted`` is over, wherever it is, or until ``deadline`` (loop time, in s)."""
-        flight = self._latest.get(wanted.key) or self._watch(wanted)
-        timeout_s = deadline - asyncio.get_running_loop().time()
-        await asyncio.wait([flight], timeout=max(0.0, timeout_s))
+    async def landed(self, wanted: Wanted, flight: Handle, until: float) -> None:
+        """Wait until a flight is over, here or at another instance, or until ``until`` (loop time, in seconds)."""
+        task = self._own.get(flight) or self._watch(wanted, flight)
+        await asyncio.wait([task], timeout=max(0.0, until - asyncio.get_running_loop().time()))
 
     async def close(self) -> None:
-        """End what is still under way: its lead is given up, so another instance takes over at once."""
+        """End what is still under way after a moment; its lead is given up, so another instance takes over at once."""
         await end(self._watches.values())
+        if self._own:
+            await asyncio.wait(self._own.values(), timeout=GIVE_UP_WITHIN_S)
         await end(self._own.values(), again_after_s=2 * GIVE_UP_WITHIN_S)
 
-    def _watch(self, wanted: Wanted) -> asyncio.Task[None]:
+    def _watch(self, wanted: Wanted, flight: Handle) -> asyncio.Task[None]:
         """One watch for all of this instance's requests that wait for another's flight."""
-        key = wanted.key
-        if key not in self._watches:
-            task = asyncio.create_task(self._until_landed(wanted), name=f"watch {key}")
-            self._watches[key] = task
-            task.add_done_callback(lambda _: self._watches.pop(key, None))
-        return self._watches[key]
+        if flight not in self._watches:
+            task = asyncio.create_task(self._until_landed(wanted, flight), name=f"watch {flight}")
+            self._watches[flight] = task
+            task.add_done_callback(lambda _: self._watches.pop(flight))
+        return self._watches[flight]
 
-    async def _until_landed(self, wanted: Wanted) -> None:
+    async def _until_landed(self, wanted: Wanted, flight: Handle) -> None:
         # A flight that never lands cannot keep this going: its lease runs out.
         for delay_s in delays():
             await asyncio.sleep(delay_s)
             try:
-                if not await self._tokens.in_flight(wanted):
+                if not await self._tokens.in_flight(wanted, flight):
                     return
             except Unavailable:
                 continue
@@ -111,13 +104,13 @@ class Flights:
         try:
             await self._apply(lead, grant)
         except asyncio.CancelledError:
-            await insist(lambda: self._tokens.fail(lead, mark_ms=0), within_s=GIVE_UP_WITHIN_S)
+            await insist(lambda: self._tokens.fail(lead, mark_ms=0, counts=False), within_s=GIVE_UP_WITHIN_S)
             raise
         except Unavailable as error:
             log.error("application_lost", handle=lead.handle, cause=error.cause)  # noqa: TRY400 (expected: no traceback)
         except Exception:
             log.exception("application_broken", handle=lead.handle)
-            await insist(lambda: self._tokens.fail(lead, mark_ms=1000), within_s=GIVE_UP_WITHIN_S)
+            await insist(lambda: self._tokens.fail(lead, MARK_S * 1000, counts=True), within_s=GIVE_UP_WITHIN_S)
         finally:
             await end([keeper])
 
@@ -156,11 +149,14 @@ class Flights:
         return CloudTokenOfType(type_, token)
 
     async def _give_up(self, lead: Lead, error: BaseException) -> None:
-        mark_s: float = MARK_S
-        if isinstance(error, CloudError):
-            mark_s = max(MARK_S if error.kind in RETRIED else LONG_MARK_S, error.retry_after_s or 0)
+        mark_s: float = LONG_MARK_S
+        passing = isinstance(error, CloudError) and error.kind in RETRIED
+        if isinstance(error, CloudError) and passing:
+            mark_s = min(MAX_MARK_S, max(MARK_S, error.retry_after_s or 0))
         log.warning("application_failed", handle=lead.handle, cause=str(error), again_in_s=mark_s)
-        await insist(lambda: self._tokens.fail(lead, mark_ms=int(mark_s * 1000)), within_s=STORE_DEADLINE_S)
+        # An outage is not the device's doing; a grant that the cloud will never give, asked for again and again, is.
+        fail = partial(self._tokens.fail, lead, int(mark_s * 1000), counts=not passing)
+        await insist(fail, within_s=STORE_DEADLINE_S)
 
     def _expiry_ms(self, life_s: int) -> int:
         """Compute ExpireTime (guide chapter 10.1): never nearer than the cloud accepts, never later than asked for."""

@@ -6,11 +6,12 @@ import re
 import secrets
 from typing import Final
 
-from app.errors import InvalidClient, Unavailable
+from app.errors import Unavailable
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
-from app.service.authenticate import Authenticator, Credentials
+from app.service.authenticate import Authenticator, Credentials, refuse_used
+from app.store.sealing import CannotOpen
 from app.store.tokens import TokenRecord, Tokens
 
 MAX_TOKEN_CHARS: Final = 16 * 1024
@@ -30,12 +31,11 @@ class Holder:
         """Verify the caller and use up its assertion. Raises ``InvalidClient``, ``InvalidRequest``, ``Unavailable``."""
         request = secrets.token_urlsafe(16)
         proven = await self._authenticator.verify(credentials)
-        status = await self._tokens.use(proven.device, request, proven.jti, proven.claim_ms)
+        status = await self._tokens.use(proven.device, request, proven.jti, proven.used_until_ms)
         if status == "stale":
             proven = await self._authenticator.verify_fresh(credentials)
-            status = await self._tokens.use(proven.device, request, proven.jti, proven.claim_ms)
-        if status == "used":
-            raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
+            status = await self._tokens.use(proven.device, request, proven.jti, proven.used_until_ms)
+        refuse_used(status)
         if status == "stale":
             raise Unavailable("this device's registration is being changed; ask again")
         return proven.device
@@ -49,5 +49,15 @@ class Holder:
             return await self._tokens.read(text)
         if not _PASSWORD.fullmatch(text):
             return None
-        handle = await self._tokens.handle_of([CloudToken(part) for part in text.split("|")[1::2]])
-        return await self._tokens.read(handle) if handle else None
+        parts = text.split("|")
+        pairs = {(TokenType(type_), CloudToken(token)) for type_, token in zip(parts[::2], parts[1::2], strict=True)}
+        handle = await self._tokens.handle_of([token for _, token in pairs])
+        record = await self._tokens.read(handle) if handle else None
+        if record is None or record.sealed is None:
+            return record
+        try:
+            issued = self._tokens.open(record.sealed, record.client_id, record.handle)
+        except CannotOpen:
+            return record
+        # Our own tokens under wrong labels are no password that we gave.
+        return record if pairs <= {(each.type, each.token) for each in issued} else None

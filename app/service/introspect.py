@@ -60,7 +60,9 @@ class Introspector:
         if record.state != "live" or record.expires_at_ms <= self._clock.now_ms():
             return None
         status = await self._ask_cloud(record, deadline)
-        if status is False:
+        # Asking took a while: a revoke may have been answered meanwhile.
+        now = await self._tokens.read(record.handle)
+        if status is False or now is None or now.state != "live":
             return None
         return Introspection(
             handle=record.handle,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
-from app.errors import InvalidClient, InvalidRequest, InvalidScope, TooManyRequests, Unavailable
+from app.errors import InvalidRequest, InvalidScope, TooManyRequests, Unavailable
 from app.model.grants import Grant, MalformedScope, parse_scope
 from app.model.policy import Policy
 from app.model.templates import NoGrant
 from app.rpc.catalog import MAX_TOKEN_LIFE_S
-from app.service.authenticate import Authenticator, Credentials, Proven
+from app.service.authenticate import Authenticator, Credentials, Proven, refuse_used
 from app.service.flights import Flights
 from app.store.connection import insist
 from app.store.keys import Handle
@@ -28,6 +30,12 @@ MAX_ANSWER_AGE_S: Final = 2.0
 
 ANSWERING_S: Final = 0.5
 """Kept back from the caller's deadline for the answer itself."""
+
+RESEND_WITHIN_S: Final = 0.5
+"""A Redis that only restarts is waited for; one that is away for longer is told to the caller."""
+
+SPARE_PATIENCE_S: Final = 2.0
+"""Who could be given a token that is merely no longer fresh does not wait longer than this for a new one."""
 
 MAX_STALE_READS: Final = 3
 
@@ -65,42 +73,52 @@ class Issuer:
         ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
         """
         loop = asyncio.get_running_loop()
+        started = loop.time()
         request = secrets.token_urlsafe(16)
-        patience_ends = deadline - ANSWERING_S
         proven = await self._authenticator.verify(credentials)
         stale_reads = 0
-        waited = False
         while True:
-            grant, wanted = self._want(proven, scope, expires_in)
             asked_at = loop.time()
-            answer = await self._ask(wanted, request, proven, within_s=patience_ends - asked_at if waited else 0)
-            if answer == "used":
-                raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
-            if answer == "stale":
+            asked = await self._ask(proven, request, scope, expires_in)
+            if isinstance(asked, str):
                 # Changed since it was cached: read again, verify again under it. Once is enough, unless it is being
                 # changed again and again.
+                refuse_used(asked)
                 stale_reads += 1
                 if stale_reads > MAX_STALE_READS:
                     raise Unavailable("this device's registration is being changed; ask again")
                 proven = await self._authenticator.verify_fresh(credentials)
                 continue
+            grant, wanted, answer = asked
+            patience_ends = min(deadline - ANSWERING_S, started + SPARE_PATIENCE_S if answer.token else math.inf)
+            if loop.time() - asked_at > MAX_ANSWER_AGE_S:
+                # This process was paused with the answer in hand: a revoke may have overtaken it.
+                if asked_at >= patience_ends:
+                    raise Unavailable("the server was held up; ask again", cause="paused with an answer in hand")
+                continue
             if answer.status == "lead":
-                self._flights.start(Lead(wanted, answer.handle, request), grant)
-            if answer.status in {"lead", "wait"} and asked_at < patience_ends:
-                await self._flights.landed(wanted, patience_ends)
-                waited = True
-            elif loop.time() - asked_at <= MAX_ANSWER_AGE_S:
+                self._flights.start(Lead(wanted, answer.flight, request), grant)
+            if answer.status not in {"lead", "wait"} or asked_at >= patience_ends:
                 return self._conclude(wanted, answer)
-            elif asked_at >= patience_ends:
-                raise Unavailable("the server was held up; ask again", cause="paused with an answer in hand")
+            await self._flights.landed(wanted, answer.flight, patience_ends)
 
     async def _ask(
-        self, wanted: Wanted, request: str, proven: Proven, *, within_s: float
-    ) -> RequestAnswer | Literal["stale", "used"]:
-        """Ask Redis; who has waited for a flight asks on while Redis restarts."""
-        return await insist(
-            lambda: self._tokens.request(wanted, request, proven.jti, proven.claim_ms), within_s=within_s
-        )
+        self, proven: Proven, request: str, scope: str | None, expires_in: str | None
+    ) -> tuple[Grant, Wanted, RequestAnswer] | Literal["stale", "used", "expired"]:
+        """Ask Redis, and once more if its answer was lost: the scripts know a command that is sent again."""
+        try:
+            grant, wanted = self._want(proven, scope, expires_in)
+        except (InvalidScope, InvalidRequest):
+            # Judged under a record that may be stale; and a refusal uses an assertion up as any answer does, or a thief
+            # could try with it what the policy allows.
+            use = partial(self._tokens.use, proven.device, request, proven.jti, proven.used_until_ms)
+            status = await insist(use, within_s=RESEND_WITHIN_S)
+            if status == "ok":
+                raise
+            return status
+        ask = partial(self._tokens.request, wanted, request, proven.jti, proven.used_until_ms)
+        answer = await insist(ask, within_s=RESEND_WITHIN_S)
+        return answer if isinstance(answer, str) else (grant, wanted, answer)
 
     def _want(self, proven: Proven, scope: str | None, expires_in: str | None) -> tuple[Grant, Wanted]:
         """Check what is asked for against the policy in force now."""

@@ -36,7 +36,7 @@ class Policies:
 
     async def ping(self) -> str:
         """Tell how it stands: a refused file is no reason to stop, as the old policy is in force."""
-        return f"an older policy is in force: {self.problem}" if self.problem else "in force"
+        return "the changed file was refused, the older one is in force: see the log" if self.problem else "in force"
 
     async def follow(self) -> None:
         """Read the file again whenever it changes, until cancelled."""

@@ -17,6 +17,7 @@ from app.model.secrets import Secret
 from app.service.authenticate import Credentials
 from app.service.held import Holder
 from app.store.connection import delays
+from app.store.keys import Shard
 from app.store.revocations import CLAIM_MS, Claim, Revocations
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
@@ -27,11 +28,14 @@ LOOK_EVERY_S: Final = 1.0
 SEND_WITHIN_S: Final = CLAIM_MS / 1000 * 0.6
 """Well inside the claim, so that no other worker sends the same meanwhile."""
 
+SIDE_BY_SIDE: Final = 4
+"""Deliveries under way at once, of one instance."""
+
 CONFIRM_WITHIN_S: Final = 1.0
 """How long the answer to a revoke waits for the cloud's word."""
 
 FIRST_BACKOFF_MS: Final = 1_000
-LAST_BACKOFF_MS: Final = 60_000
+LAST_BACKOFF_MS: Final = 30_000
 MAX_ATTEMPTS: Final = 30
 
 
@@ -99,20 +103,36 @@ class Delivery:
         """Deliver until cancelled. A claim given up by the cancellation falls to another worker when it lapses."""
         while True:
             try:
-                await self._deliver_due()
+                while await self._deliver_round():
+                    pass
             except Unavailable as error:
                 log.warning("revocations_unreachable", cause=error.cause)
-            except Exception:
-                log.exception("delivery_broken")
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S * _spread()):
                     await self._woken.wait()
             self._woken.clear()
 
-    async def _deliver_due(self) -> None:
-        for shard in await self._revocations.due_shards():
-            while claim := await self._revocations.claim(shard):
-                await self._deliver(claim)
+    async def _deliver_round(self) -> bool:
+        """Deliver one of each shard with something due, some at a time; False if there was none.
+
+        Side by side and in turn, so that one that hangs at the cloud does not hold up the others.
+        """
+        due = await self._revocations.due_shards()
+        places = asyncio.Semaphore(SIDE_BY_SIDE)
+
+        async def deliver_one(shard: Shard) -> bool:
+            try:
+                async with places:
+                    if claim := await self._revocations.claim(shard):
+                        await self._deliver(claim)
+            except Unavailable as error:
+                log.warning("revocation_unsettled", cause=error.cause)
+                return False
+            return True
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(deliver_one(shard)) for shard in due]
+        return any(task.result() for task in tasks)
 
     async def _deliver(self, claim: Claim) -> None:
         try:
@@ -120,22 +140,21 @@ class Delivery:
                 deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S / 2
                 await self._cloud.revoke_token(each.token, deadline=deadline)
         except CannotOpen as error:
-            log.error("revocation_failed", handle=claim.handle, cause=str(error))  # noqa: TRY400 (expected)
-            await self._revocations.settle(claim, "failed")
+            # Another instance may hold the newer key already.
+            await self._postpone(claim, error, counts=True)
         except CloudError as error:
-            await self._postpone(claim, error)
+            await self._postpone(claim, error, counts=error.kind not in RETRIED)
         else:
             await self._revocations.settle(claim, "confirmed")
             log.info("revocation_confirmed", handle=claim.handle, client_id=claim.client_id)
 
-    async def _postpone(self, claim: Claim, error: CloudError) -> None:
-        # While the cloud is down nothing is learned about this revocation, so it costs no attempt.
-        counts = error.kind not in RETRIED
+    async def _postpone(self, claim: Claim, error: Exception, *, counts: bool) -> None:
+        # While the cloud is down nothing is learned about this revocation: ``counts`` False, it costs no attempt.
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
             await self._revocations.settle(claim, "failed")
             return
-        backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.attempts, 10))
+        backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.tries, 10))
         again_in_ms = int(backoff_ms * _spread())
         log.warning("revocation_postponed", handle=claim.handle, cause=str(error), again_in_ms=again_in_ms)
         await self._revocations.settle(claim, "queued", again_in_ms=again_in_ms, counts=counts)

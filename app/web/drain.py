@@ -10,8 +10,8 @@ from typing import Final
 
 from aiohttp import web
 
-WITHIN_S: Final = 9.0
-"""From SIGTERM to the end: service managers and balancers commonly grant ten seconds."""
+WITHIN_S: Final = 7.0
+"""From SIGTERM to the last answer; service managers grant ten seconds, and leads are handed over after it."""
 
 DRAINING: Final = web.AppKey("draining", asyncio.Event)
 

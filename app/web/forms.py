@@ -21,6 +21,20 @@ BODY_WITHIN_S: Final = 10.0
 FORM: Final = "application/x-www-form-urlencoded"
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
+KNOWN: Final = frozenset(
+    {
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+        "expires_in",
+        "grant_type",
+        "scope",
+        "token",
+        "token_type_hint",
+    }
+)
+
 Form = Mapping[str, str]
 
 
@@ -58,11 +72,16 @@ async def read_form(request: web.Request) -> Form:
     for name, value in pairs:
         if name in form:
             # Two readers might each take another one: the proxy that checks, and we who act.
-            raise InvalidRequest(f"{name!r} was sent more than once")
+            raise InvalidRequest(f"{_shown(name)} was sent more than once")
         if not value:
-            raise InvalidRequest(f"{name!r} is empty: give it a value, or leave it out")
+            raise InvalidRequest(f"{_shown(name)} is empty: give it a value, or leave it out")
         form[name] = value
     return form
+
+
+def _shown(name: str) -> str:
+    """Name a parameter, if it is one: a secret sent bare, with its padding's ``=``, looks like a name."""
+    return f"'{name}'" if name in KNOWN else "an unknown parameter"
 
 
 def required(form: Form, name: str) -> str:

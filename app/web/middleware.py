@@ -43,6 +43,8 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
         except web.HTTPException as error:
             refusal = _translate(error)
             response = render(refusal) if refusal else error
+            if isinstance(error, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         except Exception:
             log.exception("broken")
             refusal = Internal("a fault of the server: report the request ID")

@@ -19,7 +19,7 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
     wanted = Wanted(device=device, role="sensor", scope="pub:plant/x", life_s=LIFE_S)
     answer = await tokens.request(wanted, "r1", "", 0)
     assert isinstance(answer, RequestAnswer)
-    lead = Lead(wanted, answer.handle, "r1")
+    lead = Lead(wanted, answer.flight, "r1")
     await tokens.store(
         lead, (CloudTokenOfType(TokenType.W, CloudToken("t")),), store.clock.now_ms() + LIFE_S * 1000, whole=True
     )
@@ -100,7 +100,7 @@ async def test_revoking_works_when_redis_is_full(
     wanted = Wanted(device=device, role="sensor", scope="pub:plant/x", life_s=LIFE_S)
     answer = await tokens.request(wanted, "r1", "", 0)
     assert isinstance(answer, RequestAnswer)
-    lead = Lead(wanted, answer.handle, "r1")
+    lead = Lead(wanted, answer.flight, "r1")
     await store.command("CONFIG", "SET", "maxmemory", 1)
     try:
         record = await tokens.read(lead.handle)
