@@ -128,7 +128,7 @@ def make_caller(server: TestClient[Any, Any], registry: Registry) -> MakeCaller:
         client_id: str = "GID_plant@@@d1", algorithm: Algorithm = Algorithm.HS256, **registration: Any
     ) -> Caller:
         added = await registry.add(Registration(client_id, algorithm=algorithm, **registration))
-        key = added.secret or added.private_key
+        key = added.secret or added.private_key or registration.get("secret")
         assert key is not None
         return Caller(server, ISSUER, client_id, key.reveal(), algorithm.value)
 

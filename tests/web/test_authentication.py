@@ -10,6 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.model.devices import Algorithm
+from app.model.secrets import ClientSecret
 from app.service.registry import Registry
 from tests.callers import Answer, Caller
 from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
@@ -188,3 +189,25 @@ async def test_changes_of_a_device_count_at_once(caller: Caller, registry: Regis
     assert (await rotated.token()).status == 200
     await registry.remove(caller.client_id)
     refused(await rotated.token())
+
+
+async def test_a_refusal_is_judged_under_the_record_of_now(
+    caller: Caller, registry: Registry, make_caller: MakeCaller
+) -> None:
+    """A disabled or re-keyed device learns nothing of the policy any more, and a new role counts at once."""
+    assert (await caller.token()).status == 200
+    await registry.disable(caller.client_id)
+    refused(await caller.token(scope="pub:elsewhere/x"))
+    await registry.remove(caller.client_id)
+    again = await make_caller(role="line", attributes={"line": "7"}, secret=ClientSecret("k" * 32))
+    assert (await again.token(scope="pub:plant/7/x")).status == 200
+    await registry.remove(caller.client_id)
+    other = await make_caller(secret=ClientSecret("k" * 32))
+    assert (await other.token(scope="pub:plant/d1/up/x")).status == 200
+
+
+async def test_a_refused_assertion_is_used_up(caller: Caller) -> None:
+    """A thief cannot try with one assertion what the policy allows."""
+    assertion = caller.assertion()
+    assert (await caller.token(assertion, scope="pub:elsewhere/x")).body["error"] == "invalid_scope"
+    refused(await caller.token(assertion, scope="pub:plant/d1/up/x"), "already used")

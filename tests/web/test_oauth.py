@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient
 from app.model.devices import Algorithm
 from app.service.registry import Registry
 from app.web import forms
+from app.web.forms import FORM
 from tests.callers import ASSERTION_TYPE, Caller
 from tests.web.conftest import ACCESS_KEY_ID, INSTANCE_ID, ISSUER, MakeCaller, OwnCloud
 
@@ -344,3 +345,32 @@ async def test_metadata_describes_every_endpoint(server: TestClient[Any, Any]) -
     }
     assert set(body["token_endpoint_auth_signing_alg_values_supported"]) == {"HS256", "ES256", "EdDSA", "RS256"}
     assert "none" not in str(body)
+
+
+async def test_a_password_pieced_together_is_not_ours(caller: Caller) -> None:
+    """A cloud token of ours under a wrong label, or beside one that is not ours, is no live token."""
+    token = (await caller.token()).body
+    [read, write] = [each["token"] for each in token["mqtt"]["tokens"]]
+    assert (await caller.introspect(f"W|{write}|R|{read}")).body["active"] is True
+    assert (await caller.introspect(f"R|{read}")).body["active"] is True
+    for pieced in (f"RW|{read}", f"R|{write}|W|{read}", f"R|{read}|W|garbage"):
+        assert (await caller.introspect(pieced)).body == {"active": False}, pieced
+
+
+async def test_one_revocation_that_hangs_does_not_hold_up_another(
+    caller: Caller, make_caller: MakeCaller, cloud: OwnCloud
+) -> None:
+    """Deliveries go side by side: what the cloud leaves unanswered costs only itself."""
+    other = await make_caller("GID_plant@@@d2")
+    hanging, prompt = (await caller.token()).body, (await other.token()).body
+    await cloud.fault("RevokeToken", "hang", times=1)
+    await caller.revoke(hanging["handle"])
+    assert (await other.revoke(prompt["handle"])).body["broker"] == "revoked"
+    await cloud.clear()
+
+
+async def test_a_secret_sent_bare_is_not_repeated(caller: Caller) -> None:
+    """What looks like a parameter's name may be a secret: only known names are told."""
+    answer = await caller.post("/oauth/token", f"{caller.key}=", headers={"Content-Type": FORM})
+    assert answer.status == 400
+    assert caller.key not in answer.body["error_description"]

@@ -1,0 +1,152 @@
+"""Each comparison in the scripts stops one overtaking; each test here falls if that comparison is taken out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from app.model.devices import Device
+from app.model.secrets import Secret
+from app.store.connection import Store
+from app.store.devices import Devices
+from app.store.keys import Shard
+from app.store.revocations import Revocations
+from app.store.tokens import HORIZON_MS, Tokens
+from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, take_lead, want
+
+KEY = Secret("k" * 32)
+
+
+async def index(store: Store, device: Device) -> list[str]:
+    """Return the handles that a revoke of the device would take."""
+    handles: list[str] = await store.command("ZRANGE", Shard.of(device.client_id).live(device.client_id), 0, -1)
+    return handles
+
+
+async def drop_flight(store: Store, device: Device) -> None:
+    """Let the lead of the device's one flight lapse."""
+    await store.command("DEL", Shard.of(device.client_id).flight(want(device).key))
+
+
+async def test_a_tombstone_counts_though_nobody_leads_in_its_place(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """A handle revoked in flight is queued when its token arrives, even if no other request came."""
+    lead = await take_lead(tokens, want(device))
+    record = await tokens.read(lead.handle)
+    assert record is not None
+    await tokens.revoke(record)
+    assert await keep(tokens, store, lead) == "revoked"
+    assert await queued(store, device) == [lead.handle]
+
+
+async def test_what_is_not_handed_out_leaves_the_index(
+    tokens: Tokens, store: Store, devices: Devices, device: Device
+) -> None:
+    """Neither an overtaken store nor a failed flight counts as something the device holds."""
+    lead = await take_lead(tokens, want(device))
+    changed, _ = await devices.change(device, replace(device, role="other"), KEY, revoke=False)
+    await keep(tokens, store, lead)
+    assert await index(store, device) == []
+    failed = await take_lead(tokens, want(changed), "r2")
+    await tokens.fail(failed, mark_ms=0, counts=True)
+    assert await index(store, device) == []
+
+
+async def test_nothing_of_an_older_epoch_is_handed_out_or_waited_for(
+    tokens: Tokens, store: Store, devices: Devices, device: Device
+) -> None:
+    """A live token and a flight of an older epoch are passed over: the next request leads."""
+    await keep(tokens, store, await take_lead(tokens, want(device)))
+    second, _ = await devices.change(device, replace(device, role="second"), KEY, revoke=False)
+    await take_lead(tokens, want(second), "r2")
+    third, _ = await devices.change(second, replace(second, role="third"), KEY, revoke=False)
+    assert (await ask(tokens, want(third), "r3")).status == "lead"
+
+
+async def test_a_late_store_does_not_take_the_lead_from_a_successor(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """While a successor applies, the late leader's token is queued and the flight goes on."""
+    late = await take_lead(tokens, want(device))
+    await drop_flight(store, device)
+    await take_lead(tokens, want(device), "r2")
+    assert await keep(tokens, store, late) == "revoked"
+    assert (await ask(tokens, want(device), "r3")).status == "wait"
+
+
+async def test_a_late_failure_ends_nothing_but_itself(tokens: Tokens, store: Store, device: Device) -> None:
+    """It neither removes a live token nor ends a successor's flight, even one of the same request."""
+    lead = await take_lead(tokens, want(device))
+    await keep(tokens, store, lead)
+    await tokens.fail(lead, mark_ms=3000, counts=True)
+    assert await handed_out(tokens, want(device)) == lead.handle
+    other = want(device, "pub:plant/d1/up/x")
+    first = await take_lead(tokens, other)
+    await store.command("DEL", Shard.of(device.client_id).flight(other.key))
+    second = await take_lead(tokens, other)
+    assert first.handle != second.handle
+    await tokens.fail(first, mark_ms=3000, counts=True)
+    assert await tokens.extend(second)
+
+
+async def test_a_late_word_of_a_leader_does_not_shorten_a_queued_record(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """A revocation waits for the cloud for as long as its token lives, whatever its old leader still says."""
+    first = await take_lead(tokens, want(device))
+    record = await tokens.read(first.handle)
+    assert record is not None
+    await tokens.revoke(record)
+    await take_lead(tokens, want(device))
+    assert await keep(tokens, store, first) == "revoked"
+    assert not await tokens.extend(first)
+    assert await store.command("PTTL", Shard.of(device.client_id).token(first.handle)) > HORIZON_MS
+
+
+async def test_a_resent_store_does_not_queue_again(
+    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+) -> None:
+    """What the cloud confirmed stays confirmed, and its token stays forgotten."""
+    lead = await take_lead(tokens, want(device))
+    record = await tokens.read(lead.handle)
+    assert record is not None
+    await tokens.revoke(record)
+    await keep(tokens, store, lead)
+    claim = await revocations.claim(Shard.of(device.client_id))
+    assert claim is not None
+    await revocations.settle(claim, "confirmed")
+    assert await keep(tokens, store, lead) == "revoked"
+    after = await tokens.read(lead.handle)
+    assert after is not None
+    assert (await queued(store, device), after.revocation, after.sealed) == ([], "confirmed", None)
+
+
+async def test_an_outage_does_not_use_up_the_devices_share(tokens: Tokens, device: Device) -> None:
+    """Failures that pass by themselves are given back; those that only a person can mend are not."""
+    for number in range(8):
+        lead = await take_lead(tokens, want(device), f"r{number}")
+        await tokens.fail(lead, mark_ms=0, counts=False)
+    for number in range(5):
+        lead = await take_lead(tokens, want(device), f"s{number}")
+        await tokens.fail(lead, mark_ms=0, counts=True)
+    assert (await ask(tokens, want(device), "last")).status == "limited"
+
+
+async def test_a_leader_is_told_of_the_spare_as_its_waiters_are(tokens: Tokens, store: Store, device: Device) -> None:
+    """Who applies anew can be given the token that is no longer fresh, if the cloud does not answer."""
+    old = await take_lead(tokens, want(device))
+    await keep(tokens, store, old)
+    store.clock.shift_ms = int(LIFE_S * 0.8 * 1000)
+    for _ in range(2):
+        answer = await ask(tokens, want(device), "r2")
+        assert answer.status == "lead"
+        assert answer.token is not None
+        assert answer.token.handle == old.handle
+        assert answer.flight != old.handle
+
+
+async def test_an_assertion_expires_by_redis_clock(tokens: Tokens, store: Store, device: Device) -> None:
+    """An instance whose clock stood still cannot let an old assertion in."""
+    past_ms = store.clock.now_ms() - 1
+    assert await tokens.request(want(device), "r1", "j1", past_ms) == "expired"
+    assert await tokens.use(device, "r1", "j1", past_ms) == "expired"
