@@ -127,7 +127,7 @@ def _parts(settings: Settings) -> Parts:
     try:
         keys = KeyRing.parse(settings.sealing_keys)
     except ValueError as error:
-        raise Misconfigured(f"SEALING_KEYS {error}") from None
+        raise Misconfigured(f"SEALING_KEYS: {error}") from None
     store = Store(settings.redis_url)
     return Parts(
         settings=settings,

@@ -73,7 +73,7 @@ class Store:
                 decode_responses=True,
             )
         except ValueError:
-            raise Misconfigured("REDIS_URL: begins with none of redis://, rediss:// and unix://") from None
+            raise Misconfigured("REDIS_URL: is no URL of the form redis://, rediss:// or unix://") from None
         self.redis = Redis.from_pool(pool)
         self.clock = Clock()
         self._sha: dict[Script, str] = {}

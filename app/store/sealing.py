@@ -94,9 +94,10 @@ def new_key_text(key_id: str) -> Secret:
 
 
 def _parse_key(text: str) -> _Key:
-    key_id, _, encoded = text.partition(":")
-    if not _KEY_ID.fullmatch(key_id):
-        raise ValueError("a key's ID has 1 to 32 characters of A-Z a-z 0-9 _ -, then a colon")
+    key_id, colon, encoded = text.partition(":")
+    # Without a colon it is the key itself that stands where the ID should, and is not to be told.
+    if not colon or not _KEY_ID.fullmatch(key_id):
+        raise ValueError("one is ID:BASE64, where the ID has 1 to 32 of A-Z a-z 0-9 _ -")
     try:
         key = base64.b64decode(encoded, validate=True)
     except binascii.Error:

@@ -50,7 +50,8 @@ def test_keys_are_changed_without_a_gap() -> None:
     ("text", "complaint"),
     [
         ("", "no key"),
-        ("k1", "not base64|0 bytes"),
+        ("k1", "ID has"),
+        ("AAAAAAAAAAAAAAAAAAAAAA", "ID has"),
         ("k1:abc", "not base64"),
         ("k1:AAAA", "3 bytes"),
         (f"k 1:{base64.b64encode(bytes(32)).decode()}", "ID has"),
