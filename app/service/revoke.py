@@ -21,6 +21,7 @@ from app.store.keys import Shard
 from app.store.revocations import CLAIM_MS, Claim, Revocations
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
+from app.tasks import end
 
 log = structlog.get_logger(__name__)
 
@@ -100,39 +101,37 @@ class Delivery:
         self._woken.set()
 
     async def run(self) -> None:
-        """Deliver until cancelled. A claim given up by the cancellation falls to another worker when it lapses."""
-        while True:
-            try:
-                while await self._deliver_round():
-                    pass
-            except Unavailable as error:
-                log.warning("revocations_unreachable", cause=error.cause)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S * _spread()):
-                    await self._woken.wait()
-            self._woken.clear()
+        """Deliver until cancelled. A claim given up by the cancellation falls to another worker when it lapses.
 
-    async def _deliver_round(self) -> bool:
-        """Deliver one of each shard with something due, some at a time; False if there was none.
-
-        Side by side and in turn, so that one that hangs at the cloud does not hold up the others.
+        Some go side by side, so that one that hangs at the cloud does not hold up the others.
         """
-        due = await self._revocations.due_shards()
-        places = asyncio.Semaphore(SIDE_BY_SIDE)
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                self._woken.clear()
+                try:
+                    for shard in await self._revocations.due_shards():
+                        if len(under_way) < SIDE_BY_SIDE:
+                            task = asyncio.create_task(self._deliver_one(shard))
+                            under_way.add(task)
+                            task.add_done_callback(under_way.discard)
+                except Unavailable as error:
+                    log.warning("revocations_unreachable", cause=error.cause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_EVERY_S * _spread()):
+                        await self._woken.wait()
+        finally:
+            await end(under_way)
 
-        async def deliver_one(shard: Shard) -> bool:
-            try:
-                async with places:
-                    if claim := await self._revocations.claim(shard):
-                        await self._deliver(claim)
-            except Unavailable as error:
-                log.warning("revocation_unsettled", cause=error.cause)
-                return False
-            return True
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(deliver_one(shard)) for shard in due]
-        return any(task.result() for task in tasks)
+    async def _deliver_one(self, shard: Shard) -> None:
+        try:
+            if claim := await self._revocations.claim(shard):
+                await self._deliver(claim)
+                self.wake()
+        except Unavailable as error:
+            log.warning("revocation_unsettled", cause=error.cause)
+        except Exception:
+            log.exception("delivery_broken")
 
     async def _deliver(self, claim: Claim) -> None:
         try:
