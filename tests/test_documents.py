@@ -42,7 +42,9 @@ def environment(dev: Dev) -> dict[str, str]:
 def test_the_curl_line_gets_a_token(environment: dict[str, str], need_program: Callable[[str], str]) -> None:
     """The README's curl line gets what it asks for, wildcard and all."""
     need_program("curl")
-    run = subprocess.run(["sh", "-c", block("sh", "curl")], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        ["sh", "-c", block("sh", "oauth/token")], env=environment, capture_output=True, text=True, check=True
+    )
     assert json.loads(run.stdout)["scope"] == "pub:plant/d1/up/# sub:plant/d1/down/+"
 
 

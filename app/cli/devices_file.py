@@ -59,9 +59,7 @@ def import_devices(
     A line without secret and public_key gets a key made here, shown this once.
     """
     lines = _parse(file)
-    for added in asyncio.run(_import(lines, state)):
-        shown = as_added(added)
-        print(json.dumps(shown) if as_json else "  ".join(shown.values()))
+    asyncio.run(_import(lines, state, as_json=as_json))
     if not as_json:
         print(f"{len(lines)} registered")
 
@@ -84,7 +82,7 @@ def _parse(file: Path) -> dict[int, _Line]:
     return lines
 
 
-async def _import(lines: dict[int, _Line], state: Path | None) -> list[Added]:
+async def _import(lines: dict[int, _Line], state: Path | None, *, as_json: bool) -> None:
     async with open_registry(settings(state)) as registry:
         seen: dict[str, int] = {}
         for number, line in lines.items():
@@ -97,7 +95,10 @@ async def _import(lines: dict[int, _Line], state: Path | None) -> list[Added]:
             if await find_device(registry, line.client_id):
                 raise InvalidRequest(f"line {number}: {line.client_id} is registered already")
             seen[line.client_id] = number
-        return [await _add(registry, line) for line in lines.values()]
+        for line in lines.values():
+            shown = as_added(await _add(registry, line))
+            # At once: a secret is shown only this time, and the next line may fail.
+            print(json.dumps(shown) if as_json else "  ".join(shown.values()), flush=True)
 
 
 async def _add(registry: Registry, line: _Line) -> Added:

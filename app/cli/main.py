@@ -37,7 +37,8 @@ def run() -> None:
     except Misconfigured as error:
         _end(str(error), 2)
     except Refusal as error:
-        _end(error.description, 1)
+        # Who stands at the command line is the operator: the cause is for them.
+        _end(f"{error.description} ({error.cause})" if error.cause else error.description, 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

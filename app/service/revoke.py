@@ -115,8 +115,8 @@ class Delivery:
                             task = asyncio.create_task(self._deliver_one(shard))
                             under_way.add(task)
                             task.add_done_callback(under_way.discard)
-                except Unavailable as error:
-                    log.warning("revocations_unreachable", cause=error.cause)
+                except Unavailable as error:  # the store tells, once, that Redis is away
+                    log.debug("revocations_unreachable", cause=error.cause)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_EVERY_S * _spread()):
                         await self._woken.wait()

@@ -136,14 +136,20 @@ class Store:
         return _FSYNC.get(str(configured.get("appendfsync")), "unknown")
 
     async def keep_time(self) -> None:
-        """Learn Redis's time now and every few seconds, until cancelled."""
+        """Learn Redis's time now and every few seconds, until cancelled; tell when Redis goes and when it is back."""
+        away = False
         while True:
             try:
                 await self.clock.learn(self.redis)
             except (RedisError, OSError, TimeoutError) as error:
-                log.warning("redis_time_unknown", cause=str(error))
+                if not away:
+                    log.warning("redis_away", cause=str(error))
+                away = True
                 await asyncio.sleep(CONNECT_TIMEOUT_S)
             else:
+                if away:
+                    log.warning("redis_back")
+                away = False
                 await asyncio.sleep(LEARN_TIME_EVERY_S)
 
     async def close(self) -> None:

@@ -53,6 +53,7 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
         # A device without a clock sets itself by this.
         response.headers["X-Timestamp"] = str(request.app[CLOCK].now_s())
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Server"] = "mqtt-token-server"  # without versions, which only an attacker would use
         if request.app[DRAINING].is_set():
             # So that nobody sends the next request into a connection that is about to close.
             response.force_close()
