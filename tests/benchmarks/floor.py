@@ -1,11 +1,11 @@
 """The floor: the least a server can do and still answer the same bytes as ours.
 
-The bare parts one after another, with nothing around them: aiohttp, the form, PyJWT, one script call, AES-GCM, JSON; for
-introspection also the QueryTokens, signed by hand over a kept-alive session. No policy, no quota, no log, no metrics, no
-deadline, no refusal but 401. It says what these parts cost, so that what ours adds can be seen.
+The bare parts one after another, with nothing around them: aiohttp, the form, PyJWT, one script call, AES-GCM, JSON;
+for introspection also the QueryTokens, signed by hand over a kept-alive session. No policy, no quota, no log, no
+metrics, no deadline, no refusal but 401. It says what these parts cost, so that what ours adds can be seen.
 
-It imports nothing of ``app`` and has its own data in Redis. It is mended when it is wrong and never touched to improve a
-ratio: neither made slower, nor taught a trick that ours has.
+It imports nothing of ``app`` and has its own data in Redis. It is mended when it is wrong and never touched to improve
+a ratio: neither made slower, nor taught a trick that ours has.
 """
 
 from __future__ import annotations

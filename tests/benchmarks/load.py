@@ -1,7 +1,7 @@
 """The load: a process of its own that signs its requests before the clock runs, and then sends them.
 
 A job: ``{port, path, devices: FILE, count, concurrency, meters: {name: pid}}``. The result: ``{requests, seconds,
-p50_ms, p99_ms, processor_us: {name: for each request}}``. Connections are kept alive, and each has one request under way.
+p50_ms, p99_ms, processor_us: {name: for each request}}``. Connections are kept alive, each with one request under way.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tests.benchmarks.site import Site
 
 CONCURRENCY: Final = 8
-"""Requests under way at a time, all along: enough to keep a server busy, few enough that its latency means something."""
+"""Requests under way all along: enough to keep a server busy, few enough that its latency means something."""
 
 Result = Mapping[str, Any]
 Progress = Callable[[str], None]

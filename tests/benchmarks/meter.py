@@ -19,7 +19,9 @@ def processor_s(pid: int) -> float:
 
     Linux; the clock is that of ``clock_getcpuclockid(3)``. ``/proc/PID/stat`` has the same in steps of 10 ms.
     """
-    children = [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()
+    ]
     return time.clock_gettime(~pid << 3 | 2) + sum(map(processor_s, children))
 
 

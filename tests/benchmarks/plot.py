@@ -22,15 +22,15 @@ def svg(measures: list[Measure], subtitle: str) -> str:
     """Draw a group of two bars a measure; each group has a scale of its own, as TLS would dwarf all others."""
     height = TOP + GROUP * len(measures)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        'font-family="system-ui, sans-serif" font-size="14" fill="#1d232b">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
+        '<g font-family="system-ui, sans-serif" font-size="14" fill="#1d232b">',
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         '<text x="20" y="28" font-size="18" font-weight="600">Processor time a request, in µs: less is better</text>',
         f'<text x="20" y="48" font-size="12" fill="#5b6570">{escape(subtitle)}</text>',
     ]
     for number, measure in enumerate(measures):
         parts += _group(measure, TOP + GROUP * number)
-    return "\n".join([*parts, "</svg>", ""])
+    return "\n".join([*parts, "</g>", "</svg>", ""])
 
 
 def _group(measure: Measure, top: float) -> list[str]:
@@ -50,8 +50,7 @@ def _group(measure: Measure, top: float) -> list[str]:
             f'<text x="{LEFT - 10}" y="{centre + 5}" text-anchor="end">{escape(who)}</text>',
             f'<rect x="{LEFT}" y="{y}" width="{middle:.1f}" height="{BAR}" fill="{colour}"/>',
             # The spread of the runs: from the least to the most.
-            f'<path d="M{LEFT + low:.1f} {centre}H{LEFT + high:.1f}m0 -5v10M{LEFT + low:.1f} {centre - 5}v10" '
-            'stroke="#1d232b" fill="none"/>',
+            f'<path stroke="#1d232b" d="M{LEFT + low:.1f} {centre}h{high - low:.1f}m0 -5v10m{low - high:.1f} -10v10"/>',
             f'<text x="{LEFT + high + 10:.1f}" y="{centre + 5}">{statistics.median(times):,.0f}</text>',
         ]
     return parts

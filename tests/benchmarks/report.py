@@ -15,20 +15,25 @@ def text(measures: list[Measure], weight: Weight, size: Size, machine: str) -> s
     """Return the tables and, last, a line for each ratio."""
     lines = [
         machine,
-        f"{size.pairs} pairs (ours, the other, ours, the other, …), {CONCURRENCY} requests under way; the middle of all runs",
+        f"{size.pairs} pairs (ours, the other, ours, …), {CONCURRENCY} requests under way; each figure is the middle one",
         "",
-        f"{'':24}{'processor time':>16}{'of it: Redis':>14}{'requests':>11}{'p50':>9}{'p99':>9}",
-        f"{'':24}{'µs a request':>16}{'(apart), µs':>14}{'a second':>11}{'ms':>9}{'ms':>9}",
+        f"{'':24}{'processor time':>16}{'Redis beside':>14}{'requests':>11}{'p50':>9}{'p99':>9}",
+        f"{'':24}{'µs a request':>16}{'it, µs':>14}{'a second':>11}{'ms':>9}{'ms':>9}",
     ]
     for measure in measures:
         for side, who in enumerate(("ours", measure.other)):
             lines.append(f"{measure.name + ', ' + who:24}{_row(measure, side)}")
-    lines += ["", f"Redis: {weight.used_memory:.0f} bytes a live token (two cloud tokens), over {weight.tokens}; by key: "]
+    lines += [
+        "",
+        f"Redis: {weight.used_memory:.0f} bytes a live token (two cloud tokens), over {weight.tokens}; by key: ",
+    ]
     lines[-1] += ", ".join(f"{kind} {size_bytes:.0f}" for kind, size_bytes in weight.keys.items())
     lines.append("")
     for measure in measures:
         low, high = min(measure.ratios), max(measure.ratios)
-        lines.append(f"{measure.name + ':':12}{measure.other} ÷ ours {measure.ratio:.2f}   (pairs {low:.2f} to {high:.2f})")
+        lines.append(
+            f"{measure.name + ':':12}{measure.other} ÷ ours {measure.ratio:.2f}   (pairs {low:.2f} to {high:.2f})"
+        )
     return "\n".join(lines)
 
 
@@ -49,7 +54,11 @@ def as_json(measures: list[Measure], weight: Weight, machine: str) -> dict[str, 
     return {
         "machine": machine,
         "concurrency": CONCURRENCY,
-        "redis_bytes_per_token": {"used_memory": weight.used_memory, "tokens": weight.tokens, "keys": dict(weight.keys)},
+        "redis_bytes_per_token": {
+            "used_memory": weight.used_memory,
+            "tokens": weight.tokens,
+            "keys": dict(weight.keys),
+        },
         "measures": {
             measure.name: {
                 "what": measure.what,

@@ -82,9 +82,12 @@ def running(state: Path, *, devices: int) -> Iterator[Site]:
         with on_core(MEASURED):
             pids["floor"] = start(stack, state, ports["floor"], "tests.benchmarks.floor", str(config))
         with redis.Redis.from_url(redis_url) as client:
-            server = client.info("server")
+            server, durability = client.info("server"), client.config_get("appendfsync")["appendfsync"]
         pids["redis"] = int(server["process_id"])
-        version = f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
+        assert durability == "always"
+        version = (
+            f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
+        )
         path = state / "devices.json"
         path.write_text(json.dumps({"issuer": env["ISSUER_URL"], "devices": registered}))
         yield Site(ports, pids, path, load, clients, clouds, ca, weighed, version)
@@ -200,7 +203,7 @@ async def stock_floor(redis_url: str, sealing_key: bytes, answers: list[dict[str
                 "client_id": answer["mqtt"]["client_id"],
                 "handle": answer["handle"],
                 "scope": answer["scope"],
-                "issued_at_s": int(issued_at_ms) // 1000,
+                "issued_at_s": int(issued_at_ms or 0) // 1000,
                 "expires_at_ms": tokens[0]["expires_at"],
                 "tokens": [(each["type"], each["token"]) for each in tokens],
             }
