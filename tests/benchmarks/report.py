@@ -15,7 +15,7 @@ def text(measures: list[Measure], weight: Weight, size: Size, machine: str) -> s
     """Return the tables and, last, a line for each ratio."""
     lines = [
         machine,
-        f"{size.pairs} pairs (ours, the other, ours, …), {CONCURRENCY} requests under way; each figure is the middle one",
+        f"{size.pairs} pairs (ours, the other, ours, …), {CONCURRENCY} requests under way; the middle of each",
         "",
         f"{'':24}{'processor time':>16}{'Redis beside':>14}{'requests':>11}{'p50':>9}{'p99':>9}",
         f"{'':24}{'µs a request':>16}{'it, µs':>14}{'a second':>11}{'ms':>9}{'ms':>9}",
