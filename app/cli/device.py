@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,6 @@ import typer
 
 from app.cli.setup import JsonOption, StateOption, running_dev
 from app.errors import Misconfigured
-
-Tell = Callable[[str, str], None]
-"""Tells one step: its name, and what happened."""
 
 
 def device(
@@ -39,7 +35,7 @@ def device(
     tell = _tell_json if as_json else _tell
     plain = bool(publish or subscribe or stay)
     if not (plain or show_answer or password):
-        if client_id or secret_file or private_key or server or scope or expires_in:
+        if client_id or secret_file or private_key or server or scope or expires_in is not None:
             raise Misconfigured("say what the device shall do: --print, --password, --publish, --subscribe or --stay")
         from app.cli.tour import tour  # noqa: PLC0415 - `--help` stays quick
 

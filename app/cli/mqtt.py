@@ -13,7 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from app.errors import Refusal
+from app.errors import Misconfigured, Refusal
 
 REASONS: Final = {
     1: "the token is forged or cannot be read",
@@ -89,14 +89,27 @@ class Connection:
         return bool(self._connected)
 
     def publish(self, topic: str, text: str) -> None:
-        """Publish with QoS 1 and wait for the broker's PUBACK. Raises ``ConnectionEnded`` if it cuts instead."""
-        self._await_answer(self._client.publish(topic, text, qos=1).mid, f"publishing to {topic}")
+        """Publish with QoS 1 and wait for the broker's PUBACK.
+
+        Raises ``Misconfigured`` for what is no topic, ``ConnectionEnded`` if the broker cuts instead.
+        """
+        try:
+            number = self._client.publish(topic, text, qos=1).mid
+        except ValueError as error:
+            raise Misconfigured(f"cannot publish to {topic!r}: {error}") from error
+        self._await_answer(number, f"publishing to {topic}")
 
     def subscribe(self, topic_filter: str) -> None:
-        """Subscribe with QoS 1 and wait for the SUBACK. Raises ``ConnectionEnded``."""
-        error, number = self._client.subscribe(topic_filter, qos=1)
-        if error is not MQTTErrorCode.MQTT_ERR_SUCCESS or number is None:
-            raise ConnectionEnded(f"subscribing to {topic_filter}: {paho.error_string(error)}")
+        """Subscribe with QoS 1 and wait for the SUBACK.
+
+        Raises ``Misconfigured`` for what is no topic filter, ``ConnectionEnded``.
+        """
+        try:
+            code, number = self._client.subscribe(topic_filter, qos=1)
+        except ValueError as error:
+            raise Misconfigured(f"cannot subscribe to {topic_filter!r}: {error}") from error
+        if code is not MQTTErrorCode.MQTT_ERR_SUCCESS or number is None:
+            raise ConnectionEnded(f"subscribing to {topic_filter}: {paho.error_string(code)}")
         if self._await_answer(number, f"subscribing to {topic_filter}") >= _REFUSED_SUBSCRIPTION:
             raise ConnectionEnded(f"the broker refused the subscription to {topic_filter}{self._why()}")
 

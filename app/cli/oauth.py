@@ -39,16 +39,26 @@ class Server:
     """One server, and one device in front of it. All calls block, for 15 seconds at most."""
 
     def __init__(self, url: str, credentials: Credentials) -> None:
-        """``url`` is any instance; what the assertions are made out to is the issuer it names. Raises ``Refused``."""
+        """``url`` is any instance; what the assertions are made out to is the issuer it names.
+
+        Raises ``Refused``, and ``Misconfigured`` where no token server answers.
+        """
         self._url = url.rstrip("/")
         self._credentials = credentials
         self._ahead_s = 0.0
-        self._issuer = str(self._call("/.well-known/oauth-authorization-server")["issuer"])
+        try:
+            self._issuer = str(self._call("/.well-known/oauth-authorization-server")["issuer"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Misconfigured(f"{url} is not the URL of a token server: {error}") from error
 
     def token(self, *, scope: str = "", expires_in_s: int | None = None) -> dict[str, Any]:
         """Fetch a token; returns the whole answer (PRODUCT, "The token answer"). Raises ``Refused``."""
-        form = {"grant_type": "client_credentials", "scope": scope, "expires_in": expires_in_s or ""}
-        return self._call("/oauth/token", {name: str(value) for name, value in form.items() if value})
+        form = {
+            "grant_type": "client_credentials",
+            "scope": scope,
+            "expires_in": "" if expires_in_s is None else expires_in_s,
+        }
+        return self._call("/oauth/token", {name: str(value) for name, value in form.items() if value != ""})
 
     def revoke(self, token: str) -> None:
         """Take one of the device's own tokens back (RFC 7009 2.1). Raises ``Refused``."""

@@ -35,7 +35,10 @@ def sandbox(
     )
     from app.sandbox.server import Config  # noqa: PLC0415 - `--help` stays quick
 
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(f"--state {state}: {error}") from error
     config = Config(
         host=host,
         port=port,
@@ -55,7 +58,7 @@ async def _run(config: Config) -> None:
         running = await server.start(config)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            raise
+            raise Misconfigured(f"cannot listen on {config.host}: {error}") from error
         ports = f"{config.port} (--port) or {config.mqtt_port} (--mqtt-port)"
         raise Misconfigured(f"port {ports} on {config.host} is busy: choose another") from error
     print(f"ready: API http://{config.host}:{running.port}, broker {config.host}:{running.mqtt_port}", flush=True)

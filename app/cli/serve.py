@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import textwrap
 
 from app.errors import Misconfigured
@@ -26,7 +27,7 @@ def serve() -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Misconfigured(f"PORT: {settings.port} on {settings.host} is busy: set PORT to a free one") from error
-        if error.errno in {errno.EADDRNOTAVAIL, errno.EACCES}:
+        if error.errno in {errno.EADDRNOTAVAIL, errno.EACCES} or isinstance(error, socket.gaierror):
             raise Misconfigured(f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {error}") from error
         raise
 

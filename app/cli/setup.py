@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -28,6 +28,9 @@ StateOption = Annotated[
         "--state", help="State directory of a dev. Left out: the environment, else .local.", show_default=False
     ),
 ]
+Tell = Callable[[str, str], None]
+"""Tells one step of a verb: its name, and what happened."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -68,6 +71,8 @@ def running_dev(state: Path | None) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise Misconfigured(f"no dev is running on {path.parent}: start one, or name its --state") from None
+    except ValueError as error:
+        raise Misconfigured(f"{path} is damaged ({error}): start dev again") from None
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from app.cloud.client import CloudClient
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import RETRIED, CloudError
 from app.errors import InvalidRequest, Unavailable
 from app.model.secrets import Secret
 from app.service.authenticate import Credentials
@@ -33,8 +33,6 @@ CONFIRM_WITHIN_S: Final = 1.0
 FIRST_BACKOFF_MS: Final = 1_000
 LAST_BACKOFF_MS: Final = 60_000
 MAX_ATTEMPTS: Final = 30
-
-_CLOUD_DOWN: Final = frozenset({Kind.UNREACHABLE, Kind.TRANSIENT, Kind.THROTTLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ class Delivery:
 
     async def _postpone(self, claim: Claim, error: CloudError) -> None:
         # While the cloud is down nothing is learned about this revocation, so it costs no attempt.
-        counts = error.kind not in _CLOUD_DOWN
+        counts = error.kind not in RETRIED
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
             await self._revocations.settle(claim, "failed")

@@ -46,7 +46,8 @@ def grant_key(client_id: str, scope: str, life_s: int) -> GrantKey:
 
 def jti_key(client_id: str, jti: str) -> str:
     """Digest an assertion's ``jti``, which is unique for its device alone and of any length."""
-    return hashlib.sha256(f"{client_id}\0{jti}".encode()).hexdigest()[:32]
+    # What a signed JSON may hold and UTF-8 may not, half surrogates, is a name like any other here.
+    return hashlib.sha256(f"{client_id}\0{jti}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

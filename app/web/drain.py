@@ -21,7 +21,13 @@ class Runner(web.AppRunner):
 
     def __init__(self, app: web.Application, *, drain_s: float) -> None:
         """Stay reachable but unready for ``drain_s`` seconds; requests then have the rest of the time to finish."""
-        super().__init__(app, access_log=None, handle_signals=False, shutdown_timeout=WITHIN_S - drain_s)
+        super().__init__(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=WITHIN_S - drain_s,
+            auto_decompress=False,  # no form is compressed: a stranger's is not unpacked before it is refused
+        )
         self._drain_s = drain_s
 
     async def cleanup(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from app.service.authenticate import Assertion, Basic, Credentials
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_PARAMETERS: Final = 32
+BODY_WITHIN_S: Final = 10.0
 FORM: Final = "application/x-www-form-urlencoded"
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -25,18 +27,23 @@ Form = Mapping[str, str]
 async def read_form(request: web.Request) -> Form:
     """Read the body as a form (RFC 6749 section 3.2 and appendix B).
 
-    Raises ``InvalidRequest`` for another content type, a parameter sent twice or empty, what is no UTF-8, and
-    parameters in the URL; ``TooLarge`` beyond 64 KiB.
+    Raises ``InvalidRequest`` for another content type, a compressed body or one that does not come whole within 10
+    seconds, a parameter sent twice or empty, what is no UTF-8, and parameters in the URL; ``TooLarge`` beyond 64 KiB.
     """
     if request.content_type != FORM:
         raise InvalidRequest(f"send the parameters as {FORM}")
+    if "Content-Encoding" in request.headers:
+        raise InvalidRequest("send the body as it is, without a Content-Encoding")
     if request.query_string:
         # A URL lies in logs and histories; a secret there would be everyone's.
         raise InvalidRequest("send the parameters in the body, not in the URL")
     try:
-        body = await request.read()
+        async with asyncio.timeout(BODY_WITHIN_S):
+            body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body has more than {MAX_BODY_BYTES} bytes") from None
+    except OSError:  # a timeout, too: who sends slowly, or hangs up, is no fault of ours
+        raise InvalidRequest(f"the body did not come whole within {BODY_WITHIN_S:g} s") from None
     try:
         pairs = parse_qsl(
             body.decode("ascii"),

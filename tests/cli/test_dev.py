@@ -163,11 +163,29 @@ def test_a_refused_device_is_one_line(dev: Dev, tmp_path: Path) -> None:
         (f"--client-id GID_plant@@@d1 --secret-file {tmp_path / 'wrong'}", "invalid_client"),
         (f"--client-id GID_plant@@@nobody --secret-file {tmp_path / 'wrong'}", "invalid_client"),
         ("--scope pub:plant/d2/up/#", "invalid_scope"),
+        ("--expires-in 0", "expires_in must be"),
     ):
         ended = paste(f"{device} {options}")
         assert (ended.returncode, ended.stdout) == (1, "")
         assert reason in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--publish 'plant/#=1'", "cannot publish to 'plant/#'"),
+        ("--subscribe ''", "cannot subscribe to ''"),
+        ("--print --server nonsense", "is not the URL of a token server"),
+        ("--print --server 'http://[nonsense'", "is not the URL of a token server"),
+    ],
+)
+def test_what_the_device_cannot_do_is_one_line(dev: Dev, options: str, reason: str) -> None:
+    """What is no topic, topic filter or server is told in one line, with exit code 2."""
+    ended = paste(f"{sys.executable} -m app device --state {dev.state} {options}")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert reason in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_the_printed_mosquitto_lines(dev: Dev, need_program: Callable[[str], str], tmp_path: Path) -> None:

@@ -71,3 +71,20 @@ def test_a_busy_port_is_one_line(tmp_path: Path, option: str) -> None:
         said = late.stderr.read().decode()
     assert len(said.splitlines()) == 1
     assert f"({option})" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+        (["--host", "no such host"], "cannot listen on no such host"),
+        (["--state", "/dev/null/state"], "--state /dev/null/state"),
+    ],
+)
+def test_what_it_cannot_have_is_one_line(tmp_path: Path, options: list[str], reason: str) -> None:
+    """An address that is not this machine's and a directory that cannot be made end the start with one line."""
+    with sandbox(tmp_path, *options) as late:
+        assert late.wait(20) == 2
+        assert late.stderr is not None
+        [said] = late.stderr.read().decode().splitlines()
+    assert reason in said

@@ -89,6 +89,21 @@ def test_it_serves_and_ends_in_good_order(settings: dict[str, str]) -> None:
         assert instance.wait(10) == 0
 
 
+def test_a_malformed_request_is_not_quoted_in_the_log(settings: dict[str, str]) -> None:
+    """What a stranger's broken request holds, a secret in a header for one, is in no line."""
+    [port] = processes.free_ports()
+    with serve({**settings, "PORT": str(port)}, stdout=subprocess.PIPE) as instance:
+        processes.wait_until(
+            lambda: instance.poll() is not None or answers(f"http://127.0.0.1:{port}/readyz"), "the instance"
+        )
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic c2VjcmV0\x01\r\n\r\n")
+            assert b" 400 " in connection.makefile("rb").readline()
+        instance.send_signal(signal.SIGTERM)
+        out, err = instance.communicate(timeout=10)
+    assert b"c2VjcmV0" not in out + err
+
+
 def test_a_busy_port_is_one_line(settings: dict[str, str]) -> None:
     """A busy port ends the start with one line that names the setting to change."""
     with socket.socket() as taken:
@@ -100,6 +115,16 @@ def test_a_busy_port_is_one_line(settings: dict[str, str]) -> None:
             assert instance.stderr is not None
             said = instance.stderr.read().decode()
     assert said == f"error: PORT: {port} on 127.0.0.1 is busy: set PORT to a free one\n"
+
+
+def test_a_host_that_is_none_is_one_line(settings: dict[str, str]) -> None:
+    """An address that this machine has not, or that nobody has, ends the start with one line that names the setting."""
+    for host in ("192.0.2.1", "no such host"):
+        with serve({**settings, "HOST": host, "PORT": "0"}) as instance:
+            assert instance.wait(20) == 2
+            assert instance.stderr is not None
+            [said] = instance.stderr.read().decode().splitlines()
+        assert said.startswith("error: HOST, PORT: cannot listen on ")
 
 
 def test_production_needs_no_local_parts() -> None:

@@ -55,7 +55,11 @@ def test_what_is_missing_is_one_line(cli: Cli, arguments: list[str], reason: str
 
 
 def test_a_broken_file(cli: Cli, state: str) -> None:
-    """A settings file that is none is refused with its path."""
+    """A settings file that is none, and a ``dev.json`` that is none, are refused with their path."""
+    (Path(state) / "dev.json").write_text("{")
+    answer = cli("device", "--state", state)
+    assert answer.code == 2
+    assert "dev.json is damaged" in answer.err
     (Path(state) / "settings.env").write_text("nonsense here\n")
     answer = cli("devices", "list", "--state", state)
     assert answer.code == 2

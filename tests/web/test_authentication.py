@@ -42,6 +42,7 @@ CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"iss": None}, "no iss"),
     ({"sub": None}, "no sub"),
     ({"sub": 7}, "no sub"),
+    ({"sub": "\ud800"}, "no sub"),
     ({"sub": "GID_plant@@@d2"}, GENERIC),
     ({"exp": NOW - 3600}, "expired"),
     ({"exp": NOW + 3600}, "more than 300 s ahead"),
@@ -124,6 +125,20 @@ async def test_a_public_key_is_no_shared_secret(make_caller: MakeCaller, registr
 async def test_what_is_no_jwt_is_refused_in_words(caller: Caller, text: str) -> None:
     """Malformed base64 and JSON are a refusal, never a fault."""
     refused(await caller.token(text), "")
+
+
+@pytest.mark.parametrize("algorithm", [["HS256"], {}, 7, None])
+async def test_an_alg_that_is_no_text_is_refused_in_words(caller: Caller, algorithm: object) -> None:
+    """A header of any shape is a refusal, never a fault."""
+    head = segment({"alg": algorithm, "typ": "JWT"})
+    refused(await caller.token(".".join([head, *caller.assertion().split(".")[1:]])), "")
+
+
+async def test_a_jti_may_be_any_text(caller: Caller) -> None:
+    """Also one that JSON can write and UTF-8 cannot: it is good once."""
+    assertion = caller.assertion(jti="\ud800")
+    assert (await caller.token(assertion)).status == 200
+    refused(await caller.token(assertion), "already used")
 
 
 async def test_unknown_disabled_and_wrong_key_callers_get_one_answer(

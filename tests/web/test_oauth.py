@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from aiohttp.test_utils import TestClient
 
 from app.model.devices import Algorithm
 from app.service.registry import Registry
+from app.web import forms
 from tests.callers import ASSERTION_TYPE, Caller
 from tests.web.conftest import ACCESS_KEY_ID, INSTANCE_ID, ISSUER, MakeCaller, OwnCloud
 
@@ -191,6 +193,27 @@ async def test_a_form_is_a_form_of_a_modest_size(caller: Caller) -> None:
     assert [answer.status for answer in (as_json, in_url, large, large_assertion)] == [400, 400, 413, 400]
     assert large.body["error"] == "invalid_request"
     assert "client_assertion" in large_assertion.body["error_description"]
+
+
+async def test_a_compressed_body_is_refused(caller: Caller) -> None:
+    """Nothing a stranger sent is unpacked, and nothing else is read than what was sent."""
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = await caller.post("/oauth/token", gzip.compress(b"grant_type=client_credentials"), headers=headers)
+    assert (answer.status, answer.body["error"]) == (400, "invalid_request")
+    assert "Content-Encoding" in answer.body["error_description"]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller who sends half a form and no more holds nothing open: it is refused when its time is over."""
+    monkeypatch.setattr(forms, "BODY_WITHIN_S", 0.1)
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    head = "POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    writer.write(f"{head}Content-Length: 50\r\n\r\ngrant".encode())
+    async with asyncio.timeout(5):
+        assert b" 400 " in await reader.readline()
+    writer.close()
 
 
 async def test_two_ways_of_authenticating_at_once_are_refused(caller: Caller) -> None:
