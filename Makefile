@@ -1,5 +1,6 @@
 # make run     set up and serve the whole product on embedded parts   (make run ARGS='--instances 3')
 # make test    set up and pass all checks and tests                   (make test ARGS='tests/model -x')
+# make bench   measure against the bare minimum and the official SDK  (make bench ARGS=--quick)
 # make check   the checks alone: ruff, mypy, import-linter
 # make lock    write the requirements files anew from pyproject.toml  (make lock ARGS=--upgrade)
 
@@ -9,7 +10,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: run test check lock
+.PHONY: run test bench check lock
 .DELETE_ON_ERROR:
 
 run: .venv/.local
@@ -17,6 +18,9 @@ run: .venv/.local
 
 test: check
 	@exec .venv/bin/python -m pytest $(ARGS)
+
+bench: .venv/.dev
+	@exec .venv/bin/python -m tests.benchmarks $(ARGS)
 
 check: .venv/.dev
 	@.venv/bin/ruff check

@@ -98,7 +98,7 @@ class Device:
     algorithm: Algorithm
     methods: tuple[Method, ...]
     role: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
     disabled: bool = False
     note: str = ""
     created_at_ms: int = 0

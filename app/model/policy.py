@@ -7,7 +7,7 @@ grants to it, and why.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, product
 
 from app.model import globs
@@ -76,7 +76,7 @@ class Overlap:
 class Policy:
     """All roles, in the order of the file."""
 
-    roles: Mapping[str, Role]
+    roles: Mapping[str, Role] = field(hash=False)
 
     def role_for(self, client_id: ClientId, named_role: str | None) -> Role | None:
         """Return the role that the device's record names, else the first in the file that matches.

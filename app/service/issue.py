@@ -7,17 +7,19 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, Literal
 
 from app.errors import InvalidRequest, InvalidScope, TooManyRequests, Unavailable
+from app.model.devices import Device
 from app.model.grants import Grant, MalformedScope, parse_scope
-from app.model.policy import Policy
+from app.model.policy import Policy, Role
 from app.model.templates import NoGrant
 from app.rpc.catalog import MAX_TOKEN_LIFE_S
 from app.service.authenticate import Authenticator, Credentials, Proven, refuse_used
 from app.service.flights import Flights
 from app.store.connection import insist
+from app.store.devices import CACHED_DEVICES
 from app.store.keys import Handle
 from app.store.sealing import CannotOpen
 from app.store.tokens import CloudTokenOfType, Lead, RequestAnswer, Token, Tokens, Wanted
@@ -123,21 +125,8 @@ class Issuer:
     def _want(self, proven: Proven, scope: str | None, expires_in: str | None) -> tuple[Grant, Wanted]:
         """Check what is asked for against the policy in force now."""
         device = proven.device
-        role = self._policy().role_for(device.client_id, device.role or None)
-        if role is None:
-            raise InvalidScope(
-                f"no role of the policy fits {device.client_id}: name one in its registration, or add a match",
-                cause=f"role {device.role!r} is not in the policy" if device.role else "no match",
-            )
-        try:
-            allowed = role.grant_for(device.client_id, device.attributes)
-            grant = parse_scope(scope) if scope is not None else allowed
-        except NoGrant as error:
-            raise InvalidScope(f"role {role.name} gives {device.client_id} nothing: {error}") from None
-        except MalformedScope as error:
-            raise InvalidScope(str(error)) from None
-        if (permission := allowed.first_uncovered(grant)) is not None:
-            raise InvalidScope(f"{permission} lies outside the policy: role {role.name} does not cover it")
+        role, allowed = _allowed(self._policy(), device)
+        grant = allowed if scope is None else _narrowed(role, allowed, scope)
         if not grant:
             raise InvalidScope(f"role {role.name} permits nothing")
         life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
@@ -170,6 +159,32 @@ class Issuer:
             expires_at_ms=token.expires_at_ms,
             cloud_tokens=cloud_tokens,
         )
+
+
+@lru_cache(maxsize=CACHED_DEVICES)
+def _allowed(policy: Policy, device: Device) -> tuple[Role, Grant]:
+    """Return the device's role and all it permits under this policy; another policy or record is worked out anew."""
+    role = policy.role_for(device.client_id, device.role or None)
+    if role is None:
+        raise InvalidScope(
+            f"no role of the policy fits {device.client_id}: name one in its registration, or add a match",
+            cause=f"role {device.role!r} is not in the policy" if device.role else "no match",
+        )
+    try:
+        return role, role.grant_for(device.client_id, device.attributes)
+    except NoGrant as error:
+        raise InvalidScope(f"role {role.name} gives {device.client_id} nothing: {error}") from None
+
+
+def _narrowed(role: Role, allowed: Grant, scope: str) -> Grant:
+    """Read the scope that was asked for, which must lie in what is allowed."""
+    try:
+        grant = parse_scope(scope)
+    except MalformedScope as error:
+        raise InvalidScope(str(error)) from None
+    if (permission := allowed.first_uncovered(grant)) is not None:
+        raise InvalidScope(f"{permission} lies outside the policy: role {role.name} does not cover it")
+    return grant
 
 
 def _parse_life(text: str | None, default_s: int) -> int:

@@ -22,6 +22,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CLOCK: Final = web.AppKey("clock", Clock)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+TOLD: Final = web.RequestKey("told", dict[str, object])
+"""What a handler adds to the request's line in the log: one line costs half as much as two."""
+
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -93,7 +96,8 @@ def _translate(error: web.HTTPException) -> Refusal | None:
 
 def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | None, *, elapsed_ms: float) -> None:
     if refusal is None:
-        log.info("request", method=request.method, path=request.path, status=response.status, ms=elapsed_ms)
+        told = request.get(TOLD, {})
+        log.info("request", method=request.method, path=request.path, status=response.status, ms=elapsed_ms, **told)
         return
     log.info(
         "request",

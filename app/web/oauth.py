@@ -16,6 +16,7 @@ from app.service.introspect import Introspector
 from app.service.issue import IssuedToken, Issuer
 from app.service.revoke import Revoker
 from app.web.forms import read_credentials, read_form, required
+from app.web.middleware import TOLD
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ async def token(request: web.Request) -> web.Response:
         raise UnsupportedGrantType(f"grant_type must be {GRANT_TYPE}")
     credentials = read_credentials(request, form)
     issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
-    log.info("token", client_id=issued.client_id, handle=issued.handle, expires_in_s=issued.expires_in_s)
+    request[TOLD] = {"client_id": issued.client_id, "handle": issued.handle, "expires_in_s": issued.expires_in_s}
     return web.json_response(_token_answer(issued, services.broker), headers=NO_STORE)
 
 

@@ -1,0 +1,59 @@
+"""What a live token weighs in Redis, in bytes: by the growth of its memory, and key by key."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+
+KINDS: Final = {
+    "t": "record",
+    "g": "grant pointer",
+    "c": "device's index",
+    "n": "device's hour",
+    "mac": "look-up",
+    "f": "flight",
+    "j": "used assertion",
+}
+_KIND: Final = re.compile(r"(?:\{s\d+\}:)?([a-z]+):")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Bytes for each token: ``used_memory`` as it grew, and ``MEMORY USAGE`` by kind of key."""
+
+    tokens: int
+    used_memory: float
+    keys: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What Redis held at some moment."""
+
+    used_memory: int
+    keys: frozenset[bytes]
+
+
+async def look(client: Redis) -> Look:
+    """Look at what Redis holds now."""
+    used = int((await client.info("memory"))["used_memory"])
+    return Look(used, frozenset([key async for key in client.scan_iter(count=1000)]))
+
+
+async def difference(client: Redis, before: Look, tokens: int) -> Weight:
+    """Weigh what came since, as so many tokens."""
+    after = await look(client)
+    by_kind: Counter[str] = Counter()
+    for key in after.keys - before.keys:
+        match = _KIND.match(key.decode())
+        by_kind[KINDS.get(match[1], "other") if match else "other"] += await client.memory_usage(key, samples=0) or 0
+    return Weight(
+        tokens=tokens,
+        used_memory=(after.used_memory - before.used_memory) / tokens,
+        keys={kind: size / tokens for kind, size in by_kind.most_common()},
+    )
