@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote
@@ -16,11 +17,13 @@ from urllib.parse import quote
 from app.model.secrets import AccessKeySecret
 
 ACS3: Final = "ACS3-HMAC-SHA256"
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*")
 
 
 def percent_encode(text: str) -> str:
     """Encode as RFC 3986 says, with only ``A-Za-z0-9-_.~`` left as they are (chapter 5, step 1.ii)."""
-    return quote(text, safe="-_.~")
+    # Nearly every name and value needs nothing; to see that costs a tenth of quoting it.
+    return text if _UNRESERVED.fullmatch(text) else quote(text, safe="-_.~")
 
 
 def canonical_query(parameters: Mapping[str, str]) -> str:
@@ -38,6 +41,13 @@ def rpc_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
     """Sign with HMAC-SHA1 under the secret and a trailing ``&`` (chapter 5, step 2)."""
     mac = hmac.new(f"{secret.reveal()}&".encode(), string_to_sign.encode(), hashlib.sha1)
     return base64.b64encode(mac.digest()).decode()
+
+
+def rpc_signed_form(method: str, secret: AccessKeySecret, parameters: Mapping[str, str]) -> str:
+    """Return ``parameters`` and their ``Signature`` as a form, encoding each only once (chapter 5)."""
+    query = canonical_query(parameters)
+    signed = rpc_signature(secret, f"{method}&%2F&{percent_encode(query)}")
+    return f"{query}&Signature={percent_encode(signed)}"
 
 
 def acs3_string_to_sign(

@@ -88,3 +88,14 @@ def test_another_secret_gives_another_signature() -> None:
     other = signature.rpc_signature(AccessKeySecret("testsecret2"), text)
     assert not signature.equal(signature.rpc_signature(SECRET, text), other)
     assert signature.equal(other, other)
+
+
+def test_a_signed_form_is_what_chapter_5_builds_step_by_step() -> None:
+    """The form has the signature of its own parameters, each encoded as it was signed."""
+    secret, parameters = AccessKeySecret("s"), {"b": "x y+*~/", "A": "ü", "empty": ""}
+    form = signature.rpc_signed_form("POST", secret, parameters)
+    text = signature.rpc_string_to_sign("POST", parameters)
+    assert dict(parse_qsl(form, keep_blank_values=True)) == {
+        **parameters,
+        "Signature": signature.rpc_signature(secret, text),
+    }
