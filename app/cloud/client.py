@@ -246,9 +246,7 @@ class CloudClient:
         signed |= {name: value.reveal() if isinstance(value, Secret) else value for name, value in parameters.items()}
         if credentials.security_token:
             signed["SecurityToken"] = credentials.security_token.reveal()
-        text = signature.rpc_string_to_sign("POST", signed)
-        signed["Signature"] = signature.rpc_signature(credentials.access_key_secret, text)
-        return signature.canonical_query(signed).encode()
+        return signature.rpc_signed_query("POST", credentials.access_key_secret, signed).encode()
 
 
 def _pause_s(error: CloudError, attempt: int) -> float:

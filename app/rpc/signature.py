@@ -31,7 +31,17 @@ def canonical_query(parameters: Mapping[str, str]) -> str:
 def rpc_string_to_sign(method: str, parameters: Mapping[str, str]) -> str:
     """Build the string to sign (chapter 5, step 1.2); a ``Signature`` among the parameters is left out."""
     signed = {name: value for name, value in parameters.items() if name != "Signature"}
-    return f"{method}&%2F&{percent_encode(canonical_query(signed))}"
+    return _rpc_string_to_sign(method, canonical_query(signed))
+
+
+def _rpc_string_to_sign(method: str, query: str) -> str:
+    return f"{method}&%2F&{percent_encode(query)}"
+
+
+def rpc_signed_query(method: str, secret: AccessKeySecret, parameters: Mapping[str, str]) -> str:
+    """Return the parameters as a query with their ``Signature`` behind them; each is encoded once for both."""
+    query = canonical_query(parameters)
+    return f"{query}&Signature={percent_encode(rpc_signature(secret, _rpc_string_to_sign(method, query)))}"
 
 
 def rpc_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
