@@ -34,7 +34,11 @@ def canonical_query(parameters: Mapping[str, str]) -> str:
 def rpc_string_to_sign(method: str, parameters: Mapping[str, str]) -> str:
     """Build the string to sign (chapter 5, step 1.2); a ``Signature`` among the parameters is left out."""
     signed = {name: value for name, value in parameters.items() if name != "Signature"}
-    return f"{method}&%2F&{percent_encode(canonical_query(signed))}"
+    return _rpc_string_to_sign(method, canonical_query(signed))
+
+
+def _rpc_string_to_sign(method: str, query: str) -> str:
+    return f"{method}&%2F&{percent_encode(query)}"
 
 
 def rpc_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
@@ -46,7 +50,7 @@ def rpc_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
 def rpc_signed_form(method: str, secret: AccessKeySecret, parameters: Mapping[str, str]) -> str:
     """Return ``parameters`` and their ``Signature`` as a form, encoding each only once (chapter 5)."""
     query = canonical_query(parameters)
-    signed = rpc_signature(secret, f"{method}&%2F&{percent_encode(query)}")
+    signed = rpc_signature(secret, _rpc_string_to_sign(method, query))
     return f"{query}&Signature={percent_encode(signed)}"
 
 
