@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,6 @@ import typer
 
 from app.cli.setup import JsonOption, StateOption, running_dev
 from app.errors import Misconfigured
-
-Tell = Callable[[str, str], None]
-"""Tells one step: its name, and what happened."""
 
 
 def device(

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from app.cli.device import Tell
 from app.cli.mqtt import Connection
 from app.cli.oauth import Credentials, Refused, Server, read_private_key
-from app.cli.setup import read_text, running_dev
+from app.cli.setup import Tell, read_text, running_dev
 from app.errors import Misconfigured
 from app.model.devices import MIN_SECRET_BYTES
 from app.model.secrets import ClientSecret

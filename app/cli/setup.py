@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -28,6 +28,9 @@ StateOption = Annotated[
         "--state", help="State directory of a dev. Left out: the environment, else .local.", show_default=False
     ),
 ]
+Tell = Callable[[str, str], None]
+"""Tells one step of a verb: its name, and what happened."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 

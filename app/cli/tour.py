@@ -9,9 +9,9 @@ import time
 from typing import Any, Final, Self
 from urllib.request import urlopen
 
-from app.cli.device import Tell
 from app.cli.mqtt import REASONS, Connection, ConnectionEnded
 from app.cli.oauth import Credentials, Server
+from app.cli.setup import Tell
 from app.errors import Refusal
 from app.model.secrets import ClientSecret
 

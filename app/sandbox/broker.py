@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -18,8 +18,8 @@ from app.sandbox.packets import Message
 from app.sandbox.state import Retained, State, Token
 
 if TYPE_CHECKING:
+    from app.sandbox.access import Access
     from app.sandbox.clock import Clock
-    from app.sandbox.connection import Connection
 
 log = structlog.get_logger("sandbox.broker")
 
@@ -39,6 +39,26 @@ _REFUSED_SUBSCRIPTION: Final = 0x80
 _MAX_PACKET_ID: Final = 0xFFFF
 
 
+class Client(Protocol):
+    """An authenticated connection, as far as the broker deals with one; times in milliseconds."""
+
+    @property
+    def access(self) -> Access:
+        """What it may do now."""
+
+    def end(self, why: str) -> None:
+        """End it at once."""
+
+    def cut(self, why: str) -> None:
+        """Drop it: it does not take what it is sent."""
+
+    def check_tokens(self) -> float:
+        """End it if a token is no longer valid; return when to look again."""
+
+    def send_message(self, message: Message, packet_id: int | None, *, duplicate: bool = False) -> None:
+        """Send it a message that was authorised."""
+
+
 @dataclass(slots=True)
 class Held:
     """A QoS 1 message on its way to a client."""
@@ -52,7 +72,7 @@ class Session:
     """What the broker remembers of a client ID."""
 
     client_id: str
-    connection: Connection | None = None
+    connection: Client | None = None
     subscriptions: dict[str, int] = field(default_factory=dict)
     held: dict[int, Held] = field(default_factory=dict)
     received: set[int] = field(default_factory=set)
@@ -92,7 +112,7 @@ class Broker:
         self._due = asyncio.Event()
         clock.on_move(self.look_again)
 
-    def attach(self, connection: Connection, client_id: str, *, clean: bool) -> tuple[Session, bool]:
+    def attach(self, connection: Client, client_id: str, *, clean: bool) -> tuple[Session, bool]:
         """Give ``connection`` the session of ``client_id``; return it and whether it was there before.
 
         To be called after authentication only, and without a pause after it: until here a CONNECT has changed
@@ -126,7 +146,7 @@ class Broker:
             if len(away) > MAX_AWAY:
                 del self._sessions[away[0].client_id]
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Client]:
         """Return every authenticated connection."""
         return [session.connection for session in self._sessions.values() if session.connection is not None]
 
