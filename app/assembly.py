@@ -57,6 +57,8 @@ class Parts:
 
 BEGIN_AGAIN_AFTER_S: Final = 1.0
 PARTS: Final = web.AppKey("parts", Parts)
+GUNICORN_HALTS: Final = 4
+"""The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
 
 def build(settings: Settings) -> web.Application:
@@ -88,7 +90,8 @@ async def serve_app() -> Runner:
         configure_logging(settings.log_level)
         return runner(settings)
     except Misconfigured as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(GUNICORN_HALTS)
 
 
 @asynccontextmanager
