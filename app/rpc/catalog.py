@@ -1,10 +1,11 @@
-"""The cloud's actions and errors as one table (guide chapters 7 to 10); client, sandbox and tests read it.
+"""The cloud's actions as one table (guide chapters 4, 6, 8 and 10 to 14).
 
-Adding an action is adding a row here and a handler in the sandbox.
+Client, sandbox, command line and tests read it: adding an action is adding a row here and a handler in the sandbox.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,115 +22,160 @@ MAX_TOKEN_LIFE_S: Final = 30 * 24 * 3600
 MAX_RESOURCES: Final = 100
 """Topics one token may carry (10.1)."""
 
-Kind = Literal["String", "Long", "Boolean"]
+MAX_BATCH: Final = 10
+"""Client IDs one BatchQuerySessionByClientIds may name (13.2)."""
+
+EGRESS_QPS: Final = 300
+"""Calls a second from one source IP over all actions; beyond it the cloud blocks the IP (chapter 8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a parameter's value must be: a pattern, and the same for people."""
+
+    says: str
+    pattern: re.Pattern[str]
+
+    def admits(self, value: str) -> bool:
+        """Tell whether ``value`` keeps the rule."""
+        return self.pattern.fullmatch(value) is not None
+
+
+def _rule(says: str, pattern: str) -> Rule:
+    return Rule(says, re.compile(pattern, re.ASCII | re.DOTALL))
+
+
+ANY: Final = _rule("any text", ".+")
+_PERMISSIONS: Final = _rule("R, W or R,W", "R|W|R,W")
+_INSTANT: Final = _rule("Unix time in milliseconds, 60 s to 30 days from now", r"\d{1,18}")
+_FILTERS: Final = _rule("topic filters in dictionary order, comma separated, 100 at most", "[!-~]+")
+_TOPIC: Final = _rule("a topic without wildcards, 64 characters at most", r"(?=.{1,64}\Z)[A-Za-z0-9_-]+(/[^+#\x00]*)?")
+_GROUP_ID: Final = _rule("GID_ or GID- and more of A-Z a-z 0-9 _ -, 7 to 64 characters", r"GID[_-][A-Za-z0-9_-]{3,60}")
+_CLIENT_ID: Final = _rule(
+    "GID_group@@@device, 64 characters at most", r"(?=.{1,64}\Z)GID[_-][A-Za-z0-9_-]{3,60}@@@[A-Za-z0-9_.@:-]+"
+)
+_ANY_CLIENT_ID: Final = _rule("an MQTT client ID, 64 characters at most", ".{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A request parameter of one action."""
+    """A request parameter of one action. A ``RepeatList`` travels as ``NAME.1``, ``NAME.2``, ten at most."""
 
     name: str
-    kind: Kind = "String"
+    kind: Literal["String", "Long", "RepeatList"] = "String"
+    rule: Rule = ANY
     required: bool = True
+
+    def values(self, given: Mapping[str, str]) -> list[str]:
+        """Return what ``given`` holds for this parameter; empty values count as missing, as at the gateway."""
+        if self.kind != "RepeatList":
+            return [given[self.name]] if given.get(self.name) else []
+        numbered = re.compile(rf"{re.escape(self.name)}\.([1-9][0-9]{{0,3}})", re.ASCII)
+        found = {int(match[1]): value for name, value in given.items() if value and (match := numbered.fullmatch(name))}
+        return [found[number] for number in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of an action's answer, beside ``RequestId``."""
+    """A field of an answer. A ``Struct`` has ``fields``; an ``Array`` is of structs with them."""
 
     name: str
-    kind: Kind = "String"
+    kind: Literal["String", "Long", "Boolean", "Struct", "Array"] = "String"
+    fields: tuple[Field, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorCode:
-    """A code of chapter 9 or of the gateway: its HTTP status and its text."""
+class Permission:
+    """A RAM action and the resource it is needed on (chapter 6).
 
-    status: int
-    code: str
-    message: str
+    ``resource`` is what follows ``acs:mq:REGION:ACCOUNT``; names in braces are the call's parameters, ``{Topic}``
+    stands for each parent topic. ``inferred``: the guide's table does not have it.
+    """
+
+    action: str
+    resource: str
+    inferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One action: how it is called, what it answers, which codes its own table lists."""
+    """One action: how it is called, what it answers, what it needs and how it refuses."""
 
     name: str
+    chapter: str
     qps: int
-    """Calls a second for the whole account. 100 for ApplyToken is today's figure; the guide still says 500."""
+    """Calls a second for the whole account, on today's instances (FACTS 0.1)."""
     parameters: tuple[Parameter, ...]
     answer: tuple[Field, ...]
+    """In the order of the guide's samples."""
+    permissions: tuple[Permission, ...]
     errors: tuple[str, ...]
-    methods: tuple[str, ...] = ("GET", "POST")
-    """The guide says POST and shows GET; the API's own description allows both for reads. Either is served."""
+    """The codes of its own table, in the guide's order."""
+    methods: tuple[Literal["GET", "POST"], ...] = ("POST",)
+    """As the API's own description has it (FACTS 3.1). The gateway serves either: the guide signs GET as well."""
+
+    @property
+    def malformed(self) -> str:
+        """The code for a parameter that breaks its rule."""
+        return self._own("InvalidParameter.%s", "ParameterFieldCheckFailed")
+
+    @property
+    def wrong_combination(self) -> str:
+        """The code for parameters of which each is well formed, yet not all together."""
+        return self._own("ParameterCheckFailed", "ParameterFieldCheckFailed")
+
+    @property
+    def unknown_instance(self) -> str:
+        """The code for an instance that is not there."""
+        return self._own("InstanceNotFound", "InstancePermissionCheckFailed")
+
+    @property
+    def failure(self) -> str:
+        """The code for a failure inside."""
+        return self._own("InternalError", "InternalServerError")
+
+    @property
+    def overflow(self) -> str:
+        """The code for more calls than ``qps``; for an action whose table has none, that of the gateway."""
+        codes = ("RevokeTokenOverflow", "QueryTokenOverflow", "ApplyTokenOverflow", "SystemOverflow")
+        return next((code for code in codes if code in self.errors), "Throttling.Api")
+
+    def _own(self, *codes: str) -> str:
+        return next(code for code in codes if code in self.errors)
 
 
-def _errors(*rows: tuple[int, str, str]) -> Mapping[str, ErrorCode]:
-    return MappingProxyType({code: ErrorCode(status, code, message) for status, code, message in rows})
+_INSTANCE: Final = Parameter("InstanceId")
+_REGION: Final = Parameter("RegionId", required=False)  # mandatory in the guide, gone from today's API (FACTS 0.2)
+_TOKEN: Final = Parameter("Token")
+_GROUP: Final = Parameter("GroupId", rule=_GROUP_ID)
+_DEVICE: Final = Parameter("ClientId", rule=_CLIENT_ID)
 
-
-ERRORS: Final = _errors(
-    (404, "ApiNotSupport", "The specified API is not supported."),
-    (400, "ApplyTokenOverflow", "You have applied for tokens too many times. Please try again later."),
-    (400, "QueryTokenOverflow", "You have queried tokens too many times. Please try again later."),
-    (400, "RevokeTokenOverflow", "You have revoked tokens too many times. Please try again later."),
-    (400, "CheckAccountInfoFailed", "An error occurred while checking the account information by the STS token."),
+_REQUEST_ID: Final = Field("RequestId")
+_CREDENTIAL: Final = Field(
+    "DeviceCredential",
+    "Struct",
     (
-        400,
-        "InstancePermissionCheckFailed",
-        (
-            "An error occurred while validating the permissions of the instance. "
-            "Please verify the account that created the instance and its permissions settings."
-        ),
-    ),
-    (500, "InternalError", "An error occurred while processing your request. Try again later."),
-    (
-        400,
-        "ParameterCheckFailed",
-        "An error occurred while validating the parameters. The parameters may be missing or invalid.",
-    ),
-    (
-        400,
-        "PermissionCheckFailed",
-        (
-            "An error occurred while validating the resource permissions. Please check the account "
-            "that created the instance, topic, and GroupId, and check their permission settings."
-        ),
-    ),
-    (500, "SystemOverflow", "An error occurred while processing your request. Please try again."),
-    (
-        400,
-        "InvalidParameter.%s",
-        "An error occurred while validating the parameter. The parameter may be missing or invalid.",
+        Field("InstanceId"),
+        Field("DeviceAccessKeySecret"),
+        Field("CreateTime", "Long"),
+        Field("UpdateTime", "Long"),
+        Field("DeviceAccessKeyId"),
+        Field("ClientId"),
     ),
 )
-"""The token errors of chapter 9. ``%s`` is the parameter's name."""
 
-GATEWAY_ERRORS: Final = _errors(
-    (400, "Missing%s", "%s is mandatory for this action."),
-    (
-        400,
-        "SignatureDoesNotMatch",
-        "Specified signature is not matched with our calculation. server string to sign is:%s",
-    ),
-    (400, "InvalidTimeStamp.Expired", "Specified time stamp or date value is expired."),
-    (400, "InvalidTimeStamp.Format", "Specified time stamp or date value is not well formatted."),
-    (400, "SignatureNonceUsed", "Specified signature nonce was used already."),
-    (404, "InvalidAccessKeyId.NotFound", "Specified access key is not found."),
-    (404, "InvalidAction.NotFound", "Specified api is not found, please check your url and method."),
-    (400, "InvalidVersion", "Specified parameter Version is not valid."),
-    (400, "InvalidParameter.Format", "Specified parameter format is not valid."),
-    (400, "InvalidSignatureMethod", "Specified signature method is not valid."),
-    (400, "InvalidSignatureVersion", "Specified parameter SignatureVersion is not valid."),
-    (403, "UnsupportedHTTPMethod", "This http method not supported."),
-    (400, "Throttling", "Request was denied due to request throttling."),
-    (400, "Throttling.User", "Request was denied due to user flow control."),
-    (400, "Throttling.Api", "Request was denied due to api flow control."),
-    (503, "ServiceUnavailable", "The request has failed due to a temporary failure of the server."),
-)
-"""What the gateway in front of the API says, before any action sees the request; the guide leaves it out."""
+_ON_INSTANCE: Final = ":instance/{InstanceId}"
+_ON_GROUP: Final = ":groupId/{InstanceId}/{GroupId}"
+_ACCESS: Final = "mq:MqttInstanceAccess"
 
-_COMMON_ERRORS: Final = (
+
+def _needs(action: str, resource: str, *, inferred: bool = False) -> tuple[Permission, ...]:
+    # The row of Query- and RevokeToken in chapter 6 has no resource but the account's, for both permissions.
+    access = Permission(_ACCESS, resource if not resource else _ON_INSTANCE)
+    return access, Permission(f"mq:{action}", resource, inferred)
+
+
+_TOKEN_ERRORS: Final = (
     "ApiNotSupport",
     "CheckAccountInfoFailed",
     "InstancePermissionCheckFailed",
@@ -139,43 +185,200 @@ _COMMON_ERRORS: Final = (
     "SystemOverflow",
     "InvalidParameter.%s",
 )
-
-_REGION: Final = Parameter("RegionId", required=False)  # mandatory in the guide, gone from today's API
-
-ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
-    {
-        action.name: action
-        for action in (
-            Action(
-                "ApplyToken",
-                qps=100,
-                parameters=(
-                    Parameter("Actions"),
-                    Parameter("ExpireTime", "Long"),
-                    Parameter("InstanceId"),
-                    _REGION,
-                    Parameter("Resources"),
-                ),
-                answer=(Field("Token"),),
-                errors=("ApplyTokenOverflow", *_COMMON_ERRORS),
-            ),
-            Action(
-                "QueryToken",
-                qps=100,
-                parameters=(Parameter("InstanceId"), _REGION, Parameter("Token")),
-                answer=(Field("TokenStatus", "Boolean"),),
-                errors=("QueryTokenOverflow", *_COMMON_ERRORS),
-            ),
-            Action(
-                "RevokeToken",
-                qps=5,
-                parameters=(Parameter("InstanceId"), _REGION, Parameter("Token")),
-                answer=(),
-                errors=("RevokeTokenOverflow", *_COMMON_ERRORS),
-            ),
-        )
-    }
+_CREDENTIAL_ERRORS: Final = (
+    "ApiNotSupport",
+    "ApplyTokenOverflow",
+    "CheckAccountInfoFailed",
+    "InstancePermissionCheckFailed",
+    "InternalServerError",
+    "ParameterCheckFailed",
+    "PermissionCheckFailed",
+    "SystemOverflow",
+    "InvalidParameter.%s",
 )
 
-EGRESS_QPS: Final = 300
-"""Calls a second from one source IP over all actions; beyond it the cloud blocks the IP (chapter 8)."""
+
+def _credential_action(name: str, chapter: str, answer: tuple[Field, ...]) -> Action:
+    """One of the four actions of chapter 14; their 500 calls a second are not in the guide (FACTS 1)."""
+    return Action(
+        name,
+        chapter,
+        500,
+        (_DEVICE, _INSTANCE, _REGION),
+        answer,
+        _needs(name, _ON_INSTANCE, inferred=True),
+        _CREDENTIAL_ERRORS,
+    )
+
+
+_ROWS: Final = (
+    Action(
+        "ApplyToken",
+        "10.1",
+        100,  # the guide still says 500
+        (
+            Parameter("Actions", rule=_PERMISSIONS),
+            Parameter("ExpireTime", "Long", _INSTANT),
+            _INSTANCE,
+            _REGION,
+            Parameter("Resources", rule=_FILTERS),
+        ),
+        (_REQUEST_ID, Field("Token")),
+        _needs("ApplyToken", ":topic/{InstanceId}/{Topic}"),
+        (_TOKEN_ERRORS[0], "ApplyTokenOverflow", *_TOKEN_ERRORS[1:]),
+    ),
+    Action(
+        "QueryToken",
+        "10.2",
+        100,
+        (_INSTANCE, _REGION, _TOKEN),
+        (_REQUEST_ID, Field("TokenStatus", "Boolean")),
+        _needs("QueryToken", ""),
+        (
+            "ApiNotSupport",
+            "CheckAccountInfoFailed",
+            "InstancePermissionCheckFailed",
+            "InternalServerError",
+            "ParameterCheckFailed",
+            "PermissionCheckFailed",
+            "QueryTokenOverflow",
+            "SystemOverflow",
+            "InvalidParameter.%s",
+        ),
+        methods=("GET", "POST"),
+    ),
+    Action(
+        "RevokeToken",
+        "10.3",
+        5,
+        (_INSTANCE, _REGION, _TOKEN),
+        (_REQUEST_ID,),
+        _needs("RevokeToken", ""),
+        (*_TOKEN_ERRORS[:-2], "RevokeTokenOverflow", *_TOKEN_ERRORS[-2:]),
+    ),
+    Action(
+        "CreateGroupId",
+        "11.1",
+        10,
+        (_GROUP, _INSTANCE, _REGION),
+        (_REQUEST_ID,),
+        _needs("CreateGroupId", _ON_GROUP),
+        (
+            "CreateGroupIdError",
+            "GroupIdAlreadyExsited",
+            "GroupIdAlreadyUsedByOtherUsers",
+            "InternalError",
+            "ParameterFieldCheckFailed",
+            "InstancePermissionCheckFailed",
+            "InstanceNotFound",
+            "PermissionCheckFailed",
+        ),
+    ),
+    Action(
+        "ListGroupId",
+        "11.2",
+        10,
+        (_INSTANCE,),
+        (
+            _REQUEST_ID,
+            Field(
+                "Data",
+                "Array",
+                (
+                    Field("InstanceId"),
+                    Field("CreateTime", "Long"),
+                    Field("UpdateTime", "Long"),
+                    Field("IndependentNaming", "Boolean"),
+                    Field("GroupId"),
+                ),
+            ),
+        ),
+        _needs("ListGroupId", ":groupId/{InstanceId}/*"),
+        (
+            "ParameterFieldCheckFailed",
+            "InternalServerError",
+            "InstancePermissionCheckFailed",
+            "InstanceNotFound",
+            "PermissionCheckFailed",
+        ),
+        methods=("GET", "POST"),
+    ),
+    Action(
+        "DeleteGroupId",
+        "11.3",
+        10,
+        (_GROUP, _INSTANCE, _REGION),
+        (_REQUEST_ID,),
+        _needs("DeleteGroupId", _ON_GROUP),
+        (
+            "DeleteGroupIdError",
+            "InternalServerError",
+            "ParameterFieldCheckFailed",
+            "PermissionCheckFailed",
+            "InstancePermissionCheckFailed",
+            "InstanceNotFound",
+            "ResourcePermissionCheckFailed",
+        ),
+    ),
+    Action(
+        "SendMessage",
+        "12.1",
+        1000,
+        (_INSTANCE, Parameter("MqttTopic", rule=_TOPIC), Parameter("Payload"), _REGION),
+        (_REQUEST_ID, Field("MsgId")),
+        _needs("SendMessage", _ON_INSTANCE, inferred=True),
+        (*_TOKEN_ERRORS[:-2], "SendMessageFailed", *_TOKEN_ERRORS[-2:]),
+    ),
+    Action(
+        "QuerySessionByClientId",
+        "13.1",
+        500,
+        (Parameter("ClientId", rule=_ANY_CLIENT_ID), _INSTANCE, _REGION),
+        (Field("OnlineStatus", "Boolean"), _REQUEST_ID),
+        _needs("QuerySessionByClientId", _ON_INSTANCE, inferred=True),
+        _TOKEN_ERRORS,
+        methods=("GET", "POST"),
+    ),
+    Action(
+        "BatchQuerySessionByClientIds",
+        "13.2",
+        100,
+        (Parameter("ClientIdList", "RepeatList", _ANY_CLIENT_ID), _INSTANCE, _REGION),
+        (
+            Field("OnlineStatusList", "Array", (Field("ClientId"), Field("OnlineStatus", "Boolean"))),
+            _REQUEST_ID,
+        ),
+        _needs("BatchQuerySessionByClientIds", _ON_INSTANCE, inferred=True),
+        _TOKEN_ERRORS,
+        methods=("GET", "POST"),
+    ),
+    _credential_action("RegisterDeviceCredential", "14.1", (_REQUEST_ID, _CREDENTIAL)),
+    _credential_action("GetDeviceCredential", "14.2", (_REQUEST_ID, _CREDENTIAL)),
+    _credential_action("UnRegisterDeviceCredential", "14.3", (_REQUEST_ID,)),
+    _credential_action("RefreshDeviceCredential", "14.4", (_REQUEST_ID, _CREDENTIAL)),
+    Action(
+        "CloseConnection",
+        "",  # newer than the guide (FACTS 3.1); quota, permission and codes are inferred from its neighbours
+        100,
+        (Parameter("ClientId", rule=_ANY_CLIENT_ID), _INSTANCE),
+        (_REQUEST_ID,),
+        _needs("CloseConnection", _ON_INSTANCE, inferred=True),
+        _TOKEN_ERRORS,
+    ),
+)
+
+ACTIONS: Final[Mapping[str, Action]] = MappingProxyType({action.name: action for action in _ROWS})
+"""The thirteen actions of chapter 4, and CloseConnection."""
+
+PREVIOUS_QPS: Final = MappingProxyType({"ApplyToken": 500})
+"""Where instances of the previous generation (V2) differ from ``Action.qps`` (FACTS 0.1)."""
+
+UNSUPPORTED: Final = frozenset(
+    {f"{verb}Topic" for verb in ("Create", "Delete", "List", "Update")}
+    | {
+        name
+        for rule in ("MqttInboundRule", "MqttOutboundRule", "ClientStatusNotifyRule")
+        for name in (f"Create{rule}", f"Delete{rule}", f"List{rule}InPage", f"Update{rule}")
+    }
+)
+"""Names in the guide's RAM table for which it gives no request format (chapter 6)."""

@@ -1,112 +1,37 @@
-"""The three token actions on the sandbox's state (guide chapters 10.1 to 10.3)."""
+"""Carrying out a verified call: what the catalog demands of every action, then the action's own handler."""
 
 from __future__ import annotations
 
-import base64
-import re
-import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from app.model.grants import TokenType
-from app.model.secrets import CloudToken
-from app.model.topics import MalformedTopic, parse_filter
-from app.rpc.catalog import ACTIONS, MAX_RESOURCES, MAX_TOKEN_LIFE_S, MIN_TOKEN_LIFE_S
+from app.rpc.catalog import ACTIONS, MAX_BATCH, Action
+from app.sandbox import tokens
+from app.sandbox.account import Account, Handlers
 from app.sandbox.answers import Fault, Value
-from app.sandbox.clock import Clock
-from app.sandbox.state import Standing, State, Token, sha256_of
 from app.sandbox.verify import Call
 
-_TYPES: Final = MappingProxyType({type_.actions: type_ for type_ in TokenType})
-_LONG: Final = re.compile(r"\d{1,18}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What the actions work on."""
-
-    state: State
-    clock: Clock
-    instance_id: str
-    on_revoked: Callable[[Token], None]
-    """Told of each revocation, once the token is invalid: the broker cuts whoever uses it."""
+HANDLERS: Final[Handlers] = MappingProxyType({**tokens.HANDLERS})
 
 
 async def run(account: Account, call: Call) -> Mapping[str, Value]:
-    """Carry out a verified call and return the answer's fields. Raises ``Fault``."""
-    for parameter in ACTIONS[call.action].parameters:
-        # The gateway takes an empty value for a missing one.
-        if parameter.required and not call.parameters.get(parameter.name):
-            raise Fault("Missing%s", parameter.name)
+    """Carry out a verified call and return the answer's fields. Raises ``Fault``; then nothing has changed."""
+    if call.action not in HANDLERS:
+        raise Fault("ApiNotSupport")
+    action = ACTIONS[call.action]
+    _check_parameters(action, call.parameters)
     if call.parameters["InstanceId"] != account.instance_id:
-        raise Fault("InstancePermissionCheckFailed")
-    return await _HANDLERS[call.action](account, call)
+        raise Fault(action.unknown_instance)
+    return await HANDLERS[call.action](account, call)
 
 
-async def _apply_token(account: Account, call: Call) -> Mapping[str, Value]:
-    given = call.parameters
-    type_ = _TYPES.get(given["Actions"])
-    if type_ is None:
-        raise Fault("InvalidParameter.%s", "Actions")
-    resources = _resources(given["Resources"])
-    expires_at_ms = _expires_at_ms(given["ExpireTime"], account.clock.now_ms())
-    text = CloudToken(_new_token())
-    await account.state.issue(Token(sha256_of(text), type_, resources, call.access_key_id, expires_at_ms))
-    return {"Token": text.reveal()}
-
-
-async def _query_token(account: Account, call: Call) -> Mapping[str, Value]:
-    """``false`` for expired is documented; for revoked and unknown it is inferred (FACTS 8)."""
-    token = account.state.find(CloudToken(call.parameters["Token"]))
-    valid = token is not None and account.state.standing(token, account.clock.now_ms()) is Standing.VALID
-    return {"TokenStatus": valid}
-
-
-async def _revoke_token(account: Account, call: Call) -> Mapping[str, Value]:
-    """Revoke; a second time, and for a token never issued here, the answer is the same.
-
-    What the cloud says of an unknown token is not documented (FACTS 8). A plain success gives a caller least to lean
-    on: whoever must be sure asks QueryToken.
-    """
-    token = account.state.find(CloudToken(call.parameters["Token"]))
-    if token is not None:
-        try:
-            await account.state.revoke(token)
-        finally:
-            account.on_revoked(token)  # it is invalid even if the file could not be written
-    return {}
-
-
-_HANDLERS: Final[Mapping[str, Callable[[Account, Call], Awaitable[Mapping[str, Value]]]]] = MappingProxyType(
-    {"ApplyToken": _apply_token, "QueryToken": _query_token, "RevokeToken": _revoke_token}
-)
-
-
-def _resources(text: str) -> tuple[str, ...]:
-    """Read ``Resources``; where the guide leaves room the strictest reading holds, so who passes here passes there.
-
-    Dictionary order is read as byte order without duplicates; whether the cloud refuses others is not documented.
-    """
-    resources = tuple(text.split(","))
-    try:
-        for resource in resources:
-            parse_filter(resource)
-    except MalformedTopic:
-        raise Fault("InvalidParameter.%s", "Resources") from None
-    if len(resources) > MAX_RESOURCES or list(resources) != sorted(set(resources)):
-        raise Fault("ParameterCheckFailed")
-    return resources
-
-
-def _expires_at_ms(text: str, now_ms: int) -> int:
-    """Return the effective expiry. The code for one too near is inferred: the documents name none (FACTS 8)."""
-    if not _LONG.fullmatch(text) or int(text) < now_ms + MIN_TOKEN_LIFE_S * 1000:
-        raise Fault("InvalidParameter.%s", "ExpireTime")
-    return min(int(text), now_ms + MAX_TOKEN_LIFE_S * 1000)
-
-
-def _new_token() -> str:
-    """Return an opaque token: base64 of a random length, so that nobody comes to rely on either."""
-    return base64.b64encode(secrets.token_bytes(190 + secrets.randbelow(66))).decode()
+def _check_parameters(action: Action, given: Mapping[str, str]) -> None:
+    for parameter in action.parameters:
+        values = parameter.values(given)
+        if parameter.required and not values:
+            raise Fault("Missing%s", parameter.name)
+        if not all(parameter.rule.admits(value) for value in values):
+            raise Fault(action.malformed, parameter.name)
+        if len(values) > MAX_BATCH:
+            raise Fault(action.wrong_combination)

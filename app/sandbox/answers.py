@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -13,10 +13,11 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from app.rpc.catalog import ERRORS, GATEWAY_ERRORS
+from app.rpc.catalog import ACTIONS, Field
+from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 
-Value = str | bool
-"""What a field of an answer may be; today's actions have no other kinds."""
+Value = str | bool | int | Mapping[str, "Value"] | Sequence[Mapping[str, "Value"]]
+"""What a field of an answer may be."""
 
 _TROUBLESHOOT: Final = "https://api.aliyun.com/troubleshoot"
 
@@ -80,8 +81,9 @@ def new_request_id() -> str:
 
 
 def result(action: str, request_id: str, fields: Mapping[str, Value], format_: Format) -> Answer:
-    """Render a result; elements in the order of the guide's samples (10.1 to 10.3)."""
-    return Answer(200, "OK", _render(f"{action}Response", {"RequestId": request_id, **fields}, format_), format_)
+    """Render a result: the fields that the catalog lists, in its order."""
+    ordered = _ordered(ACTIONS[action].answer, {"RequestId": request_id, **fields})
+    return Answer(200, "OK", _render(f"{action}Response", ordered, format_), format_)
 
 
 def error(fault: Fault, request_id: str, host_id: str, format_: Format) -> Answer:
@@ -98,12 +100,30 @@ def error(fault: Fault, request_id: str, host_id: str, format_: Format) -> Answe
     return Answer(fault.status, fault.code, _render("Error", fields, format_), format_)
 
 
+def _ordered(fields: tuple[Field, ...], values: Mapping[str, Value]) -> Mapping[str, Value]:
+    ordered: dict[str, Value] = {}
+    for field in fields:
+        value = values[field.name]
+        if isinstance(value, Mapping):
+            value = _ordered(field.fields, value)
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            value = [_ordered(field.fields, item) for item in value]
+        ordered[field.name] = value
+    return ordered
+
+
 def _render(root: str, fields: Mapping[str, Value], format_: Format) -> bytes:
     if format_ is Format.JSON:
         return json.dumps(fields).encode()
-    elements = "".join(f"<{name}>{_xml(value)}</{name}>" for name, value in fields.items())
-    return f'<?xml version="1.0" encoding="UTF-8"?><{root}>{elements}</{root}>'.encode()
+    return f'<?xml version="1.0" encoding="UTF-8"?>{_element(root, fields)}'.encode()
 
 
-def _xml(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else escape(value)
+def _element(name: str, value: Value) -> str:
+    """Render one element; a list is the element repeated, without another around (11.2, 13.2)."""
+    if isinstance(value, bool):
+        return f"<{name}>{str(value).lower()}</{name}>"
+    if isinstance(value, str | int):
+        return f"<{name}>{escape(str(value))}</{name}>"
+    if isinstance(value, Mapping):
+        return f"<{name}>{''.join(_element(*item) for item in value.items())}</{name}>"
+    return "".join(_element(name, item) for item in value)

@@ -18,6 +18,7 @@ from aiohttp import web
 from app.model.secrets import AccessKeySecret
 from app.rpc.catalog import ACTIONS
 from app.sandbox import actions, answers, verify
+from app.sandbox.account import Account
 from app.sandbox.answers import Answer, Fault, Format
 from app.sandbox.faults import ActiveFault, Faults, Kind
 from app.sandbox.verify import Call, Request
@@ -41,9 +42,7 @@ _HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 
 class Gateway:
     """Answers the cloud's RPC, and counts what it answered per action and result."""
 
-    def __init__(
-        self, account: actions.Account, keys: Mapping[str, AccessKeySecret], faults: Faults, host_id: str
-    ) -> None:
+    def __init__(self, account: Account, keys: Mapping[str, AccessKeySecret], faults: Faults, host_id: str) -> None:
         self.calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._account = account
         self._keys = keys
@@ -66,7 +65,8 @@ class Gateway:
             answer = answers.error(refusal, request_id, self._host_id, format_)
         except sqlite3.Error as error:
             log.warning("state out of reach", request_id=request_id, error=str(error))
-            answer = answers.error(Fault("InternalError"), request_id, self._host_id, format_)
+            failure = ACTIONS[action].failure if action in ACTIONS else "InternalError"
+            answer = answers.error(Fault(failure), request_id, self._host_id, format_)
         self._count(action, answer.result, request_id)
         return answer.response()
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from app.model.secrets import AccessKeySecret
 from app.rpc import regions
-from app.sandbox.actions import Account
+from app.sandbox.account import Account
 from app.sandbox.broker import Broker
 from app.sandbox.clock import Clock
 from app.sandbox.connection import Connection

@@ -18,7 +18,7 @@ from multidict import CIMultiDictProxy
 
 from app.model.secrets import AccessKeySecret
 from app.rpc import signature
-from app.rpc.catalog import ACTIONS, API_VERSION
+from app.rpc.catalog import ACTIONS, API_VERSION, UNSUPPORTED
 from app.sandbox.answers import Fault, Format
 from app.sandbox.state import State
 
@@ -161,6 +161,8 @@ def _verify_acs3(request: Request, keys: Mapping[str, AccessKeySecret], now_ms: 
 def _check_api(version: str, action: str) -> None:
     if version != API_VERSION:
         raise Fault("InvalidVersion")
+    if action in UNSUPPORTED:
+        raise Fault("ApiNotSupport")
     if action not in ACTIONS:
         raise Fault("InvalidAction.NotFound")
 

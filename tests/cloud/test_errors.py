@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from app.cloud.errors import CloudError, Kind, classify
-from app.rpc.catalog import ERRORS, GATEWAY_ERRORS
+from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,7 @@ def test_every_code_of_the_catalog_is_classified_on_purpose() -> None:
         "InvalidSignatureMethod",
         "InvalidSignatureVersion",
         "UnsupportedHTTPMethod",
+        "InvalidProtocol.NeedSsl",
     }
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from app.rpc.catalog import ERRORS
+from app.rpc.codes import ERRORS
 from tests.sandbox.caller import Caller, in_ms
 
 HUNDRED = ",".join(sorted(f"t/{n}" for n in range(100)))

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from app.rpc.catalog import ERRORS, GATEWAY_ERRORS
+from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 from app.sandbox.answers import fault_of
 from tests.sandbox.caller import Caller, in_ms
 

@@ -16,7 +16,7 @@ from aliyunsdkcore.acs_exception.exceptions import ServerException as ClassicExc
 from aliyunsdkcore.client import AcsClient
 from aliyunsdkonsmqtt.request.v20200420 import ApplyTokenRequest, QueryTokenRequest, RevokeTokenRequest
 
-from app.rpc.catalog import ERRORS, GATEWAY_ERRORS
+from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 from app.sandbox.server import Sandbox
 from tests.sandbox.caller import INSTANCE, KEYS, Caller, in_ms
 

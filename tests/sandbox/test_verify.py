@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from app.rpc import signature
-from app.rpc.catalog import GATEWAY_ERRORS
+from app.rpc.codes import GATEWAY_ERRORS
 from tests.sandbox.caller import Caller, in_ms, timestamp
 
 QUERY: dict[str, str | None] = {"Token": "unknown"}
