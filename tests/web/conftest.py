@@ -50,7 +50,13 @@ class OwnCloud(Cloud):
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[OwnCloud]:
+def access_key() -> AccessKey:
+    """What the server's access key may do at the cloud: everything."""
+    return AccessKey(AccessKeySecret(ACCESS_KEY_SECRET))
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path, access_key: AccessKey) -> AsyncIterator[OwnCloud]:
     """A sandbox of this test's own."""
     config = Config(
         host="127.0.0.1",
@@ -58,7 +64,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[OwnCloud]:
         mqtt_port=0,
         database=tmp_path / "sandbox.db",
         instance_id=INSTANCE_ID,
-        access_keys={ACCESS_KEY_ID: AccessKey(AccessKeySecret(ACCESS_KEY_SECRET))},
+        access_keys={ACCESS_KEY_ID: access_key},
         region="cn-hangzhou",
     )
     sandbox = await start(config)
