@@ -55,6 +55,8 @@ def sandbox(
     from app.sandbox.server import Config  # noqa: PLC0415
 
     keyring = load_keyring(keys) if keys else Keyring()
+    if own := {key_id, instance_id} & (keyring.keys.keys() | keyring.instances.keys()):
+        raise Misconfigured(f"{keys}: {own.pop()!r} is there already, from the environment")
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -16,17 +16,14 @@ clock      GET, POST ``ClockOrder``        the time of gateway and broker
 tokens     GET                             what is held, by SHA-256
 =========  ==============================  ===========================================================================
 
-They are for tests and rehearsals on this machine. They have no password, so a guard stands in front: only loopback
-peers, only under a loopback name (a page that rebinds its own name to 127.0.0.1 comes with that name), and never from
-another origin (any page in a browser on this machine can send a POST here).
+They are for tests and rehearsals on this machine, and ``guard`` stands in front.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Annotated, Final, Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -36,78 +33,13 @@ from app.sandbox import answers
 from app.sandbox.clock import Clock
 from app.sandbox.faults import EVERY_ACTION, Faults, Kind
 from app.sandbox.gateway import Gateway
+from app.sandbox.guard import loopback_only
 from app.sandbox.limits import PRESETS, Meter, Throttle
 from app.sandbox.listener import Listener
+from app.sandbox.orders import BlockOrder, BrokerOrder, ClockOrder, FaultOrder, LimitsOrder, ReleaseOrder
 from app.sandbox.state import Standing, State
 
-_MAX_DELAY_S: Final = 300
-_MAX_BLOCK_S: Final = 24 * 3600
-_MAX_OFFSET_S: Final = 10 * 365 * 24 * 3600
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Order = TypeVar("Order", bound=msgspec.Struct)
-
-
-class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/faults``."""
-
-    action: str
-    """One of the catalog, or ``*`` for all."""
-    fault: Kind
-    code: str = ""
-    delay_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_DELAY_S)] = 0.5
-    times: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType | None = msgspec.UNSET
-    """Calls it befalls; ``null`` is until cleared. Left out: one, or with a ``rate`` until cleared."""
-    rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    """The share of calls it befalls, drawn from ``seed``."""
-    seed: int = 0
-
-    def how_often(self) -> int | None:
-        """Return ``times``, or what it is where it was left out."""
-        if isinstance(self.times, msgspec.UnsetType):
-            return 1 if self.rate == 1 else None
-        return self.times
-
-
-class ReleaseOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/release``."""
-
-    action: str
-
-
-Qps = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class LimitsOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/limits``: a preset first, then what else it says; the rest stays as it is."""
-
-    preset: Literal["v2", "v3", "off"] | None = None
-    qps: dict[str, Qps | None] = {}
-    egress_qps: Qps | msgspec.UnsetType | None = msgspec.UNSET
-    block_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_BLOCK_S)] | None = None
-
-
-class BlockOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/blocks``; without ``for_s`` for as long as the limits say."""
-
-    address: str
-    for_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_BLOCK_S)] | None = None
-
-
-class BrokerOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/broker``."""
-
-    restart: Literal[True]
-    down_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_DELAY_S)] = 0.0
-    """Connections are dropped for so long."""
-    forget_sessions: bool = False
-    """Whether also persistent sessions are lost, with their subscriptions and waiting messages."""
-
-
-class ClockOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/clock``."""
-
-    offset_s: Annotated[float, msgspec.Meta(ge=-_MAX_OFFSET_S, le=_MAX_OFFSET_S)]
 
 
 class Control:
@@ -126,7 +58,7 @@ class Control:
     def routes(self) -> list[web.RouteDef]:
         """Return the table of endpoints, each behind the guard."""
         return [
-            web.route(method, f"/_sandbox/{path}", _guarded(handler))
+            web.route(method, f"/_sandbox/{path}", loopback_only(handler))
             for method, path, handler in (
                 ("GET", "calls", self.calls),
                 ("DELETE", "calls", self.reset_calls),
@@ -282,34 +214,6 @@ class Control:
                 for token in self._state.tokens.values()
             ]
         )
-
-
-def _guarded(handler: Handler) -> Handler:
-    async def guard(request: web.Request) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if not _is_loopback(request.remote or "") or not _is_loopback(_host_of(request.host)):
-            raise web.HTTPForbidden(text="the sandbox's controls are for this machine alone, by a loopback name\n")
-        if origin is not None and origin != f"http://{request.host}":
-            raise web.HTTPForbidden(text="the sandbox's controls are not for pages of another origin\n")
-        return await handler(request)
-
-    return guard
-
-
-def _host_of(header: str) -> str:
-    """Return the host of a Host header, without its port."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _json(value: object) -> web.Response:

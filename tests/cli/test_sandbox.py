@@ -91,6 +91,16 @@ def test_the_documents_examples(tmp_path: Path, need_program: Callable[[str], st
                 assert code in answer.read().decode()
 
 
+def test_a_key_of_the_environment_is_in_no_file(tmp_path: Path) -> None:
+    """A file that names the root key again ends the start with one line: which of the two counts would be a guess."""
+    (tmp_path / "keys.json").write_text('{"keys": [{"id": "ak", "secret": "other", "policies": []}]}')
+    with sandbox(tmp_path, "--keys", str(tmp_path / "keys.json")) as late:
+        assert late.wait(20) == 2
+        assert late.stderr is not None
+        [said] = late.stderr.read().decode().splitlines()
+    assert "'ak' is there already" in said
+
+
 def test_the_previous_generation(tmp_path: Path) -> None:
     """The quotas of the previous generation's instances are had by an option."""
     with sandbox(tmp_path / "state", "--limits", "v2") as process:
