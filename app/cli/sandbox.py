@@ -22,19 +22,40 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8090,
     mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0 takes a free one.")] = 1883,
-    state: Annotated[Path, typer.Option(help="Directory it keeps its tokens in.")] = Path(".local/sandbox"),
+    state: Annotated[
+        Path, typer.Option(help="Directory it keeps its state in, secrets of device credentials among it.")
+    ] = Path(".local/sandbox"),
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="SANDBOX_GROUPS",
+            help="Group ID to create at the first start with it; may be repeated. Others take CreateGroupId.",
+        ),
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="SANDBOX_TOPICS",
+            help="Parent topic that is there; may be repeated. Without it every one is.",
+        ),
+    ] = None,
 ) -> None:
     """Run the stand-in for the cloud's API and its MQTT broker.
 
     ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET hold the key it accepts, CLOUD_INSTANCE_ID the
-    instance it plays.
+    instance it plays. A client ID of a group that is not there cannot connect.
     """
     key_id, key_secret, instance_id = (
         _required(name)
         for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUD_INSTANCE_ID")
     )
-    from app.sandbox.server import Config  # noqa: PLC0415 - `--help` stays quick
+    from app.sandbox.parents import ParentTopics  # noqa: PLC0415 - `--help` stays quick
+    from app.sandbox.server import Config  # noqa: PLC0415
 
+    try:
+        parents = ParentTopics.of(topic or ())
+    except ValueError as error:
+        raise Misconfigured(f"--topic: {error}") from error
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -47,6 +68,8 @@ def sandbox(
         instance_id=instance_id,
         access_keys={key_id: AccessKeySecret(key_secret)},
         region=os.environ.get("CLOUD_REGION", "cn-hangzhou"),
+        groups=tuple(map(_group_id, group or ())),
+        parents=parents,
     )
     asyncio.run(_run(config))
 
@@ -69,6 +92,15 @@ async def _run(config: Config) -> None:
         await stop.wait()
     finally:
         await running.stop()
+
+
+def _group_id(text: str) -> str:
+    from app.rpc.catalog import ACTIONS  # noqa: PLC0415
+
+    [rule] = [parameter.rule for parameter in ACTIONS["CreateGroupId"].parameters if parameter.name == "GroupId"]
+    if not rule.admits(text):
+        raise Misconfigured(f"--group {text!a} is no group ID: {rule.says}")
+    return text
 
 
 def _required(name: str) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from app.sandbox.answers import Value
+from app.sandbox.broker import Broker
 from app.sandbox.clock import Clock
-from app.sandbox.state import State, Token
+from app.sandbox.parents import ParentTopics
+from app.sandbox.state import State
 from app.sandbox.verify import Call
 
 
@@ -18,8 +20,12 @@ class Account:
     state: State
     clock: Clock
     instance_id: str
-    on_revoked: Callable[[Token], None]
-    """Told of each revocation, once the token is invalid: the broker cuts whoever uses it."""
+    broker: Broker
+    parents: ParentTopics
+
+    def serves(self, call: Call) -> bool:
+        """Tell whether the broker serves the instance that ``call`` is about."""
+        return call.parameters["InstanceId"] == self.instance_id
 
 
 Handlers = Mapping[str, Callable[[Account, Call], Awaitable[Mapping[str, Value]]]]

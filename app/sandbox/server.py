@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from app.sandbox.connection import Connection
 from app.sandbox.control import Control
 from app.sandbox.faults import Faults
 from app.sandbox.gateway import MAX_BODY_BYTES, Gateway
+from app.sandbox.kept_groups import Group
+from app.sandbox.parents import ParentTopics
 from app.sandbox.signin import SignIn
 from app.sandbox.state import State
 from app.sandbox.wire import Wire
@@ -36,6 +38,10 @@ class Config:
     instance_id: str
     access_keys: Mapping[str, AccessKeySecret]
     region: str = "cn-hangzhou"
+    groups: tuple[str, ...] = ()
+    """Group IDs to create at the first start with them; one that is deleted later stays so."""
+    parents: ParentTopics = field(default_factory=ParentTopics)
+    """The parent topics there are; left out, every one."""
 
 
 class Sandbox:
@@ -61,6 +67,8 @@ async def start(config: Config) -> Sandbox:
         state = await State.open(config.database)
         stack.push_async_callback(state.close)
         clock = Clock()
+        for group in config.groups:
+            await state.groups.create_initial(Group(config.instance_id, group, clock.now_ms()))
         mqtt_port, broker = await _start_broker(stack, config, state, clock)
         port = await _start_gateway(stack, config, state, clock, broker)
         return Sandbox(port, mqtt_port, stack.pop_all())
@@ -69,7 +77,7 @@ async def start(config: Config) -> Sandbox:
 
 async def _start_broker(stack: AsyncExitStack, config: Config, state: State, clock: Clock) -> tuple[int, Broker]:
     broker = Broker(state, clock)
-    sign_in = SignIn(state, clock, config.instance_id, config.access_keys)
+    sign_in = SignIn(state, clock, config.instance_id, config.access_keys, config.parents)
     serving: dict[asyncio.Task[None], Connection] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,7 +103,7 @@ async def _start_broker(stack: AsyncExitStack, config: Config, state: State, clo
 
 async def _start_gateway(stack: AsyncExitStack, config: Config, state: State, clock: Clock, broker: Broker) -> int:
     faults = Faults()
-    account = Account(state, clock, config.instance_id, broker.revoked)
+    account = Account(state, clock, config.instance_id, broker, config.parents)
     gateway = Gateway(account, config.access_keys, faults, f"onsmqtt.{config.region}.{regions.DOMAIN}")
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(Control(gateway, faults, clock, state).routes())

@@ -25,6 +25,8 @@ async def _apply_token(account: Account, call: Call) -> Mapping[str, Value]:
     type_ = _TYPES[given["Actions"]]
     resources = _resources(given["Resources"])
     expires_at_ms = _expires_at_ms(given["ExpireTime"], account.clock.now_ms())
+    if not all(map(account.parents.has, resources)):
+        raise Fault("PermissionCheckFailed")  # one such report is known of the cloud (FACTS 8)
     text = CloudToken(_new_token())
     await account.state.issue(Token(sha256_of(text), type_, resources, call.access_key_id, expires_at_ms))
     return {"Token": text.reveal()}
@@ -48,7 +50,7 @@ async def _revoke_token(account: Account, call: Call) -> Mapping[str, Value]:
         try:
             await account.state.revoke(token)
         finally:
-            account.on_revoked(token)  # it is invalid even if the file could not be written
+            account.broker.revoked(token)  # it is invalid even if the file could not be written
     return {}
 
 

@@ -59,6 +59,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[OwnCloud]:
         instance_id=INSTANCE_ID,
         access_keys={ACCESS_KEY_ID: AccessKeySecret(ACCESS_KEY_SECRET)},
         region="cn-hangzhou",
+        groups=("GID_plant",),
     )
     sandbox = await start(config)
     async with aiohttp.ClientSession() as session:
