@@ -31,7 +31,23 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8090,
     mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0 takes a free one.")] = 1883,
-    state: Annotated[Path, typer.Option(help="Directory it keeps its tokens in.")] = Path(".local/sandbox"),
+    state: Annotated[
+        Path, typer.Option(help="Directory it keeps its state in, secrets of device credentials among it.")
+    ] = Path(".local/sandbox"),
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="SANDBOX_GROUPS",
+            help="Group ID to create at the first start with it; may be repeated. Others take CreateGroupId.",
+        ),
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="SANDBOX_TOPICS",
+            help="Parent topic that is there; may be repeated. Without it every one is.",
+        ),
+    ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(envvar="SANDBOX_KEYS", help="JSON file of more access keys, with accounts and RAM policies."),
@@ -44,7 +60,8 @@ def sandbox(
     """Run the stand-in for the cloud's API and its MQTT broker.
 
     ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET hold the root key of the account, CLOUD_INSTANCE_ID
-    the instance it plays. deploy/SANDBOX.md has the form of --keys, and how to rehearse an outage.
+    the instance it plays. A client ID of a group that is not there cannot connect. deploy/SANDBOX.md has the form of
+    --keys, and how to rehearse an outage.
     """
     key_id, key_secret, instance_id = (
         _required(name)
@@ -52,11 +69,16 @@ def sandbox(
     )
     from app.sandbox.keys import AccessKey, Keyring, load_keyring  # noqa: PLC0415 - `--help` stays quick
     from app.sandbox.limits import PRESETS  # noqa: PLC0415
+    from app.sandbox.parents import ParentTopics  # noqa: PLC0415
     from app.sandbox.server import Config  # noqa: PLC0415
 
     keyring = load_keyring(keys) if keys else Keyring()
     if own := {key_id, instance_id} & (keyring.keys.keys() | keyring.instances.keys()):
         raise Misconfigured(f"{keys}: {own.pop()!r} is there already, from the environment")
+    try:
+        parents = ParentTopics.of(topic or ())
+    except ValueError as error:
+        raise Misconfigured(f"--topic: {error}") from error
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -69,6 +91,8 @@ def sandbox(
         instance_id=instance_id,
         access_keys={key_id: AccessKey(AccessKeySecret(key_secret)), **keyring.keys},
         region=os.environ.get("CLOUD_REGION", "cn-hangzhou"),
+        groups=tuple(map(_group_id, group or ())),
+        parents=parents,
         other_instances=keyring.instances,
         limits=PRESETS[limits.value],
     )
@@ -93,6 +117,15 @@ async def _run(config: Config) -> None:
         await stop.wait()
     finally:
         await running.stop()
+
+
+def _group_id(text: str) -> str:
+    from app.rpc.catalog import ACTIONS  # noqa: PLC0415
+
+    [rule] = [parameter.rule for parameter in ACTIONS["CreateGroupId"].parameters if parameter.name == "GroupId"]
+    if not rule.admits(text):
+        raise Misconfigured(f"--group {text!a} is no group ID: {rule.says}")
+    return text
 
 
 def _required(name: str) -> str:

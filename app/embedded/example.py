@@ -14,8 +14,9 @@ from typing import Final
 
 from app.embedded.state import write_private
 
-DEVICE_ID: Final = "GID_plant@@@d1"
-DASHBOARD_ID: Final = "GID_plant@@@dashboard"
+GROUP_ID: Final = "GID_plant"
+DEVICE_ID: Final = f"{GROUP_ID}@@@d1"
+DASHBOARD_ID: Final = f"{GROUP_ID}@@@dashboard"
 
 _EXAMPLE_POLICY: Final = Path(__file__).with_name("policy.toml")
 _HEADER: Final = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from app.embedded import valkey
+from app.embedded.example import GROUP_ID
 from app.embedded.state import fresh_log
 from app.embedded.supervisor import Part
 
@@ -29,12 +30,12 @@ def valkey_part(state: Path, environment: Mapping[str, str]) -> Part:
 
 
 def sandbox_part(state: Path, environment: Mapping[str, str], *, port: int, mqtt_port: int) -> Part:
-    """The stand-in cloud and broker; ``environment`` holds the access key it knows."""
+    """The stand-in cloud and broker, with the group of the example devices; ``environment`` holds its access key."""
     options = ["--host", HOST, "--port", str(port), "--mqtt-port", str(mqtt_port), "--state", str(state / "sandbox")]
     return Part(
         name="sandbox",
         command=[sys.executable, "-m", "app", "sandbox", *options],
-        environment=environment,
+        environment={"SANDBOX_GROUPS": GROUP_ID, **environment},
         log=fresh_log(state, "sandbox"),
         answers=lambda: _http_ok(port, "/_sandbox/clock"),
     )

@@ -361,7 +361,8 @@ _ROWS: Final = (
         "",  # newer than the guide (FACTS 3.1); quota, permission and codes are inferred from its neighbours
         100,
         (Parameter("ClientId", rule=_ANY_CLIENT_ID), _INSTANCE),
-        (_REQUEST_ID,),
+        # Its success has a Code, alone among them: 200, as the vendor's page and SDK have it.
+        (_REQUEST_ID, Field("Code", "Long"), Field("Message"), Field("Success", "Boolean")),
         _needs("CloseConnection", _ON_INSTANCE, inferred=True),
         _TOKEN_ERRORS,
     ),

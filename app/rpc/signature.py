@@ -1,7 +1,7 @@
 """The two signatures the cloud accepts, as arithmetic: nothing here reads a clock or a socket.
 
 ``rpc_*`` is guide chapter 5 (HMAC-SHA1, the signature is a parameter). ``acs3_*`` is what the newer official SDKs
-send (ACS3-HMAC-SHA256, the signature is a header).
+send (ACS3-HMAC-SHA256, the signature is a header). ``connect_password`` is what the broker accepts beside tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote
 
-from app.model.secrets import AccessKeySecret
+from app.model.secrets import AccessKeySecret, Secret
 
 ACS3: Final = "ACS3-HMAC-SHA256"
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*")
@@ -76,6 +76,12 @@ def acs3_string_to_sign(
 def acs3_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
     """Sign with HMAC-SHA256 under the bare secret."""
     return hmac.new(secret.reveal().encode(), string_to_sign.encode(), hashlib.sha256).hexdigest()
+
+
+def connect_password(secret: AccessKeySecret, client_id: str) -> Secret:
+    """Return the MQTT password of the modes ``Signature`` and ``DeviceCredential``: the client ID, signed (FACTS 1)."""
+    mac = hmac.new(secret.reveal().encode(), client_id.encode(), hashlib.sha1)
+    return Secret(base64.b64encode(mac.digest()).decode())
 
 
 def equal(given: str, computed: str) -> bool:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from app.model.secrets import CloudToken
 from app.sandbox.answers import Value
+from app.sandbox.broker import Broker
 from app.sandbox.clock import Clock
+from app.sandbox.keys import AccessKey
+from app.sandbox.parents import ParentTopics
 from app.sandbox.state import State, Token
 from app.sandbox.verify import Call
 
@@ -20,9 +24,22 @@ class Account:
     instance_id: str
     owners: Mapping[str, str]
     """Every instance that is there, with the account that owns it; the broker serves ``instance_id`` alone."""
+    access_keys: Mapping[str, AccessKey]
     region: str
-    on_revoked: Callable[[Token], None]
-    """Told of each revocation, once the token is invalid: the broker cuts whoever uses it."""
+    broker: Broker
+    parents: ParentTopics
+
+    def serves(self, call: Call) -> bool:
+        """Tell whether the broker serves the instance that ``call`` is about."""
+        return call.parameters["InstanceId"] == self.instance_id
+
+    def find(self, call: Call) -> Token | None:
+        """Return the token that ``call`` names, if it is of the caller's own account."""
+        token = self.state.find(CloudToken(call.parameters["Token"]))
+        if token is None:
+            return None
+        key = self.access_keys.get(token.access_key_id)  # one that is in the file no more was the instance's owner's
+        return token if (key.account if key else self.owners[self.instance_id]) == call.account else None
 
 
 Handlers = Mapping[str, Callable[[Account, Call], Awaitable[Mapping[str, Value]]]]

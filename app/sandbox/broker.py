@@ -3,22 +3,27 @@
 A session (MQTT 3.1.1 section 3.1.2.4) is reached only through a connection that has authenticated. Messages are
 delivered with QoS 0 or 1: a subscription for QoS 2 is granted 1, which section 3.8.4 allows, and spares the third
 handshake; publishers may use QoS 2. Sessions live as long as the process; retained messages survive it.
+
+A message to ``PARENT/p2p/CLIENT`` goes to that client, which needs no subscription, and to nobody else, whatever others
+subscribe to; it is never retained. That the receiver needs no resource either is inferred (FACTS 1 leaves it open):
+it is named by whoever may publish there, and that takes a W token which covers the address.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from app.model.devices import ClientId, group_id
 from app.model.topics import matches
 from app.sandbox.packets import Message
+from app.sandbox.parents import addressee
+from app.sandbox.remembered import Client, Session
 from app.sandbox.state import Retained, State, Token
 
 if TYPE_CHECKING:
-    from app.sandbox.access import Access
     from app.sandbox.clock import Clock
 
 log = structlog.get_logger("sandbox.broker")
@@ -26,80 +31,11 @@ log = structlog.get_logger("sandbox.broker")
 MAX_SUBSCRIPTIONS: Final = 30
 """Per client; the cloud's limit."""
 
-MAX_HELD: Final = 10_000
-MAX_HELD_BYTES: Final = 4 * 1024 * 1024
-"""QoS 1 messages that one session may hold without an acknowledgement; beyond, a client is cut, and one that is away
-loses the newest."""
-
 MAX_AWAY: Final = 1000
 """Sessions kept for clients that are away; beyond, the longest away is forgotten."""
 
 _MAX_DELIVERED_QOS: Final = 1
 _REFUSED_SUBSCRIPTION: Final = 0x80
-_MAX_PACKET_ID: Final = 0xFFFF
-
-
-class Client(Protocol):
-    """An authenticated connection, as far as the broker deals with one; times in milliseconds."""
-
-    @property
-    def access(self) -> Access:
-        """What it may do now."""
-
-    def end(self, why: str) -> None:
-        """End it at once."""
-
-    def cut(self, why: str) -> None:
-        """Drop it: it does not take what it is sent."""
-
-    def check_tokens(self) -> float:
-        """End it if a token is no longer valid; return when to look again."""
-
-    def send_message(self, message: Message, packet_id: int | None, *, duplicate: bool = False) -> None:
-        """Send it a message that was authorised."""
-
-
-@dataclass(slots=True)
-class Held:
-    """A QoS 1 message on its way to a client."""
-
-    message: Message
-    sent: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """What the broker remembers of a client ID."""
-
-    client_id: str
-    connection: Client | None = None
-    subscriptions: dict[str, int] = field(default_factory=dict)
-    held: dict[int, Held] = field(default_factory=dict)
-    received: set[int] = field(default_factory=set)
-    """Packet IDs of QoS 2 messages routed and not yet released: a repeated one is not routed again (section 4.3.3)."""
-    held_bytes: int = 0
-    _last_id: int = 0
-
-    def granted(self, topic: str) -> int | None:
-        """Return the highest QoS under which this session subscribes to ``topic``: overlapping filters count once."""
-        return max((qos for wide, qos in self.subscriptions.items() if matches(wide, topic)), default=None)
-
-    def hold(self, message: Message) -> int | None:
-        """Keep ``message`` until it is acknowledged; return its packet ID, or ``None`` when the session is full."""
-        if len(self.held) >= MAX_HELD or self.held_bytes + len(message.payload) > MAX_HELD_BYTES:
-            return None
-        while True:
-            self._last_id = self._last_id % _MAX_PACKET_ID + 1
-            if self._last_id not in self.held:
-                break
-        self.held[self._last_id] = Held(message)
-        self.held_bytes += len(message.payload)
-        return self._last_id
-
-    def settle(self, packet_id: int) -> None:
-        """Forget a held message: acknowledged, or no longer to be delivered."""
-        if held := self.held.pop(packet_id, None):
-            self.held_bytes -= len(held.message.payload)
 
 
 class Broker:
@@ -150,6 +86,23 @@ class Broker:
         """Forget every session whose client is away, with what is held for it."""
         self._sessions = {name: session for name, session in self._sessions.items() if session.connection is not None}
 
+    def is_online(self, client_id: str) -> bool:
+        """Tell whether a client is connected under ``client_id`` now."""
+        session = self._sessions.get(client_id)
+        return session is not None and session.connection is not None
+
+    def close(self, client_id: str) -> None:
+        """End the connection under ``client_id``, if there is one; nothing keeps the client from coming back."""
+        session = self._sessions.get(client_id)
+        if session is not None and session.connection is not None:
+            session.connection.end("closed by CloseConnection")
+
+    def forget_group(self, group: str) -> None:
+        """End every connection of a group that is no longer there, and drop what is remembered of its clients."""
+        self.recheck()
+        for client_id in [client_id for client_id in self._sessions if group_id(ClientId(client_id)) == group]:
+            del self._sessions[client_id]
+
     def connections(self) -> list[Client]:
         """Return every authenticated connection."""
         return [session.connection for session in self._sessions.values() if session.connection is not None]
@@ -173,7 +126,13 @@ class Broker:
                 self._deliver(session, Message(topic, retained.payload, qos, retain=True))
 
     async def publish(self, message: Message) -> None:
-        """Route an authorised message to whoever subscribes to it, and keep it if it is to be retained."""
+        """Route an authorised message to whom it names or who subscribes, and keep it if it is to be retained."""
+        client_id = addressee(message.topic)
+        if client_id is not None:
+            if session := self._sessions.get(client_id):
+                qos = min(message.qos, _MAX_DELIVERED_QOS)
+                self._deliver(session, Message(message.topic, message.payload, qos))
+            return
         for session in list(self._sessions.values()):
             granted = session.granted(message.topic)
             if granted is not None:
@@ -186,7 +145,7 @@ class Broker:
         for packet_id, held in list(session.held.items()):
             if session.connection is None:
                 return
-            if not session.connection.access.may_read(held.message.topic):
+            if not _may_receive(session.connection, session, held.message.topic):
                 session.settle(packet_id)
                 continue
             session.connection.send_message(held.message, packet_id, duplicate=held.sent)
@@ -194,7 +153,7 @@ class Broker:
 
     def _deliver(self, session: Session, message: Message) -> None:
         connection = session.connection
-        if connection is not None and not connection.access.may_read(message.topic):
+        if connection is not None and not _may_receive(connection, session, message.topic):
             return  # subscribing was permitted once; delivering is judged now
         packet_id = session.hold(message) if message.qos else None
         if connection is None:
@@ -212,6 +171,11 @@ class Broker:
             if token in connection.access.tokens.values():
                 connection.check_tokens()
 
+    def recheck(self) -> None:
+        """Cut every connection whose group or credential is no longer there."""
+        for connection in self.connections():
+            connection.check_tokens()
+
     def look_again(self) -> None:
         """Have ``watch`` look at once: the clock has moved, or there is a token it has not seen."""
         self._due.set()
@@ -227,3 +191,9 @@ class Broker:
                     await self._due.wait()
             except TimeoutError:
                 pass
+
+
+def _may_receive(connection: Client, session: Session, topic: str) -> bool:
+    if addressee(topic) == session.client_id:
+        return connection.access.is_valid()
+    return connection.access.may_read(topic)

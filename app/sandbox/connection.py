@@ -36,7 +36,8 @@ from app.sandbox.signin import Refused, SignIn
 from app.sandbox.wire import Wire, Woken
 
 if TYPE_CHECKING:
-    from app.sandbox.broker import Broker, Session
+    from app.sandbox.broker import Broker
+    from app.sandbox.remembered import Session
 
 log = structlog.get_logger("sandbox.broker")
 
@@ -130,7 +131,7 @@ class Connection:
         self._wire.abort()
 
     def check_tokens(self) -> float:
-        """Cut the connection if a token is no longer valid; tell it once if one expires soon.
+        """Cut the connection if what it signed in with is no longer valid; tell it once if a token expires soon.
 
         Returns the time in milliseconds when to look again.
         """

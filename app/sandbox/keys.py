@@ -47,6 +47,11 @@ class AccessKey:
     """A key with one is temporary (STS): each call must carry it."""
     expires_at_ms: int | None = None
 
+    @property
+    def is_root(self) -> bool:
+        """Whether it is the account's own, and neither a RAM user's nor temporary."""
+        return self.policies is None and self.security_token is None
+
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
@@ -77,7 +82,7 @@ def load_keyring(path: Path) -> Keyring:
     try:
         document = json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
         file = msgspec.convert(document, _File)
-        return Keyring(_keys(file.keys), file.instances)
+        return Keyring(_keys(file.keys), _instances(file.instances))
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # msgspec's and JSON's own among them
@@ -120,6 +125,12 @@ def _keys(rows: list[_Key]) -> Mapping[str, AccessKey]:
             round(row.expiration.timestamp() * 1000) if row.expiration else None,
         )
     return keys
+
+
+def _instances(owners: Mapping[str, str]) -> Mapping[str, str]:
+    if OWNER in owners.values():
+        raise ValueError(f"instances: account {OWNER!r} has the one that the sandbox plays, and no other")
+    return owners
 
 
 def _policies(documents: list[Any], place: str) -> list[RamPolicy]:

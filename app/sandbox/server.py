@@ -18,9 +18,11 @@ from app.sandbox.clock import Clock
 from app.sandbox.control import Control
 from app.sandbox.faults import Faults
 from app.sandbox.gateway import MAX_BODY_BYTES, Gateway
+from app.sandbox.kept_groups import Group
 from app.sandbox.keys import OWNER, AccessKey
 from app.sandbox.limits import PRESETS, Limits, Throttle
 from app.sandbox.listener import Listener
+from app.sandbox.parents import ParentTopics
 from app.sandbox.signin import SignIn
 from app.sandbox.state import State
 
@@ -36,6 +38,10 @@ class Config:
     instance_id: str
     access_keys: Mapping[str, AccessKey]
     region: str = "cn-hangzhou"
+    groups: tuple[str, ...] = ()
+    """Group IDs to create at the first start with them; one that is deleted later stays so."""
+    parents: ParentTopics = field(default_factory=ParentTopics)
+    """The parent topics there are; left out, every one."""
     owner: str = OWNER
     """The account whose instance it is."""
     other_instances: Mapping[str, str] = field(default_factory=dict)
@@ -66,8 +72,11 @@ async def start(config: Config) -> Sandbox:
         state = await State.open(config.database)
         stack.push_async_callback(state.close)
         clock = Clock()
+        for group in config.groups:
+            await state.groups.create_initial(Group(config.instance_id, group, clock.now_ms()))
         broker = Broker(state, clock)
-        listener = Listener(broker, SignIn(state, clock, config.instance_id, config.owner, config.access_keys))
+        sign_in = SignIn(state, clock, config.instance_id, config.owner, config.access_keys, config.parents)
+        listener = Listener(broker, sign_in)
         mqtt_port = await _start_broker(stack, config, broker, listener)
         port = await _start_gateway(stack, config, state, clock, broker, listener)
         return Sandbox(port, mqtt_port, stack.pop_all())
@@ -88,7 +97,9 @@ async def _start_gateway(
 ) -> int:
     faults, throttle = Faults(), Throttle(config.limits)
     owners = {**config.other_instances, config.instance_id: config.owner}
-    account = Account(state, clock, config.instance_id, owners, config.region, broker.revoked)
+    account = Account(
+        state, clock, config.instance_id, owners, config.access_keys, config.region, broker, config.parents
+    )
     host_id = f"onsmqtt.{config.region}.{regions.DOMAIN}"
     gateway = Gateway(account, config.access_keys, throttle, faults, host_id)
     app = web.Application(client_max_size=MAX_BODY_BYTES)

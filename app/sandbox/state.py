@@ -1,14 +1,16 @@
-"""What the sandbox keeps: tokens, spent nonces and retained messages, in SQLite and, for speed, in memory.
+"""What the sandbox keeps in its SQLite file and, for speed, in memory: the file itself, tokens, spent nonces, messages.
 
 Memory answers every question, so that the broker can authorise without waiting; a change is in the file before it is
 answered. The write-ahead log outlives ``kill -9`` of the process; for the last moment before a power failure a
-stand-in makes no promise. Of a token only its SHA-256 is kept: the file gives nobody a password.
+stand-in makes no promise. Of a token only its SHA-256 is kept. The secrets of device credentials are kept as they are,
+for a password is checked by computing it, so the file is its owner's alone (mode 0600).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ import aiosqlite
 from app.errors import Misconfigured
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
+from app.sandbox import kept_credentials, kept_groups
+from app.sandbox.kept_credentials import Credentials
+from app.sandbox.kept_groups import Group, Groups
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -79,6 +84,8 @@ class State:
 
     def __init__(self, database: aiosqlite.Connection) -> None:
         self._database = database
+        self.groups = Groups(database)
+        self.credentials = Credentials(database)
         self.tokens: dict[str, Token] = {}
         self.retained: dict[str, Retained] = {}
         self._revoked: set[str] = set()
@@ -89,9 +96,10 @@ class State:
     async def open(cls, path: Path | str) -> Self:
         """Open or create the file at ``path`` and read it. Raises ``Misconfigured`` if that cannot be."""
         try:
+            _make_private(path)
             # First without aiosqlite, which leaves its thread behind when it cannot open the file.
             sqlite3.connect(path).close()
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise Misconfigured(f"the sandbox cannot open its database {path}: {error}") from error
         # Each statement is a transaction of its own.
         database = await aiosqlite.connect(path, isolation_level=None, timeout=_LOCK_DEADLINE_S)
@@ -101,7 +109,8 @@ class State:
             await database.execute("PRAGMA locking_mode=EXCLUSIVE")
             await database.execute("PRAGMA journal_mode=WAL")
             await database.execute("PRAGMA synchronous=NORMAL")
-            await database.executescript(_SCHEMA)
+            await database.execute("PRAGMA foreign_keys=ON")
+            await database.executescript(_SCHEMA + kept_groups.SCHEMA + kept_credentials.SCHEMA)
             await state._read()
         except sqlite3.Error as error:
             await database.close()
@@ -114,6 +123,11 @@ class State:
     async def close(self) -> None:
         """Close the file; what was answered is in it."""
         await self._database.close()
+
+    async def delete_group(self, group: Group) -> None:
+        """Forget a group, and the credentials of its devices."""
+        await self.groups.delete(group)
+        self.credentials.forget_group(group)  # the file has already, by its foreign key
 
     async def issue(self, token: Token) -> None:
         """Keep a new token."""
@@ -164,6 +178,8 @@ class State:
 
     async def _read(self) -> None:
         await self._sweep(_wall_ms())
+        await self.groups.read()
+        await self.credentials.read()
         for row in await self._database.execute_fetchall(
             "SELECT sha256, type, resources, access_key_id, expires_at_ms, revoked FROM tokens"
         ):
@@ -191,6 +207,12 @@ class State:
             del self._nonces[key]
         await self._database.execute("DELETE FROM tokens WHERE expires_at_ms < ?", (now_ms - _KEEP_EXPIRED_MS,))
         await self._database.execute("DELETE FROM nonces WHERE until_ms < ?", (now_ms,))
+
+
+def _make_private(path: Path | str) -> None:
+    """Make the file, and keep others out of it and of SQLite's files beside it, which take its mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    Path(path).chmod(0o600)
 
 
 def _wall_ms() -> int:

@@ -25,6 +25,8 @@ async def _apply_token(account: Account, call: Call) -> Mapping[str, Value]:
     type_ = _TYPES[given["Actions"]]
     resources = _resources(given["Resources"])
     expires_at_ms = _expires_at_ms(given["ExpireTime"], account.clock.now_ms())
+    if not all(map(account.parents.has, resources)):
+        raise Fault("PermissionCheckFailed")  # one such report is known of the cloud (FACTS 8)
     text = CloudToken(_new_token())
     await account.state.issue(Token(sha256_of(text), type_, resources, call.access_key_id, expires_at_ms))
     return {"Token": text.reveal()}
@@ -32,23 +34,23 @@ async def _apply_token(account: Account, call: Call) -> Mapping[str, Value]:
 
 async def _query_token(account: Account, call: Call) -> Mapping[str, Value]:
     """``false`` for expired is documented; for revoked and unknown it is inferred (FACTS 8)."""
-    token = account.state.find(CloudToken(call.parameters["Token"]))
+    token = account.find(call)
     valid = token is not None and account.state.standing(token, account.clock.now_ms()) is Standing.VALID
     return {"TokenStatus": valid}
 
 
 async def _revoke_token(account: Account, call: Call) -> Mapping[str, Value]:
-    """Revoke; a second time, and for a token never issued here, the answer is the same.
+    """Revoke; a second time, and for a token never issued to this account, the answer is the same.
 
     What the cloud says of an unknown token is not documented (FACTS 8). A plain success gives a caller least to lean
     on: whoever must be sure asks QueryToken.
     """
-    token = account.state.find(CloudToken(call.parameters["Token"]))
+    token = account.find(call)
     if token is not None:
         try:
             await account.state.revoke(token)
         finally:
-            account.on_revoked(token)  # it is invalid even if the file could not be written
+            account.broker.revoked(token)  # it is invalid even if the file could not be written
     return {}
 
 

@@ -14,12 +14,13 @@ from tests.sandbox.device import Device
 from tests.sandbox.raw import Raw
 
 INSTANCE = "post-cn-test"
+GROUPS = ("GID_plant", "GID-plant")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Settings of a sandbox on free ports and a new file."""
-    return Config("127.0.0.1", 0, 0, tmp_path / "sandbox.db", INSTANCE, ACCESS_KEYS)
+    return Config("127.0.0.1", 0, 0, tmp_path / "sandbox.db", INSTANCE, ACCESS_KEYS, groups=GROUPS)
 
 
 @pytest.fixture

@@ -119,3 +119,5 @@ class Device:
         elif (socket := self.client.socket()) is not None:
             socket.close()
         await asyncio.to_thread(self.client.loop_stop)
+        # paho leaves its own pair of sockets to the garbage collector, which may warn of them first.
+        self.client._reset_sockets(sockpair_only=True)

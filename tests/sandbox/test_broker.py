@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.sandbox import broker, wire
+from app.sandbox import broker, remembered, wire
 from tests.sandbox.caller import Caller
 from tests.sandbox.device import Device, eventually
 from tests.sandbox.raw import Raw, packet, text
@@ -213,7 +213,7 @@ async def test_who_does_not_acknowledge_is_cut(
     raw: Callable[[], Awaitable[Raw]], connect: Connect, password: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A subscriber that reads and never acknowledges is cut as well."""
-    monkeypatch.setattr(broker, "MAX_HELD", 3)
+    monkeypatch.setattr(remembered, "MAX_HELD", 3)
     socket = await raw()
     await socket.sign_in("GID_plant@@@mute", password, flags=0xC2)
     await socket.send(packet(0x82, b"\x00\x01" + text(ALL) + b"\x01"))

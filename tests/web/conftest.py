@@ -66,6 +66,7 @@ async def cloud(tmp_path: Path, access_key: AccessKey) -> AsyncIterator[OwnCloud
         instance_id=INSTANCE_ID,
         access_keys={ACCESS_KEY_ID: access_key},
         region="cn-hangzhou",
+        groups=("GID_plant",),
     )
     sandbox = await start(config)
     async with aiohttp.ClientSession() as session:
