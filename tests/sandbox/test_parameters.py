@@ -33,7 +33,7 @@ BAD = {
 ANY_CLIENT_ID = ["x" * 65]
 """Chapter 13 asks for client IDs of any form; its own sample is none of 11.1's."""
 
-TOGETHER = {
+TOGETHER: dict[str, list[dict[str, str | None]]] = {
     "ApplyToken": [
         {"Resources": "b/#,a/#"},
         {"Resources": "a/#,a/#"},
@@ -82,7 +82,8 @@ def refused(action: str) -> Iterator[tuple[dict[str, str | None], str]]:
             yield {name: None}, f"Missing{parameter.name}"
             yield {name: ""}, f"Missing{parameter.name}"
         for value in bad_values(action, parameter):
-            yield {name: value}, malformed
+            spoilt: dict[str, str | None] = {name: value}
+            yield spoilt, malformed
     yield {"InstanceId": "post-cn-other"}, "InstanceNotFound" if of_groups else "InstancePermissionCheckFailed"
     for change in TOGETHER.get(action, []):
         yield change, "ParameterCheckFailed"

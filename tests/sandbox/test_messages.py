@@ -1,0 +1,141 @@
+"""SendMessage (guide chapter 12), and point-to-point topics from there and from devices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.sandbox.caller import Caller
+from tests.sandbox.device import Device
+
+Connect = Callable[..., Awaitable[Device]]
+
+ADDRESS = "a/p2p/GID_plant@@@d1"
+
+
+@pytest.fixture
+async def password(cloud: Caller) -> str:
+    """A password that reads and writes ``a/#``."""
+    return f"RW|{await cloud.token('R,W', 'a/#')}"
+
+
+async def send(cloud: Caller, topic: str, payload: str) -> str:
+    """Send a message, which must be accepted; return its ID."""
+    reply = await cloud.call("SendMessage", MqttTopic=topic, Payload=payload)
+    assert reply.code == "OK", reply.text
+    return str(reply.json["MsgId"])
+
+
+async def test_it_reaches_subscribers(cloud: Caller, connect: Connect, password: str) -> None:
+    """A message arrives at each subscriber as UTF-8, with QoS 1 or a subscription's lower one; IDs are never equal."""
+    one, other = await connect(password), await connect(password, "GID_plant@@@other")
+    await one.subscribe("a/#", 1)
+    await other.subscribe("a/x", 0)
+    texts = ["test", "日本 é \U0001f600", "a+b%2Bc&d=e\n\0\t\\\"'<>", " ", "x" * 65536]
+    ids = [await send(cloud, "a/x", text) for text in texts]
+    assert len(set(ids)) == len(texts)
+    assert all(re.fullmatch("[0-9A-F]{32}", msg_id) for msg_id in ids)
+    for device, qos in ((one, 1), (other, 0)):
+        await device.got(texts[-1].encode())
+        assert device.messages == [("a/x", text.encode(), qos, False) for text in texts]
+
+
+async def test_it_waits_for_who_is_away(cloud: Caller, connect: Connect, password: str) -> None:
+    """A client that is away with a session and a QoS 1 subscription gets it on its return, and only then."""
+    device = await connect(password, clean=False)
+    await device.subscribe("a/one", 1)
+    await device.subscribe("a/nought", 0)
+    await device.close()
+    for topic in ("a/nought", "a/one", "a/other"):
+        await send(cloud, topic, topic)
+    back = await connect(password, clean=False)
+    await back.got(b"a/one")
+    await send(cloud, "a/one", "end")
+    await back.got(b"end")
+    assert back.payloads()[-2:] == [b"a/one", b"end"]
+    assert b"a/other" not in back.payloads()
+
+
+async def test_it_is_delivered_only_where_it_may_be_read(cloud: Caller, connect: Connect) -> None:
+    """What a subscriber's token no longer permits does not reach it, whoever sends."""
+    device = await connect(f"RW|{await cloud.token('R,W', 'a/#')}")
+    await device.subscribe("a/#", 1)
+    assert await device.upload("RW", await cloud.token("R,W", "a/public"))
+    await send(cloud, "a/secret", "secret")
+    await send(cloud, "a/public", "public")
+    await device.got(b"public")
+    assert device.payloads() == [b"public"]
+
+
+@pytest.mark.parametrize("sender", ["action", "device"])
+async def test_point_to_point(cloud: Caller, connect: Connect, password: str, sender: str) -> None:
+    """PARENT/p2p/CLIENT reaches that client without a subscription or resource, and nobody else whatever they hear."""
+
+    async def say(topic: str, text: str) -> None:
+        if sender == "action":
+            await send(cloud, topic, text)
+        else:
+            assert await speaker.publish(topic, text, 2, retain=True)
+
+    speaker = await connect(password, "GID_plant@@@speaker")
+    nosy = await connect(password, "GID_plant@@@nosy")
+    assert await nosy.subscribe("a/#", 1) == [1]
+    assert await nosy.subscribe(ADDRESS, 1) == [1]
+    device = await connect(f"W|{await cloud.token('W', 'b/up')}")
+    await say(ADDRESS, "for you")
+    assert await device.got(b"for you") == (ADDRESS, b"for you", 1, False)
+    for topic in ("a/p2p/GID_plant@@@nobody", "a/p2p/GID_plant@@@d1/more", "a/P2P/GID_plant@@@d1", "a/b/p2p"):
+        await say(topic, topic)
+    await say("a/x", "end")
+    await nosy.got(b"end")
+    assert nosy.payloads() == [b"a/p2p/GID_plant@@@d1/more", b"a/P2P/GID_plant@@@d1", b"a/b/p2p", b"end"]
+    assert device.payloads() == [b"for you"]
+    late = await connect(password, "GID_plant@@@late")
+    await late.subscribe("a/p2p/#", 1)
+    await say("a/p2p/GID_plant@@@late", "last")
+    await late.got(b"last")
+    assert ADDRESS not in [topic for topic, *_ in late.messages]
+
+
+async def test_point_to_point_waits_for_who_is_away(cloud: Caller, connect: Connect, password: str) -> None:
+    """An address's client that is away with a session gets it on its return, once; without a session it is gone."""
+    other = "a/p2p/GID_plant@@@d2"
+    device = await connect(password, clean=False)
+    await device.close()
+    clean = await connect(password, "GID_plant@@@d2")
+    await clean.close()
+    await clean.cut()
+    await send(cloud, ADDRESS, "waits")
+    await send(cloud, other, "lost")
+    back = await connect(f"R|{await cloud.token('R', 'b/#')}", clean=False)
+    assert (await back.got(b"waits"))[0] == ADDRESS
+    again = await connect(password, "GID_plant@@@d2")
+    await send(cloud, other, "end")
+    await again.got(b"end")
+    assert again.payloads() == [b"end"]
+
+
+async def test_point_to_point_needs_the_right_to_publish(cloud: Caller, connect: Connect) -> None:
+    """A device whose token does not cover the address is cut, and nothing arrives."""
+    device = await connect(f"R|{await cloud.token('R', 'b/#')}")
+    stranger = await connect(f"W|{await cloud.token('W', 'a/up/#')}", "GID_plant@@@stranger")
+    assert not await stranger.publish(ADDRESS, "denied")
+    assert stranger.notices() == [{"code": 4, "type": "W"}]
+    await send(cloud, ADDRESS, "end")
+    await device.got(b"end")
+    assert device.payloads() == [b"end"]
+
+
+async def test_point_to_point_needs_a_valid_sign_in(cloud: Caller, connect: Connect, password: str) -> None:
+    """What waits for a client whose token was revoked meanwhile does not reach who cannot sign in as it."""
+    token = await cloud.token("R", "b/#")
+    device = await connect(f"R|{token}", clean=False)
+    await cloud.revoke(token)
+    await device.cut()
+    await send(cloud, ADDRESS, "waits")
+    assert (await connect(f"R|{token}", clean=False)).code != 0
+    assert device.payloads() == []
+    back = await connect(password, clean=False)
+    await back.got(b"waits")
