@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
 
@@ -94,26 +94,18 @@ class Settings(BaseModel):
     @field_validator("issuer_url")
     @classmethod
     def _issuer(cls, text: str) -> str:
-        url = urlsplit(text)
-        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
+        url = _web_address(text)
+        if url.query or url.fragment or "@" in url.netloc:
             raise ValueError("is no plain https URL")
         if url.path not in {"", "/"}:
             # RFC 8414 section 3 would put the metadata of such an issuer elsewhere.
             raise ValueError("must have no path")
-        if url.scheme == "http" and not _is_loopback(url.hostname):
-            # A token answer over plain http could be read by anyone on the way.
-            raise ValueError("must be https unless the host is a loopback address")
         return text.rstrip("/")
 
     @field_validator("cloud_endpoint")
     @classmethod
     def _endpoint(cls, text: str) -> str:
-        url = urlsplit(text)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise ValueError("is no http or https URL")
-        if url.scheme == "http" and not _is_loopback(url.hostname):
-            # Parameters carry tokens; in the clear they would be anyone's.
-            raise ValueError("must be https unless the host is a loopback address")
+        _web_address(text)
         return text.rstrip("/")
 
     @model_validator(mode="after")
@@ -146,6 +138,23 @@ def _read_secret(annotation: object, variable: str, path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{variable}_FILE: cannot read {path}: {error}") from error
+
+
+def _web_address(text: str) -> SplitResult:
+    """Split an https URL, or an http URL of a loopback address. Raises ``ValueError`` for anything else."""
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("is no http or https URL")
+    try:
+        wrong = url.port == 0 or url.netloc.endswith(":")
+    except ValueError:
+        wrong = True
+    if wrong:
+        raise ValueError("its port is no number from 1 to 65535")
+    if url.scheme == "http" and not _is_loopback(url.hostname):
+        # Answers and parameters carry tokens: in the clear they would be anyone's on the way.
+        raise ValueError("must be https unless the host is a loopback address")
+    return url
 
 
 def _is_loopback(host: str) -> bool:
