@@ -108,11 +108,6 @@ async def running_site(haproxy: str) -> AsyncIterator[Site]:
             "MQTT_HOST": "localhost",
             "MQTT_PORT": str(mqtt),
             "MQTT_TLS": "false",
-            # For one instance; together they stay below what the cloud allows.
-            "APPLY_TOKEN_QPS": "33",
-            "QUERY_TOKEN_QPS": "33",
-            "REVOKE_TOKEN_QPS": "1.6",
-            "EGRESS_QPS": "100",
             "LOG_LEVEL": "warning",
         }
         environment = {"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(private / "ca.pem"), **settings}
