@@ -1,10 +1,11 @@
-"""``policy``: is the file right, and what may a device do by it."""
+"""``policy``: is the file right, what may a device do by it, and what must the cloud allow for it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,6 +17,10 @@ from app.errors import Misconfigured
 from app.model.devices import ClientId, Device, MalformedClientId, parse_client_id
 from app.model.grants import PUBLISH, SUBSCRIBE
 from app.model.policy_file import load_policy
+from app.rpc.ram import least_policy
+
+SERVER_ACTIONS: Final = ("ApplyToken", "QueryToken", "RevokeToken")
+"""The actions of the cloud that an instance of this server calls by itself."""
 
 _KEYS: Final = {PUBLISH: "publish", SUBSCRIBE: "subscribe"}
 
@@ -63,6 +68,26 @@ def explain(
         print("no grant: one template that gives nothing is enough for none")
 
 
+@app.command()
+def ram(
+    file: Annotated[Path | None, typer.Argument(help="Left out: POLICY_FILE of the set-up.")] = None,
+    instance_id: Annotated[
+        str | None, typer.Option("--instance-id", help="MQTT instance; left out: CLOUD_INSTANCE_ID of the set-up.")
+    ] = None,
+    state: StateOption = None,
+) -> None:
+    """Print the least RAM policy for the access key of this server: JSON to paste into the cloud's console.
+
+    It allows tokens for the parent topics of the policy file on the one instance, asking for them and revoking them.
+    """
+    globs = dict(load_policy(file or _configured_file(state)).parent_globs())
+    for glob, place in globs.items():
+        if "*" in glob:
+            print(f"warning: {place} needs every parent topic like {glob}: name the first level", file=sys.stderr)
+    document = least_policy(SERVER_ACTIONS, instance_id or _setting("CLOUD_INSTANCE_ID", state), globs)
+    print(json.dumps(document, indent=2))
+
+
 async def _registered(client_id: ClientId, state: Path | None) -> Device | None:
     async with open_registry(settings(state)) as registry:
         return await find_device(registry, client_id)
@@ -76,9 +101,13 @@ def _client_id(text: str) -> ClientId:
 
 
 def _configured_file(state: Path | None) -> Path:
-    path = os.environ.get("POLICY_FILE") if state is None else None
-    return Path(path or environment(state).get("POLICY_FILE") or _missing())
+    return Path(_setting("POLICY_FILE", state))
 
 
-def _missing() -> str:
-    raise Misconfigured("POLICY_FILE is not set")
+def _setting(name: str, state: Path | None) -> str:
+    """Return one setting of the set-up; neither this nor that of a file needs the rest of it."""
+    here = state is None and any(os.environ.get(each) for each in ("POLICY_FILE", "CLOUD_INSTANCE_ID"))
+    value = (os.environ if here else environment(state)).get(name)
+    if not value:
+        raise Misconfigured(f"{name} is not set")
+    return value

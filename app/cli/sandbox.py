@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,23 +19,44 @@ if TYPE_CHECKING:
     from app.sandbox.server import Config
 
 
+class Generation(Enum):
+    """Whose quotas the sandbox keeps."""
+
+    V3 = "v3"
+    V2 = "v2"
+    OFF = "off"
+
+
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8090,
     mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0 takes a free one.")] = 1883,
     state: Annotated[Path, typer.Option(help="Directory it keeps its tokens in.")] = Path(".local/sandbox"),
+    keys: Annotated[
+        Path | None,
+        typer.Option(envvar="SANDBOX_KEYS", help="JSON file of more access keys, with accounts and RAM policies."),
+    ] = None,
+    limits: Annotated[
+        Generation,
+        typer.Option(envvar="SANDBOX_LIMITS", help="Quotas of today's instances (v3), of the previous (v2), or off."),
+    ] = Generation.V3,
 ) -> None:
     """Run the stand-in for the cloud's API and its MQTT broker.
 
-    ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET hold the key it accepts, CLOUD_INSTANCE_ID the
-    instance it plays.
+    ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET hold the root key of the account, CLOUD_INSTANCE_ID
+    the instance it plays. deploy/SANDBOX.md has the form of --keys, and how to rehearse an outage.
     """
     key_id, key_secret, instance_id = (
         _required(name)
         for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUD_INSTANCE_ID")
     )
-    from app.sandbox.server import Config  # noqa: PLC0415 - `--help` stays quick
+    from app.sandbox.keys import AccessKey, Keyring, load_keyring  # noqa: PLC0415 - `--help` stays quick
+    from app.sandbox.limits import PRESETS  # noqa: PLC0415
+    from app.sandbox.server import Config  # noqa: PLC0415
 
+    keyring = load_keyring(keys) if keys else Keyring()
+    if own := {key_id, instance_id} & (keyring.keys.keys() | keyring.instances.keys()):
+        raise Misconfigured(f"{keys}: {own.pop()!r} is there already, from the environment")
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -45,8 +67,10 @@ def sandbox(
         mqtt_port=mqtt_port,
         database=state / "sandbox.sqlite",
         instance_id=instance_id,
-        access_keys={key_id: AccessKeySecret(key_secret)},
+        access_keys={key_id: AccessKey(AccessKeySecret(key_secret)), **keyring.keys},
         region=os.environ.get("CLOUD_REGION", "cn-hangzhou"),
+        other_instances=keyring.instances,
+        limits=PRESETS[limits.value],
     )
     asyncio.run(_run(config))
 

@@ -116,6 +116,12 @@ class Policy:
                 if example is not None:
                     yield Overlap(winner.name, winner_glob, loser.name, loser_glob, example)
 
+    def parent_globs(self) -> Iterator[tuple[str, str]]:
+        """Yield a glob for the parent topics of each template, with the template's place in the file."""
+        for role in self.roles.values():
+            for template in (*role.publish, *role.subscribe):
+                yield template.parent_glob, f"roles.{role.name}: {template.text}"
+
     def warnings(self) -> Iterator[str]:
         """Yield what is allowed and probably not meant, a line each (``policy check``)."""
         for overlap in self.overlaps():

@@ -59,6 +59,12 @@ class Template:
             raise MalformedTemplate(f"{shown(text)} gives no topic filter even for plain values: {error}") from None
         return template
 
+    @property
+    def parent_glob(self) -> str:
+        """A glob for every parent topic (first level) that it may give: a variable or a wildcard there is ``*``."""
+        parent = _VARIABLE.sub("*", self.text).split("/")[0]
+        return "*" if parent in ("+", "#") else parent
+
     def fill(self, client_id: ClientId, attributes: Mapping[str, str]) -> TopicFilter:
         """Put one device's values in place of the variables.
 

@@ -13,11 +13,14 @@ from app.sandbox.verify import Call
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account's one instance."""
+    """The instance that the sandbox plays, and whose the others are."""
 
     state: State
     clock: Clock
     instance_id: str
+    owners: Mapping[str, str]
+    """Every instance that is there, with the account that owns it; the broker serves ``instance_id`` alone."""
+    region: str
     on_revoked: Callable[[Token], None]
     """Told of each revocation, once the token is invalid: the broker cuts whoever uses it."""
 

@@ -10,6 +10,7 @@ from app.rpc.catalog import ACTIONS, MAX_BATCH, Action
 from app.sandbox import tokens
 from app.sandbox.account import Account, Handlers
 from app.sandbox.answers import Fault, Value
+from app.sandbox.keys import require_allowed
 from app.sandbox.verify import Call
 
 HANDLERS: Final[Handlers] = MappingProxyType({**tokens.HANDLERS})
@@ -21,8 +22,12 @@ async def run(account: Account, call: Call) -> Mapping[str, Value]:
         raise Fault("ApiNotSupport")
     action = ACTIONS[call.action]
     _check_parameters(action, call.parameters)
-    if call.parameters["InstanceId"] != account.instance_id:
+    owner = account.owners.get(call.parameters["InstanceId"])
+    if owner is None:
         raise Fault(action.unknown_instance)
+    if owner != call.account:
+        raise Fault("InstancePermissionCheckFailed")
+    require_allowed(call.key, call.action, call.parameters, region=account.region)
     return await HANDLERS[call.action](account, call)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 
 Value = str | bool | int | Mapping[str, "Value"] | Sequence[Mapping[str, "Value"]]
 """What a field of an answer may be."""
+
+_NO_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to write (section 2.2); a reader would refuse the whole answer."""
 
 _TROUBLESHOOT: Final = "https://api.aliyun.com/troubleshoot"
 
@@ -123,7 +127,12 @@ def _element(name: str, value: Value) -> str:
     if isinstance(value, bool):
         return f"<{name}>{str(value).lower()}</{name}>"
     if isinstance(value, str | int):
-        return f"<{name}>{escape(str(value))}</{name}>"
+        return f"<{name}>{_text(str(value))}</{name}>"
     if isinstance(value, Mapping):
         return f"<{name}>{''.join(_element(*item) for item in value.items())}</{name}>"
     return "".join(_element(name, item) for item in value)
+
+
+def _text(value: str) -> str:
+    # A bare carriage return would be read as a line feed (XML 1.0 section 2.11).
+    return escape(_NO_XML.sub("\ufffd", value), {"\r": "&#13;"})

@@ -146,6 +146,10 @@ class Broker:
             if len(away) > MAX_AWAY:
                 del self._sessions[away[0].client_id]
 
+    def forget_sessions(self) -> None:
+        """Forget every session whose client is away, with what is held for it."""
+        self._sessions = {name: session for name, session in self._sessions.items() if session.connection is not None}
+
     def connections(self) -> list[Client]:
         """Return every authenticated connection."""
         return [session.connection for session in self._sessions.values() if session.connection is not None]

@@ -1,15 +1,29 @@
-"""The sandbox's own endpoints under ``/_sandbox/``: what it counted, faults on demand, its clock, its tokens.
+"""The sandbox's own endpoints under ``/_sandbox/``: what it counted, faults on demand, quotas, its clock, its tokens.
 
-They are for tests and rehearsals on this machine. They have no password, so a guard stands in front: only loopback
-peers, only under a loopback name (a page that rebinds its own name to 127.0.0.1 comes with that name), and never from
-another origin (any page in a browser on this machine can send a POST here).
+=========  ==============================  ===========================================================================
+calls      GET, DELETE                     counts per action and result; DELETE counts from nought, peaks as well
+faults     GET, POST ``FaultOrder``,       what goes wrong with calls (``faults.Kind``), by number of ``times`` or at
+           DELETE                          a ``rate``; DELETE ends all and releases what is held
+release    POST ``ReleaseOrder``           lets the held calls of one action go on
+limits     GET, POST ``LimitsOrder``       quotas: ``{"preset": "v3"}``, ``{"qps": {"ApplyToken": 500}, "egress_qps":
+                                           300}``, ``null`` for none; GET also tells for each account and action and
+                                           for each address the most calls within any second (``peak``) and how many
+                                           were ``refused``, and which addresses are blocked
+blocks     POST ``BlockOrder``, DELETE     blocks an address, as the cloud does beyond 300 calls a second; DELETE lets
+                                           all in again
+broker     POST ``BrokerOrder``            restarts the broker: every connection is lost
+clock      GET, POST ``ClockOrder``        the time of gateway and broker
+tokens     GET                             what is held, by SHA-256
+=========  ==============================  ===========================================================================
+
+They are for tests and rehearsals on this machine, and ``guard`` stands in front.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -17,52 +31,34 @@ from aiohttp import web
 from app.rpc.catalog import ACTIONS
 from app.sandbox import answers
 from app.sandbox.clock import Clock
-from app.sandbox.faults import Faults, Kind
+from app.sandbox.faults import EVERY_ACTION, Faults, Kind
 from app.sandbox.gateway import Gateway
+from app.sandbox.guard import loopback_only
+from app.sandbox.limits import PRESETS, Meter, Throttle
+from app.sandbox.listener import Listener
+from app.sandbox.orders import BlockOrder, BrokerOrder, ClockOrder, FaultOrder, LimitsOrder, ReleaseOrder
 from app.sandbox.state import Standing, State
 
-_MAX_DELAY_S: Final = 300
-_MAX_OFFSET_S: Final = 10 * 365 * 24 * 3600
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Order = TypeVar("Order", bound=msgspec.Struct)
-
-
-class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/faults``."""
-
-    action: str
-    fault: Kind
-    code: str = ""
-    delay_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_DELAY_S)] = 0.5
-    times: Annotated[int, msgspec.Meta(ge=1)] | None = 1
-
-
-class ReleaseOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/release``."""
-
-    action: str
-
-
-class ClockOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /_sandbox/clock``."""
-
-    offset_s: Annotated[float, msgspec.Meta(ge=-_MAX_OFFSET_S, le=_MAX_OFFSET_S)]
 
 
 class Control:
     """The handlers."""
 
-    def __init__(self, gateway: Gateway, faults: Faults, clock: Clock, state: State) -> None:
+    def __init__(
+        self, gateway: Gateway, throttle: Throttle, faults: Faults, clock: Clock, state: State, listener: Listener
+    ) -> None:
         self._gateway = gateway
+        self._throttle = throttle
         self._faults = faults
         self._clock = clock
         self._state = state
+        self._listener = listener
 
     def routes(self) -> list[web.RouteDef]:
         """Return the table of endpoints, each behind the guard."""
         return [
-            web.route(method, f"/_sandbox/{path}", _guarded(handler))
+            web.route(method, f"/_sandbox/{path}", loopback_only(handler))
             for method, path, handler in (
                 ("GET", "calls", self.calls),
                 ("DELETE", "calls", self.reset_calls),
@@ -70,6 +66,11 @@ class Control:
                 ("POST", "faults", self.add_fault),
                 ("DELETE", "faults", self.clear_faults),
                 ("POST", "release", self.release),
+                ("GET", "limits", self.limits),
+                ("POST", "limits", self.set_limits),
+                ("POST", "blocks", self.block),
+                ("DELETE", "blocks", self.unblock),
+                ("POST", "broker", self.restart_broker),
                 ("GET", "clock", self.clock),
                 ("POST", "clock", self.move_clock),
                 ("GET", "tokens", self.tokens),
@@ -77,38 +78,51 @@ class Control:
         ]
 
     async def calls(self, _: web.Request) -> web.Response:
-        """Return the calls counted, per action and result (``OK``, the error's code, or ``Dropped``)."""
+        """Return the calls counted, per action and result (``OK``, the error's code, ``Dropped`` or ``Blocked``)."""
         return _json(self._gateway.calls)
 
     async def reset_calls(self, _: web.Request) -> web.Response:
         """Count from nought again."""
         self._gateway.calls.clear()
+        self._throttle.reset()
         return _json({})
 
     async def faults(self, _: web.Request) -> web.Response:
         """List the active faults, and how many calls of each action are held now."""
         active = [
-            {"id": f.id, "action": f.action, "fault": f.kind, "code": f.code, "delay_s": f.delay_s, "times": f.times}
-            for f in self._faults.active
+            {
+                "id": fault.id,
+                "action": fault.action,
+                "fault": fault.kind,
+                "code": fault.code,
+                "delay_s": fault.delay_s,
+                "times": fault.times,
+                "rate": fault.rate,
+            }
+            for fault in self._faults.active
         ]
         return _json({"faults": active, "held": {action: self._faults.held(action) for action in ACTIONS}})
 
     async def add_fault(self, request: web.Request) -> web.Response:
         """Order a fault."""
         order = await _read(request, FaultOrder)
-        _check_action(order.action)
+        if order.action != EVERY_ACTION:
+            _check_action(order.action)
         if order.fault is Kind.ERROR:
             try:
                 answers.fault_of(order.code)
             except KeyError:
                 raise _bad(f"code {order.code!r} is none of the cloud's") from None
-        return _json(
-            {
-                "id": self._faults.add(
-                    order.action, order.fault, code=order.code, delay_s=order.delay_s, times=order.times
-                )
-            }
+        fault_id = self._faults.add(
+            order.action,
+            order.fault,
+            code=order.code,
+            delay_s=order.delay_s,
+            times=order.how_often(),
+            rate=order.rate,
+            seed=order.seed,
         )
+        return _json({"id": fault_id})
 
     async def clear_faults(self, _: web.Request) -> web.Response:
         """Forget every fault and release every held call."""
@@ -120,6 +134,61 @@ class Control:
         order = await _read(request, ReleaseOrder)
         _check_action(order.action)
         return _json({"released": self._faults.release(order.action)})
+
+    async def limits(self, _: web.Request) -> web.Response:
+        """Tell the quotas, and what was counted under each."""
+        limits, blocked = self._throttle.limits, self._throttle.blocked_for_s()
+        return _json(
+            {
+                "qps": {action: limits.qps.get(action) for action in ACTIONS},
+                "egress_qps": limits.egress_qps,
+                "block_s": limits.block_s,
+                "calls": [
+                    {"account": account, "action": action, **_measured(meter)}
+                    for (account, action), meter in self._throttle.calls.items()
+                ],
+                "addresses": [
+                    {"address": address, **_measured(meter)} for address, meter in self._throttle.addresses.items()
+                ],
+                "blocked": [{"address": address, "for_s": for_s} for address, for_s in blocked.items()],
+            }
+        )
+
+    async def set_limits(self, request: web.Request) -> web.Response:
+        """Set the quotas from the next call on."""
+        order = await _read(request, LimitsOrder)
+        for action in order.qps:
+            _check_action(action)
+        limits = PRESETS[order.preset] if order.preset else self._throttle.limits
+        qps = {**limits.qps, **order.qps}
+        limits = replace(limits, qps={action: limit for action, limit in qps.items() if limit is not None})
+        if not isinstance(order.egress_qps, msgspec.UnsetType):
+            limits = replace(limits, egress_qps=order.egress_qps)
+        if order.block_s is not None:
+            limits = replace(limits, block_s=order.block_s)
+        self._throttle.limits = limits
+        return await self.limits(request)
+
+    async def block(self, request: web.Request) -> web.Response:
+        """Block an address."""
+        order = await _read(request, BlockOrder)
+        try:
+            address = str(ipaddress.ip_address(order.address))
+        except ValueError:
+            raise _bad(f"address {order.address!r} is no IP address") from None
+        self._throttle.block(address, self._throttle.limits.block_s if order.for_s is None else order.for_s)
+        return await self.limits(request)
+
+    async def unblock(self, request: web.Request) -> web.Response:
+        """Let every address in again."""
+        self._throttle.unblock()
+        return await self.limits(request)
+
+    async def restart_broker(self, request: web.Request) -> web.Response:
+        """Drop every MQTT connection, as a restart of the broker would."""
+        order = await _read(request, BrokerOrder)
+        dropped = await self._listener.restart(down_s=order.down_s, forget_sessions=order.forget_sessions)
+        return _json({"dropped": dropped})
 
     async def clock(self, _: web.Request) -> web.Response:
         """Tell the sandbox's time."""
@@ -147,36 +216,12 @@ class Control:
         )
 
 
-def _guarded(handler: Handler) -> Handler:
-    async def guard(request: web.Request) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if not _is_loopback(request.remote or "") or not _is_loopback(_host_of(request.host)):
-            raise web.HTTPForbidden(text="the sandbox's controls are for this machine alone, by a loopback name\n")
-        if origin is not None and origin != f"http://{request.host}":
-            raise web.HTTPForbidden(text="the sandbox's controls are not for pages of another origin\n")
-        return await handler(request)
-
-    return guard
-
-
-def _host_of(header: str) -> str:
-    """Return the host of a Host header, without its port."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _json(value: object) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+def _measured(meter: Meter) -> dict[str, int]:
+    return {"peak": meter.peak, "refused": meter.refused}
 
 
 def _bad(why: str) -> web.HTTPBadRequest:

@@ -1,15 +1,19 @@
-"""Faults on demand, for tests and rehearsals: the next calls of an action are held back, failed, cut or mangled."""
+"""Faults on demand, for tests and rehearsals: calls of an action, or of all, are held back, failed, cut or mangled."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 HOLD_LIMIT_S: Final = 600.0
 """No call is held for longer; then it is dropped."""
+
+EVERY_ACTION: Final = "*"
+"""Orders a fault for all actions."""
 
 
 class Kind(Enum):
@@ -21,6 +25,8 @@ class Kind(Enum):
     """The call takes effect and is answered after ``delay_s``."""
     ERROR = "error"
     """The call has no effect and is answered with ``code``."""
+    THROTTLE = "throttle"
+    """The call has no effect and is answered with its action's overflow code."""
     DROP = "drop"
     """The call has no effect; the connection is closed without an answer."""
     HANG = "hang"
@@ -29,6 +35,8 @@ class Kind(Enum):
     """The call takes effect; half of its answer is sent, then the connection is closed."""
     GARBAGE = "garbage"
     """The call has no effect and is answered 200 with JSON of the wrong shape."""
+    NOISE = "noise"
+    """The call has no effect and is answered 200 with bytes that are no text."""
     HTML = "html"
     """The call has no effect and is answered 502 with a proxy's HTML page."""
 
@@ -44,6 +52,9 @@ class ActiveFault:
     delay_s: float
     times: int | None
     """Calls it still befalls; ``None`` is until cleared."""
+    rate: float
+    """The share of calls it befalls."""
+    dice: random.Random
 
 
 @dataclass(slots=True)
@@ -54,16 +65,27 @@ class Faults:
     _waiting: dict[asyncio.Future[bool], str] = field(default_factory=dict)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def add(self, action: str, kind: Kind, *, code: str = "", delay_s: float = 0.0, times: int | None = 1) -> str:
-        """Order a fault for ``action`` and return its ID."""
-        fault = ActiveFault(f"fault-{next(self._ids)}", action, kind, code, delay_s, times)
+    def add(
+        self,
+        action: str,
+        kind: Kind,
+        *,
+        code: str = "",
+        delay_s: float = 0.0,
+        times: int | None = 1,
+        rate: float = 1.0,
+        seed: int = 0,
+    ) -> str:
+        """Order a fault for ``action`` and return its ID. Equal seeds befall the same calls of a sequence."""
+        dice = random.Random(seed)  # noqa: S311 - a rehearsal is to be repeatable
+        fault = ActiveFault(f"fault-{next(self._ids)}", action, kind, code, delay_s, times, rate, dice)
         self.active.append(fault)
         return fault.id
 
     def take(self, action: str) -> ActiveFault | None:
         """Return the fault that befalls this call of ``action``, used up by one."""
         for fault in self.active:
-            if fault.action == action:
+            if fault.action in (action, EVERY_ACTION) and fault.dice.random() < fault.rate:
                 if fault.times is not None:
                     fault.times -= 1
                     if fault.times <= 0:

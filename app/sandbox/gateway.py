@@ -15,12 +15,13 @@ from urllib.parse import parse_qsl
 import structlog
 from aiohttp import web
 
-from app.model.secrets import AccessKeySecret
 from app.rpc.catalog import ACTIONS
 from app.sandbox import actions, answers, verify
 from app.sandbox.account import Account
 from app.sandbox.answers import Answer, Fault, Format
 from app.sandbox.faults import ActiveFault, Faults, Kind
+from app.sandbox.keys import AccessKey
+from app.sandbox.limits import Throttle
 from app.sandbox.verify import Call, Request
 
 log = structlog.get_logger("sandbox.gateway")
@@ -35,23 +36,44 @@ _NO_ACTION: Final = "Unknown"
 _DROPPED: Final = "Dropped"
 """What a call is counted as that got no answer of the cloud's making, and had no effect."""
 
-_GARBAGE: Final = b'{"RequestId": 17, "Token": {"Token": ["not a token"]}, "TokenStatus": "perhaps"}'
-_HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_BLOCKED: Final = "Blocked"
+"""What a request from a blocked address is counted as; it got no answer either."""
+
+_MANGLED: Final = {
+    Kind.GARBAGE: (
+        200,
+        Format.JSON.value,
+        b'{"RequestId": 17, "Token": {"Token": ["not a token"]}, "TokenStatus": "perhaps"}',
+    ),
+    Kind.NOISE: (200, Format.JSON.value, bytes(range(128, 256))),
+    Kind.HTML: (
+        502,
+        "text/html",
+        b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>",
+    ),
+}
+"""Status, content type and body of what a proxy or a broken gateway would send."""
 
 
 class Gateway:
     """Answers the cloud's RPC, and counts what it answered per action and result."""
 
-    def __init__(self, account: Account, keys: Mapping[str, AccessKeySecret], faults: Faults, host_id: str) -> None:
+    def __init__(
+        self, account: Account, keys: Mapping[str, AccessKey], throttle: Throttle, faults: Faults, host_id: str
+    ) -> None:
         self.calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._account = account
         self._keys = keys
+        self._throttle = throttle
         self._faults = faults
         self._host_id = host_id
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request; a refusal is an answer too."""
         request_id = answers.new_request_id()
+        if not self._throttle.admits_address(http.remote or ""):
+            self._count(_NO_ACTION, _BLOCKED, request_id)
+            return _hang_up(http)
         action, format_ = _NO_ACTION, Format.XML
         try:
             request = await _take_apart(http)
@@ -71,8 +93,10 @@ class Gateway:
         return answer.response()
 
     async def _answer(self, http: web.Request, call: Call, request_id: str, format_: Format) -> web.StreamResponse:
+        if not self._throttle.admits(call.account, call.action):
+            raise Fault(ACTIONS[call.action].overflow)
         fault = self._faults.take(call.action)
-        if fault is not None and (instead := await self._befall(fault, http)) is not None:
+        if fault is not None and (instead := await self._befall(fault, call.action, http)) is not None:
             self._count(call.action, _DROPPED, request_id)
             return instead
         fields = await actions.run(self._account, call)
@@ -83,24 +107,24 @@ class Gateway:
             return await _send_half(http, answer)
         return answer.response()
 
-    async def _befall(self, fault: ActiveFault, http: web.Request) -> web.Response | None:
-        """Let ``fault`` happen; what it returns is sent instead of an answer. Raises ``Fault``."""
+    async def _befall(self, fault: ActiveFault, action: str, http: web.Request) -> web.Response | None:
+        """Let ``fault`` happen to a call; what it returns is sent instead of an answer. Raises ``Fault``."""
         match fault.kind:
-            case Kind.HOLD:
-                return None if await self._faults.wait(fault.action) else _hang_up(http)
             case Kind.DELAY:
                 await asyncio.sleep(fault.delay_s)
             case Kind.ERROR:
                 raise answers.fault_of(fault.code)
+            case Kind.THROTTLE:
+                raise Fault(ACTIONS[action].overflow)
+            case Kind.HOLD | Kind.HANG:
+                released = await self._faults.wait(action)
+                if fault.kind is Kind.HANG or not released:
+                    return _hang_up(http)
             case Kind.DROP:
                 return _hang_up(http)
-            case Kind.HANG:
-                await self._faults.wait(fault.action)
-                return _hang_up(http)
-            case Kind.GARBAGE:
-                return web.Response(body=_GARBAGE, headers={"Content-Type": Format.JSON.value})
-            case Kind.HTML:
-                return web.Response(status=502, body=_HTML, content_type="text/html")
+            case Kind.GARBAGE | Kind.NOISE | Kind.HTML:
+                status, content_type, body = _MANGLED[fault.kind]
+                return web.Response(status=status, body=body, headers={"Content-Type": content_type})
             case Kind.HALF:
                 pass  # takes effect first
         return None
@@ -112,6 +136,8 @@ class Gateway:
 
 async def _take_apart(http: web.Request) -> Request:
     """Decode query and form, never trusting one spelling of the encoding (FACTS 3.2). Raises ``Fault``."""
+    if http.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Fault("ParameterCheckFailed")
     try:
         body = await http.read()
     except web.HTTPRequestEntityTooLarge:

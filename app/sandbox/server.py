@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from app.model.secrets import AccessKeySecret
 from app.rpc import regions
 from app.sandbox.account import Account
 from app.sandbox.broker import Broker
 from app.sandbox.clock import Clock
-from app.sandbox.connection import Connection
 from app.sandbox.control import Control
 from app.sandbox.faults import Faults
 from app.sandbox.gateway import MAX_BODY_BYTES, Gateway
+from app.sandbox.keys import OWNER, AccessKey
+from app.sandbox.limits import PRESETS, Limits, Throttle
+from app.sandbox.listener import Listener
 from app.sandbox.signin import SignIn
 from app.sandbox.state import State
-from app.sandbox.wire import Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,13 @@ class Config:
     mqtt_port: int
     database: Path | str
     instance_id: str
-    access_keys: Mapping[str, AccessKeySecret]
+    access_keys: Mapping[str, AccessKey]
     region: str = "cn-hangzhou"
+    owner: str = OWNER
+    """The account whose instance it is."""
+    other_instances: Mapping[str, str] = field(default_factory=dict)
+    """Instances of other accounts, each with its owner."""
+    limits: Limits = PRESETS["off"]
 
 
 class Sandbox:
@@ -61,46 +66,36 @@ async def start(config: Config) -> Sandbox:
         state = await State.open(config.database)
         stack.push_async_callback(state.close)
         clock = Clock()
-        mqtt_port, broker = await _start_broker(stack, config, state, clock)
-        port = await _start_gateway(stack, config, state, clock, broker)
+        broker = Broker(state, clock)
+        listener = Listener(broker, SignIn(state, clock, config.instance_id, config.owner, config.access_keys))
+        mqtt_port = await _start_broker(stack, config, broker, listener)
+        port = await _start_gateway(stack, config, state, clock, broker, listener)
         return Sandbox(port, mqtt_port, stack.pop_all())
     raise AssertionError  # for mypy: an exit stack might swallow an exception, this one does not
 
 
-async def _start_broker(stack: AsyncExitStack, config: Config, state: State, clock: Clock) -> tuple[int, Broker]:
-    broker = Broker(state, clock)
-    sign_in = SignIn(state, clock, config.instance_id, config.access_keys)
-    serving: dict[asyncio.Task[None], Connection] = {}
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(broker, sign_in, Wire(reader, writer))
-        task = asyncio.create_task(connection.serve())
-        serving[task] = connection
-        task.add_done_callback(lambda done: serving.pop(done, None))
-
-    async def stop_serving() -> None:
-        tasks = list(serving)
-        for connection in list(serving.values()):
-            connection.end("the sandbox stops")
-            connection.abort()
-        await asyncio.gather(*tasks)
-
-    server = await asyncio.start_server(accept, config.host, config.mqtt_port)
+async def _start_broker(stack: AsyncExitStack, config: Config, broker: Broker, listener: Listener) -> int:
+    server = await asyncio.start_server(listener.accept, config.host, config.mqtt_port)
     watch = asyncio.create_task(broker.watch())
     stack.push_async_callback(_cancel, watch)
-    stack.push_async_callback(stop_serving)
+    stack.push_async_callback(listener.stop)
     stack.callback(server.close)
-    return _port_of(server.sockets), broker
+    return _port_of(server.sockets)
 
 
-async def _start_gateway(stack: AsyncExitStack, config: Config, state: State, clock: Clock, broker: Broker) -> int:
-    faults = Faults()
-    account = Account(state, clock, config.instance_id, broker.revoked)
-    gateway = Gateway(account, config.access_keys, faults, f"onsmqtt.{config.region}.{regions.DOMAIN}")
+async def _start_gateway(
+    stack: AsyncExitStack, config: Config, state: State, clock: Clock, broker: Broker, listener: Listener
+) -> int:
+    faults, throttle = Faults(), Throttle(config.limits)
+    owners = {**config.other_instances, config.instance_id: config.owner}
+    account = Account(state, clock, config.instance_id, owners, config.region, broker.revoked)
+    host_id = f"onsmqtt.{config.region}.{regions.DOMAIN}"
+    gateway = Gateway(account, config.access_keys, throttle, faults, host_id)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.add_routes(Control(gateway, faults, clock, state).routes())
+    app.add_routes(Control(gateway, throttle, faults, clock, state, listener).routes())
     app.router.add_route("*", "/", gateway.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    # A small body could unpack into a huge one, and the gateway takes none that is packed.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, auto_decompress=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     stack.callback(faults.release, go_on=False)  # before the runner waits for its handlers

@@ -8,10 +8,11 @@ from typing import Final
 
 from app.model.devices import MalformedClientId, parse_client_id
 from app.model.grants import TokenType
-from app.model.secrets import AccessKeySecret, CloudToken, Secret
+from app.model.secrets import CloudToken, Secret
 from app.sandbox import codec
 from app.sandbox.access import Access, Denied
 from app.sandbox.clock import Clock
+from app.sandbox.keys import AccessKey
 from app.sandbox.packets import Connect
 from app.sandbox.state import State
 
@@ -35,7 +36,8 @@ class SignIn:
     state: State
     clock: Clock
     instance_id: str
-    access_keys: Mapping[str, AccessKeySecret]
+    owner: str
+    access_keys: Mapping[str, AccessKey]
 
     def authenticate(self, connect: Connect) -> Access:
         """Check a CONNECT: its form, then every token, then the will. Raises ``Refused``."""
@@ -45,8 +47,10 @@ class SignIn:
             raise Refused(_IDENTIFIER_REJECTED, str(error)) from None
         access_key_id, instance_id = _parse_username(connect.username or "")
         tokens = _parse_password(connect.password or Secret(""))
-        if access_key_id not in self.access_keys or instance_id != self.instance_id:
-            raise Refused(_NOT_AUTHORIZED, "unknown access key or instance")
+        key = self.access_keys.get(access_key_id)
+        # Another account's key may have tokens too, for that account's own instance: none of them counts here.
+        if key is None or not key.active or key.account != self.owner or instance_id != self.instance_id:
+            raise Refused(_NOT_AUTHORIZED, "no active access key of the instance's owner, or another instance")
         access = Access(self.state, self.clock, access_key_id)
         try:
             for type_, token in tokens.items():

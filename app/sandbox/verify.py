@@ -16,10 +16,11 @@ from typing import Final
 
 from multidict import CIMultiDictProxy
 
-from app.model.secrets import AccessKeySecret
+from app.model.secrets import Secret
 from app.rpc import signature
 from app.rpc.catalog import ACTIONS, API_VERSION, UNSUPPORTED
 from app.sandbox.answers import Fault, Format
+from app.sandbox.keys import AccessKey
 from app.sandbox.state import State
 
 SKEW_MS: Final = 15 * 60 * 1000
@@ -77,7 +78,13 @@ class Call:
 
     action: str
     access_key_id: str
+    key: AccessKey
     parameters: Mapping[str, str]
+
+    @property
+    def account(self) -> str:
+        """The account it is made for."""
+        return self.key.account
 
 
 def answer_format(request: Request) -> Format:
@@ -94,23 +101,23 @@ def answer_format(request: Request) -> Format:
         raise Fault("InvalidParameter.Format") from None
 
 
-async def verify(request: Request, *, keys: Mapping[str, AccessKeySecret], state: State, now_ms: int) -> Call:
+async def verify(request: Request, *, keys: Mapping[str, AccessKey], state: State, now_ms: int) -> Call:
     """Check ``request`` and spend its nonce. Raises ``Fault``."""
     if request.method not in ("GET", "POST"):
         raise Fault("UnsupportedHTTPMethod")
     check = _verify_acs3 if request.is_acs3 else _verify_rpc
     access_key_id, nonce, sent_at_ms = check(request, keys, now_ms)
+    key = keys[access_key_id]
     # A time stamp from ahead stays good for longer than 15 minutes, so its nonce stays spent for as long.
     until_ms = max(now_ms, sent_at_ms) + SKEW_MS + 1
     if not await state.spend_nonce(access_key_id, nonce, now_ms=now_ms, until_ms=until_ms):
         raise Fault("SignatureNonceUsed")
-    if request.parameters.get("SecurityToken") or request.headers.get("x-acs-security-token"):
-        # The sandbox gives out no temporary credentials, so no STS token is one of its own.
-        raise Fault("CheckAccountInfoFailed")
-    return Call(request.action, access_key_id, request.parameters)
+    given = request.headers.get("x-acs-security-token") if request.is_acs3 else request.parameters.get("SecurityToken")
+    _check_security_token(key, given or "", now_ms)
+    return Call(request.action, access_key_id, key, request.parameters)
 
 
-def _verify_rpc(request: Request, keys: Mapping[str, AccessKeySecret], now_ms: int) -> tuple[str, str, int]:
+def _verify_rpc(request: Request, keys: Mapping[str, AccessKey], now_ms: int) -> tuple[str, str, int]:
     given = request.parameters
     for name in _RPC_COMMON:
         if not given.get(name):
@@ -120,7 +127,7 @@ def _verify_rpc(request: Request, keys: Mapping[str, AccessKeySecret], now_ms: i
         raise Fault("InvalidSignatureMethod")
     if given["SignatureVersion"] != "1.0":
         raise Fault("InvalidSignatureVersion")
-    secret = _secret(keys, given["AccessKeyId"])
+    secret = _active(keys, given["AccessKeyId"]).secret
     sent_at_ms = _check_time(given["Timestamp"], now_ms)
     string_to_sign = signature.rpc_string_to_sign(request.method, given)
     if not signature.equal(given["Signature"], signature.rpc_signature(secret, string_to_sign)):
@@ -128,7 +135,7 @@ def _verify_rpc(request: Request, keys: Mapping[str, AccessKeySecret], now_ms: i
     return given["AccessKeyId"], given["SignatureNonce"], sent_at_ms
 
 
-def _verify_acs3(request: Request, keys: Mapping[str, AccessKeySecret], now_ms: int) -> tuple[str, str, int]:
+def _verify_acs3(request: Request, keys: Mapping[str, AccessKey], now_ms: int) -> tuple[str, str, int]:
     for header, name in _ACS3_COMMON.items():
         if not request.headers.get(header):
             raise Fault("Missing%s", name)
@@ -137,7 +144,7 @@ def _verify_acs3(request: Request, keys: Mapping[str, AccessKeySecret], now_ms: 
         raise Fault("Missing%s", "Signature")
     headers = {name.lower(): value for name, value in request.headers.items()}
     _check_api(headers["x-acs-version"], headers["x-acs-action"])
-    secret = _secret(keys, authorization["key"])
+    secret = _active(keys, authorization["key"]).secret
     sent_at_ms = _check_time(headers["x-acs-date"], now_ms)
     signed = authorization["headers"].split(";")
     if missing := sorted(name for name in signed if name not in headers):
@@ -167,11 +174,27 @@ def _check_api(version: str, action: str) -> None:
         raise Fault("InvalidAction.NotFound")
 
 
-def _secret(keys: Mapping[str, AccessKeySecret], access_key_id: str) -> AccessKeySecret:
-    try:
-        return keys[access_key_id]
-    except KeyError:
-        raise Fault("InvalidAccessKeyId.NotFound") from None
+def _active(keys: Mapping[str, AccessKey], access_key_id: str) -> AccessKey:
+    key = keys.get(access_key_id)
+    if key is None:
+        raise Fault("InvalidAccessKeyId.NotFound")
+    if not key.active:
+        raise Fault("InvalidAccessKeyId.Inactive")
+    return key
+
+
+def _check_security_token(key: AccessKey, given: str, now_ms: int) -> None:
+    """Check that a temporary key comes with its own STS token in its time, and any other key with none."""
+    if key.security_token is None:
+        if given:
+            raise Fault("CheckAccountInfoFailed")
+        return
+    if not given:
+        raise Fault("Missing%s", "SecurityToken")
+    if key.security_token != Secret(given):
+        raise Fault("CheckAccountInfoFailed")
+    if key.expires_at_ms is not None and key.expires_at_ms <= now_ms:
+        raise Fault("InvalidSecurityToken.Expired")
 
 
 def _check_time(text: str, now_ms: int) -> int:

@@ -81,3 +81,48 @@ def test_without_a_set_up(cli: Cli, verb: str) -> None:
     assert answer.code == 2
     assert "not set" in answer.err
     assert len(answer.err.splitlines()) == 1
+
+
+def test_the_least_ram_policy(cli: Cli, state: str) -> None:
+    """What the cloud must allow follows from the policy file: its parent topics, the instance, the server's calls."""
+    answer = cli("policy", "ram", "--state", state)
+    assert (answer.code, answer.err) == (0, "")
+    assert json.loads(answer.out) == {
+        "Version": "1",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["mq:MqttInstanceAccess"],
+                "Resource": ["acs:mq:*:*:instance/post-cn-test", "acs:mq:*:*"],
+            },
+            {"Effect": "Allow", "Action": ["mq:ApplyToken"], "Resource": ["acs:mq:*:*:topic/post-cn-test/plant"]},
+            {"Effect": "Allow", "Action": ["mq:QueryToken", "mq:RevokeToken"], "Resource": ["acs:mq:*:*"]},
+        ],
+    }
+
+
+def test_a_parent_topic_that_varies(cli: Cli, tmp_path: Path) -> None:
+    """A variable or a wildcard in the first level becomes a star, with a word of warning beside the JSON."""
+    file = tmp_path / "policy.toml"
+    file.write_text('[roles.a]\npublish = ["x/a", "hall-{attr.hall}-a/b", "hall-1-a"]\n')
+    answer = cli("policy", "ram", str(file), "--instance-id", "post-cn-1")
+    assert answer.err == (
+        "warning: roles.a: hall-{attr.hall}-a/b needs every parent topic like hall-*-a: name the first level\n"
+    )
+    topics = json.loads(answer.out)["Statement"][1]["Resource"]
+    assert topics == ["acs:mq:*:*:topic/post-cn-1/hall-*-a", "acs:mq:*:*:topic/post-cn-1/x"]
+    file.write_text('[roles.a]\npublish = ["+/a", "x"]\n')
+    answer = cli("policy", "ram", str(file), "--instance-id", "post-cn-1")
+    assert json.loads(answer.out)["Statement"][1]["Resource"] == ["acs:mq:*:*:topic/post-cn-1/*"]
+    assert "every parent topic like *" in answer.err
+
+
+def test_the_set_up_of_the_least_ram_policy(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File and instance may come from the environment alone; what is missing is named in one line."""
+    file = tmp_path / "policy.toml"
+    file.write_text('[roles.a]\npublish = ["x/a"]\n')
+    monkeypatch.setenv("POLICY_FILE", str(file))
+    answer = cli("policy", "ram")
+    assert (answer.code, answer.err) == (2, "error: CLOUD_INSTANCE_ID is not set\n")
+    monkeypatch.setenv("CLOUD_INSTANCE_ID", "post-cn-1")
+    assert "topic/post-cn-1/x" in cli("policy", "ram").out

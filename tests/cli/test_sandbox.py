@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -57,6 +62,65 @@ def test_it_says_where_it_listens_and_ends_in_good_order(tmp_path: Path) -> None
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+
+
+def test_the_documents_examples(tmp_path: Path, need_program: Callable[[str], str]) -> None:
+    """The keys of deploy/SANDBOX.md are read, its commands are carried out in order, and leave it as it began."""
+    need_program("curl")
+    text = (processes.ROOT / "deploy/SANDBOX.md").read_text()
+    commands = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    (tmp_path / "keys.json").write_text("".join(re.findall(r"```json\n(.*?)```", text, re.DOTALL)))
+    with sandbox(tmp_path / "state", "--keys", str(tmp_path / "keys.json")) as process:
+        url = _url(process)
+        told = _get(f"{url}/_sandbox/limits")
+        before = {name: told[name] for name in ("qps", "egress_qps", "block_s", "blocked")}
+        script = ["sh", "-euc", commands]
+        done = subprocess.run(script, env={**os.environ, "SANDBOX": url}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert '{"id":"fault-3"}' in done.stdout
+        assert '"for_s":' in done.stdout
+        after = _get(f"{url}/_sandbox/limits")
+        assert {name: after[name] for name in ("qps", "egress_qps", "block_s", "blocked")} == before
+        assert (before["qps"]["ApplyToken"], before["egress_qps"], before["blocked"]) == (100, 300, [])
+        assert _get(f"{url}/_sandbox/faults")["faults"] == []
+        assert _get(f"{url}/_sandbox/clock")["offset_s"] == 0
+        for access_key_id, code in (("ak-server", "SignatureDoesNotMatch"), ("ak-disabled", "InvalidAccessKeyId.Inac")):
+            with pytest.raises(HTTPError) as refused:
+                urlopen(f"{url}/?{_query(access_key_id)}", timeout=5)  # noqa: S310 - a sandbox of ours
+            with refused.value as answer:
+                assert code in answer.read().decode()
+
+
+def test_a_key_of_the_environment_is_in_no_file(tmp_path: Path) -> None:
+    """A file that names the root key again ends the start with one line: which of the two counts would be a guess."""
+    (tmp_path / "keys.json").write_text('{"keys": [{"id": "ak", "secret": "other", "policies": []}]}')
+    with sandbox(tmp_path, "--keys", str(tmp_path / "keys.json")) as late:
+        assert late.wait(20) == 2
+        assert late.stderr is not None
+        [said] = late.stderr.read().decode().splitlines()
+    assert "'ak' is there already" in said
+
+
+def test_the_previous_generation(tmp_path: Path) -> None:
+    """The quotas of the previous generation's instances are had by an option."""
+    with sandbox(tmp_path / "state", "--limits", "v2") as process:
+        assert _get(f"{_url(process)}/_sandbox/limits")["qps"]["ApplyToken"] == 500
+
+
+def _url(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode().split()[2].rstrip(",")
+
+
+def _get(url: str) -> Any:
+    with urlopen(url, timeout=5) as reply:  # noqa: S310 - a sandbox of ours
+        return json.load(reply)
+
+
+def _query(access_key_id: str) -> str:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    common = "Version=2020-04-20&SignatureMethod=HMAC-SHA1&SignatureVersion=1.0&SignatureNonce=n&Signature=x"
+    return f"Action=QueryToken&AccessKeyId={access_key_id}&Timestamp={now}&{common}"
 
 
 @pytest.mark.parametrize("option", ["--port", "--mqtt-port"])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.model import globs
 from app.model.devices import ClientId, parse_client_id
 from app.model.templates import MalformedTemplate, NoGrant, Template
 from app.model.topics import covers
@@ -73,6 +74,15 @@ def test_whatever_the_attribute_the_topic_stays_inside_its_level(value: str) -> 
     assert covers("plant/+/up/#", topic_filter)
     assert topic_filter.count("/") == 3
     assert "+" not in topic_filter
+
+
+@given(st.from_regex(r"[A-Za-z0-9_-]{1,9}", fullmatch=True))
+def test_every_parent_topic_that_a_template_gives_is_in_its_glob(value: str) -> None:
+    """A variable or a wildcard in the first level counts as any name, so that no topic is left out."""
+    for text in ("{attr.site}/x", "a-{attr.site}-{device_id}/x", "{attr.site}", "plant/{attr.site}", "+/x", "#"):
+        template = Template.parse(text)
+        assert globs.matches(template.parent_glob, template.fill(DEVICE, {"site": value}).split("/")[0])
+    assert Template.parse("plant/{attr.site}").parent_glob == "plant"
 
 
 def test_a_variable_of_the_device_cannot_be_given_by_an_attribute() -> None:

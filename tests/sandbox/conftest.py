@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from app.sandbox.server import Config, Sandbox, start
-from tests.sandbox.caller import KEYS, Caller
+from tests.sandbox.caller import ACCESS_KEYS, Caller
 from tests.sandbox.device import Device
 from tests.sandbox.raw import Raw
 
@@ -19,7 +19,7 @@ INSTANCE = "post-cn-test"
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Settings of a sandbox on free ports and a new file."""
-    return Config("127.0.0.1", 0, 0, tmp_path / "sandbox.db", INSTANCE, KEYS)
+    return Config("127.0.0.1", 0, 0, tmp_path / "sandbox.db", INSTANCE, ACCESS_KEYS)
 
 
 @pytest.fixture

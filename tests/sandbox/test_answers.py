@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
-from app.sandbox.answers import fault_of
+from app.sandbox.answers import Format, error, fault_of
 from tests.sandbox.caller import Caller, in_ms
 
 
@@ -33,6 +33,36 @@ async def test_xml_errors(cloud: Caller) -> None:
     assert (root.tag, [child.tag for child in root]) == ("Error", ["RequestId", "HostId", "Code", "Message"])
     assert root.findtext("HostId") == "onsmqtt.cn-hangzhou.aliyuncs.com"
     assert root.findtext("Code") == "SignatureDoesNotMatch"
+
+
+async def test_every_code_can_be_made_to_occur(cloud: Caller) -> None:
+    """Each code of chapter 9 and of the gateway is answered on demand in both formats, each with an ID of its own."""
+    seen = set()
+    for row in (*ERRORS.values(), *GATEWAY_ERRORS.values()):
+        code = row.code.replace("%s", "Resources")
+        message = row.message.replace("%s", "Resources" if code != row.code else "")
+        await cloud.control("POST", "faults", {"action": "*", "fault": "error", "code": code, "times": 2})
+        told = await cloud.call("QueryToken", Token="t")
+        shown = await cloud.call("QueryToken", Token="t", Format="XML")
+        assert (told.status, shown.status) == (row.status, row.status)
+        assert (told.content_type, shown.content_type) == (
+            "application/json;charset=utf-8",
+            "text/xml;charset=utf-8",
+        )
+        root = ET.fromstring(shown.text)  # noqa: S314
+        for body in (told.json, {child.tag: child.text or "" for child in root}):
+            assert (body["Code"], body["Message"]) == (code, message)
+            seen.add(body["RequestId"])
+        assert told.json["Recommend"].endswith(f"requestId={told.json['RequestId']}")
+    assert len(seen) == 2 * len(ERRORS.keys() | GATEWAY_ERRORS.keys())
+
+
+def test_any_text_can_be_told_in_xml() -> None:
+    """Markup is escaped, a carriage return survives, and what XML cannot write becomes a replacement character."""
+    told = fault_of("InvalidParameter.<a>&\"' ü€😀\t\n\r\x00\x1b\ufffe]]>")
+    answer = error(told, "R", "H", Format.XML)
+    root = ET.fromstring(answer.body)  # noqa: S314
+    assert root.findtext("Code") == "InvalidParameter.<a>&\"' ü€😀\t\n\r\ufffd\ufffd\ufffd]]>"
 
 
 @pytest.mark.parametrize("code", [*ERRORS, *GATEWAY_ERRORS])

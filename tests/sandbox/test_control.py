@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
 
+from app.rpc.catalog import ACTIONS
 from tests.sandbox.caller import Caller, in_ms
-from tests.sandbox.device import eventually
+from tests.sandbox.device import Device, eventually
+from tests.sandbox.raw import Raw
 
 
 async def test_calls(cloud: Caller) -> None:
@@ -144,14 +147,21 @@ async def test_hang(cloud: Caller) -> None:
         await call
 
 
-@pytest.mark.parametrize(("fault", "status", "content_type"), [("html", 502, "text/html"), ("garbage", 200, "json")])
+@pytest.mark.parametrize(
+    ("fault", "status", "content_type"), [("html", 502, "text/html"), ("garbage", 200, "json"), ("noise", 200, "json")]
+)
 async def test_mangled_answers(cloud: Caller, fault: str, status: int, content_type: str) -> None:
-    """A proxy's HTML page and JSON of the wrong shape can be had; the call then has no effect."""
+    """A proxy's HTML page, JSON of the wrong shape and bytes that are no text can be had, without an effect."""
     await cloud.control("POST", "faults", {"action": "ApplyToken", "fault": fault, "times": None})
     for _ in range(2):
-        reply = await cloud.call("ApplyToken", Actions="R", Resources="a/#", ExpireTime=str(in_ms(100)))
-        assert reply.status == status
-        assert content_type in reply.content_type
+        signed = cloud.signed("ApplyToken", Actions="R", Resources="a/#", ExpireTime=str(in_ms(100)))
+        async with cloud.http.post(cloud.url, data=signed) as response:
+            assert response.status == status
+            assert content_type in response.headers["Content-Type"]
+            body = await response.read()
+    if fault == "noise":
+        with pytest.raises(UnicodeDecodeError):
+            body.decode()
     assert await cloud.control("GET", "tokens") == []
     assert (await cloud.control("GET", "faults"))["faults"][0]["times"] is None
     await cloud.control("DELETE", "faults")
@@ -164,6 +174,62 @@ async def test_delay(cloud: Caller) -> None:
     began = asyncio.get_running_loop().time()
     assert (await cloud.call("QueryToken", Token="t")).code == "OK"
     assert asyncio.get_running_loop().time() - began >= 0.2
+
+
+async def test_a_rate(cloud: Caller) -> None:
+    """A fault with a rate befalls that share of the calls until it is cleared, the same ones for an equal seed."""
+
+    async def sequence() -> str:
+        await cloud.control("POST", "faults", {"action": "*", "fault": "throttle", "rate": 0.3, "seed": 7})
+        codes = [(await cloud.call("QueryToken", Token="t")).code for _ in range(60)]
+        await cloud.control("DELETE", "faults")
+        assert set(codes) == {"OK", "QueryTokenOverflow"}
+        return "".join("x" if code != "OK" else "." for code in codes)
+
+    first = await sequence()
+    assert 8 <= first.count("x") <= 30
+    assert await sequence() == first
+
+
+async def test_every_action_at_once(cloud: Caller) -> None:
+    """A fault for all actions befalls each; one that is held is counted under its own action."""
+    await cloud.control("POST", "faults", {"action": "*", "fault": "error", "code": "ServiceUnavailable", "times": 2})
+    assert (await cloud.call("QueryToken", Token="t")).code == "ServiceUnavailable"
+    assert (await cloud.call("RevokeToken", Token="t")).code == "ServiceUnavailable"
+    await cloud.control("POST", "faults", {"action": "*", "fault": "hold"})
+    call = asyncio.create_task(cloud.call("QueryToken", Token="t"))
+    await until_held(cloud, "QueryToken", 1)
+    await cloud.control("POST", "release", {"action": "QueryToken"})
+    assert (await call).code == "OK"
+
+
+async def test_throttling(cloud: Caller) -> None:
+    """Throttling answers with each action's own overflow code, or the gateway's where it has none."""
+    await cloud.control("POST", "faults", {"action": "*", "fault": "throttle", "times": None})
+    for action in ACTIONS.values():
+        assert (await cloud.call(action.name)).code == action.overflow
+
+
+@pytest.mark.parametrize("forget", [False, True])
+async def test_a_broker_restart(cloud: Caller, connect: Callable[..., Awaitable[Device]], *, forget: bool) -> None:
+    """A restart cuts every connection; sessions that were asked for are kept, or lost on demand."""
+    password = f"R|{await cloud.token('R', 'a/#')}"
+    device = await connect(password, clean=False)
+    assert await cloud.control("POST", "broker", {"restart": True, "forget_sessions": forget}) == {"dropped": 1}
+    await device.cut()
+    again = await connect(password, clean=False)
+    assert again.session_present is not forget
+
+
+async def test_a_broker_that_is_down(
+    cloud: Caller, raw: Callable[[], Awaitable[Raw]], connect: Callable[..., Awaitable[Device]]
+) -> None:
+    """While the broker is down it drops who connects; then it serves again."""
+    await cloud.control("POST", "broker", {"restart": True, "down_s": 300})
+    assert await (await raw()).rest() == b""
+    await cloud.control("POST", "broker", {"restart": True})
+    token = await cloud.token("R", "a/#")
+    assert (await connect(f"R|{token}")).code == 0
 
 
 async def test_faults_befall_proven_callers_alone(cloud: Caller) -> None:
@@ -184,7 +250,13 @@ async def test_faults_befall_proven_callers_alone(cloud: Caller) -> None:
         ("faults", {"action": "ApplyToken", "fault": "delay", "delay_s": -1}),
         ("faults", {"action": "ApplyToken", "fault": "hold", "extra": 1}),
         ("faults", ["hold"]),
+        ("faults", {"action": "ApplyToken", "fault": "drop", "rate": 0}),
+        ("faults", {"action": "ApplyToken", "fault": "drop", "rate": 1.5}),
         ("release", {"action": "Nonsense"}),
+        ("release", {"action": "*"}),
+        ("broker", {}),
+        ("broker", {"restart": False}),
+        ("broker", {"restart": True, "down_s": 1e9}),
         ("clock", {"offset_s": "late"}),
         ("clock", {"offset_s": 1e300}),
         ("clock", {}),
@@ -211,10 +283,10 @@ async def test_bad_orders(cloud: Caller, path: str, body: object) -> None:
         {"Host": "evil.example:80", "Origin": "http://evil.example:80"},
     ],
 )
-@pytest.mark.parametrize("path", ["calls", "faults", "release", "clock", "tokens"])
+@pytest.mark.parametrize("path", ["calls", "faults", "release", "limits", "blocks", "broker", "clock", "tokens"])
 async def test_other_origins(cloud: Caller, path: str, headers: dict[str, str]) -> None:
     """No page in a browser on this machine reaches the controls, neither from its origin nor by rebinding a name."""
-    method = "POST" if path == "release" else "GET"
+    method = "POST" if path in ("release", "blocks", "broker") else "GET"
     async with cloud.http.request(method, f"{cloud.url}/_sandbox/{path}", headers=headers, data=b"{}") as response:
         assert response.status == 403
 

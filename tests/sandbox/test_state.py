@@ -24,10 +24,10 @@ from tests.sandbox.device import Device
 PROCESS = """
 import asyncio, sys
 from app.sandbox.server import start, Config
-from tests.sandbox.caller import KEYS
+from tests.sandbox.caller import ACCESS_KEYS
 
 async def main():
-    sandbox = await start(Config("127.0.0.1", 0, 0, sys.argv[1], "post-cn-test", KEYS))
+    sandbox = await start(Config("127.0.0.1", 0, 0, sys.argv[1], "post-cn-test", ACCESS_KEYS))
     print(sandbox.port, sandbox.mqtt_port, file=sys.stderr, flush=True)
     await asyncio.Event().wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import pytest
 
 from app.rpc import signature
 from app.rpc.codes import GATEWAY_ERRORS
-from tests.sandbox.caller import Caller, in_ms, timestamp
+from tests.sandbox.caller import FORM, Caller, in_ms, timestamp
 
 QUERY: dict[str, str | None] = {"Token": "unknown"}
 
@@ -214,6 +215,17 @@ async def test_acs3_strangers(cloud: Caller) -> None:
     assert (await cloud.forger().acs3("QueryToken", query=query)).code == "SignatureDoesNotMatch"
     for code in ("OK", "SignatureNonceUsed"):
         assert (await cloud.acs3("QueryToken", query=query, headers={"x-acs-signature-nonce": "n"})).code == code
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "x"])
+async def test_a_packed_body(cloud: Caller, encoding: str) -> None:
+    """A packed body is refused, whatever is in it: a small one could unpack into a huge one."""
+    for body in (zlib.compress(b"Action=QueryToken"), b"Action=QueryToken"):
+        async with cloud.http.post(
+            cloud.url, data=body, headers={"Content-Encoding": encoding, "Content-Type": FORM}
+        ) as response:
+            assert response.status == 400
+            assert "<Code>ParameterCheckFailed</Code>" in await response.text()
 
 
 async def test_request_ids(cloud: Caller) -> None:

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.assembly import PARTS, build
 from app.model.devices import Algorithm
 from app.model.secrets import AccessKeySecret
+from app.sandbox.keys import AccessKey
 from app.sandbox.server import Config, Sandbox, start
 from app.service.registry import Registration, Registry
 from app.settings import Settings
@@ -49,7 +50,13 @@ class OwnCloud(Cloud):
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[OwnCloud]:
+def access_key() -> AccessKey:
+    """What the server's access key may do at the cloud: everything."""
+    return AccessKey(AccessKeySecret(ACCESS_KEY_SECRET))
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path, access_key: AccessKey) -> AsyncIterator[OwnCloud]:
     """A sandbox of this test's own."""
     config = Config(
         host="127.0.0.1",
@@ -57,7 +64,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[OwnCloud]:
         mqtt_port=0,
         database=tmp_path / "sandbox.db",
         instance_id=INSTANCE_ID,
-        access_keys={ACCESS_KEY_ID: AccessKeySecret(ACCESS_KEY_SECRET)},
+        access_keys={ACCESS_KEY_ID: access_key},
         region="cn-hangzhou",
     )
     sandbox = await start(config)
