@@ -15,19 +15,20 @@ import structlog
 from aiohttp import web
 
 from app.cloud.client import CloudClient, Credentials
-from app.cloud.quota import Quota
 from app.errors import Misconfigured
 from app.service.authenticate import Authenticator
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
+from app.service.pacing import Pacing
 from app.service.policies import Policies
 from app.service.registry import Registry
 from app.service.revoke import Delivery, Revoker
 from app.settings import Settings
 from app.store.connection import Store
 from app.store.devices import Devices
+from app.store.quota import Buckets
 from app.store.revocations import Revocations
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
@@ -153,7 +154,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
     settings, clock = parts.settings, parts.store.clock
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.store.close)
-        cloud = await stack.enter_async_context(_open_cloud(settings, clock.now_ms))
+        cloud = await stack.enter_async_context(_open_cloud(settings, parts.store))
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
@@ -173,25 +174,28 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-def _open_cloud(settings: Settings, now_ms: Callable[[], int]) -> Any:
+@asynccontextmanager
+async def _open_cloud(settings: Settings, store: Store) -> AsyncIterator[CloudClient]:
+    """Open the client of the cloud; its calls keep to the quotas together with those of all other instances."""
     credentials = Credentials(
         settings.alibaba_cloud_access_key_id,
         settings.alibaba_cloud_access_key_secret,
         settings.alibaba_cloud_security_token or None,
     )
-    qps = {
-        "ApplyToken": settings.apply_token_qps,
-        "QueryToken": settings.query_token_qps,
-        "RevokeToken": settings.revoke_token_qps,
-    }
-    return CloudClient.open(
-        endpoint=settings.endpoint,
-        region=settings.cloud_region,
-        instance_id=settings.cloud_instance_id,
-        credentials=lambda: credentials,
-        quota=Quota(qps, settings.egress_qps),
-        now_ms=now_ms,
-    )
+    buckets = Buckets(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+    quota = Pacing(buckets)
+    try:
+        async with CloudClient.open(
+            endpoint=settings.endpoint,
+            region=settings.cloud_region,
+            instance_id=settings.cloud_instance_id,
+            credentials=lambda: credentials,
+            quota=quota,
+            now_ms=store.clock.now_ms,
+        ) as client:
+            yield client
+    finally:
+        await quota.close()
 
 
 @asynccontextmanager

@@ -5,13 +5,23 @@ A secret may come from a file instead: ``NAME_FILE`` holds the path. ``serve --h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Self
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from app.errors import Misconfigured
 from app.model.secrets import AccessKeySecret, Secret
@@ -21,8 +31,35 @@ SecretText = Annotated[Secret, PlainValidator(lambda text: Secret(str(text).stri
 SecretKey = Annotated[AccessKeySecret, PlainValidator(lambda text: AccessKeySecret(str(text).strip()))]
 
 
-class Settings(BaseModel):
-    """The set-up of one instance. A field's name in upper case is its name in the environment."""
+def _setting_of(action: str) -> str:
+    """Return the name of an action's quota: ``apply_token_qps`` for ``ApplyToken``."""
+    return f"{re.sub('(?<!^)(?=[A-Z])', '_', action).lower()}_qps"
+
+
+if TYPE_CHECKING:
+    _Quotas = BaseModel
+else:
+    _Quotas = create_model(
+        "_Quotas",
+        **{
+            _setting_of(action.name): (
+                float,
+                Field(
+                    action.qps,
+                    gt=0,
+                    description=f"{action.name} calls a second that the account may make, by all instances.",
+                ),
+            )
+            for action in catalog.ACTIONS.values()
+        },
+    )
+
+
+class Settings(_Quotas):
+    """The set-up of one instance, with the account's quota for each action of the catalog.
+
+    A field's name in upper case is its name in the environment.
+    """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -51,12 +88,15 @@ class Settings(BaseModel):
     mqtt_tls: bool = Field(default=True, description="Whether that port speaks TLS.")
     mqtt_access_key_id: str = Field("", description="Access key named in MQTT CONNECT, if not the one that calls.")
 
-    apply_token_qps: float = Field(
-        catalog.ACTIONS["ApplyToken"].qps, gt=0, description="ApplyToken calls a second this process may make."
+    egress_qps: float = Field(
+        catalog.EGRESS_QPS, gt=0, description="Calls a second to the cloud from one IP address, over all actions."
     )
-    query_token_qps: float = Field(catalog.ACTIONS["QueryToken"].qps, gt=0, description="The same for QueryToken.")
-    revoke_token_qps: float = Field(catalog.ACTIONS["RevokeToken"].qps, gt=0, description="The same for RevokeToken.")
-    egress_qps: float = Field(catalog.EGRESS_QPS, gt=0, description="Calls a second to the cloud over all actions.")
+    egress_group: str = Field(
+        "all",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="Name of the IP address by which this instance's calls leave: instances with the same name share "
+        "one EGRESS_QPS.",
+    )
 
     device_max_live_tokens: int = Field(16, ge=1, description="Live tokens one device may hold.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Tokens newly applied for, for one device.")
@@ -94,26 +134,18 @@ class Settings(BaseModel):
     @field_validator("issuer_url")
     @classmethod
     def _issuer(cls, text: str) -> str:
-        url = urlsplit(text)
-        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
+        url = _web_address(text)
+        if url.query or url.fragment or "@" in url.netloc:
             raise ValueError("is no plain https URL")
         if url.path not in {"", "/"}:
             # RFC 8414 section 3 would put the metadata of such an issuer elsewhere.
             raise ValueError("must have no path")
-        if url.scheme == "http" and not _is_loopback(url.hostname):
-            # A token answer over plain http could be read by anyone on the way.
-            raise ValueError("must be https unless the host is a loopback address")
         return text.rstrip("/")
 
     @field_validator("cloud_endpoint")
     @classmethod
     def _endpoint(cls, text: str) -> str:
-        url = urlsplit(text)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise ValueError("is no http or https URL")
-        if url.scheme == "http" and not _is_loopback(url.hostname):
-            # Parameters carry tokens; in the clear they would be anyone's.
-            raise ValueError("must be https unless the host is a loopback address")
+        _web_address(text)
         return text.rstrip("/")
 
     @model_validator(mode="after")
@@ -122,6 +154,11 @@ class Settings(BaseModel):
             known = ", ".join(sorted(regions.REGIONS))
             raise ValueError(f"CLOUD_REGION {self.cloud_region!r} is none of {known}; set CLOUD_ENDPOINT for another")
         return self
+
+    @property
+    def qps(self) -> Mapping[str, float]:
+        """Calls a second that the account may make, for each action."""
+        return {action: getattr(self, _setting_of(action)) for action in catalog.ACTIONS}
 
     @property
     def endpoint(self) -> str:
@@ -146,6 +183,23 @@ def _read_secret(annotation: object, variable: str, path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{variable}_FILE: cannot read {path}: {error}") from error
+
+
+def _web_address(text: str) -> SplitResult:
+    """Split an https URL, or an http URL of a loopback address. Raises ``ValueError`` for anything else."""
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("is no http or https URL")
+    try:
+        wrong = url.port == 0 or url.netloc.endswith(":")
+    except ValueError:
+        wrong = True
+    if wrong:
+        raise ValueError("its port is no number from 1 to 65535")
+    if url.scheme == "http" and not _is_loopback(url.hostname):
+        # Answers and parameters carry tokens: in the clear they would be anyone's on the way.
+        raise ValueError("must be https unless the host is a loopback address")
+    return url
 
 
 def _is_loopback(host: str) -> bool:

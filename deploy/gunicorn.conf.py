@@ -4,8 +4,7 @@ import os
 
 bind = f"{os.environ.get('HOST') or '127.0.0.1'}:{os.environ.get('PORT') or '8080'}"
 
-# One worker: an instance is what the balancer checks, drains and counts, and what the quotas are set for. For more
-# cores run more instances.
+# One worker: an instance is what the balancer checks, drains and counts. For more cores run more instances.
 workers = 1
 worker_class = "aiohttp.GunicornUVLoopWebWorker"
 

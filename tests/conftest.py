@@ -33,7 +33,7 @@ def redis_url(valkey: str) -> Iterator[str]:
         client.script_flush()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need_program() -> Callable[[str], str]:
     """A function that finds a program that is no Python package, or skips; with REQUIRE_OPTIONAL=1 it fails."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import Misconfigured
+from app.rpc.catalog import ACTIONS
 from app.settings import Settings
 
 RIGHT = {
@@ -26,6 +27,13 @@ def test_defaults_follow_the_instance() -> None:
     assert settings.broker_host == "mqtt-x.mqtt.aliyuncs.com"
     assert settings.mqtt_username == "Token|ak|mqtt-x"
     assert (settings.mqtt_port, settings.mqtt_tls, settings.host) == (8883, True, "127.0.0.1")
+
+
+def test_every_action_has_a_quota_of_its_own() -> None:
+    """The default is the catalog's, and the setting is named after the action."""
+    assert Settings.load(RIGHT).qps == {action.name: action.qps for action in ACTIONS.values()}
+    settings = Settings.load(RIGHT | {"APPLY_TOKEN_QPS": "500", "BATCH_QUERY_SESSION_BY_CLIENT_IDS_QPS": "2.5"})
+    assert (settings.qps["ApplyToken"], settings.qps["BatchQuerySessionByClientIds"]) == (500, 2.5)
 
 
 def test_no_secret_is_shown() -> None:
@@ -54,10 +62,18 @@ def test_each_missing_setting_is_named(name: str) -> None:
         ("ISSUER_URL", "http://tokens.example"),
         ("ISSUER_URL", "https://u:p@tokens.example"),
         ("ISSUER_URL", "https://tokens.example?x=1"),
+        ("ISSUER_URL", "https://tokens.example:xx"),
+        ("ISSUER_URL", "https://tokens.example:70000"),
+        ("ISSUER_URL", "https://tokens.example:0"),
+        ("ISSUER_URL", "https://tokens.example:"),
+        ("ISSUER_URL", "https://[::1"),
+        ("CLOUD_ENDPOINT", "https://onsmqtt.example:xx"),
         ("CLOUD_ENDPOINT", "http://onsmqtt.example"),
         ("CLOUD_ENDPOINT", "onsmqtt.example"),
         ("CLOUD_REGION", "mars-north-1"),
         ("APPLY_TOKEN_QPS", "0"),
+        ("UN_REGISTER_DEVICE_CREDENTIAL_QPS", "many"),
+        ("EGRESS_GROUP", "two words"),
         ("DEVICE_MAX_LIVE_TOKENS", "-1"),
         ("LOG_LEVEL", "loud"),
     ],

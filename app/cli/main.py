@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from app import __version__
 from app.cli import dev, device, devices, devices_file, policy, sandbox, serve
 from app.errors import Misconfigured, Refusal
 
 app = typer.Typer(
     name="python -m app",
-    help="Hands MQTT devices short-lived, topic-scoped tokens over HTTPS, and takes them back.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # a traceback with local variables would show secrets
@@ -25,6 +26,21 @@ devices.app.command("export")(devices_file.export_devices)
 app.add_typer(devices.app, name="devices")
 app.add_typer(policy.app, name="policy")
 app.command()(device.device)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"mqtt-token-server {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Hands MQTT devices short-lived, topic-scoped tokens over HTTPS, and takes them back."""
 
 
 def run() -> None:

@@ -58,7 +58,8 @@ async def _serve(settings: Settings) -> None:
 def settings_help() -> str:
     r"""Return every setting with its default and help, as text that the help formatter leaves alone (``\b``)."""
     paragraphs = ["\b\nSettings, from the environment:"]
-    for name, field in Settings.model_fields.items():
+    # The quotas, one for each action, come last: pydantic puts inherited fields first.
+    for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0].endswith("_qps")):
         kind = field.annotation
         default = "required" if field.is_required() else f"default {_shown(field.default)}"
         note = f"; or {name.upper()}_FILE" if isinstance(kind, type) and issubclass(kind, Secret) else ""

@@ -128,9 +128,8 @@ class CloudClient:
             )
 
     async def permits(self, action: str, count: int, *, deadline: float) -> None:
-        """Wait for the quota's permits for ``count`` calls. Raises ``QuotaExhausted``."""
-        for _ in range(count):
-            await self._quota.permit(action, deadline=deadline)
+        """Wait for the quota's permits for ``count`` calls at once. Raises as ``Quota.permit``."""
+        await self._quota.permit(action, count, deadline=deadline)
 
     async def apply_token(
         self, type_: TokenType, resources: Collection[TopicFilter], expires_at_ms: int, *, deadline: float

@@ -16,6 +16,10 @@ key                what                                          lives
 {sN}:n:CLIENT      tokens newly applied for in this hour         an hour
 {sN}:q             revocations to deliver, by due time           until delivered: none may be lost
 mac:HMAC           handle of a cloud token in hand               until that token's expiry
+{q}:a:API          log of the permits taken for an API           the second that its limit is for
+{q}:e:GROUP        the same for an egress group                  likewise
+{q}:…:due          how far its pace is used up                   until it is not
+{q}:lines          how many wait for permits, at each instance   a second after the last one spoke up
 =================  ============================================  ==========================================
 """
 
@@ -113,3 +117,9 @@ class Shard:
 def mac_key(mac: str) -> str:
     """Return the key that leads from a cloud token's HMAC to its handle; it has no shard, as none is known yet."""
     return f"mac:{mac}"
+
+
+def quota_keys(action: str, egress_group: str) -> list[str]:
+    """Return the keys of an API's and an egress group's permits; all share a tag, for one script takes from both."""
+    buckets = (f"{{q}}:a:{action}", f"{{q}}:e:{egress_group}")
+    return [key for bucket in buckets for key in (bucket, f"{bucket}:due")] + ["{q}:lines"]

@@ -11,11 +11,12 @@ and for TLS reads the file of root certificates each time.
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -29,24 +30,33 @@ RESOURCES: Final = ("plant/all", "plant/d1/down/#")
 
 @asynccontextmanager
 async def ours(job: Job) -> AsyncIterator[Apply]:
-    """Yield an ApplyToken of our client. Its trust comes from SSL_CERT_FILE."""
+    """Yield an ApplyToken of our client. Its trust comes from SSL_CERT_FILE, its permits from REDIS_URL."""
     from app.cloud.client import CloudClient, Credentials  # noqa: PLC0415 - each process loads its own client alone
-    from app.cloud.quota import Quota  # noqa: PLC0415
     from app.model.grants import TokenType  # noqa: PLC0415
-    from app.model.secrets import AccessKeySecret  # noqa: PLC0415
+    from app.model.secrets import AccessKeySecret, Secret  # noqa: PLC0415
     from app.model.topics import parse_filter  # noqa: PLC0415
+    from app.service.pacing import Pacing  # noqa: PLC0415
+    from app.store.connection import Store  # noqa: PLC0415
+    from app.store.quota import Buckets  # noqa: PLC0415
 
     credentials = Credentials("bench-key", AccessKeySecret("bench-secret"))
     resources = [parse_filter(text) for text in RESOURCES]
     loop = asyncio.get_running_loop()
-    async with CloudClient.open(
-        endpoint=job["url"],
-        region="cn-hangzhou",
-        instance_id="mqtt-bench",
-        credentials=lambda: credentials,
-        quota=Quota({"ApplyToken": 1e9}, 1e9),
-        now_ms=lambda: int(time.time() * 1000),
-    ) as client:
+    async with AsyncExitStack() as stack:
+        store = Store(Secret(os.environ["REDIS_URL"]))
+        stack.push_async_callback(store.close)
+        quota = Pacing(Buckets(store, qps={"ApplyToken": 1e9}, egress_qps=1e9, egress_group="all"))
+        stack.push_async_callback(quota.close)
+        client = await stack.enter_async_context(
+            CloudClient.open(
+                endpoint=job["url"],
+                region="cn-hangzhou",
+                instance_id="mqtt-bench",
+                credentials=lambda: credentials,
+                quota=quota,
+                now_ms=lambda: int(time.time() * 1000),
+            )
+        )
 
         async def apply() -> object:
             deadline = loop.time() + 10

@@ -69,7 +69,7 @@ def running(state: Path, *, devices: int) -> Iterator[Site]:
         registered = asyncio.run(register(Settings.load(env), devices))
         with on_core(MEASURED):
             pids = {"ours": start(stack, state, ports["ours"], "app", "serve", env=env)}
-            trusting = environment() | {"SSL_CERT_FILE": str(ca)}
+            trusting = environment() | {"SSL_CERT_FILE": str(ca), "REDIS_URL": redis_url}
             clients = {
                 "ours": stack.enter_context(worker.started("tests.benchmarks.applying", "ours", env=trusting)),
                 "sdk": stack.enter_context(worker.started("tests.benchmarks.applying", "sdk", env=environment())),

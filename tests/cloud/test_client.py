@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from app.cloud.client import CloudClient, Credentials, effective_expiry_ms
 from app.cloud.errors import CloudError, Kind
-from app.cloud.quota import Quota, QuotaExhausted
+from app.cloud.quota import QuotaExhausted
 from app.model.grants import TokenType
 from app.model.secrets import AccessKeySecret
 from app.model.topics import parse_filter
@@ -22,6 +22,7 @@ from tests.cloud.conftest import (
     TOKEN,
     Answer,
     Cloud,
+    Permits,
     answer,
     drop,
     hang,
@@ -81,7 +82,7 @@ async def test_a_permanent_key_sends_no_security_token(cloud: Cloud) -> None:
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
-        quota=Quota(),
+        quota=Permits(),
         now_ms=lambda: 0,
     ) as client:
         await client.query_token(TOKEN, deadline=soon())
@@ -271,7 +272,7 @@ async def test_a_cloud_that_is_not_there_is_unreachable(unused_tcp_port: int) ->
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
-        quota=Quota(),
+        quota=Permits(),
         now_ms=lambda: 0,
     ) as client:
         with capture_logs() as logs, pytest.raises(CloudError) as refusal:
@@ -304,13 +305,13 @@ async def test_every_attempt_takes_a_permit(cloud: Cloud) -> None:
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
-        quota=Quota({"QueryToken": 1}),
+        quota=Permits(1),
         now_ms=lambda: 0,
     ) as client:
         with pytest.raises(QuotaExhausted) as refusal:
             await client.query_token(TOKEN, deadline=soon(0.8))
     assert len(cloud.calls) == 1
-    assert 0 < (refusal.value.retry_after_s or 0) < 1.1
+    assert refusal.value.retry_after_s == 1
 
 
 async def test_a_failed_call_is_logged_and_no_secret_with_it(cloud: Cloud, client: CloudClient) -> None:
@@ -352,7 +353,7 @@ async def test_a_wrong_key_is_the_accounts_fault(cloud: Cloud) -> None:
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=lambda: Credentials("testid", AccessKeySecret("another")),
-        quota=Quota(),
+        quota=Permits(),
         now_ms=lambda: 0,
     ) as client:
         with pytest.raises(CloudError) as refusal:
@@ -380,10 +381,10 @@ async def test_permits_are_taken_before_the_expiry_is_computed(cloud: Cloud) -> 
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
-        quota=Quota({"ApplyToken": 1}),
+        quota=Permits(2),
         now_ms=lambda: 0,
     ) as client:
-        await client.permits("ApplyToken", 1, deadline=soon(0.2))
+        await client.permits("ApplyToken", 2, deadline=soon(0.2))
         assert await client.apply_token(TokenType.R, A, 1, deadline=soon(0.2)) == TOKEN
         with pytest.raises(QuotaExhausted):
             await client.permits("ApplyToken", 1, deadline=soon(0.2))

@@ -14,9 +14,9 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import aiohttp
@@ -103,6 +103,18 @@ def _refusal_fault(answer: Answer) -> str:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong, and what devices may notice of it."""
+
+    happens: Callable[[Site], Awaitable[None]]
+    back_within_s: float
+    refuses: bool = True
+    """Whether a request may be told to come again."""
+    lost_leads: int = 0
+    """Applications that may be made twice, because the instance that led them was lost."""
+
+
+@dataclass(frozen=True)
 class Row:
     """What came of one fault. ``tokens`` are those first seen in it, each of two cloud tokens."""
 
@@ -117,6 +129,7 @@ class Row:
     applied: int
     over_quota: int
     complaints: tuple[str, ...]
+    """Each wrong answer, and what devices must not notice."""
 
 
 class Rehearsal:
@@ -124,12 +137,12 @@ class Rehearsal:
 
     def __init__(self, site: Site, devices: list[Caller]) -> None:
         self._site = site
-        self._devices = devices
+        self.devices = devices
         self._load = Load()
 
-    async def row(self, name: str, fault: Callable[[Site], Awaitable[None]]) -> Row:
+    async def row(self, name: str) -> Row:
         """Let one thing go wrong under load, wait for full service, and count."""
-        load = self._load
+        load, fault = self._load, FAULTS[name]
         load.counts.clear()
         complained, revoked, tokens = len(load.complaints), len(load.revoked_at), len(load.seen)
         await self._site.cloud.forget_calls()
@@ -137,15 +150,15 @@ class Rehearsal:
             async with self._running(load):
                 await asyncio.sleep(CALM_S)
                 began = time.monotonic()
-                await fault(self._site)
+                await fault.happens(self._site)
                 await self._site.until_in_full_service()
                 back = time.monotonic()
                 while (calm := time.monotonic() - max(back, load.last_trouble)) < CALM_S:  # noqa: ASYNC110 - time itself is what is waited for
                     await asyncio.sleep(CALM_S - calm)
             # Once more each, so that no token was made that nobody saw.
-            await asyncio.gather(*(load.ask(device) for device in self._devices))
+            await asyncio.gather(*(load.ask(device) for device in self.devices))
             calls = await self._site.cloud.calls("ApplyToken")
-        return Row(
+        row = Row(
             fault=name,
             sent=load.counts["sent"],
             right=load.counts[RIGHT],
@@ -158,6 +171,7 @@ class Rehearsal:
             over_quota=sum(calls.values()) - calls.get("OK", 0),
             complaints=tuple(load.complaints[complained:]),
         )
+        return replace(row, complaints=(*row.complaints, *_noticed(row, fault)))
 
     @asynccontextmanager
     async def _running(self, load: Load) -> AsyncIterator[None]:
@@ -169,20 +183,36 @@ class Rehearsal:
                 await asyncio.sleep(PAUSE_S)
 
         async def give_back() -> None:
-            for device in itertools.cycle(self._devices):
+            for device in itertools.cycle(self.devices):
                 await asyncio.sleep(REVOKE_EVERY_S)
                 if stop.is_set():
                     return
                 await load.give_back(device)
 
         async with asyncio.TaskGroup() as tasks:
-            for device in self._devices:
+            for device in self.devices:
                 tasks.create_task(ask(device))
             tasks.create_task(give_back())
             try:
                 yield
             finally:
                 stop.set()
+
+
+def _noticed(row: Row, fault: Fault) -> Iterator[str]:
+    """Say what devices noticed of a fault beyond what they may."""
+    if row.refused and not fault.refuses:
+        yield f"{row.refused} requests were refused"
+    if row.right < row.sent / 2:
+        yield f"only {row.right} of {row.sent} requests were served"
+    if row.full_service_after_s > fault.back_within_s:
+        yield f"full service took {row.full_service_after_s:.1f} s, not {fault.back_within_s:g} s at most"
+    if not 2 * row.tokens <= row.applied <= 2 * (row.tokens + fault.lost_leads):
+        yield f"{row.applied} ApplyTokens for {row.tokens} tokens of two halves each"
+    if row.over_quota:
+        yield f"{row.over_quota} calls that the cloud refused"
+    if not row.revoked:
+        yield "nothing was revoked"
 
 
 async def rolling_restart(site: Site) -> None:
@@ -226,10 +256,10 @@ async def _replaced(site: Site, name: str, old: int) -> None:
 
 
 FAULTS: Final = {
-    "rolling restart of all three": rolling_restart,
-    "kill -9 of Redis": kill_redis,
-    "an instance paused for 5 s": pause_instance,
-    "kill -9 of an instance": kill_instance,
+    "rolling restart of all three": Fault(rolling_restart, back_within_s=30, refuses=False),
+    "kill -9 of Redis": Fault(kill_redis, back_within_s=4, lost_leads=2),
+    "an instance paused for 5 s": Fault(pause_instance, back_within_s=9, lost_leads=2),
+    "kill -9 of an instance": Fault(kill_instance, back_within_s=8, lost_leads=2),
 }
 
 
@@ -269,12 +299,12 @@ async def main() -> None:
     configure_logging("warning")
     rows = []
     async with rehearsing(haproxy) as (_, rehearsal):
-        for name, fault in FAULTS.items():
+        for name in FAULTS:
             sys.stderr.write(f"{name} …\n")
-            rows.append(await rehearsal.row(name, fault))
+            rows.append(await rehearsal.row(name))
     sys.stdout.write(f"{table(rows)}\n")
-    sys.stdout.writelines(f"wrong: {complaint}\n" for row in rows for complaint in row.complaints)
-    if any(row.wrong for row in rows):
+    sys.stdout.writelines(f"{row.fault}: {complaint}\n" for row in rows for complaint in row.complaints)
+    if any(row.complaints for row in rows):
         sys.exit(1)
 
 

@@ -1,0 +1,89 @@
+"""The cloud's quotas, shared by all instances (guide chapter 8): permits from the API's and the egress group's bucket.
+
+What a bucket is, and how both are asked in one step, is told at the top of ``quota.lua``.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from app.store.connection import Script, Store
+from app.store.keys import quota_keys
+
+PACE: Final = 0.98
+"""The share of a limit that is used: a second of the cloud's is not quite a second of ours."""
+
+BATCH_S: Final = 0.01
+"""A batch is what the pace brings in so many seconds, so an instance that is held up holds little up with it."""
+
+_QUOTA: Final = Script("quota")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What ``quota.lua`` said: permits taken, and when to ask again for those that still wait.
+
+    ``lines`` and ``group_lines`` are how many permits each other line waits for: for the same API, and in the same
+    egress group. The paces are in permits a second.
+    """
+
+    permits: int
+    again_in_s: float
+    lines: tuple[int, ...]
+    group_lines: tuple[int, ...]
+    pace: float
+    group_pace: float
+
+    def wait_s(self, place: int) -> float:
+        """Estimate, in seconds, when the permit at ``place`` (from 1) of one's own line comes.
+
+        Lines are served side by side: each of the others is ahead with as many as stand in it, but no more than oneself
+        has been given by then.
+        """
+        return self.again_in_s + max(
+            (place - 1 + sum(min(place, each) for each in self.lines)) / self.pace,
+            (place - 1 + sum(min(place, each) for each in self.group_lines)) / self.group_pace,
+        )
+
+    def backlog_s(self, line: int) -> float:
+        """Return in how many seconds all that wait now are served, with ``line`` permits in one's own line."""
+        return self.again_in_s + max(
+            (line + sum(self.lines)) / self.pace, (line + sum(self.group_lines)) / self.group_pace
+        )
+
+
+class Buckets:
+    """The buckets as one instance sees them, under a name of its own."""
+
+    def __init__(self, store: Store, *, qps: Mapping[str, float], egress_qps: float, egress_group: str) -> None:
+        """Take the account's limits, in calls a second: for each action, and for all together from one address."""
+        self._store = store
+        self._qps = qps
+        self._egress_qps = egress_qps
+        self._group = egress_group
+        self._name = secrets.token_urlsafe(8)
+
+    async def take(self, action: str, *, line: int, least: int) -> Taken:
+        """Take permits for a line that waits for ``line`` of them: ``least`` or more, as a batch has, or none.
+
+        May be sent again. Raises ``Unavailable``.
+        """
+        qps = self._qps[action]
+        pace, group_pace = PACE * qps, PACE * self._egress_qps
+        most = min(line, max(least, math.ceil(min(pace, group_pace) * BATCH_S)))
+        permits, wait_us, lines, group_lines = await self._store.run(
+            _QUOTA,
+            quota_keys(action, self._group),
+            f"{action} {self._group} {self._name}",
+            line,
+            least,
+            most,
+            str(qps),
+            str(self._egress_qps),
+            str(PACE),
+        )
+        return Taken(permits, wait_us / 1_000_000, tuple(lines), tuple(group_lines), pace, group_pace)

@@ -1,0 +1,205 @@
+"""The script alone, in a time of its own: the clock's shift makes seconds pass at once."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from app.store.connection import Store
+from app.store.quota import PACE, Buckets
+
+QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
+
+
+@dataclass
+class Site:
+    """Instances that ask, and the instants, in seconds, at which they were given permits."""
+
+    store: Store
+    given: dict[str, list[float]] = field(default_factory=dict)
+    shares: Counter[Buckets] = field(default_factory=Counter)
+
+    def instance(self, *, egress_qps: float = 300, group: str = "all", **qps: float) -> Buckets:
+        """Return another instance."""
+        return Buckets(self.store, qps=QPS | qps, egress_qps=egress_qps, egress_group=group)
+
+    def pass_s(self, seconds: float) -> None:
+        """Let time pass."""
+        self.store.clock.shift_ms += round(seconds * 1000)
+
+    async def now_s(self) -> float:
+        """Return the time that the script sees."""
+        seconds, microseconds = await self.store.redis.time()
+        return float(seconds + microseconds / 1e6 + self.store.clock.shift_ms / 1000)
+
+    async def take(self, instance: Buckets, action: str, line: int = 1, least: int = 1) -> int:
+        """Ask once, and keep the books."""
+        taken = await instance.take(action, line=line, least=least)
+        if taken.permits:
+            at = int(await self.store.redis.lindex(f"{{q}}:a:{action}", 0)) / 1e6  # type: ignore[arg-type]
+            self.given.setdefault(action, []).extend([at] * taken.permits)
+            self.shares[instance] += taken.permits
+        return taken.permits
+
+    async def saturate(self, askers: Sequence[tuple[Buckets, str]], seconds: float, pause_s: float = 0.01) -> float:
+        """Have all ask again and again, irregularly, and now and then none for a while. Returns the seconds it took."""
+        chance = random.Random(len(askers))  # noqa: S311 (the same each time)
+        began = await self.now_s()
+        while await self.now_s() < began + seconds:
+            self.pass_s(chance.uniform(0, pause_s) + (0.04 if chance.random() < 0.01 else 0))
+            for instance, action in chance.sample(askers, len(askers)):
+                while await self.take(instance, action, line=1000):
+                    pass
+        return await self.now_s() - began
+
+
+def most_in_a_second(given: list[float]) -> int:
+    """Return the most permits within any second."""
+    most = first = 0
+    given = sorted(given)
+    for last, at in enumerate(given):
+        while at - given[first] >= 1:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@pytest.fixture
+def site(store: Store) -> Site:
+    """No instance yet, on an empty Redis."""
+    return Site(store)
+
+
+@pytest.mark.parametrize(("action", "limit", "seconds"), [("QueryToken", 100, 4), ("RevokeToken", 5, 20)])
+async def test_an_api_is_used_up_and_never_over_its_limit(site: Site, action: str, limit: int, seconds: int) -> None:
+    """Three instances get at least 95 % of the limit and in no second more than it, whenever that second begins."""
+    instances = [site.instance() for _ in range(3)]
+    took_s = await site.saturate([(each, action) for each in instances], seconds, pause_s=0.02)
+    assert most_in_a_second(site.given[action]) <= limit
+    assert len(site.given[action]) >= 0.95 * limit * took_s
+    assert min(site.shares.values()) >= 0.2 * sum(site.shares.values())
+
+
+async def test_all_apis_together_keep_to_the_egress_limit(site: Site) -> None:
+    """The address makes at least 95 % of its calls and in no second more, and a slow API has its share all the same."""
+    instances = [site.instance() for _ in range(3)]
+    askers = [(each, action) for each in instances for action in ("ApplyToken", "SendMessage")]
+    took_s = await site.saturate([*askers, (instances[0], "RevokeToken")], 3)
+    together = [at for given in site.given.values() for at in given]
+    assert most_in_a_second(together) <= 300
+    assert len(together) >= 0.95 * 300 * took_s
+    assert len(site.given["RevokeToken"]) >= 0.6 * 5 * took_s
+    assert min(len(site.given["ApplyToken"]), len(site.given["SendMessage"])) >= 0.3 * 300 * took_s
+
+
+async def test_each_egress_group_has_a_limit_of_its_own(site: Site) -> None:
+    """Two addresses together make more calls than one may."""
+    instances = [site.instance(group=name) for name in ("here", "there")]
+    took_s = await site.saturate([(each, "SendMessage") for each in instances], 2)
+    assert len(site.given["SendMessage"]) >= 0.95 * 600 * took_s
+
+
+async def test_whoever_waits_holds_nothing(site: Site) -> None:
+    """A refused RevokeToken takes nothing of the address's share, and an ApplyToken beside it is given at once."""
+    instance = site.instance(egress_qps=20)
+    assert await site.take(instance, "RevokeToken") == 1
+    for _ in range(30):
+        assert await site.take(instance, "RevokeToken", line=10) == 0
+    assert await site.store.redis.llen("{q}:e:all") == 1
+    site.pass_s(0.05)
+    assert await site.take(instance, "ApplyToken") == 1
+
+
+async def test_a_burst_is_short(site: Site) -> None:
+    """After idle time there are at most the permits of 50 ms, in small batches."""
+    instance = site.instance()
+    batches = []
+    while permits := await site.take(instance, "ApplyToken", line=1000):
+        batches.append(permits)
+    assert max(batches) == 3
+    assert 0.045 * 300 <= sum(batches) <= 0.06 * 300
+
+
+async def test_two_at_once_are_given_together_or_not_at_all(site: Site) -> None:
+    """Even where the pace brings one in 200 ms; and the limit holds, so of five a second two pairs can be had."""
+    instance = site.instance()
+    began = await site.now_s()
+    while await site.now_s() < began + 10:
+        permits = await site.take(instance, "RevokeToken", line=2, least=2)
+        assert permits in {0, 2}
+        site.pass_s(0.01)
+    assert most_in_a_second(site.given["RevokeToken"]) <= 5
+    assert len(site.given["RevokeToken"]) >= 0.95 * 4 * 10
+
+
+async def test_it_says_truly_when_to_ask_again(site: Site) -> None:
+    """Just before that instant there is nothing, from then on there is."""
+    instance = site.instance()
+    while await site.take(instance, "RevokeToken"):
+        pass
+    again_in_s = (await instance.take("RevokeToken", line=1, least=1)).again_in_s
+    assert 0.1 < again_in_s < 0.21
+    site.pass_s(again_in_s - 0.03)
+    assert await site.take(instance, "RevokeToken") == 0
+    site.pass_s(0.03)
+    assert await site.take(instance, "RevokeToken") == 1
+
+
+async def test_limits_that_differ_do_no_harm(site: Site) -> None:
+    """While a new limit is rolled out, the lower of the two holds where both wait, and nobody is shut out."""
+    old, new = site.instance(QueryToken=50), site.instance(QueryToken=200)
+    took_s = await site.saturate([(old, "QueryToken"), (new, "QueryToken")], 3)
+    assert most_in_a_second(site.given["QueryToken"]) <= 50
+    assert len(site.given["QueryToken"]) >= 0.9 * 50 * took_s
+    assert min(site.shares[old], site.shares[new]) >= 0.2 * 50 * took_s
+    assert await site.take(new, "QueryToken") == 0
+    site.pass_s(1.01)
+    await site.saturate([(new, "QueryToken")], 1)
+    assert 150 < most_in_a_second(site.given["QueryToken"]) <= 200
+
+
+async def test_a_clock_that_is_set_back_stops_nobody_for_long(site: Site) -> None:
+    """After a jump by an hour calls go on at once; after a small step the time stands still until it is made up."""
+    instance = site.instance()
+    await site.saturate([(instance, "QueryToken")], 0.5)
+    site.pass_s(-3600)
+    assert await site.take(instance, "QueryToken") == 1
+    await site.saturate([(instance, "QueryToken")], 1.5)
+    site.pass_s(-0.5)
+    began = await site.now_s()
+    while not await site.take(instance, "QueryToken"):
+        site.pass_s(0.01)
+    assert await site.now_s() - began < 1
+
+
+async def test_lines_are_known_to_the_others_for_a_second(site: Site) -> None:
+    """An instance learns how long the others' lines are, and forgets the one that no longer speaks."""
+    first, second, third = site.instance(), site.instance(), site.instance(group="elsewhere")
+    while await site.take(first, "QueryToken", line=7):
+        pass  # six are left
+    await site.take(third, "QueryToken", line=20)
+    await second.take("ApplyToken", line=6, least=1)
+    seen = await second.take("QueryToken", line=5, least=1)
+    assert sorted(seen.lines) == [6, 20]
+    assert sorted(seen.group_lines) == [3, 6]
+    assert seen.backlog_s(5) == pytest.approx(seen.again_in_s + 31 / (PACE * 100))
+    # Served side by side: by the time the third permit comes, each of the others has had three too.
+    assert seen.wait_s(3) == pytest.approx(seen.again_in_s + (2 + 3 + 3) / (PACE * 100))
+    site.pass_s(1.01)
+    again = await first.take("QueryToken", line=1, least=1)
+    assert (again.permits, again.lines, again.group_lines) == (1, (), ())
+    assert not await site.store.redis.exists("{q}:lines")
+
+
+async def test_everything_dies_by_itself(site: Site) -> None:
+    """Every key has a TTL of about a second at most."""
+    instance = site.instance()
+    await site.saturate([(instance, "RevokeToken"), (instance, "ApplyToken")], 0.5)
+    keys = [key async for key in site.store.redis.scan_iter("{q}:*")]
+    assert len(keys) == 7
+    for key in keys:
+        assert 0 < await site.store.redis.pttl(key) <= 1100
