@@ -10,10 +10,8 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeVar
 
-import hiredis
 import structlog
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -21,20 +19,16 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from app.errors import Misconfigured, Unavailable
 from app.model.secrets import Secret
 from app.store.clock import Clock
+from app.store.line import Command, Line
 
 log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 0.5
-ANSWER_TIMEOUT_S: Final = 2.0
-MAX_CONNECTIONS: Final = 64
 LEARN_TIME_EVERY_S: Final = 5.0
 FIRST_DELAY_S: Final = 0.02
 LAST_DELAY_S: Final = 0.2
 
 T = TypeVar("T")
-
-Command = tuple[str | int, ...]
-"""The words of one command, as they are sent."""
 
 Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
 _FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
@@ -74,10 +68,8 @@ class Store:
     def __init__(self, url: Secret) -> None:
         """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is none."""
         try:
-            self._pool = BlockingConnectionPool.from_url(
+            pool = ConnectionPool.from_url(
                 url.reveal(),
-                max_connections=MAX_CONNECTIONS,
-                timeout=None,  # one deadline over each exchange is cheaper than one for each of its steps
                 socket_connect_timeout=CONNECT_TIMEOUT_S,
                 socket_timeout=None,
                 retry=Retry(NoBackoff(), 0),
@@ -86,6 +78,7 @@ class Store:
             )
         except ValueError:
             raise Misconfigured("REDIS_URL: is no URL of the form redis://, rediss:// or unix://") from None
+        self._line = Line(pool.make_connection)
         self.clock = Clock()
         self._scripts: dict[str, Script] = {}
 
@@ -107,29 +100,18 @@ class Store:
     async def each(self, commands: Sequence[Command]) -> list[Any]:
         """Send independent commands in one round trip. Raises ``Unavailable``."""
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answers = await self._exchange(commands)
-                for place, answer in enumerate(answers):
-                    if isinstance(answer, NoScriptError):
-                        # Redis was started anew and did nothing yet, so this is no second sending.
-                        _, sha, *rest = commands[place]
-                        [answers[place]] = await self._exchange([("EVAL", self._scripts[str(sha)].text, *rest)])
-        except (RedisError, OSError, TimeoutError) as error:
+            answers = await self._line.ask(commands)
+            for place, answer in enumerate(answers):
+                if isinstance(answer, NoScriptError):
+                    # Redis was started anew and did nothing yet, so this is no second sending.
+                    _, sha, *rest = commands[place]
+                    [answers[place]] = await self._line.ask([("EVAL", self._scripts[str(sha)].text, *rest)])
+        except RedisError as error:
             raise _unavailable(error) from error
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise _unavailable(answer) from answer
         return answers
-
-    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send and read on one connection; whoever is interrupted here leaves it closed, never half read."""
-        packed = b"".join(hiredis.pack_command(words) for words in commands)  # type: ignore[arg-type]
-        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-        try:
-            await connection.send_packed_command(packed, check_health=False)
-            return [await _answer(connection) for _ in commands]
-        finally:
-            await self._pool.release(connection)
 
     async def ping(self) -> str:
         """Check that Redis answers. Raises ``Unavailable``; returns what it promises, for people."""
@@ -173,16 +155,8 @@ class Store:
                 await asyncio.sleep(LEARN_TIME_EVERY_S)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._pool.aclose()
-
-
-async def _answer(connection: AbstractConnection) -> Any:
-    """Read one answer; a refusal is one as well, and those after it are still to be read."""
-    try:
-        return await connection.read_response()
-    except ResponseError as refusal:
-        return refusal
+        """Close the connection."""
+        await self._line.close()
 
 
 def _unavailable(error: Exception) -> Unavailable:
