@@ -209,9 +209,9 @@ def _read(credentials: Credentials) -> _Unverified | Basic:
 
 
 def _peek(text: str) -> tuple[object, object]:
-    """Read ``alg`` and ``sub``, which tell what key to look for; PyJWT reads the whole in earnest under that key.
+    """Read ``alg`` and ``sub``, which tell what key to look for; the whole is read in earnest under that key.
 
-    Whoever fools this reader alone gains nothing: PyJWT checks both again, and refuses where it reads another.
+    Whoever fools this reader alone gains nothing: both are checked again there, and another is refused.
     """
     try:
         header, claims, _ = text.split(".")
