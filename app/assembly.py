@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -16,6 +15,7 @@ from aiohttp import web
 
 from app.cloud.client import CloudClient, Credentials
 from app.errors import Misconfigured
+from app.logs import configure_logging
 from app.service.authenticate import Authenticator
 from app.service.flights import Flights
 from app.service.held import Holder
@@ -104,27 +104,6 @@ async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
         yield Registry(parts.devices, parts.policies, parts.store.clock)
     finally:
         await parts.store.close()
-
-
-def configure_logging(level: str) -> None:
-    """Log one JSON object a line to standard output."""
-    threshold = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(level=max(threshold, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
-    # It quotes the bytes of a malformed request, an Authorization header among them; what a handler of ours raises is
-    # logged by the envelope.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 def _parts(settings: Settings) -> Parts:

@@ -21,7 +21,8 @@ from app.rpc.catalog import MIN_TOKEN_LIFE_S
 from app.store.clock import Clock
 from app.store.connection import delays, insist
 from app.store.keys import Handle
-from app.store.tokens import LEASE_MS, CloudTokenOfType, Lead, Tokens, Wanted
+from app.store.records import CloudTokenOfType, Lead, Wanted
+from app.store.tokens import LEASE_MS, Tokens
 from app.tasks import end
 
 log = structlog.get_logger(__name__)
