@@ -1,4 +1,4 @@
-"""Device keys: made, checked at registration, and used to verify."""
+"""Device keys: made, checked at registration, and prepared for verifying."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import secrets
 from functools import lru_cache
 from typing import Final
 
-import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
@@ -24,8 +23,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
-from jwt.algorithms import HMACAlgorithm
-from jwt.utils import force_bytes
 
 from app.errors import InvalidRequest
 from app.model.devices import MIN_SECRET_BYTES, Algorithm
@@ -96,33 +93,6 @@ def prepared(algorithm: Algorithm, key: Secret) -> VerificationKey:
     if not isinstance(loaded, _ANY_PUBLIC_TYPE):
         raise TypeError(f"a registered key is of the type {type(loaded).__name__}")
     return loaded
-
-
-class _RegisteredSecret(HMACAlgorithm):
-    """HS256 with a key whose kind is known.
-
-    PyJWT tries for each assertion whether the key might be a public one, in PEM, DER, SSH or JSON: that stops a forger
-    who can have a public key taken for a secret. Here a key is used with the algorithm of its record and no other.
-    """
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        return force_bytes(key)
-
-
-_JWS: Final = jwt.PyJWS(
-    algorithms=[algorithm.value for algorithm in Algorithm if not algorithm.symmetric],
-    options={"verify_signature": True, "enforce_minimum_key_length": True},
-)
-_JWS.register_algorithm(Algorithm.HS256.value, _RegisteredSecret(HMACAlgorithm.SHA256))
-
-
-def verified(text: str, algorithm: Algorithm, key: VerificationKey) -> bytes:
-    """Return the payload of a JWT that was signed with ``algorithm`` and ``key``. Raises ``jwt.PyJWTError``.
-
-    ``algorithm`` is the record's own: a token cannot choose how it is checked.
-    """
-    payload: bytes = _JWS.decode(text, key, algorithms=[algorithm.value])
-    return payload
 
 
 @lru_cache
