@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
-from app.cloud.client import CloudClient, Credentials
+from app.cloud.chain import Chain, Sources
+from app.cloud.client import CloudClient
+from app.cloud.credentials import Credentials, CredentialsProvider, LastingCredentials, RenewedCredentials
 from app.errors import Misconfigured
 from app.service.authenticate import Authenticator
 from app.service.flights import Flights
@@ -58,6 +60,7 @@ class Parts:
 
 BEGIN_AGAIN_AFTER_S: Final = 1.0
 PARTS: Final = web.AppKey("parts", Parts)
+CREDENTIALS: Final[web.AppKey[CredentialsProvider]] = web.AppKey("credentials")
 GUNICORN_HALTS: Final = 4
 """The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
@@ -75,6 +78,8 @@ def build(settings: Settings) -> web.Application:
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)
     add_routes(app)
+    app[CREDENTIALS] = credentials_of(settings, parts.store.clock.now_ms)
+    _check_mqtt_access_key(settings)
     app.cleanup_ctx.append(_run)
     return app
 
@@ -154,7 +159,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
     settings, clock = parts.settings, parts.store.clock
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.store.close)
-        cloud = await stack.enter_async_context(_open_cloud(settings, parts.store))
+        cloud = await stack.enter_async_context(open_cloud(settings, app[CREDENTIALS], parts.store))
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
@@ -174,28 +179,69 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+def credentials_of(settings: Settings, now_ms: Callable[[], int]) -> CredentialsProvider:
+    """Return where calls take their access key from: the settings, or the ecosystem's chain.
+
+    Raises ``Misconfigured`` where there is neither.
+    """
+    if settings.alibaba_cloud_access_key_id:
+        return LastingCredentials(
+            Credentials(
+                settings.alibaba_cloud_access_key_id,
+                settings.alibaba_cloud_access_key_secret,
+                settings.alibaba_cloud_security_token or None,
+            )
+        )
+    chain = Chain(Sources(**{each.name: getattr(settings, f"alibaba_cloud_{each.name}") for each in fields(Sources)}))
+    if not chain:
+        raise Misconfigured(
+            "ALIBABA_CLOUD_ACCESS_KEY_ID is not set, and there is no other source of credentials: "
+            "no role, profile or ALIBABA_CLOUD_CREDENTIALS_URI (`serve --help` lists them all)"
+        )
+    return RenewedCredentials(chain.fetch, now_ms)
+
+
 @asynccontextmanager
-async def _open_cloud(settings: Settings, store: Store) -> AsyncIterator[CloudClient]:
-    """Open the client of the cloud; its calls keep to the quotas together with those of all other instances."""
-    credentials = Credentials(
-        settings.alibaba_cloud_access_key_id,
-        settings.alibaba_cloud_access_key_secret,
-        settings.alibaba_cloud_security_token or None,
-    )
+async def open_cloud(settings: Settings, credentials: CredentialsProvider, store: Store) -> AsyncIterator[CloudClient]:
+    """Open the client of the cloud; its calls keep to the quotas together with those of all other instances.
+
+    Its credentials are kept fresh as long as it is open.
+    """
     buckets = Buckets(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
     quota = Pacing(buckets)
-    try:
-        async with CloudClient.open(
-            endpoint=settings.endpoint,
-            region=settings.cloud_region,
-            instance_id=settings.cloud_instance_id,
-            credentials=lambda: credentials,
-            quota=quota,
-            now_ms=store.clock.now_ms,
-        ) as client:
-            yield client
-    finally:
-        await quota.close()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(quota.close)
+        if isinstance(credentials, RenewedCredentials):
+            await stack.enter_async_context(_running(credentials.run))
+        yield await stack.enter_async_context(
+            CloudClient.open(
+                endpoint=settings.endpoint,
+                region=settings.cloud_region,
+                instance_id=settings.cloud_instance_id,
+                credentials=credentials,
+                quota=quota,
+                now_ms=store.clock.now_ms,
+            )
+        )
+
+
+def _check_mqtt_access_key(settings: Settings) -> None:
+    """See that the access key in the devices' MQTT user name is one that stays.
+
+    Raises ``Misconfigured`` where it would change with each renewal, under tokens that are already out.
+    """
+    if settings.mqtt_access_key_id:
+        return
+    if not settings.alibaba_cloud_access_key_id:
+        raise Misconfigured(
+            "MQTT_ACCESS_KEY_ID is not set: credentials of the chain change, "
+            "and devices name a lasting access key of the account in MQTT CONNECT"
+        )
+    if settings.alibaba_cloud_access_key_id.startswith("STS."):
+        log.warning(
+            "temporary_access_key",
+            cure="set MQTT_ACCESS_KEY_ID: devices name this temporary key in MQTT CONNECT, and it will lapse",
+        )
 
 
 @asynccontextmanager

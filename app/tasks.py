@@ -1,10 +1,14 @@
-"""Ending tasks for certain."""
+"""Ending tasks for certain, and threads for what blocks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1) -> None:
@@ -22,3 +26,22 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1)
         for task in done:
             if not task.cancelled():
                 task.exception()
+
+
+async def in_thread(function: Callable[[], _Result], *, name: str) -> _Result:
+    """Run what blocks in a thread of its own, and return or raise as it does.
+
+    A process ends without waiting for it, unlike for those of ``asyncio.to_thread``; so ``function`` must leave nothing
+    half done.
+    """
+    done: concurrent.futures.Future[_Result] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(done)

@@ -7,7 +7,6 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Self, TypeVar
 
@@ -21,10 +20,11 @@ from app.cloud.answers import (
     QueryTokenAnswer,
     read_answer,
 )
+from app.cloud.credentials import Credentials, CredentialsProvider
 from app.cloud.errors import RETRIED, CloudError, Kind
 from app.cloud.quota import Quota
 from app.model.grants import TokenType
-from app.model.secrets import AccessKeySecret, CloudToken, Secret
+from app.model.secrets import CloudToken, Secret
 from app.model.topics import TopicFilter
 from app.rpc import signature
 from app.rpc.catalog import API_VERSION, MAX_TOKEN_LIFE_S
@@ -46,15 +46,6 @@ jitter = random.SystemRandom()
 _Expected = TypeVar("_Expected", bound=Answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """An access key, with an STS token if it is a temporary one."""
-
-    access_key_id: str
-    access_key_secret: AccessKeySecret
-    security_token: Secret | None = None
-
-
 def effective_expiry_ms(requested_ms: int, now_ms: int) -> int:
     """Return when a token applied for at ``now_ms`` really expires, in Unix ms: a month from now at most (10.1)."""
     return min(requested_ms, now_ms + MAX_TOKEN_LIFE_S * 1000)
@@ -74,14 +65,14 @@ class CloudClient:
         endpoint: str,
         region: str,
         instance_id: str,
-        credentials: Callable[[], Credentials],
+        credentials: CredentialsProvider,
         quota: Quota,
         now_ms: Callable[[], int],
         attempt_timeout_s: float = 3.0,
     ) -> None:
         """Use ``session``, which ``open`` makes.
 
-        ``endpoint`` is a URL without a path. ``credentials`` and ``now_ms`` (the time, in Unix ms) are asked for each
+        ``endpoint`` is a URL without a path. ``credentials`` and ``now_ms`` (the time, in Unix ms) are asked at each
         attempt. An attempt without an answer is given up after ``attempt_timeout_s``.
         """
         self._session = session
@@ -101,7 +92,7 @@ class CloudClient:
         endpoint: str,
         region: str,
         instance_id: str,
-        credentials: Callable[[], Credentials],
+        credentials: CredentialsProvider,
         quota: Quota,
         now_ms: Callable[[], int],
         attempt_timeout_s: float = 3.0,
@@ -185,6 +176,8 @@ class CloudClient:
                     request_id=error.request_id,
                     status=error.status,
                 )
+                if error.kind is Kind.ACCOUNT:
+                    self._credentials.doubt()
                 uncertain += error.uncertain
                 pause_s = _pause_s(error, attempt)
                 in_time = asyncio.get_running_loop().time() + pause_s < deadline
@@ -199,8 +192,8 @@ class CloudClient:
         self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float
     ) -> _Expected:
         """Sign and send once."""
+        credentials = await self._credentials.get(deadline=deadline)
         now = asyncio.get_running_loop().time()
-        credentials = self._credentials()
         body = self._signed(action, parameters, credentials)
         secrets = [value for value in parameters.values() if isinstance(value, Secret)]
         secrets += [credentials.access_key_secret, credentials.security_token or Secret("")]
