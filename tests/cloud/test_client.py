@@ -117,7 +117,7 @@ BAD: dict[str, Answer] = {
     "a number": answer(1),
     "null": answer(None),
     "not UTF-8": raw(b'{"RequestId":"\xff","Token":"t","TokenStatus":true}'),
-    "too long": raw(b'{"RequestId":"1","Token":"t","TokenStatus":true}' + b" " * 70_000),
+    "too long": raw(b'{"RequestId":"1","Token":"t","TokenStatus":true}' + b" " * 300_000),
     "nested without end": raw(b'{"RequestId":"1","Token":"t","TokenStatus":true,"x":' + b"[" * 60_000),
     "compressed": raw(gzip.compress(b'{"RequestId":"1","Token":"t"}'), headers={"Content-Encoding": "gzip"}),
     "a redirect": raw(b"", status=307, headers={"Location": "/"}),
