@@ -162,7 +162,9 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         cloud = await stack.enter_async_context(open_cloud(settings, app[CREDENTIALS], parts.store))
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
-        delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
+        delivery = Delivery(
+            Revocations(parts.store), parts.tokens, cloud, close_connections=settings.close_connection_on_revoke
+        )
         for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
             await stack.enter_async_context(_running(work))
 

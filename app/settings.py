@@ -127,6 +127,11 @@ class Settings(_Quotas):
         "one EGRESS_QPS.",
     )
 
+    close_connection_on_revoke: bool = Field(
+        default=False,
+        description="Cut a device off once the cloud confirmed a revoke (CloseConnection, on newer instances). "
+        "One that holds another token comes back with it.",
+    )
     device_max_live_tokens: int = Field(16, ge=1, description="Live tokens one device may hold.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Tokens newly applied for, for one device.")
     request_deadline_s: float = Field(10.0, gt=0.5, le=120, description="Seconds a caller waits at most.")

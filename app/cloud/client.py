@@ -168,6 +168,7 @@ class CloudClient(Actions):
                     kind=error.kind.value,
                     code=error.code,
                     message=error.message,
+                    probably=error.probable_cause,
                     request_id=error.request_id,
                     status=error.status,
                 )

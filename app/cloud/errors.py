@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from app.cloud.causes import longest_beginning, probable_cause
+
 
 class Kind(StrEnum):
     """What the caller can do about an error."""
@@ -79,18 +81,17 @@ _SENTENCES: Final = {
     Kind.THROTTLED: "the cloud asks for fewer calls: try again later",
     Kind.TRANSIENT: "the cloud failed to serve the call: try again",
     Kind.UNREACHABLE: "the cloud did not answer: try again",
-    Kind.PERMISSION: "the cloud does not let this server's account do this",
+    Kind.PERMISSION: "the cloud does not let this server's account do this: "
+    "probably a permission, the parent topic or the group ID is missing there",
     Kind.PARAMETER: "the cloud does not accept what was asked for",
-    Kind.ACCOUNT: "the cloud does not accept this server's access key",
-    Kind.PERMANENT: "the cloud refuses the call",
+    Kind.ACCOUNT: "the cloud does not accept this server's access key: its operator must set it right",
+    Kind.PERMANENT: "the cloud refuses the call: probably this server's set-up is wrong",
 }
 
 
 def classify(code: str) -> Kind:
     """Return the kind of an error ``Code``, whatever its case; one that nobody has heard of is permanent."""
-    lowered = code.lower()
-    beginnings = [beginning for beginning in _KINDS if lowered.startswith(beginning)]
-    return _KINDS[max(beginnings, key=len)] if beginnings else Kind.PERMANENT
+    return longest_beginning(_KINDS, code) or Kind.PERMANENT
 
 
 class CloudError(Exception):
@@ -123,5 +124,10 @@ class CloudError(Exception):
 
     @property
     def sentence(self) -> str:
-        """What a caller may be told."""
+        """What a device may be told: what failed, and nothing of the account."""
         return _SENTENCES[self.kind]
+
+    @property
+    def probable_cause(self) -> str:
+        """What the operator is told beside the cloud's own words: the probable cause and the cure, or nothing."""
+        return probable_cause(self.code)
