@@ -6,6 +6,7 @@ live tables (FACTS 0.3), so codes are compared without case.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -77,7 +78,7 @@ _KINDS: Final = {
 }
 """How codes begin, in lower case; the longest beginning that fits decides (``InvalidParameter.Token``)."""
 
-_SENTENCES: Final = {
+_SENTENCES: Final[Mapping[str, str]] = {
     Kind.THROTTLED: "the cloud asks for fewer calls: try again later",
     Kind.TRANSIENT: "the cloud failed to serve the call: try again",
     Kind.UNREACHABLE: "the cloud did not answer: try again",
@@ -92,6 +93,11 @@ _SENTENCES: Final = {
 def classify(code: str) -> Kind:
     """Return the kind of an error ``Code``, whatever its case; one that nobody has heard of is permanent."""
     return longest_beginning(_KINDS, code) or Kind.PERMANENT
+
+
+def sentence(kind: str) -> str:
+    """Return what a device may be told of an error of this ``Kind``; of any other text, that something failed."""
+    return _SENTENCES.get(kind, "the application for one failed: try again")
 
 
 class CloudError(Exception):
@@ -125,7 +131,7 @@ class CloudError(Exception):
     @property
     def sentence(self) -> str:
         """What a device may be told: what failed, and nothing of the account."""
-        return _SENTENCES[self.kind]
+        return sentence(self.kind.value)
 
     @property
     def probable_cause(self) -> str:
