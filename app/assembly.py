@@ -227,6 +227,17 @@ async def open_cloud(settings: Settings, credentials: CredentialsProvider, store
         )
 
 
+@asynccontextmanager
+async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
+    """Open the client alone, for the command line. Raises ``Misconfigured``."""
+    store = Store(settings.redis_url)
+    try:
+        async with open_cloud(settings, credentials_of(settings, store.clock.now_ms), store) as cloud:
+            yield cloud
+    finally:
+        await store.close()
+
+
 def _check_mqtt_access_key(settings: Settings) -> None:
     """See that the access key in the devices' MQTT user name is one that stays.
 

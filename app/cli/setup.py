@@ -104,12 +104,10 @@ async def open_cloud(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the cloud's API of a set-up, for one verb. Raises ``Misconfigured``; what a call raises, as a refusal."""
     from app import assembly  # noqa: PLC0415
     from app.cloud.errors import CloudError  # noqa: PLC0415
-    from app.store.clock import Clock  # noqa: PLC0415
 
     _log_to_stderr()
-    now_ms = Clock().now_ms
     try:
-        async with assembly.open_cloud(settings, assembly.credentials_of(settings, now_ms), now_ms) as cloud:
+        async with assembly.open_cloud_alone(settings) as cloud:
             yield cloud
     except CloudError as error:
         raise Refusal(str(error), cause=error.probable_cause) from error

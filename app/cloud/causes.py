@@ -45,6 +45,7 @@ CAUSES: Final = {
     "systemoverflow": _SLOWER,
     "throttling": _SLOWER,
     "quotaexhausted": "more calls are asked for than the account's quota allows: wait, or have the quota raised",
+    "quotaunreachable": "Redis (REDIS_URL) is away: without it nobody knows what the other instances call",
     "invalidaccesskeyid": f"the access key does not exist, was deleted or is disabled: {_KEY}",
     "signaturedoesnotmatch": "ALIBABA_CLOUD_ACCESS_KEY_SECRET is not this key's, or the call was changed on its way",
     "incompletesignature": "ALIBABA_CLOUD_ACCESS_KEY_SECRET is not this key's, or the call was changed on its way",
