@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from app.cloud.answers import (
     Answer,
     ApplyTokenAnswer,
+    CloseConnectionAnswer,
     DeviceCredential,
     DeviceCredentialAnswer,
     Expected,
@@ -144,7 +145,9 @@ class Actions(ABC):
 
     async def close_connection(self, client_id: str, *, deadline: float) -> None:
         """Cut a device's connection; newer than the guide (FACTS 3.1), and not on every instance."""
-        await self._ask("CloseConnection", {"ClientId": client_id}, Answer, deadline=deadline)
+        answer = await self._ask("CloseConnection", {"ClientId": client_id}, CloseConnectionAnswer, deadline=deadline)
+        if not answer.success:
+            raise CloudError(Kind.PERMANENT, "NotClosed", "the cloud says so", request_id=answer.request_id)
 
     async def _credential(self, action: str, client_id: str, deadline: float) -> DeviceCredential:
         answer = await self._ask(action, {"ClientId": client_id}, DeviceCredentialAnswer, deadline=deadline)

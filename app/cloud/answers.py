@@ -23,6 +23,9 @@ _MAX_QUOTED_CHARS: Final = 300
 _JSON_TYPES: Final = frozenset({"application/json", "text/json"})
 _XML_TYPES: Final = frozenset({"application/xml", "text/xml"})
 
+_SUCCESSFUL: Final = (None, 200, "200")
+"""CloseConnection's success has a Code; the guide's actions have one only when they refuse."""
+
 RequestId = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -46,6 +49,12 @@ class QueryTokenAnswer(Answer, frozen=True):
     """Whether the token is valid (10.2)."""
 
     token_status: bool
+
+
+class CloseConnectionAnswer(Answer, frozen=True):
+    """Whether the connection was closed (FACTS 3.1)."""
+
+    success: bool = True
 
 
 class Group(msgspec.Struct, rename="pascal", frozen=True):
@@ -169,7 +178,7 @@ def read_refusal(raw: RawAnswer, secrets: Collection[Secret] = ()) -> CloudError
         refusal = _read_xml(raw.body) if raw.content_type in _XML_TYPES else _read_json(raw.body)
     except _UNREADABLE:
         return malformed(raw.status, f"{len(raw.body)} bytes of {raw.content_type} that are no answer")
-    if refusal.code is not None:
+    if refusal.code not in _SUCCESSFUL:
         code, message, request_id = (
             _harmless(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
         )
@@ -212,9 +221,9 @@ def _harmless(text: object, secrets: Collection[Secret]) -> str:
 
     A refused signature's message quotes the whole string to sign, with the token of QueryToken and RevokeToken in it.
     """
-    if not isinstance(text, str):
+    if not isinstance(text, str | int):
         return ""
-    text = text.partition("string to sign")[0]
+    text = str(text).partition("string to sign")[0]
     readings = (text, unquote(text), unquote(unquote(text)))
     if any(secret and secret.reveal() in reading for secret in secrets for reading in readings):
         return "(withheld: it quotes a secret)"

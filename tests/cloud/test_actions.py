@@ -57,7 +57,7 @@ ACTIONS: list[tuple[str, tuple[str, ...], Answer, str, dict[str, str]]] = [
             ("get_device_credential", DEVICE, "GetDeviceCredential"),
             ("refresh_device_credential", DEVICE, "RefreshDeviceCredential"),
             ("unregister_device_credential", DONE, "UnRegisterDeviceCredential"),
-            ("close_connection", DONE, "CloseConnection"),
+            ("close_connection", answer({"RequestId": REQUEST_ID, "Code": 200, "Success": True}), "CloseConnection"),
         )
     ),
 ]
@@ -92,6 +92,26 @@ async def test_each_action_sends_its_parameters_and_reads_its_answer(
         assert "very-secret" not in repr(result)
     else:
         assert result is None
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"Code": 200, "Success": False}, "NotClosed"),
+        ({"Code": "200", "Success": False}, "NotClosed"),
+        ({"Code": 400, "Message": "No.", "Success": False}, "400"),
+        ({"Code": ""}, ""),
+        ({"Code": []}, ""),
+    ],
+)
+async def test_only_a_code_of_200_is_no_refusal(
+    cloud: Cloud, client: CloudClient, said: dict[str, object], code: str
+) -> None:
+    """The one action whose success has a Code has not succeeded with any other, nor without its word."""
+    cloud.answers = [answer({"RequestId": REQUEST_ID, **said})]
+    with pytest.raises(CloudError) as caught:
+        await client.close_connection("GID_test@@@d1", deadline=soon())
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize("secret", [None, "", 7, {}])
