@@ -6,35 +6,32 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from aiohttp import web
 
-from app.cloud.chain import Chain, Sources
-from app.cloud.client import CloudClient
-from app.cloud.credentials import Credentials, CredentialsProvider, LastingCredentials, RenewedCredentials
+from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
 from app.service.authenticate import Authenticator
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
-from app.service.pacing import Pacing
 from app.service.policies import Policies
 from app.service.registry import Registry
 from app.service.revoke import Delivery, Revoker
 from app.settings import Settings
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.quota import Buckets
 from app.store.revocations import Revocations
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
-from app.tasks import end
+from app.tasks import running
+from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
@@ -58,7 +55,6 @@ class Parts:
     tokens: Tokens
 
 
-BEGIN_AGAIN_AFTER_S: Final = 1.0
 PARTS: Final = web.AppKey("parts", Parts)
 CREDENTIALS: Final[web.AppKey[CredentialsProvider]] = web.AppKey("credentials")
 GUNICORN_HALTS: Final = 4
@@ -79,7 +75,7 @@ def build(settings: Settings) -> web.Application:
     set_up_templates(app)
     add_routes(app)
     app[CREDENTIALS] = credentials_of(settings, parts.store.clock.now_ms)
-    _check_mqtt_access_key(settings)
+    check_mqtt_access_key(settings)
     app.cleanup_ctx.append(_run)
     return app
 
@@ -166,7 +162,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             Revocations(parts.store), parts.tokens, cloud, close_connections=settings.close_connection_on_revoke
         )
         for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
-            await stack.enter_async_context(_running(work))
+            await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
         holder = Holder(authenticator, parts.tokens)
@@ -179,98 +175,3 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             deadline_s=settings.request_deadline_s,
         )
         yield
-
-
-def credentials_of(settings: Settings, now_ms: Callable[[], int]) -> CredentialsProvider:
-    """Return where calls take their access key from: the settings, or the ecosystem's chain.
-
-    Raises ``Misconfigured`` where there is neither.
-    """
-    if settings.alibaba_cloud_access_key_id:
-        return LastingCredentials(
-            Credentials(
-                settings.alibaba_cloud_access_key_id,
-                settings.alibaba_cloud_access_key_secret,
-                settings.alibaba_cloud_security_token or None,
-            )
-        )
-    chain = Chain(Sources(**{each.name: getattr(settings, f"alibaba_cloud_{each.name}") for each in fields(Sources)}))
-    if not chain:
-        raise Misconfigured(
-            "ALIBABA_CLOUD_ACCESS_KEY_ID is not set, and there is no other source of credentials: "
-            "no role, profile or ALIBABA_CLOUD_CREDENTIALS_URI (`serve --help` lists them all)"
-        )
-    return RenewedCredentials(chain.fetch, now_ms)
-
-
-@asynccontextmanager
-async def open_cloud(settings: Settings, credentials: CredentialsProvider, store: Store) -> AsyncIterator[CloudClient]:
-    """Open the client of the cloud; its calls keep to the quotas together with those of all other instances.
-
-    Its credentials are kept fresh as long as it is open.
-    """
-    buckets = Buckets(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
-    quota = Pacing(buckets)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(quota.close)
-        if isinstance(credentials, RenewedCredentials):
-            await stack.enter_async_context(_running(credentials.run))
-        yield await stack.enter_async_context(
-            CloudClient.open(
-                endpoint=settings.endpoint,
-                region=settings.cloud_region,
-                instance_id=settings.cloud_instance_id,
-                credentials=credentials,
-                quota=quota,
-                now_ms=store.clock.now_ms,
-            )
-        )
-
-
-@asynccontextmanager
-async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
-    """Open the client alone, for the command line. Raises ``Misconfigured``."""
-    store = Store(settings.redis_url)
-    try:
-        async with open_cloud(settings, credentials_of(settings, store.clock.now_ms), store) as cloud:
-            yield cloud
-    finally:
-        await store.close()
-
-
-def _check_mqtt_access_key(settings: Settings) -> None:
-    """See that the access key in the devices' MQTT user name is one that stays.
-
-    Raises ``Misconfigured`` where it would change with each renewal, under tokens that are already out.
-    """
-    if settings.mqtt_access_key_id:
-        return
-    if not settings.alibaba_cloud_access_key_id:
-        raise Misconfigured(
-            "MQTT_ACCESS_KEY_ID is not set: credentials of the chain change, "
-            "and devices name a lasting access key of the account in MQTT CONNECT"
-        )
-    if settings.alibaba_cloud_access_key_id.startswith("STS."):
-        log.warning(
-            "temporary_access_key",
-            cure="set MQTT_ACCESS_KEY_ID: devices name this temporary key in MQTT CONNECT, and it will lapse",
-        )
-
-
-@asynccontextmanager
-async def _running(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Own a background task: begun again if it breaks, cancelled and waited for at the end."""
-
-    async def without_end() -> None:
-        while True:
-            try:
-                await work()
-            except Exception:
-                log.exception("background_broken")
-            await asyncio.sleep(BEGIN_AGAIN_AFTER_S)
-
-    task = asyncio.create_task(without_end())
-    try:
-        yield
-    finally:
-        await end([task])

@@ -102,12 +102,12 @@ async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
 @contextlib.asynccontextmanager
 async def open_cloud(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the cloud's API of a set-up, for one verb. Raises ``Misconfigured``; what a call raises, as a refusal."""
-    from app import assembly  # noqa: PLC0415
+    from app import upstream  # noqa: PLC0415
     from app.cloud.errors import CloudError  # noqa: PLC0415
 
     _log_to_stderr()
     try:
-        async with assembly.open_cloud_alone(settings) as cloud:
+        async with upstream.open_cloud_alone(settings) as cloud:
             yield cloud
     except CloudError as error:
         raise Refusal(str(error), cause=error.probable_cause) from error

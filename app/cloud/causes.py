@@ -8,6 +8,7 @@ _RAM: Final = "the access key's RAM user lacks a permission (`python -m app poli
 _INSTANCE: Final = "CLOUD_INSTANCE_ID is mistyped, of another region than CLOUD_REGION, or of another account"
 _KEY: Final = "compare ALIBABA_CLOUD_ACCESS_KEY_ID with the account's access keys"
 _SLOWER: Final = "other programs or egress groups call with this account too: lower the quota settings here, or there"
+_BLOCKED: Final = "the cloud has blocked this IP address for more calls a second than it allows"
 
 CAUSES: Final = {
     "permissioncheckfailed": (
@@ -58,11 +59,10 @@ CAUSES: Final = {
     "invalidversion": "CLOUD_ENDPOINT may be another product's",
     "invalidprotocol": "the action is served over https alone: CLOUD_ENDPOINT begins with http",
     "credentialsunavailable": "the source of the chain's credentials is out of reach or refuses: see its log",
-    "cannotconnect": (
-        "CLOUD_ENDPOINT or CLOUD_REGION is wrong, a firewall or DNS stands between, "
-        "or the cloud has blocked this IP address for more calls a second than it allows"
+    "cannotconnect": (f"CLOUD_ENDPOINT or CLOUD_REGION is wrong, a firewall or DNS stands between, or {_BLOCKED}"),
+    "connectionlost": (
+        f"the network, a proxy or the cloud broke off (whether the call took effect is unknown), or {_BLOCKED}"
     ),
-    "connectionlost": "the network, a proxy or the cloud broke off: whether the call took effect is unknown",
     "timeout": "the network or the cloud is slow or away: whether the call took effect is unknown",
     "malformedanswer": "something between answers in the cloud's place, as a proxy's error page",
 }

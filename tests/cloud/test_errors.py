@@ -81,6 +81,7 @@ EXPECTED_CAUSES = [
     ("Throttling.User", ("quota",)),
     ("ApplyTokenOverFlow", ("quota",)),
     ("CannotConnect", ("blocked",)),
+    ("ConnectionLost", ("blocked",)),
 ]
 
 
