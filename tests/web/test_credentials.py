@@ -9,11 +9,18 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.assembly import PARTS, build
 from app.cloud import credentials
 from app.model.secrets import AccessKeySecret, Secret
+from app.sandbox.keys import AccessKey
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import ACCESS_KEY_ID, ACCESS_KEY_SECRET, ISSUER
+
+
+@pytest.fixture
+def access_key() -> AccessKey:
+    """A temporary one, which must be sent with its STS token."""
+    return AccessKey(AccessKeySecret(ACCESS_KEY_SECRET), security_token=Secret("sts+token/="))
 
 
 async def test_an_instance_lives_on_credentials_from_a_uri(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +30,7 @@ async def test_an_instance_lives_on_credentials_from_a_uri(settings: Settings, m
 
     async def give(_request: web.Request) -> web.StreamResponse:
         given: dict[str, Any] = {"Code": "Success", "AccessKeyId": ACCESS_KEY_ID, "AccessKeySecret": ACCESS_KEY_SECRET}
-        given |= {"SecurityToken": "", "Expiration": "2099-12-31T00:00:00Z"}
+        given |= {"SecurityToken": "sts+token/=", "Expiration": "2099-12-31T00:00:00Z"}
         return web.json_response(given, status=200 if works else 500)
 
     source = web.Application()
