@@ -156,7 +156,8 @@ class Flights:
             mark_s = min(MAX_MARK_S, max(MARK_S, error.retry_after_s or 0))
         log.warning("application_failed", handle=lead.handle, cause=str(error), again_in_s=mark_s)
         # An outage is not the device's doing; a grant that the cloud will never give, asked for again and again, is.
-        fail = partial(self._tokens.fail, lead, int(mark_s * 1000), counts=not passing)
+        why = error.kind.value if isinstance(error, CloudError) else ""
+        fail = partial(self._tokens.fail, lead, int(mark_s * 1000), counts=not passing, why=why)
         await insist(fail, within_s=STORE_DEADLINE_S)
 
     def _expiry_ms(self, life_s: int) -> int:

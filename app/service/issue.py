@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
+from app.cloud.errors import sentence
 from app.errors import InvalidRequest, InvalidScope, TooManyRequests, Unavailable
 from app.model.devices import Device
 from app.model.grants import Grant, MalformedScope, parse_scope
@@ -154,7 +155,7 @@ class Issuer:
                 retry_after_s=_up(answer.wait_ms),
             )
         if answer.status == "failed":
-            raise Unavailable("the cloud gave no token: ask again", retry_after_s=_up(answer.wait_ms))
+            raise Unavailable(f"no token for now: {sentence(answer.failure)}", retry_after_s=_up(answer.wait_ms))
         raise Unavailable("the token is still being applied for: ask again")
 
     def _open(self, wanted: Wanted, now_ms: int, token: Token) -> IssuedToken:

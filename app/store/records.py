@@ -72,7 +72,7 @@ class Token:
 class RequestAnswer:
     """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts.
 
-    ``flight`` is the handle to apply under or to wait for.
+    ``flight`` is the handle to apply under or to wait for; ``failure`` is what ``Tokens.fail`` was told.
     """
 
     status: RequestStatus
@@ -80,6 +80,7 @@ class RequestAnswer:
     wait_ms: int
     flight: Handle
     token: Token | None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@
 --       14 most live tokens   15 most new tokens an hour
 -- Returns  {'stale'} | {'used'} | {'expired'} | {'none'} |
 --          {STATUS, now_ms, wait_ms, flight, handle, expires_at_ms, sealed}
---       'live': hand out `handle`   'lead': apply, as `flight`   'wait': for `flight`   'failed': a flight just did
+--       'live': hand out `handle`   'lead': apply, as `flight`   'wait': for `flight`
+--       'failed': a flight just did, and `flight` says why
 --       'limited': this device has had its share. All but the first carry a token with spare_ms left, or ''.
 
 local HOUR_MS = 3600 * 1000
@@ -46,7 +47,7 @@ end
 
 local flight = redis.call('HMGET', KEYS[4], 'handle', 'epoch', 'request', 'failed')
 if flight[4] then
-  return {'failed', now_ms, redis.call('PTTL', KEYS[4]), '', handle, expires_at_ms, sealed}
+  return {'failed', now_ms, redis.call('PTTL', KEYS[4]), flight[4], handle, expires_at_ms, sealed}
 end
 -- A flight with a tombstone, or begun under another epoch, brings nothing for us: lead in its place.
 if flight[1] and flight[2] == ARGV[3] and redis.call('HGET', ARGV[6] .. flight[1], 'state') == 'applying' then

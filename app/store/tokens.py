@@ -85,7 +85,8 @@ class Tokens:
             return refused
         status, now_ms, wait_ms, flight, handle, expires_at_ms, sealed = answer
         token = Token(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
-        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(flight), token)
+        failure = flight if status == "failed" else ""
+        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(flight), token, failure)
 
     async def in_flight(self, wanted: Wanted, flight: Handle) -> bool:
         """Tell whether this flight is still out. Raises ``Unavailable``."""
@@ -136,8 +137,8 @@ class Tokens:
         )
         return answer
 
-    async def fail(self, lead: Lead, mark_ms: int, *, counts: bool) -> None:
-        """End a flight that brought nothing, leaving a mark for ``mark_ms``. Raises ``Unavailable``.
+    async def fail(self, lead: Lead, mark_ms: int, *, counts: bool, why: str = "") -> None:
+        """End a flight that brought nothing, leaving a mark for ``mark_ms`` that says ``why``. Raises ``Unavailable``.
 
         ``counts`` says whether it counts against the device's hourly share all the same.
         """
@@ -148,7 +149,7 @@ class Tokens:
             shard.live(client_id),
             shard.new_tokens(client_id),
         ]
-        await self._store.run(_FAIL, keys, lead.handle, mark_ms, int(not counts))
+        await self._store.run(_FAIL, keys, lead.handle, mark_ms, why, int(not counts))
 
     async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> UseStatus:
         """Use an assertion where no token is handed out, until ``used_until_ms``. Raises ``Unavailable``."""

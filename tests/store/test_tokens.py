@@ -266,10 +266,10 @@ async def test_half_a_token_is_only_ever_revoked(
 ) -> None:
     """When one half could not be had, the other goes to the queue and the failure leaves its mark."""
     lead = await take_lead(tokens, want(device))
-    await tokens.fail(lead, mark_ms=5000, counts=True)
+    await tokens.fail(lead, mark_ms=5000, counts=True, why="permission")
     assert await keep(tokens, store, lead, token="half", whole=False) == "revoked"
     answer = await ask(tokens, want(device), "r2")
-    assert (answer.status, answer.token) == ("failed", None)
+    assert (answer.status, answer.token, answer.failure) == ("failed", None, "permission")
     assert 0 < answer.wait_ms <= 5000
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None
