@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
 
-from app.cloud.client import CloudClient, Credentials
+from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
+from app.logs import configure_logging
 from app.service.authenticate import Authenticator
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
-from app.service.pacing import Pacing
 from app.service.policies import Policies
 from app.service.registry import Registry
 from app.service.revoke import Delivery, Revoker
 from app.settings import Settings
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.quota import Buckets
 from app.store.revocations import Revocations
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
-from app.tasks import end
+from app.tasks import running
+from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
@@ -56,8 +55,8 @@ class Parts:
     tokens: Tokens
 
 
-BEGIN_AGAIN_AFTER_S: Final = 1.0
 PARTS: Final = web.AppKey("parts", Parts)
+CREDENTIALS: Final[web.AppKey[CredentialsProvider]] = web.AppKey("credentials")
 GUNICORN_HALTS: Final = 4
 """The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
@@ -75,6 +74,8 @@ def build(settings: Settings) -> web.Application:
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)
     add_routes(app)
+    app[CREDENTIALS] = credentials_of(settings, parts.store.clock.now_ms)
+    check_mqtt_access_key(settings)
     app.cleanup_ctx.append(_run)
     return app
 
@@ -106,27 +107,6 @@ async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
         await parts.store.close()
 
 
-def configure_logging(level: str) -> None:
-    """Log one JSON object a line to standard output."""
-    threshold = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(level=max(threshold, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
-    # It quotes the bytes of a malformed request, an Authorization header among them; what a handler of ours raises is
-    # logged by the envelope.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-
-
 def _parts(settings: Settings) -> Parts:
     try:
         keys = KeyRing.parse(settings.sealing_keys)
@@ -154,12 +134,14 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
     settings, clock = parts.settings, parts.store.clock
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.store.close)
-        cloud = await stack.enter_async_context(_open_cloud(settings, parts.store))
+        cloud = await stack.enter_async_context(open_cloud(settings, app[CREDENTIALS], parts.store))
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
-        delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
+        delivery = Delivery(
+            Revocations(parts.store), parts.tokens, cloud, close_connections=settings.close_connection_on_revoke
+        )
         for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
-            await stack.enter_async_context(_running(work))
+            await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
         holder = Holder(authenticator, parts.tokens)
@@ -172,46 +154,3 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             deadline_s=settings.request_deadline_s,
         )
         yield
-
-
-@asynccontextmanager
-async def _open_cloud(settings: Settings, store: Store) -> AsyncIterator[CloudClient]:
-    """Open the client of the cloud; its calls keep to the quotas together with those of all other instances."""
-    credentials = Credentials(
-        settings.alibaba_cloud_access_key_id,
-        settings.alibaba_cloud_access_key_secret,
-        settings.alibaba_cloud_security_token or None,
-    )
-    buckets = Buckets(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
-    quota = Pacing(buckets)
-    try:
-        async with CloudClient.open(
-            endpoint=settings.endpoint,
-            region=settings.cloud_region,
-            instance_id=settings.cloud_instance_id,
-            credentials=lambda: credentials,
-            quota=quota,
-            now_ms=store.clock.now_ms,
-        ) as client:
-            yield client
-    finally:
-        await quota.close()
-
-
-@asynccontextmanager
-async def _running(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Own a background task: begun again if it breaks, cancelled and waited for at the end."""
-
-    async def without_end() -> None:
-        while True:
-            try:
-                await work()
-            except Exception:
-                log.exception("background_broken")
-            await asyncio.sleep(BEGIN_AGAIN_AFTER_S)
-
-    task = asyncio.create_task(without_end())
-    try:
-        yield
-    finally:
-        await end([task])

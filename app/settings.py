@@ -79,14 +79,43 @@ class Settings(_Quotas):
     cloud_region: str = Field("cn-hangzhou", description="Region of the MQTT instance (guide chapter 2).")
     cloud_endpoint: str = Field("", description="URL of the API in place of the region's own, as for the sandbox.")
     cloud_instance_id: str = Field(min_length=1, description="ID of the MQTT instance.")
-    alibaba_cloud_access_key_id: str = Field(min_length=1, description="Access key that calls the API.")
-    alibaba_cloud_access_key_secret: SecretKey = Field(description="Its secret.")
+    alibaba_cloud_access_key_id: str = Field(
+        "",
+        description="Access key that calls the API. Left out, with its secret: the chain below is asked in its order.",
+    )
+    alibaba_cloud_access_key_secret: SecretKey = Field(AccessKeySecret(""), description="Its secret.")
     alibaba_cloud_security_token: SecretText = Field(Secret(""), description="Its STS token, if it is a temporary one.")
+
+    alibaba_cloud_oidc_provider_arn: str = Field(
+        "", description="Chain, first: role for a pod (RRSA); needs this, the token file and the role."
+    )
+    alibaba_cloud_oidc_token_file: str = Field("", description="File with the pod's OIDC token.")
+    alibaba_cloud_role_arn: str = Field("", description="The role to take on.")
+    alibaba_cloud_role_session_name: str = Field(
+        "", description="Name of the session, as the cloud's own log shows it."
+    )
+    alibaba_cloud_sts_region: str = Field("", description="Region of the STS endpoint; left out: the central one.")
+    alibaba_cloud_vpc_endpoint_enabled: bool = Field(default=False, description="Whether to ask STS inside the VPC.")
+    alibaba_cloud_profile: str = Field(
+        "", description="Chain, second: the profile in ~/.aliyun/config.json, then in ~/.alibabacloud/credentials.ini."
+    )
+    alibaba_cloud_cli_profile_disabled: bool = Field(default=False, description="Leave ~/.aliyun/config.json alone.")
+    alibaba_cloud_credentials_file: str = Field("", description="Path in place of ~/.alibabacloud/credentials.ini.")
+    alibaba_cloud_ecs_metadata: str = Field(
+        "", description="Chain, third: the role of this ECS instance; left out, on ECS: whichever it has."
+    )
+    alibaba_cloud_ecs_metadata_disabled: bool = Field(default=False, description="Do not ask for a role of ECS.")
+    alibaba_cloud_imdsv1_disabled: bool = Field(default=False, description="Ask ECS in its hardened way alone.")
+    alibaba_cloud_credentials_uri: SecretText = Field(
+        Secret(""), description="Chain, last: URL that answers with temporary credentials."
+    )
 
     mqtt_host: str = Field("", description="Broker devices connect to; left out: CLOUD_INSTANCE_ID.mqtt.aliyuncs.com.")
     mqtt_port: int = Field(8883, ge=1, le=65535, description="Its port.")
     mqtt_tls: bool = Field(default=True, description="Whether that port speaks TLS.")
-    mqtt_access_key_id: str = Field("", description="Access key named in MQTT CONNECT, if not the one that calls.")
+    mqtt_access_key_id: str = Field(
+        "", description="Access key named in MQTT CONNECT, if not the one that calls; needed where the chain is asked."
+    )
 
     egress_qps: float = Field(
         catalog.EGRESS_QPS, gt=0, description="Calls a second to the cloud from one IP address, over all actions."
@@ -98,6 +127,11 @@ class Settings(_Quotas):
         "one EGRESS_QPS.",
     )
 
+    close_connection_on_revoke: bool = Field(
+        default=False,
+        description="Cut a device off once the cloud confirmed a revoke (CloseConnection, on newer instances). "
+        "One that holds another token comes back with it.",
+    )
     device_max_live_tokens: int = Field(16, ge=1, description="Live tokens one device may hold.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Tokens newly applied for, for one device.")
     request_deadline_s: float = Field(10.0, gt=0.5, le=120, description="Seconds a caller waits at most.")
@@ -153,6 +187,14 @@ class Settings(_Quotas):
         if not self.cloud_endpoint and self.cloud_region not in regions.REGIONS:
             known = ", ".join(sorted(regions.REGIONS))
             raise ValueError(f"CLOUD_REGION {self.cloud_region!r} is none of {known}; set CLOUD_ENDPOINT for another")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_access_key(self) -> Self:
+        key_id, secret = self.alibaba_cloud_access_key_id, self.alibaba_cloud_access_key_secret
+        if bool(key_id) != bool(secret):
+            missing = "ALIBABA_CLOUD_ACCESS_KEY_SECRET" if key_id else "ALIBABA_CLOUD_ACCESS_KEY_ID"
+            raise ValueError(f"{missing} is not set: an access key has both halves")
         return self
 
     @property

@@ -1,10 +1,21 @@
-"""Ending tasks for certain."""
+"""Tasks with an owner: kept going, ended for certain; and threads for what blocks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+import concurrent.futures
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import structlog
+
+BEGIN_AGAIN_AFTER_S: Final = 1.0
+
+_Result = TypeVar("_Result")
+
+log = structlog.get_logger(__name__)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1) -> None:
@@ -22,3 +33,41 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1)
         for task in done:
             if not task.cancelled():
                 task.exception()
+
+
+async def in_thread(function: Callable[[], _Result], *, name: str) -> _Result:
+    """Run what blocks in a thread of its own, and return or raise as it does.
+
+    A process ends without waiting for it, unlike for those of ``asyncio.to_thread``; so ``function`` must leave nothing
+    half done.
+    """
+    done: concurrent.futures.Future[_Result] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
+@asynccontextmanager
+async def running(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Own a background task: begun again if it breaks, cancelled and waited for at the end."""
+
+    async def without_end() -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("background_broken")
+            await asyncio.sleep(BEGIN_AGAIN_AFTER_S)
+
+    task = asyncio.create_task(without_end())
+    try:
+        yield
+    finally:
+        await end([task])

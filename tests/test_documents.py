@@ -63,6 +63,21 @@ def test_the_verbs_shown_answer_as_shown(dev: Dev) -> None:
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == shown
 
 
+def test_the_calls_shown_are_answered_as_shown(dev: Dev) -> None:
+    """What the README shows of ``call`` is what the sandbox answers, but for the request's ID."""
+    request_id = re.compile("[0-9A-F]{8}-[0-9A-F-]{27}")
+    for example in block("text", "app call").split("$ .venv/bin/python -m app ")[1:]:
+        arguments, *shown = request_id.sub("ID", example).splitlines()
+        command = [sys.executable, "-m", "app", *arguments.split(), "--state", str(dev.state)]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        told = request_id.sub("ID", run.stdout + run.stderr).splitlines()
+        cut = [
+            line[: len(as_shown) - 1] + "…" if as_shown.endswith("…") else line
+            for line, as_shown in zip(told, shown, strict=True)
+        ]
+        assert cut == shown
+
+
 def test_the_tours_steps_are_those_shown(dev: Dev) -> None:
     """The README's tour has the steps that `device` takes."""
     command = [sys.executable, "-m", "app", "device", "--state", str(dev.state)]

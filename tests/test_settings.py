@@ -36,6 +36,15 @@ def test_every_action_has_a_quota_of_its_own() -> None:
     assert (settings.qps["ApplyToken"], settings.qps["BatchQuerySessionByClientIds"]) == (500, 2.5)
 
 
+def test_the_access_key_may_be_left_out_whole() -> None:
+    """Without it the chain of credentials is asked; half a key is a mistake that each missing setting's test shows."""
+    without = {name: value for name, value in RIGHT.items() if not name.startswith("ALIBABA_CLOUD_")}
+    uri = "http://127.0.0.1:1/very-secret"
+    settings = Settings.load({**without, "MQTT_ACCESS_KEY_ID": "lasting", "ALIBABA_CLOUD_CREDENTIALS_URI": uri})
+    assert settings.mqtt_username == "Token|lasting|mqtt-x"
+    assert "very-secret" not in repr(settings)
+
+
 def test_no_secret_is_shown() -> None:
     """Neither repr nor str of the settings holds a secret."""
     settings = Settings.load(RIGHT)

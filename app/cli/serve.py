@@ -19,7 +19,7 @@ def serve() -> None:
     settings = Settings.load(os.environ)
     import uvloop  # noqa: PLC0415 - `serve --help` stays quick
 
-    from app.assembly import configure_logging  # noqa: PLC0415
+    from app.logs import configure_logging  # noqa: PLC0415
 
     configure_logging(settings.log_level)
     try:

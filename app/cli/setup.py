@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.errors import Misconfigured, NotFound
+from app.errors import Misconfigured, NotFound, Refusal
 from app.model.devices import Device
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.cloud.client import CloudClient
     from app.service.registry import Registry
 
 DEFAULT_STATE: Final = Path(".local")
@@ -91,17 +92,35 @@ def _file(state: Path) -> Path:
 @contextlib.asynccontextmanager
 async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
     """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
-    import structlog  # noqa: PLC0415 - only verbs that reach Redis need these
+    from app import assembly  # noqa: PLC0415 - only verbs that reach Redis or the cloud need these
 
-    from app import assembly  # noqa: PLC0415
+    _log_to_stderr()
+    async with assembly.open_registry(settings) as registry:
+        yield registry
 
-    # What the services log is for an instance's log; here stdout is the verb's answer.
+
+@contextlib.asynccontextmanager
+async def open_cloud(settings: Settings) -> AsyncIterator[CloudClient]:
+    """Open the cloud's API of a set-up, for one verb. Raises ``Misconfigured``; what a call raises, as a refusal."""
+    from app import upstream  # noqa: PLC0415
+    from app.cloud.errors import CloudError  # noqa: PLC0415
+
+    _log_to_stderr()
+    try:
+        async with upstream.open_cloud_alone(settings) as cloud:
+            yield cloud
+    except CloudError as error:
+        raise Refusal(str(error), cause=error.probable_cause) from error
+
+
+def _log_to_stderr() -> None:
+    """What the services log is for an instance's log; here stdout is the verb's answer."""
+    import structlog  # noqa: PLC0415
+
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    async with assembly.open_registry(settings) as registry:
-        yield registry
 
 
 async def find_device(registry: Registry, client_id: str) -> Device | None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Annotated, Final, TypeVar
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+from xml.etree.ElementTree import ParseError
 
 import msgspec
 
 from app.cloud.errors import CloudError, Kind, classify
-from app.model.secrets import Secret
+from app.model.secrets import AccessKeySecret, Secret
 
-MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_ANSWER_BYTES: Final = 256 * 1024
+"""Some thousand group IDs; all other answers are of a few hundred bytes."""
 
 _MAX_QUOTED_CHARS: Final = 300
 _JSON_TYPES: Final = frozenset({"application/json", "text/json"})
+_XML_TYPES: Final = frozenset({"application/xml", "text/xml"})
+
+_SUCCESSFUL: Final = (None, 200, "200")
+"""CloseConnection's success has a Code; the guide's actions have one only when they refuse."""
 
 RequestId = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -42,6 +51,70 @@ class QueryTokenAnswer(Answer, frozen=True):
     token_status: bool
 
 
+class CloseConnectionAnswer(Answer, frozen=True):
+    """Whether the connection was closed (FACTS 3.1)."""
+
+    success: bool = True
+
+
+class Group(msgspec.Struct, rename="pascal", frozen=True):
+    """A group ID of the instance (11.2); the times are Unix ms."""
+
+    group_id: str
+    instance_id: str
+    create_time: int
+    update_time: int
+    independent_naming: bool = True
+
+
+class ListGroupIdAnswer(Answer, frozen=True):
+    """All group IDs (11.2)."""
+
+    data: tuple[Group, ...] = ()
+
+
+class SendMessageAnswer(Answer, frozen=True):
+    """The message's ID (12.1)."""
+
+    msg_id: str
+
+
+class SessionAnswer(Answer, frozen=True):
+    """Whether the device is connected (13.1)."""
+
+    online_status: bool
+
+
+class OnlineStatus(msgspec.Struct, rename="pascal", frozen=True):
+    """Whether one of many devices is connected (13.2)."""
+
+    client_id: str
+    online_status: bool
+
+
+class SessionsAnswer(Answer, frozen=True):
+    """Which of many devices are connected (13.2)."""
+
+    online_status_list: tuple[OnlineStatus, ...]
+
+
+class DeviceCredential(msgspec.Struct, rename="pascal", frozen=True):
+    """A device's own access key, for the broker's DeviceCredential mode (chapter 14); the times are Unix ms."""
+
+    client_id: str
+    device_access_key_id: str
+    device_access_key_secret: AccessKeySecret
+    instance_id: str
+    create_time: int
+    update_time: int
+
+
+class DeviceCredentialAnswer(Answer, frozen=True):
+    """What registering, reading and refreshing answer (14.1, 14.2, 14.4)."""
+
+    device_credential: DeviceCredential
+
+
 class _Refusal(msgspec.Struct, rename="pascal", frozen=True):
     """What an error's answer has (chapter 7), and no other; not yet checked."""
 
@@ -50,49 +123,86 @@ class _Refusal(msgspec.Struct, rename="pascal", frozen=True):
     request_id: object = ""
 
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What ``msgspec`` raises for bytes that are not the JSON asked for, not UTF-8, or nested without end."""
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ParseError)
+"""What is raised for bytes that are not what was asked for, not UTF-8, or nested without end."""
 
-_Expected = TypeVar("_Expected", bound=Answer)
+Expected = TypeVar("Expected", bound=Answer)
 
 
-def read_answer(
-    expected: type[_Expected],
-    *,
-    status: int,
-    headers: Mapping[str, str],
-    content_type: str,
-    body: bytes,
-    secrets: Collection[Secret],
-) -> _Expected:
-    """Read one answer.
+def _read_secret(kind: type, value: object) -> object:
+    if kind is AccessKeySecret and isinstance(value, str) and value:
+        return AccessKeySecret(value)
+    raise ValueError("no secret")
+
+
+@cache
+def _decoder(expected: type[Answer]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(expected, dec_hook=_read_secret)
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """What came back over HTTP, not yet read."""
+
+    status: int
+    headers: Mapping[str, str]
+    content_type: str
+    body: bytes = field(repr=False)
+
+
+def read_answer(expected: type[Expected], raw: RawAnswer, secrets: Collection[Secret]) -> Expected:
+    """Read one answer in JSON.
 
     Raises ``CloudError``: of the kind of its ``Code`` if it has one, else transient. None of ``secrets`` is in it.
     """
-    if len(body) > MAX_ANSWER_BYTES:
-        raise malformed(status, f"more than {MAX_ANSWER_BYTES} bytes")
-    if content_type not in _JSON_TYPES:
-        raise malformed(status, f"{len(body)} bytes of {content_type}")
-    what = f"{len(body)} bytes that are no {expected.__name__}"
+    if raw.content_type not in _JSON_TYPES:
+        raise malformed(raw.status, f"{len(raw.body)} bytes of {raw.content_type}")
+    if refusal := read_refusal(raw, secrets):
+        raise refusal
     try:
-        refusal = msgspec.json.decode(body, type=_Refusal)
+        answer: Expected = _decoder(expected).decode(raw.body)
     except _UNREADABLE:  # its message could quote the token, so it is not told
-        raise malformed(status, what) from None
-    # The Code is looked for first, whatever the status: a refusal with a RequestId and status 200 would else be read as
-    # a RevokeToken that took effect.
-    if refusal.code is not None:
+        raise malformed(raw.status, f"{len(raw.body)} bytes that are no {expected.__name__}") from None
+    return answer
+
+
+def read_refusal(raw: RawAnswer, secrets: Collection[Secret] = ()) -> CloudError | None:
+    """Return the error that an answer in JSON or XML is, None if it is a result. None of ``secrets`` is in it.
+
+    The ``Code`` is looked for first, whatever the status: a refusal with a RequestId and status 200 would else be read
+    as a RevokeToken that took effect.
+    """
+    if len(raw.body) > MAX_ANSWER_BYTES:
+        return malformed(raw.status, f"more than {MAX_ANSWER_BYTES} bytes")
+    try:
+        refusal = _read_xml(raw.body) if raw.content_type in _XML_TYPES else _read_json(raw.body)
+    except _UNREADABLE:
+        return malformed(raw.status, f"{len(raw.body)} bytes of {raw.content_type} that are no answer")
+    if refusal.code not in _SUCCESSFUL:
         code, message, request_id = (
             _harmless(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
         )
-        raise CloudError(
-            classify(code), code, message, request_id=request_id, status=status, retry_after_s=_retry_after_s(headers)
+        after_s = _retry_after_s(raw.headers)
+        return CloudError(
+            classify(code), code, message, request_id=request_id, status=raw.status, retry_after_s=after_s
         )
-    if status != 200:  # noqa: PLR2004 (OK)
-        raise malformed(status, what)
-    try:
-        return msgspec.json.decode(body, type=expected)
-    except _UNREADABLE:
-        raise malformed(status, what) from None
+    if raw.status != 200:  # noqa: PLR2004 (OK)
+        return malformed(raw.status, f"{len(raw.body)} bytes without a Code")
+    return None
+
+
+def _read_json(body: bytes) -> _Refusal:
+    return msgspec.json.decode(body, type=_Refusal)
+
+
+def _read_xml(body: bytes) -> _Refusal:
+    # Entities that a document declares could unfold into gigabytes; NUL would be one in UTF-16, where they hide.
+    if b"<!DOCTYPE" in body or b"\0" in body:
+        raise ParseError("no document of the cloud's")
+    root = ET.fromstring(body)  # noqa: S314 (see above)
+    if root.tag != "Error":
+        return _Refusal()
+    return _Refusal(root.findtext("Code", ""), root.findtext("Message", ""), root.findtext("RequestId", ""))
 
 
 def malformed(status: int, what: str) -> CloudError:
@@ -111,9 +221,9 @@ def _harmless(text: object, secrets: Collection[Secret]) -> str:
 
     A refused signature's message quotes the whole string to sign, with the token of QueryToken and RevokeToken in it.
     """
-    if not isinstance(text, str):
+    if not isinstance(text, str | int):
         return ""
-    text = text.partition("string to sign")[0]
+    text = str(text).partition("string to sign")[0]
     readings = (text, unquote(text), unquote(unquote(text)))
     if any(secret and secret.reveal() in reading for secret in secrets for reading in readings):
         return "(withheld: it quotes a secret)"

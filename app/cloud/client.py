@@ -1,33 +1,27 @@
-"""ApplyToken, QueryToken and RevokeToken (guide chapters 5, 7 and 10) over one kept-alive session."""
+"""How a call gets to the cloud: signed, within the quota, over one kept-alive session (guide chapters 5, 7 and 8)."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self
 
 import aiohttp
 import structlog
 
-from app.cloud.answers import (
-    MAX_ANSWER_BYTES,
-    Answer,
-    ApplyTokenAnswer,
-    QueryTokenAnswer,
-    read_answer,
-)
+from app.cloud.actions import Actions
+from app.cloud.answers import MAX_ANSWER_BYTES, Expected, RawAnswer, read_answer
+from app.cloud.credentials import Credentials, CredentialsProvider
 from app.cloud.errors import RETRIED, CloudError, Kind
 from app.cloud.quota import Quota
-from app.model.grants import TokenType
-from app.model.secrets import AccessKeySecret, CloudToken, Secret
-from app.model.topics import TopicFilter
+from app.model.secrets import Secret
 from app.rpc import signature
-from app.rpc.catalog import API_VERSION, MAX_TOKEN_LIFE_S
+from app.rpc.catalog import ACTIONS, API_VERSION, MAX_TOKEN_LIFE_S
+from app.rpc.parameters import problems
 
 MAX_ATTEMPTS: Final = 3
 MAX_UNCERTAIN_ATTEMPTS: Final = 2
@@ -43,25 +37,14 @@ _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 log = structlog.get_logger(__name__)
 jitter = random.SystemRandom()
 
-_Expected = TypeVar("_Expected", bound=Answer)
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """An access key, with an STS token if it is a temporary one."""
-
-    access_key_id: str
-    access_key_secret: AccessKeySecret
-    security_token: Secret | None = None
-
 
 def effective_expiry_ms(requested_ms: int, now_ms: int) -> int:
     """Return when a token applied for at ``now_ms`` really expires, in Unix ms: a month from now at most (10.1)."""
     return min(requested_ms, now_ms + MAX_TOKEN_LIFE_S * 1000)
 
 
-class CloudClient:
-    """The cloud's token API for one MQTT instance.
+class CloudClient(Actions):
+    """The cloud's API for one MQTT instance.
 
     Every call takes a ``deadline``, an instant of ``loop.time()``, and raises ``CloudError``: after all attempts that
     make sense, or when the deadline is there.
@@ -74,14 +57,14 @@ class CloudClient:
         endpoint: str,
         region: str,
         instance_id: str,
-        credentials: Callable[[], Credentials],
+        credentials: CredentialsProvider,
         quota: Quota,
         now_ms: Callable[[], int],
         attempt_timeout_s: float = 3.0,
     ) -> None:
         """Use ``session``, which ``open`` makes.
 
-        ``endpoint`` is a URL without a path. ``credentials`` and ``now_ms`` (the time, in Unix ms) are asked for each
+        ``endpoint`` is a URL without a path. ``credentials`` and ``now_ms`` (the time, in Unix ms) are asked at each
         attempt. An attempt without an answer is given up after ``attempt_timeout_s``.
         """
         self._session = session
@@ -101,7 +84,7 @@ class CloudClient:
         endpoint: str,
         region: str,
         instance_id: str,
-        credentials: Callable[[], Credentials],
+        credentials: CredentialsProvider,
         quota: Quota,
         now_ms: Callable[[], int],
         attempt_timeout_s: float = 3.0,
@@ -131,44 +114,47 @@ class CloudClient:
         """Wait for the quota's permits for ``count`` calls at once. Raises as ``Quota.permit``."""
         await self._quota.permit(action, count, deadline=deadline)
 
-    async def apply_token(
-        self, type_: TokenType, resources: Collection[TopicFilter], expires_at_ms: int, *, deadline: float
-    ) -> CloudToken:
-        """Apply for a token (10.1) that expires at ``expires_at_ms``, Unix ms; see ``effective_expiry_ms``.
+    async def call(
+        self,
+        action: str,
+        parameters: Mapping[str, str],
+        *,
+        deadline: float,
+        format_: Literal["JSON", "XML"] = "JSON",
+        checked: bool = True,
+        sending: Callable[[bytes], None] | None = None,
+    ) -> RawAnswer:
+        """Send any call of the catalog, once, and return what came back, be it a refusal (``read_refusal`` tells).
 
-        The caller took the permit for the first attempt with ``permits``, before it computed the expiry: the wait must
-        not eat into the least life the cloud accepts.
-
-        Raises ``CloudError``; if it is ``uncertain`` the cloud may have made a token that nobody will ever hold.
+        What the catalog would not accept is not sent unless ``checked`` is False; then parameters may replace those
+        of chapter 7 too. ``sending`` is shown the form just before it goes out. Raises ``CloudError`` where nothing was
+        sent or nothing came back.
         """
-        parameters = {
-            "Actions": type_.actions,
-            "ExpireTime": str(expires_at_ms),
-            "Resources": ",".join(sorted(resources)),
-        }
-        answer = await self._call("ApplyToken", parameters, ApplyTokenAnswer, deadline=deadline)
-        return CloudToken(answer.token)
-
-    async def query_token(self, token: CloudToken, *, deadline: float) -> bool:
-        """Ask whether ``token`` is valid (10.2). Raises ``CloudError``."""
-        await self.permits("QueryToken", 1, deadline=deadline)
-        answer = await self._call("QueryToken", {"Token": token}, QueryTokenAnswer, deadline=deadline)
-        return answer.token_status
-
-    async def revoke_token(self, token: CloudToken, *, deadline: float) -> None:
-        """Revoke ``token`` (10.3). Raises ``CloudError``; without one, the cloud has confirmed."""
-        await self.permits("RevokeToken", 1, deadline=deadline)
-        await self._call("RevokeToken", {"Token": token}, Answer, deadline=deadline)
+        if checked and (wrong := problems(ACTIONS[action], parameters)):
+            raise CloudError(Kind.PARAMETER, "NotSent", "; ".join(wrong))
+        await self.permits(action, 1, deadline=deadline)
+        credentials = await self._credentials.get(deadline=deadline)
+        form = self._signed(action, {"Format": format_, **parameters}, credentials)
+        if sending is not None:
+            sending(form)
+        return await self._exchange(form, deadline=deadline)
 
     async def _call(
-        self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float
-    ) -> _Expected:
+        self,
+        action: str,
+        parameters: Mapping[str, str | Secret],
+        expected: type[Expected],
+        *,
+        deadline: float,
+        repeatable: bool = True,
+    ) -> Expected:
         """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it.
 
         The first attempt has its permit; each further one takes its own.
         """
         if asyncio.get_running_loop().time() >= deadline:
             raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
+        most_uncertain = MAX_UNCERTAIN_ATTEMPTS if repeatable else 1
         attempt = uncertain = 0
         while True:
             attempt += 1
@@ -182,13 +168,16 @@ class CloudClient:
                     kind=error.kind.value,
                     code=error.code,
                     message=error.message,
+                    probably=error.probable_cause,
                     request_id=error.request_id,
                     status=error.status,
                 )
+                if error.kind is Kind.ACCOUNT:
+                    self._credentials.doubt()
                 uncertain += error.uncertain
                 pause_s = _pause_s(error, attempt)
                 in_time = asyncio.get_running_loop().time() + pause_s < deadline
-                if attempt == MAX_ATTEMPTS or uncertain == MAX_UNCERTAIN_ATTEMPTS or not in_time:
+                if attempt == MAX_ATTEMPTS or uncertain == most_uncertain or not in_time:
                     raise
                 if error.kind not in RETRIED:
                     raise
@@ -196,19 +185,23 @@ class CloudClient:
             await self._quota.permit(action, deadline=deadline)
 
     async def _attempt(
-        self, action: str, parameters: Mapping[str, str | Secret], expected: type[_Expected], *, deadline: float
-    ) -> _Expected:
+        self, action: str, parameters: Mapping[str, str | Secret], expected: type[Expected], *, deadline: float
+    ) -> Expected:
         """Sign and send once."""
-        now = asyncio.get_running_loop().time()
-        credentials = self._credentials()
-        body = self._signed(action, parameters, credentials)
+        credentials = await self._credentials.get(deadline=deadline)
+        raw = await self._exchange(self._signed(action, parameters, credentials), deadline=deadline)
         secrets = [value for value in parameters.values() if isinstance(value, Secret)]
         secrets += [credentials.access_key_secret, credentials.security_token or Secret("")]
+        return read_answer(expected, raw, secrets)
+
+    async def _exchange(self, form: bytes, *, deadline: float) -> RawAnswer:
+        """Send once and read the answer. Raises ``CloudError`` if there is none."""
+        now = asyncio.get_running_loop().time()
         try:
             async with (
                 asyncio.timeout_at(min(deadline, now + self._attempt_timeout_s)),
                 # A redirect is not followed: it would carry the parameters to wherever it says.
-                self._session.post(self._url, data=body, headers=_FORM, allow_redirects=False) as response,
+                self._session.post(self._url, data=form, headers=_FORM, allow_redirects=False) as response,
             ):
                 content = await _read(response.content)
         except TimeoutError:
@@ -218,14 +211,7 @@ class CloudClient:
             raise CloudError(Kind.UNREACHABLE, "CannotConnect", str(error)) from None
         except aiohttp.ClientError as error:  # its text could quote the answer, so it is not told
             raise CloudError(Kind.UNREACHABLE, "ConnectionLost", type(error).__name__, uncertain=True) from None
-        return read_answer(
-            expected,
-            status=response.status,
-            headers=response.headers,
-            content_type=response.content_type,
-            body=content,
-            secrets=secrets,
-        )
+        return RawAnswer(response.status, response.headers, response.content_type, content)
 
     def _signed(self, action: str, parameters: Mapping[str, str | Secret], credentials: Credentials) -> bytes:
         """Return the body: all parameters of the call and those of chapter 7, signed (chapter 5)."""

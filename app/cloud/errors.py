@@ -6,8 +6,11 @@ live tables (FACTS 0.3), so codes are compared without case.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
+
+from app.cloud.causes import longest_beginning, probable_cause
 
 
 class Kind(StrEnum):
@@ -75,22 +78,26 @@ _KINDS: Final = {
 }
 """How codes begin, in lower case; the longest beginning that fits decides (``InvalidParameter.Token``)."""
 
-_SENTENCES: Final = {
+_SENTENCES: Final[Mapping[str, str]] = {
     Kind.THROTTLED: "the cloud asks for fewer calls: try again later",
     Kind.TRANSIENT: "the cloud failed to serve the call: try again",
     Kind.UNREACHABLE: "the cloud did not answer: try again",
-    Kind.PERMISSION: "the cloud does not let this server's account do this",
+    Kind.PERMISSION: "the cloud does not let this server's account do this: "
+    "probably a permission, the parent topic or the group ID is missing there",
     Kind.PARAMETER: "the cloud does not accept what was asked for",
-    Kind.ACCOUNT: "the cloud does not accept this server's access key",
-    Kind.PERMANENT: "the cloud refuses the call",
+    Kind.ACCOUNT: "the cloud does not accept this server's access key: its operator must set it right",
+    Kind.PERMANENT: "the cloud refuses the call: probably this server's set-up is wrong",
 }
 
 
 def classify(code: str) -> Kind:
     """Return the kind of an error ``Code``, whatever its case; one that nobody has heard of is permanent."""
-    lowered = code.lower()
-    beginnings = [beginning for beginning in _KINDS if lowered.startswith(beginning)]
-    return _KINDS[max(beginnings, key=len)] if beginnings else Kind.PERMANENT
+    return longest_beginning(_KINDS, code) or Kind.PERMANENT
+
+
+def sentence(kind: str) -> str:
+    """Return what a device may be told of an error of this ``Kind``; of any other text, that something failed."""
+    return _SENTENCES.get(kind, "the application for one failed: try again")
 
 
 class CloudError(Exception):
@@ -123,5 +130,10 @@ class CloudError(Exception):
 
     @property
     def sentence(self) -> str:
-        """What a caller may be told."""
-        return _SENTENCES[self.kind]
+        """What a device may be told: what failed, and nothing of the account."""
+        return sentence(self.kind.value)
+
+    @property
+    def probable_cause(self) -> str:
+        """What the operator is told beside the cloud's own words: the probable cause and the cure, or nothing."""
+        return probable_cause(self.code)

@@ -10,7 +10,7 @@ import base64
 import hmac
 import json
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import jwt
 
@@ -20,6 +20,7 @@ from app.model.secrets import ClientSecret, Secret
 from app.service import keys
 from app.store.clock import Clock
 from app.store.devices import Devices, Registered
+from app.store.records import UseStatus
 from app.store.sealing import CannotOpen
 
 MAX_ASSERTION_BYTES: Final = 8 * 1024
@@ -178,7 +179,7 @@ class Authenticator:
         return Proven(device, jti, used_until_ms=int((expires_s + LEEWAY_S) * 1000))
 
 
-def refuse_used(status: Literal["ok", "stale", "used", "expired"]) -> None:
+def refuse_used(status: UseStatus) -> None:
     """Raise ``InvalidClient`` if the store said that the assertion is good no more."""
     if status == "used":
         raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed")
@@ -223,9 +224,9 @@ def _read(credentials: Credentials) -> _Unverified | Basic:
 
 
 def _peek(text: str) -> tuple[object, object]:
-    """Read ``alg`` and ``sub``, which tell what key to look for; PyJWT reads the whole in earnest under that key.
+    """Read ``alg`` and ``sub``, which tell what key to look for; the whole is read in earnest under that key.
 
-    Whoever fools this reader alone gains nothing: PyJWT checks both again, and refuses where it reads another.
+    Whoever fools this reader alone gains nothing: both are checked again there, and another is refused.
     """
     try:
         header, claims, _ = text.split(".")

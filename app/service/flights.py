@@ -21,7 +21,8 @@ from app.rpc.catalog import MIN_TOKEN_LIFE_S
 from app.store.clock import Clock
 from app.store.connection import delays, insist
 from app.store.keys import Handle
-from app.store.tokens import LEASE_MS, CloudTokenOfType, Lead, Tokens, Wanted
+from app.store.records import CloudTokenOfType, Lead, Wanted
+from app.store.tokens import LEASE_MS, Tokens
 from app.tasks import end
 
 log = structlog.get_logger(__name__)
@@ -155,7 +156,8 @@ class Flights:
             mark_s = min(MAX_MARK_S, max(MARK_S, error.retry_after_s or 0))
         log.warning("application_failed", handle=lead.handle, cause=str(error), again_in_s=mark_s)
         # An outage is not the device's doing; a grant that the cloud will never give, asked for again and again, is.
-        fail = partial(self._tokens.fail, lead, int(mark_s * 1000), counts=not passing)
+        why = error.kind.value if isinstance(error, CloudError) else ""
+        fail = partial(self._tokens.fail, lead, int(mark_s * 1000), counts=not passing, why=why)
         await insist(fail, within_s=STORE_DEADLINE_S)
 
     def _expiry_ms(self, life_s: int) -> int:

@@ -11,8 +11,9 @@ from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.service.authenticate import Authenticator, Credentials, refuse_used
+from app.store.records import TokenRecord
 from app.store.sealing import CannotOpen
-from app.store.tokens import TokenRecord, Tokens
+from app.store.tokens import Tokens
 
 MAX_TOKEN_CHARS: Final = 16 * 1024
 _PAIR_TYPES: Final = "|".join(TokenType)

@@ -14,8 +14,9 @@ from app.model.secrets import Secret
 from app.service.authenticate import Credentials
 from app.service.held import Holder
 from app.store.clock import Clock
+from app.store.records import TokenRecord
 from app.store.sealing import CannotOpen
-from app.store.tokens import TokenRecord, Tokens
+from app.store.tokens import Tokens
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,9 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Final, Literal
+from typing import Final
 
+from app.cloud.errors import sentence
 from app.errors import InvalidRequest, InvalidScope, TooManyRequests, Unavailable
 from app.model.devices import Device
 from app.model.grants import Grant, MalformedScope, parse_scope
@@ -21,8 +22,9 @@ from app.service.flights import Flights
 from app.store.connection import insist
 from app.store.devices import CACHED_DEVICES
 from app.store.keys import Handle
+from app.store.records import CloudTokenOfType, Lead, Refused, RequestAnswer, Token, Wanted
 from app.store.sealing import CannotOpen
-from app.store.tokens import CloudTokenOfType, Lead, RequestAnswer, Token, Tokens, Wanted
+from app.store.tokens import Tokens
 
 MIN_LIFE_S: Final = 65
 """The cloud's own 60 with a margin for the way there."""
@@ -38,6 +40,9 @@ RESEND_WITHIN_S: Final = 0.5
 
 SPARE_PATIENCE_S: Final = 2.0
 """Who could be given a token that is merely no longer fresh does not wait longer than this for a new one."""
+
+SPARE_MS: Final = 30_000
+"""A live token with this much left is handed out when no new one can be had."""
 
 MAX_STALE_READS: Final = 3
 
@@ -106,7 +111,7 @@ class Issuer:
 
     async def _ask(
         self, proven: Proven, request: str, scope: str | None, expires_in: str | None
-    ) -> tuple[Grant, Wanted, RequestAnswer] | Literal["stale", "used", "expired"]:
+    ) -> tuple[Grant, Wanted, RequestAnswer] | Refused:
         """Ask Redis, and once more if its answer was lost: the scripts know a command that is sent again."""
         try:
             grant, wanted = self._want(proven, scope, expires_in)
@@ -130,7 +135,14 @@ class Issuer:
         if not grant:
             raise InvalidScope(f"role {role.name} permits nothing")
         life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
-        return grant, Wanted(device=device, role=role.name, scope=grant.scope, life_s=life_s)
+        return grant, Wanted(
+            device=device,
+            role=role.name,
+            scope=grant.scope,
+            life_s=life_s,
+            fresh_ms=fresh_ms(life_s),
+            spare_ms=SPARE_MS,
+        )
 
     def _conclude(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
         """Hand out what there is: a fresh token, or rather one that is no longer fresh than none."""
@@ -143,7 +155,7 @@ class Issuer:
                 retry_after_s=_up(answer.wait_ms),
             )
         if answer.status == "failed":
-            raise Unavailable("the cloud gave no token: ask again", retry_after_s=_up(answer.wait_ms))
+            raise Unavailable(f"no token for now: {sentence(answer.failure)}", retry_after_s=_up(answer.wait_ms))
         raise Unavailable("the token is still being applied for: ask again")
 
     def _open(self, wanted: Wanted, now_ms: int, token: Token) -> IssuedToken:
@@ -159,6 +171,14 @@ class Issuer:
             expires_at_ms=token.expires_at_ms,
             cloud_tokens=cloud_tokens,
         )
+
+
+def fresh_ms(life_s: int) -> int:
+    """Return the remaining life, in ms, above which a token of this life is handed out again.
+
+    It is max(life ÷ 4, min(360 s, life ÷ 2)): time enough to use it, and to apply anew before it ends.
+    """
+    return max(life_s * 250, min(360_000, life_s * 500))
 
 
 @lru_cache(maxsize=CACHED_DEVICES)

@@ -89,11 +89,17 @@ class Revoker:
 class Delivery:
     """Takes due revocations from the queue, any instance's, and brings them to the cloud."""
 
-    def __init__(self, revocations: Revocations, tokens: Tokens, cloud: CloudClient) -> None:
-        """Claim from ``revocations``, open with ``tokens``, send through ``cloud``."""
+    def __init__(
+        self, revocations: Revocations, tokens: Tokens, cloud: CloudClient, *, close_connections: bool = False
+    ) -> None:
+        """Claim from ``revocations``, open with ``tokens``, send through ``cloud``.
+
+        ``close_connections``: cut the device off as well, for the broker looks at a token only when it is used.
+        """
         self._revocations = revocations
         self._tokens = tokens
         self._cloud = cloud
+        self._close_connections = close_connections
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -146,6 +152,18 @@ class Delivery:
         else:
             await self._revocations.settle(claim, "confirmed")
             log.info("revocation_confirmed", handle=claim.handle, client_id=claim.client_id)
+            if self._close_connections:
+                await self._close_connection(claim)
+
+    async def _close_connection(self, claim: Claim) -> None:
+        """Cut the device's connection, once: what fails here takes nothing back of what is confirmed."""
+        deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S / 2
+        try:
+            await self._cloud.close_connection(claim.client_id, deadline=deadline)
+        except CloudError as error:
+            log.warning("connection_not_closed", client_id=claim.client_id, cause=str(error))
+        else:
+            log.info("connection_closed", client_id=claim.client_id)
 
     async def _postpone(self, claim: Claim, error: Exception, *, counts: bool) -> None:
         # While the cloud is down nothing is learned about this revocation: ``counts`` False, it costs no attempt.

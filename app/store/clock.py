@@ -6,8 +6,8 @@ Instances whose machines disagree about the time must still agree about expiry, 
 from __future__ import annotations
 
 import time
-
-from redis.asyncio import Redis
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 
 class Clock:
@@ -26,10 +26,10 @@ class Clock:
         """Return whole seconds since the epoch."""
         return self.now_ms() // 1000
 
-    async def learn(self, redis: Redis) -> None:
+    async def learn(self, command: Callable[[str], Awaitable[Any]]) -> None:
         """Ask Redis for its time; the question took as long as the answer, so its middle is when Redis looked."""
         asked_ms = _monotonic_ms()
-        seconds, microseconds = await redis.time()
+        seconds, microseconds = map(int, await command("TIME"))
         middle_ms = (asked_ms + _monotonic_ms()) / 2
         self._offset_ms = seconds * 1000 + microseconds / 1000 - middle_ms
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -18,12 +19,11 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from app.errors import Misconfigured, Unavailable
 from app.model.secrets import Secret
 from app.store.clock import Clock
+from app.store.line import Command, Line
 
 log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 0.5
-ANSWER_TIMEOUT_S: Final = 2.0
-MAX_CONNECTIONS: Final = 64
 LEARN_TIME_EVERY_S: Final = 5.0
 FIRST_DELAY_S: Final = 0.02
 LAST_DELAY_S: Final = 0.2
@@ -52,6 +52,11 @@ class Script:
         own = package.joinpath(f"{self.name}.lua").read_text(encoding="utf-8")
         return flags + package.joinpath("_shared.lua").read_text(encoding="utf-8") + own
 
+    @cached_property
+    def sha(self) -> str:
+        """The name under which Redis knows the script."""
+        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
 
 class Store:
     """One Redis, shared by all instances.
@@ -63,54 +68,50 @@ class Store:
     def __init__(self, url: Secret) -> None:
         """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is none."""
         try:
-            pool = BlockingConnectionPool.from_url(
+            pool = ConnectionPool.from_url(
                 url.reveal(),
-                max_connections=MAX_CONNECTIONS,
-                timeout=ANSWER_TIMEOUT_S,
                 socket_connect_timeout=CONNECT_TIMEOUT_S,
-                socket_timeout=ANSWER_TIMEOUT_S,
+                socket_timeout=None,
                 retry=Retry(NoBackoff(), 0),
                 decode_responses=True,
+                protocol=2,
             )
         except ValueError:
             raise Misconfigured("REDIS_URL: is no URL of the form redis://, rediss:// or unix://") from None
-        self.redis = Redis.from_pool(pool)
+        self._line = Line(pool.make_connection)
         self.clock = Clock()
-        self._sha: dict[Script, str] = {}
+        self._scripts: dict[str, Script] = {}
 
-    async def run(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
         """Run ``script``; its first argument is always the clock's shift. Raises ``Unavailable``."""
-        try:
-            return await self._evaluate(script, keys, self.clock.shift_ms, *arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+        [answer] = await self.each([self.call(script, keys, *arguments)])
+        return answer
 
-    async def _evaluate(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
-        if script not in self._sha:
-            self._sha[script] = await self.redis.script_load(script.text)
-        try:
-            return await self.redis.evalsha(self._sha[script], len(keys), *keys, *arguments)
-        except NoScriptError:
-            # Redis was started anew and did nothing yet, so this is no second sending.
-            self._sha[script] = await self.redis.script_load(script.text)
-            return await self.redis.evalsha(self._sha[script], len(keys), *keys, *arguments)
+    def call(self, script: Script, keys: Sequence[str], *arguments: str | int) -> Command:
+        """Return the command that runs ``script``, to be sent beside others by ``each``."""
+        self._scripts[script.sha] = script
+        return ("EVALSHA", script.sha, len(keys), *keys, self.clock.shift_ms, *arguments)
 
     async def command(self, *words: str | int) -> Any:
         """Send one plain command. Raises ``Unavailable``."""
-        try:
-            return await self.redis.execute_command(*words)  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+        [answer] = await self.each([words])
+        return answer
 
-    async def each(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
         """Send independent commands in one round trip. Raises ``Unavailable``."""
-        pipeline = self.redis.pipeline(transaction=False)
-        for words in commands:
-            pipeline.execute_command(*words)
         try:
-            return list(await pipeline.execute())
-        except (RedisError, OSError, TimeoutError) as error:
+            answers = await self._line.ask(commands)
+            for place, answer in enumerate(answers):
+                if isinstance(answer, NoScriptError):
+                    # Redis was started anew and did nothing yet, so this is no second sending.
+                    _, sha, *rest = commands[place]
+                    [answers[place]] = await self._line.ask([("EVAL", self._scripts[str(sha)].text, *rest)])
+        except RedisError as error:
             raise _unavailable(error) from error
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                raise _unavailable(answer) from answer
+        return answers
 
     async def ping(self) -> str:
         """Check that Redis answers. Raises ``Unavailable``; returns what it promises, for people."""
@@ -124,11 +125,12 @@ class Store:
         ``unknown`` where a managed Redis hides its configuration. Raises ``Unavailable``.
         """
         try:
-            configured = await self.redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
-        except ResponseError:
-            return "unknown"
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+            pairs = await self.command("CONFIG", "GET", "appendonly", "appendfsync", "maxmemory-policy")
+        except Unavailable as error:
+            if isinstance(error.__cause__, ResponseError):
+                return "unknown"
+            raise
+        configured = dict(zip(pairs[::2], pairs[1::2], strict=True))
         if configured.get("maxmemory-policy") != "noeviction":
             return "evicting"
         if configured.get("appendonly") != "yes":
@@ -140,10 +142,10 @@ class Store:
         away = False
         while True:
             try:
-                await self.clock.learn(self.redis)
-            except (RedisError, OSError, TimeoutError) as error:
+                await self.clock.learn(self.command)
+            except Unavailable as error:
                 if not away:
-                    log.warning("redis_away", cause=str(error))
+                    log.warning("redis_away", cause=error.cause)
                 away = True
                 await asyncio.sleep(CONNECT_TIMEOUT_S)
             else:
@@ -153,8 +155,8 @@ class Store:
                 await asyncio.sleep(LEARN_TIME_EVERY_S)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.redis.aclose()
+        """Close the connection."""
+        await self._line.close()
 
 
 def _unavailable(error: Exception) -> Unavailable:

@@ -3,13 +3,13 @@
 --
 -- KEYS  1 flight  2 token record  3 device's index  4 device's new tokens
 -- ARGV  2 handle   3 mark_ms: how long the mark stays; 0: none, the next request leads
---       4 '1': it was not the device's doing, so it does not count against its share
+--       4 why, for the waiting requests   5 '1': it was not the device's doing, so it does not count against its share
 -- Returns 1, or 0 when the lead is no longer ours.
 
 if redis.call('HGET', KEYS[2], 'state') == 'applying' then
   redis.call('DEL', KEYS[2])
   redis.call('ZREM', KEYS[3], ARGV[2])
-  if ARGV[4] == '1' and tonumber(redis.call('GET', KEYS[4]) or 0) > 0 then
+  if ARGV[5] == '1' and tonumber(redis.call('GET', KEYS[4]) or 0) > 0 then
     redis.call('DECR', KEYS[4])
   end
 end
@@ -18,7 +18,7 @@ if redis.call('HGET', KEYS[1], 'handle') ~= ARGV[2] then
 end
 redis.call('DEL', KEYS[1])
 if tonumber(ARGV[3]) > 0 then
-  redis.call('HSET', KEYS[1], 'failed', 1)
+  redis.call('HSET', KEYS[1], 'failed', ARGV[4])
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 return 1

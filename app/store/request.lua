@@ -1,14 +1,19 @@
 -- A token request, from the used assertion to the token, the lead or the flight to wait for (DESIGN, step 4).
--- May be sent again with the same REQUEST: it gets the same answer.
+-- Nearly every request ends with a live token, so it is first asked in short, with what that takes: KEYS 1 to 3 and
+-- ARGV 2 to 6. The answer {'none'} says that nothing but the assertion was touched: ask again in full, with the same
+-- REQUEST. Either may be sent again with the same REQUEST: it gets the same answer.
 --
--- KEYS  1 device  2 used assertion  3 grant pointer  4 flight  5 device's index  6 device's new tokens
+-- KEYS  1 device  2 used assertion  3 grant pointer  |  4 flight  5 device's index  6 device's new tokens
 -- ARGV  2 REQUEST: random value of this request   3 epoch of the record the caller was verified under
 --       4 used_until_ms: when the assertion could not be used anyway; 0: there is none (client_secret_basic)
---       5 fresh_ms: remaining life from which a token is handed out   6 spare_ms: the same when no new one can be had
---       7 token record prefix   8 new handle   9 lease_ms   10 horizon_ms: longest an application may take
---       11 client ID   12 role   13 scope   14 most live tokens   15 most new tokens an hour
--- Returns  {'stale'} | {'used'} | {'expired'} | {STATUS, now_ms, wait_ms, flight, handle, expires_at_ms, sealed}
---       'live': hand out `handle`   'lead': apply, as `flight`   'wait': for `flight`   'failed': a flight just did
+--       5 fresh_ms: remaining life from which a token is handed out   6 token record prefix
+--     | 7 spare_ms: the remaining life that is enough when no new one can be had   8 new handle   9 lease_ms
+--       10 horizon_ms: longest an application may take   11 client ID   12 role   13 scope
+--       14 most live tokens   15 most new tokens an hour
+-- Returns  {'stale'} | {'used'} | {'expired'} | {'none'} |
+--          {STATUS, now_ms, wait_ms, flight, handle, expires_at_ms, sealed}
+--       'live': hand out `handle`   'lead': apply, as `flight`   'wait': for `flight`
+--       'failed': a flight just did, and `flight` says why
 --       'limited': this device has had its share. All but the first carry a token with spare_ms left, or ''.
 
 local HOUR_MS = 3600 * 1000
@@ -25,23 +30,27 @@ end
 local handle, expires_at_ms, sealed = '', 0, ''
 local pointed = redis.call('GET', KEYS[3])
 if pointed then
-  local record = redis.call('HMGET', ARGV[7] .. pointed, 'state', 'epoch', 'expires_at_ms', 'sealed')
+  local record = redis.call('HMGET', ARGV[6] .. pointed, 'state', 'epoch', 'expires_at_ms', 'sealed')
   local remaining_ms = tonumber(record[3] or 0) - now_ms
   if record[1] == 'live' and record[2] == ARGV[3] then
     if remaining_ms > tonumber(ARGV[5]) then
       return {'live', now_ms, 0, '', pointed, record[3], record[4]}
-    elseif remaining_ms >= tonumber(ARGV[6]) then
+    elseif ARGV[7] and remaining_ms >= tonumber(ARGV[7]) then
       handle, expires_at_ms, sealed = pointed, record[3], record[4]
     end
   end
 end
 
+if not KEYS[4] then
+  return {'none'}
+end
+
 local flight = redis.call('HMGET', KEYS[4], 'handle', 'epoch', 'request', 'failed')
 if flight[4] then
-  return {'failed', now_ms, redis.call('PTTL', KEYS[4]), '', handle, expires_at_ms, sealed}
+  return {'failed', now_ms, redis.call('PTTL', KEYS[4]), flight[4], handle, expires_at_ms, sealed}
 end
 -- A flight with a tombstone, or begun under another epoch, brings nothing for us: lead in its place.
-if flight[1] and flight[2] == ARGV[3] and redis.call('HGET', ARGV[7] .. flight[1], 'state') == 'applying' then
+if flight[1] and flight[2] == ARGV[3] and redis.call('HGET', ARGV[6] .. flight[1], 'state') == 'applying' then
   local status = flight[3] == ARGV[2] and 'lead' or 'wait'
   return {status, now_ms, redis.call('PTTL', KEYS[4]), flight[1], handle, expires_at_ms, sealed}
 end
@@ -58,7 +67,7 @@ if redis.call('INCR', KEYS[6]) == 1 then
   redis.call('PEXPIRE', KEYS[6], HOUR_MS)
 end
 
-local record = ARGV[7] .. ARGV[8]
+local record = ARGV[6] .. ARGV[8]
 local horizon_ms = tonumber(ARGV[10])
 redis.call('HSET', record, 'state', 'applying', 'request', ARGV[2], 'epoch', ARGV[3],
   'client_id', ARGV[11], 'role', ARGV[12], 'scope', ARGV[13], 'issued_at_ms', now_ms)

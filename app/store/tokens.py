@@ -5,7 +5,6 @@ The meaning of each step is told at the top of its ``.lua`` file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -14,7 +13,17 @@ from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.store.connection import Script, Store
-from app.store.keys import GrantKey, Handle, Shard, grant_key, mac_key
+from app.store.keys import Handle, Shard, mac_key
+from app.store.records import (
+    CloudTokenOfType,
+    Lead,
+    Refused,
+    RequestAnswer,
+    Token,
+    TokenRecord,
+    UseStatus,
+    Wanted,
+)
 from app.store.sealing import KeyRing, Sealed
 
 _REQUEST: Final = Script("request")
@@ -31,95 +40,8 @@ LEASE_MS: Final = 3_000
 HORIZON_MS: Final = 60_000
 """Longest an application may take before its record is forgotten."""
 
-SPARE_MS: Final = 30_000
-"""A live token with this much left is handed out when no new one can be had."""
-
 KEEP_MS: Final = 10 * 60_000
 """A record outlives its token by this, so that what became of its revocation can still be seen."""
-
-RequestStatus = Literal["live", "lead", "wait", "failed", "limited"]
-UseStatus = Literal["ok", "stale", "used", "expired"]
-State = Literal["applying", "live", "revoked"]
-
-
-@dataclass(frozen=True, slots=True)
-class CloudTokenOfType:
-    """One cloud token of a token."""
-
-    type: TokenType
-    token: CloudToken
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a request asks for: whose, which permissions, for how long."""
-
-    device: Device
-    role: str
-    scope: str
-    life_s: int
-
-    @property
-    def key(self) -> GrantKey:
-        """What the token is keyed by."""
-        return grant_key(self.device.client_id, self.scope, self.life_s)
-
-    @property
-    def shard(self) -> Shard:
-        """Where all of it lies."""
-        return Shard.of(self.device.client_id)
-
-    @property
-    def fresh_ms(self) -> int:
-        """Remaining life above which a token is handed out again: max(life ÷ 4, min(360 s, life ÷ 2))."""
-        return max(self.life_s * 250, min(360_000, self.life_s * 500))
-
-
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """The right to apply for one grant, under a handle and the leading request's random value."""
-
-    wanted: Wanted
-    handle: Handle
-    request: str
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A live token, still sealed."""
-
-    handle: Handle
-    expires_at_ms: int
-    sealed: Sealed
-
-
-@dataclass(frozen=True, slots=True)
-class RequestAnswer:
-    """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts.
-
-    ``flight`` is the handle to apply under or to wait for.
-    """
-
-    status: RequestStatus
-    now_ms: int
-    wait_ms: int
-    flight: Handle
-    token: Token | None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRecord:
-    """What is known of a handle."""
-
-    handle: Handle
-    client_id: str
-    role: str
-    scope: str
-    state: State
-    issued_at_ms: int
-    expires_at_ms: int
-    sealed: Sealed | None
-    revocation: str
 
 
 class Tokens:
@@ -132,45 +54,39 @@ class Tokens:
         self._max_live = max_live
         self._max_new_per_hour = max_new_per_hour
 
-    async def request(
-        self, wanted: Wanted, request: str, jti: str, used_until_ms: int
-    ) -> RequestAnswer | Literal["stale", "used", "expired"]:
-        """Use the assertion and find the token, the lead or the flight, in one round trip. Raises ``Unavailable``.
+    async def request(self, wanted: Wanted, request: str, jti: str, used_until_ms: int) -> RequestAnswer | Refused:
+        """Use the assertion and find the token, or else the lead or the flight. Raises ``Unavailable``.
 
-        The assertion stays used until ``used_until_ms`` (Unix ms); 0 says that there is none.
+        A live token takes one round trip. The assertion stays used until ``used_until_ms`` (Unix ms); 0 says that there
+        is none. May be sent again with the same ``request``.
         """
-        client_id, shard = wanted.device.client_id, wanted.shard
-        answer = await self._store.run(
-            _REQUEST,
-            [
-                shard.device(client_id),
-                shard.used_assertion(client_id, jti),
-                shard.grant(wanted.key),
-                shard.flight(wanted.key),
-                shard.live(client_id),
-                shard.new_tokens(client_id),
-            ],
-            request,
-            wanted.device.epoch,
-            used_until_ms,
-            wanted.fresh_ms,
-            SPARE_MS,
-            shard.token(""),
-            shard.draw_handle(),
-            LEASE_MS,
-            HORIZON_MS,
-            client_id,
-            wanted.role,
-            wanted.scope,
-            self._max_live,
-            self._max_new_per_hour,
-        )
+        client_id, shard, grant = wanted.device.client_id, wanted.shard, wanted.key
+        keys = [shard.device(client_id), shard.used_assertion(client_id, jti), shard.grant(grant)]
+        short = (request, wanted.device.epoch, used_until_ms, wanted.fresh_ms, shard.token(""))
+        answer = await self._store.run(_REQUEST, keys, *short)
+        if answer == ["none"]:
+            keys += [shard.flight(grant), shard.live(client_id), shard.new_tokens(client_id)]
+            answer = await self._store.run(
+                _REQUEST,
+                keys,
+                *short,
+                wanted.spare_ms,
+                shard.draw_handle(),
+                LEASE_MS,
+                HORIZON_MS,
+                client_id,
+                wanted.role,
+                wanted.scope,
+                self._max_live,
+                self._max_new_per_hour,
+            )
         if len(answer) == 1:
-            refused: Literal["stale", "used", "expired"] = answer[0]
+            refused: Refused = answer[0]
             return refused
         status, now_ms, wait_ms, flight, handle, expires_at_ms, sealed = answer
         token = Token(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
-        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(flight), token)
+        failure = flight if status == "failed" else ""
+        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(flight), token, failure)
 
     async def in_flight(self, wanted: Wanted, flight: Handle) -> bool:
         """Tell whether this flight is still out. Raises ``Unavailable``."""
@@ -221,8 +137,8 @@ class Tokens:
         )
         return answer
 
-    async def fail(self, lead: Lead, mark_ms: int, *, counts: bool) -> None:
-        """End a flight that brought nothing, leaving a mark for ``mark_ms``. Raises ``Unavailable``.
+    async def fail(self, lead: Lead, mark_ms: int, *, counts: bool, why: str = "") -> None:
+        """End a flight that brought nothing, leaving a mark for ``mark_ms`` that says ``why``. Raises ``Unavailable``.
 
         ``counts`` says whether it counts against the device's hourly share all the same.
         """
@@ -233,7 +149,7 @@ class Tokens:
             shard.live(client_id),
             shard.new_tokens(client_id),
         ]
-        await self._store.run(_FAIL, keys, lead.handle, mark_ms, int(not counts))
+        await self._store.run(_FAIL, keys, lead.handle, mark_ms, why, int(not counts))
 
     async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> UseStatus:
         """Use an assertion where no token is handed out, until ``used_until_ms``. Raises ``Unavailable``."""

@@ -10,9 +10,9 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from structlog.contextvars import bound_contextvars
 
 from app.errors import Internal, InvalidClient, MethodNotAllowed, NotFound, Refusal, TooLarge
+from app.logs import REQUEST_ID
 from app.store.clock import Clock
 from app.web.drain import DRAINING
 
@@ -21,7 +21,6 @@ log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CLOCK: Final = web.AppKey("clock", Clock)
-REQUEST_ID: Final = web.RequestKey("request_id", str)
 TOLD: Final = web.RequestKey("told", dict[str, object])
 """What a handler adds to the request's line in the log: one line costs half as much as two."""
 
@@ -34,24 +33,10 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
     given = request.headers.get("X-Request-ID", "")
     # Anything else could forge a log line. It is for finding things, never for deciding any.
     request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    request[REQUEST_ID] = request_id
     started = time.perf_counter()
-    with bound_contextvars(request_id=request_id):
-        refusal: Refusal | None = None
-        try:
-            response = await handler(request)
-        except Refusal as error:
-            refusal = error
-            response = render(error)
-        except web.HTTPException as error:
-            refusal = _translate(error)
-            response = render(refusal) if refusal else error
-            if isinstance(error, web.HTTPMethodNotAllowed):
-                response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
-        except Exception:
-            log.exception("broken")
-            refusal = Internal("a fault of the server: report the request ID")
-            response = render(refusal)
+    logged = REQUEST_ID.set(request_id)
+    try:
+        response, refusal = await _answer(request, handler)
         response.headers["X-Request-ID"] = request_id
         # A device without a clock sets itself by this.
         response.headers["X-Timestamp"] = str(request.app[CLOCK].now_s())
@@ -61,7 +46,27 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
             # So that nobody sends the next request into a connection that is about to close.
             response.force_close()
         _log(request, response, refusal, elapsed_ms=round((time.perf_counter() - started) * 1000, 1))
+    finally:
+        REQUEST_ID.reset(logged)
     return response
+
+
+async def _answer(request: web.Request, handler: Handler) -> tuple[web.StreamResponse, Refusal | None]:
+    """Call the handler; what it raises becomes an answer."""
+    try:
+        return await handler(request), None
+    except Refusal as error:
+        return render(error), error
+    except web.HTTPException as error:
+        refusal = _translate(error)
+        response = render(refusal) if refusal else error
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        return response, refusal
+    except Exception:
+        log.exception("broken")
+        broken = Internal("a fault of the server: report the request ID")
+        return render(broken), broken
 
 
 def render(refusal: Refusal) -> web.Response:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.assembly import configure_logging
+from app.logs import configure_logging
 from tests.benchmarks import measures, plot, report, site
 
 

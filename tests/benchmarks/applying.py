@@ -31,7 +31,8 @@ RESOURCES: Final = ("plant/all", "plant/d1/down/#")
 @asynccontextmanager
 async def ours(job: Job) -> AsyncIterator[Apply]:
     """Yield an ApplyToken of our client. Its trust comes from SSL_CERT_FILE, its permits from REDIS_URL."""
-    from app.cloud.client import CloudClient, Credentials  # noqa: PLC0415 - each process loads its own client alone
+    from app.cloud.client import CloudClient  # noqa: PLC0415 - each process loads its own client alone
+    from app.cloud.credentials import Credentials, LastingCredentials  # noqa: PLC0415
     from app.model.grants import TokenType  # noqa: PLC0415
     from app.model.secrets import AccessKeySecret, Secret  # noqa: PLC0415
     from app.model.topics import parse_filter  # noqa: PLC0415
@@ -39,7 +40,7 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
     from app.store.connection import Store  # noqa: PLC0415
     from app.store.quota import Buckets  # noqa: PLC0415
 
-    credentials = Credentials("bench-key", AccessKeySecret("bench-secret"))
+    credentials = LastingCredentials(Credentials("bench-key", AccessKeySecret("bench-secret")))
     resources = [parse_filter(text) for text in RESOURCES]
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
@@ -52,7 +53,7 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
                 endpoint=job["url"],
                 region="cn-hangzhou",
                 instance_id="mqtt-bench",
-                credentials=lambda: credentials,
+                credentials=credentials,
                 quota=quota,
                 now_ms=lambda: int(time.time() * 1000),
             )

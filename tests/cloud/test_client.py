@@ -9,7 +9,8 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from app.cloud.client import CloudClient, Credentials, effective_expiry_ms
+from app.cloud.client import CloudClient, effective_expiry_ms
+from app.cloud.credentials import Credentials, LastingCredentials
 from app.cloud.errors import CloudError, Kind
 from app.cloud.quota import QuotaExhausted
 from app.model.grants import TokenType
@@ -81,7 +82,7 @@ async def test_a_permanent_key_sends_no_security_token(cloud: Cloud) -> None:
         endpoint=f"{cloud.url}/",
         region="cn-hangzhou",
         instance_id="post-cn-test",
-        credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
+        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
         quota=Permits(),
         now_ms=lambda: 0,
     ) as client:
@@ -116,7 +117,7 @@ BAD: dict[str, Answer] = {
     "a number": answer(1),
     "null": answer(None),
     "not UTF-8": raw(b'{"RequestId":"\xff","Token":"t","TokenStatus":true}'),
-    "too long": raw(b'{"RequestId":"1","Token":"t","TokenStatus":true}' + b" " * 70_000),
+    "too long": raw(b'{"RequestId":"1","Token":"t","TokenStatus":true}' + b" " * 300_000),
     "nested without end": raw(b'{"RequestId":"1","Token":"t","TokenStatus":true,"x":' + b"[" * 60_000),
     "compressed": raw(gzip.compress(b'{"RequestId":"1","Token":"t"}'), headers={"Content-Encoding": "gzip"}),
     "a redirect": raw(b"", status=307, headers={"Location": "/"}),
@@ -271,7 +272,7 @@ async def test_a_cloud_that_is_not_there_is_unreachable(unused_tcp_port: int) ->
         endpoint=f"http://127.0.0.1:{unused_tcp_port}",
         region="cn-hangzhou",
         instance_id="post-cn-test",
-        credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
+        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
         quota=Permits(),
         now_ms=lambda: 0,
     ) as client:
@@ -304,7 +305,7 @@ async def test_every_attempt_takes_a_permit(cloud: Cloud) -> None:
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
-        credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
+        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
         quota=Permits(1),
         now_ms=lambda: 0,
     ) as client:
@@ -352,7 +353,7 @@ async def test_a_wrong_key_is_the_accounts_fault(cloud: Cloud) -> None:
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
-        credentials=lambda: Credentials("testid", AccessKeySecret("another")),
+        credentials=LastingCredentials(Credentials("testid", AccessKeySecret("another"))),
         quota=Permits(),
         now_ms=lambda: 0,
     ) as client:
@@ -380,7 +381,7 @@ async def test_permits_are_taken_before_the_expiry_is_computed(cloud: Cloud) -> 
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
-        credentials=lambda: Credentials("testid", ACCESS_KEY_SECRET),
+        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
         quota=Permits(2),
         now_ms=lambda: 0,
     ) as client:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.cloud.causes import CAUSES, probable_cause
 from app.cloud.errors import CloudError, Kind, classify
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 
@@ -65,3 +66,39 @@ def test_every_kind_has_a_sentence_that_tells_nothing_of_the_cloud_account(kind:
     error = CloudError(kind, "SomeCode", "some message", request_id="some-id")
     assert error.sentence.startswith("the cloud ")
     assert not any(part in error.sentence for part in ("SomeCode", "some message", "some-id"))
+
+
+EXPECTED_CAUSES = [
+    ("PermissionCheckFailed", ("RAM", "parent topic", "another account")),
+    ("InstancePermissionCheckFailed", ("CLOUD_INSTANCE_ID", "mq:MqttInstanceAccess")),
+    ("InstanceNotFound", ("CLOUD_INSTANCE_ID", "CLOUD_REGION")),
+    ("ServiceUnavailable", ("CLOUD_INSTANCE_ID", "ExpireTime")),
+    ("InvalidAccessKeyId.NotFound", ("ALIBABA_CLOUD_ACCESS_KEY_ID",)),
+    ("Forbidden.RAM", ("RAM",)),
+    ("SignatureDoesNotMatch", ("ALIBABA_CLOUD_ACCESS_KEY_SECRET",)),
+    ("InvalidTimeStamp.Expired", ("clock",)),
+    ("ApiNotSupport", ("V3", "3.3.0")),
+    ("Throttling.User", ("quota",)),
+    ("ApplyTokenOverFlow", ("quota",)),
+    ("CannotConnect", ("blocked",)),
+    ("ConnectionLost", ("blocked",)),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), EXPECTED_CAUSES)
+def test_the_operator_is_told_the_probable_cause(code: str, words: tuple[str, ...]) -> None:
+    """The cause names the setting, permission or thing to look at, whatever the code's case."""
+    for spelling in (code, code.upper()):
+        assert all(word in CloudError(Kind.PERMANENT, spelling).probable_cause for word in words)
+
+
+def test_every_code_of_the_catalog_has_a_cause_or_none_on_purpose() -> None:
+    """No documented code is left unexplained, but those that only an own mistake in this code could cause."""
+    unexplained = {code for code in (*ERRORS, *GATEWAY_ERRORS) if not probable_cause(code)}
+    assert unexplained == {
+        "InvalidSignatureMethod",
+        "InvalidSignatureVersion",
+        "UnsupportedHTTPMethod",
+        *(code for code in ERRORS if "Mqtt" in code),  # topics and rules: no action of the guide answers so
+    }
+    assert all(key == key.lower() for key in CAUSES)

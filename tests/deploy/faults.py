@@ -21,7 +21,7 @@ from typing import Final
 
 import aiohttp
 
-from app.assembly import configure_logging
+from app.logs import configure_logging
 from tests.callers import Answer, Caller
 from tests.deploy.site import INSTANCES, Site, running_site
 from tests.waiting import until

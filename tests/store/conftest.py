@@ -19,7 +19,7 @@ from app.store.tokens import Tokens
 async def store(redis_url: str) -> AsyncIterator[Store]:
     """A store on a real, empty Valkey."""
     store = Store(Secret(redis_url))
-    await store.clock.learn(store.redis)
+    await store.clock.learn(store.command)
     yield store
     await store.close()
 

@@ -20,6 +20,20 @@ async def test_scripts_survive_a_redis_that_forgot_them(store: Store) -> None:
     assert await store.run(REVOKE, keys, "x") == 0
     await store.command("SCRIPT", "FLUSH")
     assert await store.run(REVOKE, keys, "x") == 0
+    await store.command("SCRIPT", "FLUSH")
+    assert await store.each([("ECHO", "before"), store.call(REVOKE, keys, "x"), ("ECHO", "after")]) == [
+        "before",
+        0,
+        "after",
+    ]
+
+
+async def test_a_refusal_among_several_is_told_and_shifts_no_answer(store: Store) -> None:
+    """What Redis refuses is ``Unavailable``, and the next answer still belongs to the next question."""
+    with pytest.raises(Unavailable) as caught:
+        await store.each([("ECHO", "a"), ("NO-SUCH-COMMAND",), ("ECHO", "b")])
+    assert "NO-SUCH-COMMAND" in (caught.value.cause or "")
+    assert await store.command("ECHO", "c") == "c"
 
 
 async def test_without_redis_the_refusal_says_to_ask_again(tmp_path: Path) -> None:
@@ -42,8 +56,8 @@ async def test_a_wrong_url_is_named_without_being_shown() -> None:
 async def test_the_clock_is_redis_own(store: Store) -> None:
     """The time told is Redis's, whatever this machine's clock says."""
     store.clock._offset_ms += 10**7
-    await store.clock.learn(store.redis)
-    seconds, microseconds = await store.redis.time()
+    await store.clock.learn(store.command)
+    seconds, microseconds = map(int, await store.command("TIME"))
     assert abs(store.clock.now_ms() - (seconds * 1000 + microseconds // 1000)) < 100
 
 

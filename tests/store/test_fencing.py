@@ -147,6 +147,6 @@ async def test_a_leader_is_told_of_the_spare_as_its_waiters_are(tokens: Tokens, 
 
 async def test_an_assertion_expires_by_redis_clock(tokens: Tokens, store: Store, device: Device) -> None:
     """An instance whose clock stood still cannot let an old assertion in."""
-    past_ms = store.clock.now_ms() - 1
+    past_ms = store.clock.now_ms() - 1_000
     assert await tokens.request(want(device), "r1", "j1", past_ms) == "expired"
     assert await tokens.use(device, "r1", "j1", past_ms) == "expired"

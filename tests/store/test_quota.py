@@ -33,14 +33,14 @@ class Site:
 
     async def now_s(self) -> float:
         """Return the time that the script sees."""
-        seconds, microseconds = await self.store.redis.time()
-        return float(seconds + microseconds / 1e6 + self.store.clock.shift_ms / 1000)
+        seconds, microseconds = await self.store.command("TIME")
+        return float(int(seconds) + int(microseconds) / 1e6 + self.store.clock.shift_ms / 1000)
 
     async def take(self, instance: Buckets, action: str, line: int = 1, least: int = 1) -> int:
         """Ask once, and keep the books."""
         taken = await instance.take(action, line=line, least=least)
         if taken.permits:
-            at = int(await self.store.redis.lindex(f"{{q}}:a:{action}", 0)) / 1e6  # type: ignore[arg-type]
+            at = int(await self.store.command("LINDEX", f"{{q}}:a:{action}", 0)) / 1e6
             self.given.setdefault(action, []).extend([at] * taken.permits)
             self.shares[instance] += taken.permits
         return taken.permits
@@ -109,7 +109,7 @@ async def test_whoever_waits_holds_nothing(site: Site) -> None:
     assert await site.take(instance, "RevokeToken") == 1
     for _ in range(30):
         assert await site.take(instance, "RevokeToken", line=10) == 0
-    assert await site.store.redis.llen("{q}:e:all") == 1
+    assert await site.store.command("LLEN", "{q}:e:all") == 1
     site.pass_s(0.05)
     assert await site.take(instance, "ApplyToken") == 1
 
@@ -192,14 +192,14 @@ async def test_lines_are_known_to_the_others_for_a_second(site: Site) -> None:
     site.pass_s(1.01)
     again = await first.take("QueryToken", line=1, least=1)
     assert (again.permits, again.lines, again.group_lines) == (1, (), ())
-    assert not await site.store.redis.exists("{q}:lines")
+    assert not await site.store.command("EXISTS", "{q}:lines")
 
 
 async def test_everything_dies_by_itself(site: Site) -> None:
     """Every key has a TTL of about a second at most."""
     instance = site.instance()
     await site.saturate([(instance, "RevokeToken"), (instance, "ApplyToken")], 0.5)
-    keys = [key async for key in site.store.redis.scan_iter("{q}:*")]
+    keys = await site.store.command("KEYS", "{q}:*")
     assert len(keys) == 7
     for key in keys:
-        assert 0 < await site.store.redis.pttl(key) <= 1100
+        assert 0 < await site.store.command("PTTL", key) <= 1100

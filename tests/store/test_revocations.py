@@ -8,18 +8,17 @@ from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.store.connection import Store
 from app.store.keys import Shard
+from app.store.records import CloudTokenOfType, TokenRecord
 from app.store.revocations import CLAIM_MS, LAPSE_MS, Revocations
-from app.store.tokens import CloudTokenOfType, Lead, RequestAnswer, TokenRecord, Tokens, Wanted
+from app.store.tokens import Tokens
+from tests.store.test_tokens import take_lead, want
 
 LIFE_S = 3600
 
 
 async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRecord:
     """Return the record of a token that was issued and revoked."""
-    wanted = Wanted(device=device, role="sensor", scope="pub:plant/x", life_s=LIFE_S)
-    answer = await tokens.request(wanted, "r1", "", 0)
-    assert isinstance(answer, RequestAnswer)
-    lead = Lead(wanted, answer.flight, "r1")
+    lead = await take_lead(tokens, want(device, life_s=LIFE_S))
     await tokens.store(
         lead, (CloudTokenOfType(TokenType.W, CloudToken("t")),), store.clock.now_ms() + LIFE_S * 1000, whole=True
     )
@@ -97,16 +96,13 @@ async def test_revoking_works_when_redis_is_full(
     tokens: Tokens, store: Store, revocations: Revocations, device: Device
 ) -> None:
     """With maxmemory reached no token is issued, yet one can still be revoked and settled."""
-    wanted = Wanted(device=device, role="sensor", scope="pub:plant/x", life_s=LIFE_S)
-    answer = await tokens.request(wanted, "r1", "", 0)
-    assert isinstance(answer, RequestAnswer)
-    lead = Lead(wanted, answer.flight, "r1")
+    lead = await take_lead(tokens, want(device, life_s=LIFE_S))
     await store.command("CONFIG", "SET", "maxmemory", 1)
     try:
         record = await tokens.read(lead.handle)
         assert record is not None
         assert await tokens.revoke(record)
         with pytest.raises(Unavailable):
-            await tokens.request(wanted, "r2", "", 0)
+            await tokens.request(lead.wanted, "r2", "", 0)
     finally:
         await store.command("CONFIG", "SET", "maxmemory", 0)

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
-from app.store.connection import Store
+from app.service.issue import SPARE_MS, fresh_ms
+from app.store.connection import Script, Store
 from app.store.devices import Devices
 from app.store.keys import Handle, Shard
+from app.store.records import CloudTokenOfType, Lead, RequestAnswer, Wanted
 from app.store.revocations import Revocations
-from app.store.tokens import HORIZON_MS, LEASE_MS, CloudTokenOfType, Lead, RequestAnswer, Tokens, Wanted
+from app.store.tokens import HORIZON_MS, LEASE_MS, Tokens
 
 LIFE_S = 3600
 FAR_MS = 1 << 45
@@ -26,7 +28,9 @@ READERS: dict[str, Callable[[str], tuple[str | int, ...]]] = {
 
 def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S) -> Wanted:
     """Return what the device wants, with variations."""
-    return Wanted(device=device, role="sensor", scope=scope, life_s=life_s)
+    return Wanted(
+        device=device, role="sensor", scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS
+    )
 
 
 async def ask(tokens: Tokens, wanted: Wanted, request: str = "r1", jti: str = "") -> RequestAnswer:
@@ -82,6 +86,31 @@ async def test_one_leads_the_others_wait_and_all_get_the_one_token(
         opened = tokens.open(answer.token.sealed, device.client_id, lead.handle)
         assert opened == (CloudTokenOfType(TokenType.W, CloudToken("cloud-token")),)
     assert not await tokens.in_flight(wanted, lead.handle)
+
+
+async def test_a_live_token_takes_one_command_and_asking_in_short_leaves_nothing_but_the_used_assertion(
+    tokens: Tokens, store: Store, device: Device
+) -> None:
+    """Only a request that finds no live token asks a second time, in full; the first asking led nobody."""
+    commands = []
+    send = store.run
+
+    async def listen(script: Script, keys: Sequence[str], *arguments: str | int) -> object:
+        before = set(await store.command("KEYS", "*"))
+        answer = await send(script, keys, *arguments)
+        commands.append((len(keys), set(await store.command("KEYS", "*")) - before))
+        return answer
+
+    store.run = listen  # type: ignore[method-assign]
+    wanted = want(device)
+    await keep(tokens, store, Lead(wanted, (await ask(tokens, wanted, "r1", "j1")).flight, "r1"))
+    short, full = commands[:2]
+    used = Shard.of(device.client_id).used_assertion(device.client_id, "j1")
+    assert short == (3, {used})
+    assert full[0] == 6
+    commands.clear()
+    assert (await ask(tokens, wanted, "r2", "j2")).status == "live"
+    assert len(commands) == 1
 
 
 async def test_a_resent_request_keeps_its_lead(tokens: Tokens, device: Device) -> None:
@@ -237,10 +266,10 @@ async def test_half_a_token_is_only_ever_revoked(
 ) -> None:
     """When one half could not be had, the other goes to the queue and the failure leaves its mark."""
     lead = await take_lead(tokens, want(device))
-    await tokens.fail(lead, mark_ms=5000, counts=True)
+    await tokens.fail(lead, mark_ms=5000, counts=True, why="permission")
     assert await keep(tokens, store, lead, token="half", whole=False) == "revoked"
     answer = await ask(tokens, want(device), "r2")
-    assert (answer.status, answer.token) == ("failed", None)
+    assert (answer.status, answer.token, answer.failure) == ("failed", None, "permission")
     assert 0 < answer.wait_ms <= 5000
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None

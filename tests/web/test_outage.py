@@ -59,9 +59,11 @@ async def test_a_passing_fault_is_not_seen_at_all(caller: Caller, cloud: OwnClou
 
 
 async def test_a_half_that_was_had_in_vain_is_revoked(caller: Caller, cloud: OwnCloud) -> None:
-    """When W can not be had, the R that was is not left behind."""
+    """When W can not be had, the R that was is not left behind; the device is told what probably lies behind it."""
     await cloud.fault("ApplyToken", "error", code="PermissionCheckFailed", times=1)
-    unavailable(await caller.token())
+    answer = await caller.token()
+    unavailable(answer)
+    assert "probably a permission, the parent topic or the group ID is missing" in answer.body["error_description"]
     await cloud.until_revoked(1)
     assert await cloud.unrevoked() == 0
 

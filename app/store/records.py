@@ -1,0 +1,98 @@
+"""What is said of tokens, between the scripts and the services that ask: no Redis here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from app.model.devices import Device
+from app.model.grants import TokenType
+from app.model.secrets import CloudToken
+from app.store.keys import GrantKey, Handle, Shard, grant_key
+from app.store.sealing import Sealed
+
+RequestStatus = Literal["live", "lead", "wait", "failed", "limited"]
+Refused = Literal["stale", "used", "expired"]
+UseStatus = Literal["ok"] | Refused
+State = Literal["applying", "live", "revoked"]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudTokenOfType:
+    """One cloud token of a token."""
+
+    type: TokenType
+    token: CloudToken
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for: whose, which permissions, for how long.
+
+    A live token with more than ``fresh_ms`` left serves it; one with ``spare_ms`` does where no new one can be had.
+    """
+
+    device: Device
+    role: str
+    scope: str
+    life_s: int
+    fresh_ms: int
+    spare_ms: int
+
+    @property
+    def key(self) -> GrantKey:
+        """What the token is keyed by."""
+        return grant_key(self.device.client_id, self.scope, self.life_s)
+
+    @property
+    def shard(self) -> Shard:
+        """Where all of it lies."""
+        return Shard.of(self.device.client_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The right to apply for one grant, under a handle and the leading request's random value."""
+
+    wanted: Wanted
+    handle: Handle
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A live token, still sealed."""
+
+    handle: Handle
+    expires_at_ms: int
+    sealed: Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAnswer:
+    """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts.
+
+    ``flight`` is the handle to apply under or to wait for; ``failure`` is what ``Tokens.fail`` was told.
+    """
+
+    status: RequestStatus
+    now_ms: int
+    wait_ms: int
+    flight: Handle
+    token: Token | None
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What is known of a handle."""
+
+    handle: Handle
+    client_id: str
+    role: str
+    scope: str
+    state: State
+    issued_at_ms: int
+    expires_at_ms: int
+    sealed: Sealed | None
+    revocation: str

@@ -1,0 +1,97 @@
+"""The way to the cloud, put together from the settings: whose access key, which quota, one client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
+
+import structlog
+
+from app.cloud.chain import Chain, Sources
+from app.cloud.client import CloudClient
+from app.cloud.credentials import Credentials, CredentialsProvider, LastingCredentials, RenewedCredentials
+from app.errors import Misconfigured
+from app.service.pacing import Pacing
+from app.settings import Settings
+from app.store.connection import Store
+from app.store.quota import Buckets
+from app.tasks import running
+
+log = structlog.get_logger(__name__)
+
+
+def credentials_of(settings: Settings, now_ms: Callable[[], int]) -> CredentialsProvider:
+    """Return where calls take their access key from: the settings, or the ecosystem's chain.
+
+    Raises ``Misconfigured`` where there is neither.
+    """
+    if settings.alibaba_cloud_access_key_id:
+        return LastingCredentials(
+            Credentials(
+                settings.alibaba_cloud_access_key_id,
+                settings.alibaba_cloud_access_key_secret,
+                settings.alibaba_cloud_security_token or None,
+            )
+        )
+    chain = Chain(Sources(**{each.name: getattr(settings, f"alibaba_cloud_{each.name}") for each in fields(Sources)}))
+    if not chain:
+        raise Misconfigured(
+            "ALIBABA_CLOUD_ACCESS_KEY_ID is not set, and there is no other source of credentials: "
+            "no role, profile or ALIBABA_CLOUD_CREDENTIALS_URI (`serve --help` lists them all)"
+        )
+    return RenewedCredentials(chain.fetch, now_ms)
+
+
+@asynccontextmanager
+async def open_cloud(settings: Settings, credentials: CredentialsProvider, store: Store) -> AsyncIterator[CloudClient]:
+    """Open the client of the cloud; its calls keep to the quotas together with those of all other instances.
+
+    Its credentials are kept fresh as long as it is open.
+    """
+    buckets = Buckets(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+    quota = Pacing(buckets)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(quota.close)
+        if isinstance(credentials, RenewedCredentials):
+            await stack.enter_async_context(running(credentials.run))
+        yield await stack.enter_async_context(
+            CloudClient.open(
+                endpoint=settings.endpoint,
+                region=settings.cloud_region,
+                instance_id=settings.cloud_instance_id,
+                credentials=credentials,
+                quota=quota,
+                now_ms=store.clock.now_ms,
+            )
+        )
+
+
+@asynccontextmanager
+async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
+    """Open the client alone, for the command line. Raises ``Misconfigured``."""
+    store = Store(settings.redis_url)
+    try:
+        async with open_cloud(settings, credentials_of(settings, store.clock.now_ms), store) as cloud:
+            yield cloud
+    finally:
+        await store.close()
+
+
+def check_mqtt_access_key(settings: Settings) -> None:
+    """See that the access key in the devices' MQTT user name is one that stays.
+
+    Raises ``Misconfigured`` where it would change with each renewal, under tokens that are already out.
+    """
+    if settings.mqtt_access_key_id:
+        return
+    if not settings.alibaba_cloud_access_key_id:
+        raise Misconfigured(
+            "MQTT_ACCESS_KEY_ID is not set: credentials of the chain change, "
+            "and devices name a lasting access key of the account in MQTT CONNECT"
+        )
+    if settings.alibaba_cloud_access_key_id.startswith("STS."):
+        log.warning(
+            "temporary_access_key",
+            cure="set MQTT_ACCESS_KEY_ID: devices name this temporary key in MQTT CONNECT, and it will lapse",
+        )

@@ -1,0 +1,172 @@
+"""``call`` against a sandbox of its own process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from app.cli.call import parse
+from app.model.secrets import AccessKeySecret
+from app.rpc import signature
+from app.rpc.catalog import ACTIONS
+from tests.cli.conftest import Cli
+from tests.cli.test_sandbox import KEYS, sandbox
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running sandbox."""
+    with sandbox(tmp_path_factory.mktemp("call") / "state") as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().decode().split()[2].rstrip(",")
+
+
+@pytest.fixture
+def environment(cloud: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The set-up of that sandbox, in the environment."""
+    for name, value in {**settings, **KEYS, "CLOUD_ENDPOINT": cloud}.items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+def applying() -> list[str]:
+    """Return the parameters of an ApplyToken that is granted."""
+    return ["--Actions", "R,W", "--ExpireTime", str(int(time.time() + 600) * 1000), "--Resources", "plant/all"]
+
+
+def test_an_answer_is_printed_in_both_formats(cli: Cli, environment: dict[str, str]) -> None:
+    """JSON and XML have the guide's fields in its order, readable; instance and region are the set-up's."""
+    answer = cli("call", "ApplyToken", *applying())
+    assert (answer.code, answer.err) == (0, "")
+    assert list(json.loads(answer.out)) == ["RequestId", "Token"]
+    assert answer.out.startswith('{\n  "RequestId": ')
+    answer = cli("call", "QueryToken", "--Token", json.loads(answer.out)["Token"], "--format", "xml")
+    [first, request_id, status, last] = answer.out.splitlines()
+    assert (first, status, last) == (
+        "<QueryTokenResponse>",
+        "  <TokenStatus>true</TokenStatus>",
+        "</QueryTokenResponse>",
+    )
+    assert request_id.startswith("  <RequestId>")
+
+
+def test_raw_is_the_very_answer(cli: Cli, environment: dict[str, str]) -> None:
+    """``--raw`` adds nothing to the cloud's bytes, of a refusal neither, and does not hide that it is one."""
+    answer = cli("call", "QueryToken", "--Token", "unknown", "--raw")
+    assert answer.code == 0
+    assert json.loads(answer.out)["TokenStatus"] is False
+    answer = cli("call", "QueryToken", "--Token", "x", "--InstanceId", "mqtt-other", "--raw", "--format", "xml")
+    assert (answer.code, answer.err) == (1, "")
+    assert answer.out.endswith("</Error>")
+
+
+def test_a_refusal_names_its_probable_cause(cli: Cli, environment: dict[str, str]) -> None:
+    """Exit code 1, with Code, Message, RequestId and what probably lies behind it."""
+    answer = cli("call", "QueryToken", "--Token", "x", "--InstanceId", "mqtt-other")
+    assert (answer.code, answer.out) == (1, "")
+    first, *rows = answer.err.splitlines()
+    assert first.startswith("error: InstancePermissionCheckFailed: An error occurred while validating")
+    told = {row[2:16].strip(): row[16:].strip() for row in rows}
+    assert list(told) == ["HTTP status", "RequestId", "probable cause"]
+    assert "CLOUD_INSTANCE_ID" in told["probable cause"]
+
+
+def test_machines_get_one_line_of_json(cli: Cli, environment: dict[str, str]) -> None:
+    """``--json`` is one object, for answer and refusal alike."""
+    answer = cli("call", "QueryToken", "--Token", "x", "--json")
+    told = json.loads(answer.out)
+    assert (told["status"], told["answer"]["TokenStatus"]) == (200, False)
+    answer = cli("call", "QueryToken", "--Token", "x", "--InstanceId", "mqtt-other", "--json", "--show-signing")
+    told = json.loads(answer.out)
+    assert (answer.code, answer.err) == (1, "")
+    assert (told["status"], told["error"]["kind"]) == (400, "permission")
+    assert set(told["error"]) == {"code", "message", "request_id", "kind", "probable_cause"}
+    assert set(told["signing"]) == {"string_to_sign", "signature"}
+
+
+def test_the_signing_is_shown_and_compared(
+    cli: Cli, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """String to sign and signature belong together, the secret is not shown, and a wrong secret is found out."""
+    answer = cli("call", "QueryToken", "--Token", "a+/= b", "--show-signing")
+    string_to_sign, signed = (line.split()[-1] for line in answer.out.splitlines()[:2])
+    assert string_to_sign.startswith("POST&%2F&AccessKeyId%3Dak%26Action%3DQueryToken")
+    assert signed == signature.rpc_signature(AccessKeySecret("sk"), string_to_sign)
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "another-secret")
+    answer = cli("call", "QueryToken", "--Token", "a+/= b", "--show-signing")
+    assert answer.code == 1
+    assert "the cloud signed the very same string, so the secret is another" in answer.err
+    assert "another-secret" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["Querytoken"], "Querytoken is no action of the guide: did you mean QueryToken?"),
+        (["Xyzzy"], "Xyzzy is no action of the guide: `call` alone lists them"),
+        (["QueryToken"], "Token is missing"),
+        (["QueryToken", "--token", "x"], "did you mean Token?"),
+        (["QueryToken", "--Token"], "--Token needs a value"),
+        (["QueryToken", "--Token", "x", "stray"], "stray: write --PARAMETER VALUE"),
+        (["QueryToken", "--Token", "x", "--Token", "y"], "--Token is there twice"),
+        (["QueryToken", "--Token", "x", "--Version", "1"], "Version is no parameter of QueryToken"),
+        (["QueryToken", "--Token", "x", "--json", "--raw"], "--json is for JSON alone"),
+        (["CreateGroupId", "--GroupId", "plant"], "GroupId: it must be GID_ or GID-"),
+    ],
+)
+def test_a_slip_is_told_before_anything_is_sent(cli: Cli, arguments: list[str], reason: str) -> None:
+    """A wrong name or value is one line with a hint, and exit code 2; no set-up is needed for that."""
+    answer = cli("call", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert reason in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_anything_is_sent_anyway(cli: Cli, environment: dict[str, str]) -> None:
+    """``--anyway`` sends what the catalog would refuse, public parameters included, and shows what the cloud says."""
+    for extra, code in (
+        (["--Version", "2019-01-01"], "InvalidVersion"),
+        (["--Timestamp", "2020-01-01T00:00:00Z"], "InvalidTimeStamp.Expired"),
+        (["--Token", ""], "MissingToken"),
+        (["--InstanceId", ""], "MissingInstanceId"),
+    ):
+        token = [] if "--Token" in extra else ["--Token", "x"]
+        answer = cli("call", "QueryToken", *token, *extra, "--anyway")
+        assert (answer.code, answer.err.split()[1]) == (1, f"{code}:")
+
+
+def test_a_cloud_out_of_reach_is_one_line(
+    cli: Cli, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no answer comes, the line names the kind of failure and what probably lies behind it."""
+    monkeypatch.setenv("CLOUD_ENDPOINT", "http://127.0.0.1:1")
+    answer = cli("call", "QueryToken", "--Token", "x")
+    assert answer.code == 1
+    assert answer.err.startswith("error: CannotConnect: ")
+    assert "CLOUD_ENDPOINT or CLOUD_REGION is wrong" in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_actions_and_parameters_are_listed(cli: Cli) -> None:
+    """``call`` lists every action, ``call ACTION --help`` its parameters with their rules."""
+    listed = [line.split()[0] for line in cli("call").out.splitlines()[: len(ACTIONS)]]
+    assert listed == list(ACTIONS)
+    for action in ACTIONS.values():
+        told = cli("call", action.name, "--help").out
+        assert all(f"--{parameter.name}" in told for parameter in action.parameters)
+    assert "--show-signing" in cli("call", "--help").out
+
+
+def test_a_list_is_numbered_or_repeated() -> None:
+    """``--ClientIdList`` may be repeated, numbered, or both; each stays a parameter of its own."""
+    action = ACTIONS["BatchQuerySessionByClientIds"]
+    given = ["--ClientIdList", "a", "--ClientIdList.3=c", "--ClientIdList", "b", "--ClientIdList", "d"]
+    assert parse(action, given, anyway=False) == {
+        "ClientIdList.1": "a",
+        "ClientIdList.3": "c",
+        "ClientIdList.2": "b",
+        "ClientIdList.4": "d",
+    }
