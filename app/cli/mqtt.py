@@ -22,9 +22,15 @@ REASONS: Final = {
     4: "the topic lies outside the token's resources",
     5: "the token does not permit this direction",
     8: "the token's signature is wrong",
-    -1: "the account's permission is gone",
+    -1: "the account's permission, the client's group or its credential is gone",
 }
 """Codes of ``$SYS/tokenInvalidNotice``, the broker's reason before it cuts a connection."""
+
+_HINTS: Final = {
+    "Not authorized": " (a token that is not good, or a client ID whose group is not there: CreateGroupId makes it)",
+    "Client identifier not valid": " (it is GID_group@@@device, 64 characters at most)",
+}
+"""What is probably behind a CONNACK code, by paho's words for it."""
 
 _INVALID_NOTICE: Final = "$SYS/tokenInvalidNotice"
 _UPLOAD: Final = "$SYS/uploadToken"
@@ -46,6 +52,7 @@ class Connection:
         """
         mqtt = answer["mqtt"]
         self.reason: int | None = None
+        self._refusal = "no answer"
         self._heard = heard
         self._changed = threading.Condition()
         self._done: dict[int, int] = {}
@@ -68,7 +75,7 @@ class Connection:
         self._client.loop_start()
         if not self._wait(lambda: self._connected is not None) or not self._connected:
             self.close()
-            raise ConnectionEnded(f"the broker refused the connection{self._why()}")
+            raise ConnectionEnded(f"the broker refused the connection: {self._refusal}")
 
     def __enter__(self) -> Self:
         """It is connected already."""
@@ -155,6 +162,7 @@ class Connection:
     def _on_connect(self, _c: paho.Client, _u: object, _f: object, code: ReasonCode, _p: Properties | None) -> None:
         with self._changed:
             self._connected = not code.is_failure
+            self._refusal = f"{code}{_HINTS.get(str(code), '')}"
             self._changed.notify_all()
 
     def _on_disconnect(self, _c: paho.Client, _u: object, _f: object, _r: ReasonCode, _p: Properties | None) -> None:

@@ -28,13 +28,14 @@ async def _create_group(account: Account, call: Call) -> Mapping[str, Value]:
 
 
 async def _list_groups(account: Account, call: Call) -> Mapping[str, Value]:
+    """List an instance's groups, newest first. Names are its own unless other accounts' instances share them here."""
     return {
         "Data": [
             {
                 "InstanceId": group.instance_id,
                 "CreateTime": group.created_at_ms,
                 "UpdateTime": group.created_at_ms,
-                "IndependentNaming": True,
+                "IndependentNaming": len(account.owners) == 1,
                 "GroupId": group.group_id,
             }
             for group in account.state.groups.of(call.parameters["InstanceId"])

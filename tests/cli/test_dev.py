@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+from alibabacloud_onsmqtt20200420 import models
+from alibabacloud_onsmqtt20200420.client import Client
+from alibabacloud_tea_openapi.models import Config as SdkConfig
 
 from tests import processes
 from tests.processes import Dev
@@ -153,6 +157,41 @@ def test_a_device_of_ones_own(dev: Dev, tmp_path: Path, algorithm: str) -> None:
     assert outside.returncode == 1
     assert "reason 4" in outside.stderr
     assert len(outside.stderr.splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_message_of_the_api_reaches_mosquitto(dev: Dev, need_program: Callable[[str], str]) -> None:
+    """What an official SDK sends by SendMessage a mosquitto_sub prints that logged in with this server's token."""
+    mqtt = fetch(dev)["mqtt"]
+    listen = [need_program("mosquitto_sub"), "-h", mqtt["host"], "-p", str(mqtt["port"]), "-c", "-q", "1", "-v"]
+    listen += ["-i", mqtt["client_id"], "-u", mqtt["username"], "-P", mqtt["password"], "-t", "plant/d1/down/#"]
+    subprocess.run([*listen, "-E"], check=True, timeout=20)  # subscribes under a session that stays
+    config = SdkConfig(
+        access_key_id=dev.json["access_key_id"],
+        access_key_secret=dev.json["access_key_secret"],
+        endpoint=urlsplit(dev.json["sandbox"]).netloc,
+        protocol="http",
+    )
+    message = models.SendMessageRequest(
+        instance_id=dev.json["instance_id"], mqtt_topic="plant/d1/down/led", payload="on"
+    )
+    assert Client(config).send_message(message).body.msg_id
+    heard = subprocess.run([*listen, "-C", "1"], check=True, timeout=20, capture_output=True, text=True)
+    assert heard.stdout == "plant/d1/down/led on\n"
+
+
+def test_a_device_of_a_group_that_is_not_there(dev: Dev, tmp_path: Path) -> None:
+    """It gets a token, and the broker's refusal is told with what is probably behind it."""
+    client_id = "GID_elsewhere@@@d1"
+    app = f"{sys.executable} -m app"
+    added = paste(f"{app} devices add {client_id} --role sensor --json --state {dev.state}")
+    (tmp_path / "secret").write_text(json.loads(added.stdout)["secret"])
+    device = f"{app} device --state {dev.state} --client-id {client_id} --secret-file {tmp_path / 'secret'}"
+    ended = paste(f"{device} --publish plant/d1/up/t=1")
+    assert ended.returncode == 1
+    assert "a client ID whose group is not there: CreateGroupId makes it" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_refused_device_is_one_line(dev: Dev, tmp_path: Path) -> None:

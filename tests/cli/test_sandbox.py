@@ -143,6 +143,8 @@ def test_a_busy_port_is_one_line(tmp_path: Path, option: str) -> None:
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--host", "no such host"], "cannot listen on no such host"),
         (["--state", "/dev/null/state"], "--state /dev/null/state"),
+        (["--group", "plant"], "--group 'plant' is no group ID: GID_"),
+        (["--topic", "plant", "--topic", "a/b"], "--topic: 'a/b' is no parent topic"),
     ],
 )
 def test_what_it_cannot_have_is_one_line(tmp_path: Path, options: list[str], reason: str) -> None:

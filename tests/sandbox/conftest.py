@@ -12,6 +12,9 @@ from app.sandbox.server import Config, Sandbox, start
 from tests.sandbox.caller import ACCESS_KEYS, Caller
 from tests.sandbox.device import Device
 from tests.sandbox.raw import Raw
+from tests.sandbox.sdks import collected
+
+__all__ = ["collected"]
 
 INSTANCE = "post-cn-test"
 GROUPS = ("GID_plant", "GID-plant")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
+import pytest
 from alibabacloud_onsmqtt20200420 import models
 from alibabacloud_onsmqtt20200420.client import Client
 from alibabacloud_tea_openapi.models import Config as SdkConfig
@@ -24,15 +26,24 @@ Sdk = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 WAYS: Final = ("acs3-sync", "acs3-async", "v2-sync", "v2-async", "classic")
 """Each SDK in each way of signing and calling."""
 
-WARNINGS: Final = (
+FORGIVING: Final = [
     # Both SDKs leave their sockets to the garbage collector, and the classic one brings an old copy of requests.
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    "ignore::DeprecationWarning",
-    "ignore::SyntaxWarning",
-)
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::SyntaxWarning"),
+]
+"""Marks of a module that uses the SDKs."""
 
 _SECRET: Final = KEYS["ak-one"].reveal()
+
+
+@pytest.fixture(scope="module")
+def collected() -> Iterator[None]:
+    """Collect what the SDKs left while their warnings are still forgiven."""
+    yield
+    gc.collect()
 
 
 def snake(name: str) -> str:

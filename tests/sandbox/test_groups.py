@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -37,6 +38,13 @@ async def test_a_group_lives_once(cloud: Caller) -> None:
     ):
         assert (await cloud.call(action, GroupId=group)).code == code
     assert await listed(cloud) == ["GID_new", "GID_NEW", *initial]
+
+
+async def test_a_name_is_given_once(cloud: Caller) -> None:
+    """Of many who create one group at once one succeeds, and it is there once."""
+    replies = await asyncio.gather(*(cloud.call("CreateGroupId", GroupId="GID_new") for _ in range(8)))
+    assert sorted(reply.code for reply in replies) == ["GroupIdAlreadyExsited"] * 7 + ["OK"]
+    assert (await listed(cloud)).count("GID_new") == 1
 
 
 async def test_times_are_of_the_sandbox_s_clock(cloud: Caller) -> None:

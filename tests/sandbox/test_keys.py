@@ -105,6 +105,8 @@ async def test_a_group_id_is_one_account_s(caller: Callable[[str], Caller], clou
     assert (await neighbour.call("CreateGroupId", InstanceId=NEIGHBOUR, GroupId="GID_one")).code == "OK"
     reply = await cloud.call("CreateGroupId", GroupId="GID_one")
     assert (reply.status, reply.code) == (400, "GroupIdAlreadyUsedByOtherUsers")
+    for row in (await cloud.call("ListGroupId")).json["Data"]:
+        assert (row["InstanceId"], row["IndependentNaming"]) == (INSTANCE, False)
     assert (await cloud.call("DeleteGroupId", GroupId="GID_one")).code == "ResourcePermissionCheckFailed"
     assert (await neighbour.call("DeleteGroupId", InstanceId=NEIGHBOUR, GroupId="GID_one")).code == "OK"
     assert (await cloud.call("CreateGroupId", GroupId="GID_one")).code == "OK"

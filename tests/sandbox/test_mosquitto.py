@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from app.sandbox.server import Sandbox
-from tests.sandbox.caller import Caller
-from tests.sandbox.device import USERNAME
+from tests.sandbox.caller import INSTANCE, Caller
+from tests.sandbox.device import USERNAME, eventually
+from tests.sandbox.sdks import FORGIVING, sdk_of
+
+pytestmark = FORGIVING
 
 
 async def run(*command: str) -> tuple[int, str]:
@@ -46,3 +49,23 @@ async def test_publish_and_subscribe(sandbox: Sandbox, cloud: Caller, need_progr
     code, said = await run(sub, *common("sub"), "-t", "a/#", "-V", "5", "-C", "1")
     assert code != 0
     assert "unsupported protocol version" in said.lower()
+
+
+async def test_a_message_from_the_api(sandbox: Sandbox, cloud: Caller, need_program: Callable[[str], str]) -> None:
+    """A mosquitto_sub that logged in with a token prints what an official SDK sent by SendMessage."""
+    password = f"R|{await cloud.token('R', 'a/#')}"
+    user = ["-u", USERNAME, "-P", password, "-i", "GID_plant@@@sub"]
+    where = ["-h", "127.0.0.1", "-p", str(sandbox.mqtt_port), "-t", "a/#", "-q", "1", "-c"]
+    # First it only subscribes (-E), under a session that stays: so nothing is sent before somebody listens.
+    assert await run(need_program("mosquitto_sub"), *where, *user, "-E") == (0, "")
+    message = {"InstanceId": INSTANCE, "MqttTopic": "a/x", "Payload": "grüße 1+1"}
+    await sdk_of("acs3-async", sandbox)("SendMessage", message)
+    listening = asyncio.create_task(run(need_program("mosquitto_sub"), *where, *user, "-C", "2", "-v"))
+    await eventually(lambda: is_online(cloud, "GID_plant@@@sub"))
+    await sdk_of("classic", sandbox)("SendMessage", {**message, "Payload": "live"})
+    assert await listening == (0, "a/x grüße 1+1\na/x live\n")
+
+
+async def is_online(cloud: Caller, client_id: str) -> bool:
+    """Ask the sandbox."""
+    return bool((await cloud.call("QuerySessionByClientId", ClientId=client_id)).json["OnlineStatus"])

@@ -16,9 +16,9 @@ from app.rpc.signature import connect_password
 from app.sandbox.server import Config, Sandbox, start
 from tests.sandbox.caller import INSTANCE, Caller, in_ms
 from tests.sandbox.device import Device
-from tests.sandbox.sdks import WARNINGS, WAYS, Sdk, call_classic, call_newer, classic, code_of, newer, sdk_of
+from tests.sandbox.sdks import FORGIVING, WAYS, Sdk, call_classic, call_newer, classic, code_of, newer, sdk_of
 
-pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
+pytestmark = FORGIVING
 
 Connect = Callable[..., Awaitable[Device]]
 

@@ -137,6 +137,12 @@ async def test_a_refused_connect_changes_nothing(cloud: Caller, connect: Connect
             assert refused.code != ACCEPTED
     assert await victim.publish("a/x", "alive")
     assert await victim.got(b"alive")
+    credential = await cloud.call("RegisterDeviceCredential", ClientId="GID_plant@@@victim")
+    device_key_id = credential.json["DeviceCredential"]["DeviceAccessKeyId"]
+    for username in ("Signature|ak-one|post-cn-test", f"DeviceCredential|{device_key_id}|post-cn-test"):
+        assert (await connect("forged", "GID_plant@@@victim", username=username)).code == NOT_AUTHORIZED
+    assert await victim.publish("a/x", "still alive")
+    assert await victim.got(b"still alive")
     await victim.close(goodbye=False)
     assert (await connect("R|forged", "GID_plant@@@victim", clean=True)).code == NOT_AUTHORIZED
     back = await connect(f"RW|{await cloud.token('R,W', 'a/#')}", "GID_plant@@@victim", clean=False)
