@@ -81,7 +81,7 @@ _KINDS: Final = {
 _SENTENCES: Final[Mapping[str, str]] = {
     Kind.THROTTLED: "the cloud asks for fewer calls: try again later",
     Kind.TRANSIENT: "the cloud failed to serve the call: try again",
-    Kind.UNREACHABLE: "the cloud did not answer: try again",
+    Kind.UNREACHABLE: "the cloud could not be asked, or did not answer: try again",
     Kind.PERMISSION: "the cloud does not let this server's account do this: "
     "probably a permission, the parent topic or the group ID is missing there",
     Kind.PARAMETER: "the cloud does not accept what was asked for",

@@ -104,7 +104,7 @@ local function take(b, count)
     redis.call('RPOP', b.log, gone)
   end
   b.due = math.max(b.due, now) + count * b.interval_us
-  redis.call('SET', b.due_key, string.format('%.0f', b.due), 'PX', math.ceil((b.due - now) / 1000))
+  redis.call('SET', b.due_key, string.format('%.0f', b.due), 'PX', math.max(1, math.ceil((b.due - now) / 1000)))
 end
 
 local api, group = bucket(KEYS[1], KEYS[2], api_limit), bucket(KEYS[3], KEYS[4], group_limit)
