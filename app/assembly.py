@@ -17,19 +17,24 @@ from app.cloud.client import CloudClient, Credentials
 from app.errors import Misconfigured
 from app.logs import configure_logging
 from app.service.authenticate import Authenticator
+from app.service.delivery import Delivery
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
+from app.service.jobs import Jobs
 from app.service.pacing import Pacing
 from app.service.policies import Policies
 from app.service.registry import Registry
-from app.service.revoke import Delivery, Revoker
+from app.service.revocations import Revocations
+from app.service.revoke import Revoker
 from app.settings import Settings
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.quota import Buckets
-from app.store.revocations import Revocations
+from app.store.index import Index
+from app.store.jobs import JobBook
+from app.store.quota import PACE, Buckets
+from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import end
@@ -54,10 +59,13 @@ class Parts:
     policies: Policies
     devices: Devices
     tokens: Tokens
+    queue: RevocationQueue
 
 
 BEGIN_AGAIN_AFTER_S: Final = 1.0
 PARTS: Final = web.AppKey("parts", Parts)
+REVOCATIONS: Final = web.AppKey("revocations", Revocations)
+JOBS: Final = web.AppKey("jobs", Jobs)
 GUNICORN_HALTS: Final = 4
 """The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
@@ -106,6 +114,17 @@ async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
         await parts.store.close()
 
 
+@asynccontextmanager
+async def open_revocations(settings: Settings) -> AsyncIterator[tuple[Revocations, Jobs]]:
+    """Open revoking alone, for the command line: running instances do the work. Raises as ``open_registry``."""
+    parts = _parts(settings)
+    try:
+        await parts.store.ping()
+        yield _revoking(parts, lambda: None)
+    finally:
+        await parts.store.close()
+
+
 def _parts(settings: Settings) -> Parts:
     try:
         keys = KeyRing.parse(settings.sealing_keys)
@@ -124,7 +143,16 @@ def _parts(settings: Settings) -> Parts:
             max_live=settings.device_max_live_tokens,
             max_new_per_hour=settings.device_max_new_tokens_per_hour,
         ),
+        queue=RevocationQueue(store),
     )
+
+
+def _revoking(parts: Parts, wake: Callable[[], None]) -> tuple[Revocations, Jobs]:
+    index = Index(parts.store, parts.tokens)
+    jobs = Jobs(JobBook(parts.store), index, parts.queue)
+    registry = Registry(parts.devices, parts.policies, parts.store.clock)
+    pace = parts.settings.revoke_token_qps * PACE
+    return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
 
 
 async def _run(app: web.Application) -> AsyncIterator[None]:
@@ -136,8 +164,10 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         cloud = await stack.enter_async_context(_open_cloud(settings, parts.store))
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
-        delivery = Delivery(Revocations(parts.store), parts.tokens, cloud)
-        for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
+        delivery = Delivery(parts.queue, parts.tokens, cloud, pace=settings.revoke_token_qps * PACE)
+        revocations, jobs = _revoking(parts, delivery.wake)
+        app[REVOCATIONS], app[JOBS] = revocations, jobs
+        for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run):
             await stack.enter_async_context(_running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)

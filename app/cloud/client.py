@@ -156,8 +156,10 @@ class CloudClient:
         return answer.token_status
 
     async def revoke_token(self, token: CloudToken, *, deadline: float) -> None:
-        """Revoke ``token`` (10.3). Raises ``CloudError``; without one, the cloud has confirmed."""
-        await self.permits("RevokeToken", 1, deadline=deadline)
+        """Revoke ``token`` (10.3). Raises ``CloudError``; without one, the cloud has confirmed.
+
+        The caller took the permit for the first attempt with ``permits``, before it chose what to revoke first.
+        """
         await self._call("RevokeToken", {"Token": token}, Answer, deadline=deadline)
 
     async def _call(

@@ -10,7 +10,7 @@ from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.revocations import Revocations
+from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing, new_key_text
 from app.store.tokens import Tokens
 
@@ -43,9 +43,9 @@ def tokens(store: Store, keys: KeyRing) -> Tokens:
 
 
 @pytest.fixture
-def revocations(store: Store) -> Revocations:
+def revocations(store: Store) -> RevocationQueue:
     """The revocation queue of that store."""
-    return Revocations(store)
+    return RevocationQueue(store)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from app.model.secrets import CloudToken
 from app.store.connection import Store
 from app.store.keys import Shard
 from app.store.records import CloudTokenOfType, TokenRecord
-from app.store.revocations import CLAIM_MS, LAPSE_MS, Revocations
+from app.store.revocations import CLAIM_MS, LAPSE_MS, RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.test_tokens import take_lead, want
 
@@ -29,58 +29,61 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
 
 
 async def test_a_revocation_is_claimed_by_one_worker(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """What one worker claimed no other gets, until the claim lapses."""
     record = await revoked_token(tokens, store, device)
-    [shard] = await revocations.due_shards()
+    [shard] = await revocations.turns()
     claim = await revocations.claim(shard)
     assert claim is not None
     assert claim.handle == record.handle
     assert await revocations.claim(shard) is None
     store.clock.shift_ms = CLAIM_MS + 1
+    assert await revocations.turns() == [shard]
     again = await revocations.claim(shard)
     assert again is not None
     assert again.handle == record.handle
 
 
 async def test_a_worker_paused_past_its_claim_settles_nothing(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """The claim's number fences it off: the later worker's word stands."""
     await revoked_token(tokens, store, device)
     shard = Shard.of(device.client_id)
     late = await revocations.claim(shard)
     store.clock.shift_ms = CLAIM_MS + 1
+    assert await revocations.turns() == [shard]
     current = await revocations.claim(shard)
     assert late is not None
     assert current is not None
     assert await revocations.settle(late, "confirmed") is False
     assert await revocations.settle(current, "queued", again_in_ms=5000) is True
     store.clock.shift_ms += 4000
-    assert await revocations.claim(shard) is None
+    assert await revocations.turns() == []
     store.clock.shift_ms += 2000
+    assert await revocations.turns() == [shard]
     last = await revocations.claim(shard)
     assert last is not None
     assert last.attempts == 1
 
 
 async def test_a_confirmed_revocation_leaves_the_queue_and_its_token_is_forgotten(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """What the cloud confirmed is final, and the worthless cloud token is not kept."""
     record = await revoked_token(tokens, store, device)
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None
     assert await revocations.settle(claim, "confirmed") is True
-    assert await revocations.due_shards() == []
+    assert await revocations.turns() == []
     after = await tokens.read(record.handle)
     assert after is not None
     assert (after.revocation, after.sealed, after.state) == ("confirmed", None, "revoked")
 
 
 async def test_a_token_that_outlived_itself_needs_no_revoking(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """Some time after the cloud's expiry a revocation lapses without a call."""
     record = await revoked_token(tokens, store, device)
@@ -89,11 +92,11 @@ async def test_a_token_that_outlived_itself_needs_no_revoking(
     after = await tokens.read(record.handle)
     assert after is not None
     assert after.revocation == "lapsed"
-    assert await revocations.due_shards() == []
+    assert await revocations.turns() == []
 
 
 async def test_revoking_works_when_redis_is_full(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """With maxmemory reached no token is issued, yet one can still be revoked and settled."""
     lead = await take_lead(tokens, want(device, life_s=LIFE_S))

@@ -12,7 +12,7 @@ from app.store.connection import Script, Store
 from app.store.devices import Devices
 from app.store.keys import Handle, Shard
 from app.store.records import CloudTokenOfType, Lead, RequestAnswer, Wanted
-from app.store.revocations import Revocations
+from app.store.revocations import RevocationQueue
 from app.store.tokens import HORIZON_MS, LEASE_MS, Tokens
 
 LIFE_S = 3600
@@ -262,7 +262,7 @@ async def test_a_leader_whose_record_is_gone_hands_nothing_out(tokens: Tokens, s
 
 
 async def test_half_a_token_is_only_ever_revoked(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """When one half could not be had, the other goes to the queue and the failure leaves its mark."""
     lead = await take_lead(tokens, want(device))
