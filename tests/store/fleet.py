@@ -40,7 +40,7 @@ class Fleet:
         assert await keep(self.tokens, self.store, lead, token=f"cloud-token-{name}") == "stored"
         return await self.read(lead.handle)
 
-    async def issue_many(self, count: int, *, role: str = "sensor", prefix: str = "d") -> list[TokenRecord]:
+    async def issue_many(self, count: int, *, role: str = "sensor", prefix: str = "f") -> list[TokenRecord]:
         """Give so many devices a live token each."""
         return list(await asyncio.gather(*(self.issue(f"{prefix}{number}", role=role) for number in range(count))))
 
