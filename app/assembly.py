@@ -151,7 +151,7 @@ def _revoking(parts: Parts, wake: Callable[[], None]) -> tuple[Revocations, Jobs
     index = Index(parts.store, parts.tokens)
     jobs = Jobs(JobBook(parts.store), index, parts.queue)
     registry = Registry(parts.devices, parts.policies, parts.store.clock)
-    pace = parts.settings.revoke_token_qps * PACE
+    pace = parts.settings.qps["RevokeToken"] * PACE
     return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
 
 
@@ -164,7 +164,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         cloud = await stack.enter_async_context(_open_cloud(settings, parts.store))
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
-        delivery = Delivery(parts.queue, parts.tokens, cloud, pace=settings.revoke_token_qps * PACE)
+        delivery = Delivery(parts.queue, parts.tokens, cloud, pace=settings.qps["RevokeToken"] * PACE)
         revocations, jobs = _revoking(parts, delivery.wake)
         app[REVOCATIONS], app[JOBS] = revocations, jobs
         for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run):

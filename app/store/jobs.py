@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Final
 
 from app.model.selections import Selection
-from app.store.connection import Command, Script, Store
+from app.store.connection import Script, Store
 from app.store.keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
+from app.store.line import Command
 
 _START: Final = Script("job_start", may_oom=True)
 _CLAIM: Final = Script("job_claim", may_oom=True)

@@ -172,7 +172,7 @@ async def test_floors_against_a_list(
             await revocations.raise_floor(str(what), f"job{number}")
             begun = [(role, lead, taken or what in {role, EVERYTHING}) for role, lead, taken in begun]
         elif begun:
-            role, lead, taken = begun.pop(int(what) % len(begun))
+            _, lead, taken = begun.pop(int(what) % len(begun))
             outcome = await keep(fleet.tokens, fleet.store, lead, token=f"t{number}")  # type: ignore[arg-type]
             assert outcome == ("revoked" if taken else "stored")
     for _, lead, taken in begun:

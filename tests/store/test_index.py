@@ -6,7 +6,7 @@ from app.model.selections import Selection
 from app.store.connection import Store
 from app.store.index import Index, Place
 from app.store.keys import ALL_SHARDS, Shard
-from app.store.records import Priority
+from app.store.records import Priority, TokenRecord
 from app.store.revocations import EVERYTHING, RevocationQueue
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import keep, take_lead, want
@@ -86,7 +86,8 @@ async def test_a_search_returns_in_time(fleet: Fleet, index: Index) -> None:
     """Out of time, a page may be empty and still have a next; the pages together are whole."""
     records = await fleet.issue_many(8)
     wanted = await fleet.issue("wanted", scope="pub:other/topic", life_s=7200)
-    selection, cursor, found, pages = Selection.of_topic("other/#"), "", [], 0
+    selection, cursor, pages = Selection.of_topic("other/#"), "", 0
+    found: list[TokenRecord] = []
     while pages == 0 or cursor:
         page = await index.page(selection, cursor, 2, budget_s=-1)
         cursor, pages = page.next_cursor, pages + 1

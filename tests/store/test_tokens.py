@@ -28,9 +28,7 @@ READERS: dict[str, Callable[[str], tuple[str | int, ...]]] = {
 
 def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S, role: str = "sensor") -> Wanted:
     """Return what the device wants, with variations."""
-    return Wanted(
-        device=device, role=role, scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS
-    )
+    return Wanted(device=device, role=role, scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS)
 
 
 async def ask(tokens: Tokens, wanted: Wanted, request: str = "r1", jti: str = "") -> RequestAnswer:
