@@ -106,8 +106,10 @@ local function finish(handle, what, job)
     redis.call('HSET', key, 'revocation', what)
     redis.call('HDEL', key, 'sealed')
   end
-  for _, queue in ipairs({'q', 'qd', 'qf'}) do
-    redis.call('ZREM', shard .. queue, handle)
+  redis.call('ZREM', shard .. 'q', handle)
+  redis.call('ZREM', shard .. 'qd', handle)
+  if redis.call('ZREM', shard .. 'qf', handle) == 1 then
+    count(job, 'failed', -1)
   end
   count(job, what, 1)
 end

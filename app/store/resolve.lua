@@ -11,9 +11,9 @@ if record[1] ~= 'failed' then
 end
 redis.call('HINCRBY', KEYS[1], 'claim', 1)
 redis.call('HDEL', KEYS[1], 'tries', 'attempts')
-redis.call('ZREM', KEYS[2], ARGV[2])
-count(record[4], 'failed', -1)
 if ARGV[3] == 'retry' then
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  count(record[4], 'failed', -1)
   redis.call('HSET', KEYS[1], 'revocation', 'queued')
   redis.call('ZADD', shard .. 'q', turn(record[2], record[3]), ARGV[2])
 else

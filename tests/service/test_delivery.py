@@ -208,7 +208,7 @@ def by_action(**answers: Answer) -> Answer:
     return respond
 
 
-@pytest.mark.parametrize("fault", [refuse("RevokeTokenOverflow"), refuse("InternalError", 500), hang])
+@pytest.mark.parametrize("fault", [refuse("RevokeTokenOverflow"), refuse("InternalError", status=500), hang])
 async def test_an_outage_costs_no_attempt_and_is_waited_out(
     fleet: Fleet,
     revocations: RevocationQueue,
