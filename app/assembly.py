@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -17,17 +17,23 @@ from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
 from app.logs import configure_logging
 from app.service.authenticate import Authenticator
+from app.service.delivery import Delivery
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
+from app.service.jobs import Jobs
 from app.service.policies import Policies
 from app.service.registry import Registry
-from app.service.revoke import Delivery, Revoker
+from app.service.revocations import Revocations
+from app.service.revoke import Revoker
 from app.settings import Settings
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.revocations import Revocations
+from app.store.index import Index
+from app.store.jobs import JobBook
+from app.store.quota import PACE
+from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import running
@@ -53,10 +59,13 @@ class Parts:
     policies: Policies
     devices: Devices
     tokens: Tokens
+    queue: RevocationQueue
 
 
 PARTS: Final = web.AppKey("parts", Parts)
 CREDENTIALS: Final[web.AppKey[CredentialsProvider]] = web.AppKey("credentials")
+REVOCATIONS: Final = web.AppKey("revocations", Revocations)
+JOBS: Final = web.AppKey("jobs", Jobs)
 GUNICORN_HALTS: Final = 4
 """The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
@@ -107,6 +116,17 @@ async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
         await parts.store.close()
 
 
+@asynccontextmanager
+async def open_revocations(settings: Settings) -> AsyncIterator[tuple[Revocations, Jobs]]:
+    """Open revoking alone, for the command line: running instances do the work. Raises as ``open_registry``."""
+    parts = _parts(settings)
+    try:
+        await parts.store.ping()
+        yield _revoking(parts, lambda: None)
+    finally:
+        await parts.store.close()
+
+
 def _parts(settings: Settings) -> Parts:
     try:
         keys = KeyRing.parse(settings.sealing_keys)
@@ -125,7 +145,16 @@ def _parts(settings: Settings) -> Parts:
             max_live=settings.device_max_live_tokens,
             max_new_per_hour=settings.device_max_new_tokens_per_hour,
         ),
+        queue=RevocationQueue(store),
     )
+
+
+def _revoking(parts: Parts, wake: Callable[[], None]) -> tuple[Revocations, Jobs]:
+    index = Index(parts.store, parts.tokens)
+    jobs = Jobs(JobBook(parts.store), index, parts.queue)
+    registry = Registry(parts.devices, parts.policies, parts.store.clock)
+    pace = parts.settings.qps["RevokeToken"] * PACE
+    return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
 
 
 async def _run(app: web.Application) -> AsyncIterator[None]:
@@ -138,9 +167,15 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(
-            Revocations(parts.store), parts.tokens, cloud, close_connections=settings.close_connection_on_revoke
+            parts.queue,
+            parts.tokens,
+            cloud,
+            pace=settings.qps["RevokeToken"] * PACE,
+            close_connections=settings.close_connection_on_revoke,
         )
-        for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
+        revocations, jobs = _revoking(parts, delivery.wake)
+        app[REVOCATIONS], app[JOBS] = revocations, jobs
+        for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run):
             await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)

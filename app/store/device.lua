@@ -2,9 +2,9 @@
 -- ever rises, and never falls behind Redis's clock, so removing and adding again cannot bring an old one back.
 -- Not to be sent again blindly: the second answer is 'conflict'.
 --
--- KEYS  1 device  2 the shard's devices  3 device's index  4 revocation queue
+-- KEYS  1 device  2 the shard's devices  3 device's index
 -- ARGV  2 client ID   3 epoch the caller read; '': there must be no record   4 the new record; '': remove it
---       5 sealed key   6 '1': revoke everything the device holds   7 token record prefix
+--       5 sealed key   6 '1': revoke everything the device holds
 -- Returns  {'conflict'} | {'done', epoch, how many tokens and flights were revoked}
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
@@ -15,7 +15,7 @@ end
 local revoked = 0
 if ARGV[6] == '1' then
   for _, handle in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    if revoke(ARGV[7] .. handle, handle, KEYS[3], KEYS[4]) then
+    if revoke(handle, OPERATOR) then
       revoked = revoked + 1
     end
   end

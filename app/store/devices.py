@@ -104,7 +104,7 @@ class Devices:
 
     async def _write(self, device: Device, key: Secret | None, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
         shard = Shard.of(device.client_id)
-        keys = [shard.device(device.client_id), shard.devices, shard.live(device.client_id), shard.queue]
+        keys = [shard.device(device.client_id), shard.devices, shard.live(device.client_id)]
         answer = await self._store.run(
             _WRITE,
             keys,
@@ -114,7 +114,6 @@ class Devices:
             # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
             self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else "",
             int(revoke),
-            shard.token(""),
         )
         self._cache.pop(device.client_id, None)
         if answer[0] == "conflict":
