@@ -96,13 +96,13 @@ class Jobs:
     async def _take_turns(self) -> bool:
         """Go through one shard for each open job, so that a large one does not hold up the others."""
         worked = False
-        for job, selection in await self._book.open():
+        for job, selection, by in await self._book.open():
             if shard := await self._book.claim(job):
-                await self._go_through(job, selection, shard)
+                await self._go_through(job, selection, shard, by)
                 worked = True
         return worked
 
-    async def _go_through(self, job: str, selection: Selection, shard: Shard) -> None:
+    async def _go_through(self, job: str, selection: Selection, shard: Shard, by: str) -> None:
         """Revoke all of the selection in a shard; who dies on the way leaves a lease that lapses, and all is repeated.
 
         Nothing of this does harm when it is done twice, or late: a floor is raised once for each job, and a token is
@@ -115,7 +115,7 @@ class Jobs:
             await self._queue.raise_floor(_floor(selection), job, [shard])
         chunk_began = loop.time()
         async for handles in self._index.chunks(selection, shard):
-            await self._queue.revoke(shard, handles, Priority.BULK, job=job, swept=by_floor)
+            await self._queue.revoke(shard, handles, Priority.BULK, by=by, job=job, swept=by_floor)
             if loop.time() - extended_at > LEASE_MS / 3000:
                 await self._book.extend(job, shard)
                 extended_at = loop.time()

@@ -58,13 +58,16 @@ class Revocations:
         tokens: Tokens,
         index: Index,
         queue: RevocationQueue,
-        registry: Registry,
+        registry: Callable[[str], Registry],
         jobs: Jobs,
         *,
         pace: float,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """``pace`` is in RevokeTokens a second; ``wake`` tells a delivery in this process of what is queued."""
+        """``registry`` returns the registry as one works with it whom the audit is to name.
+
+        ``pace`` is in RevokeTokens a second; ``wake`` tells a delivery in this process of what is queued.
+        """
         self._tokens = tokens
         self._index = index
         self._queue = queue
@@ -105,7 +108,7 @@ class Revocations:
         if selection.kind is Kind.HANDLE:
             return await self._revoke_token(selection.value, by)
         if selection.kind is Kind.CLIENT_ID:
-            count = await self._registry.revoke(selection.value)
+            count = await self._registry(by).revoke(selection.value)
             self._wake()
             return Revoked(selection.value, "", count)
         if counted is None:
@@ -114,21 +117,21 @@ class Revocations:
 
     async def _revoke_token(self, handle: str, by: str) -> Revoked:
         record = await self.token(handle)
-        changed = await insist(partial(self._tokens.revoke, record, Priority.OPERATOR), within_s=REVOKE_WITHIN_S)
+        changed = await insist(partial(self._tokens.revoke, record, Priority.OPERATOR, by=by), within_s=REVOKE_WITHIN_S)
         log.info("revoked", handle=handle, client_id=record.client_id, changed=changed, by=by)
         self._wake()
         return Revoked(record.client_id, handle, int(changed))
 
-    async def retry(self, handle: str) -> TokenRecord:
+    async def retry(self, handle: str, by: str) -> TokenRecord:
         """Queue a failed revocation again. Raises ``NotFound`` if it is not failed, and ``Unavailable``."""
-        return await self._resolve(handle, "retry")
+        return await self._resolve(handle, "retry", by)
 
-    async def drop(self, handle: str) -> TokenRecord:
+    async def drop(self, handle: str, by: str) -> TokenRecord:
         """Give a failed revocation up: the token is good at the broker until it expires. Raises as ``retry``."""
-        return await self._resolve(handle, "drop")
+        return await self._resolve(handle, "drop", by)
 
-    async def _resolve(self, handle: str, verb: Literal["retry", "drop"]) -> TokenRecord:
-        if not await self._queue.resolve(handle, verb):
+    async def _resolve(self, handle: str, verb: Literal["retry", "drop"], by: str) -> TokenRecord:
+        if not await self._queue.resolve(handle, verb, by=by):
             raise NotFound("there is no failed revocation of this handle")
         self._wake()
         return await self.token(handle)

@@ -6,12 +6,12 @@
 -- Returns  {} | {handle, claim, client ID, sealed, expires_at_ms, tries, attempts}
 
 for _, handle in ipairs(redis.call('ZRANGE', KEYS[1], 0, 99)) do
-  local key = shard .. 't:' .. handle
+  local key = tag .. 't:' .. handle
   local record = redis.call('HMGET', key, 'client_id', 'sealed', 'expires_at_ms', 'tries', 'attempts', 'job')
   if not record[2] then
     redis.call('ZREM', KEYS[1], handle)
   elseif record[3] + ARGV[3] < now_ms then
-    finish(handle, 'lapsed', record[6])
+    finish(handle, 'lapsed', record[6], 'server')
   else
     redis.call('ZREM', KEYS[1], handle)
     redis.call('ZADD', KEYS[2], now_ms + ARGV[2], handle)

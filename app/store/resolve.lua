@@ -2,7 +2,7 @@
 -- Either raises the claim's number, so no late word of the worker that failed can undo it. May be sent again.
 --
 -- KEYS  1 token record  2 failed
--- ARGV  2 handle   3 'retry' or 'drop'
+-- ARGV  2 handle   3 'retry' or 'drop'   4 who
 -- Returns 1, or 0 if it is not failed.
 
 local record = redis.call('HMGET', KEYS[1], 'revocation', 'priority', 'expires_at_ms', 'job')
@@ -15,8 +15,8 @@ if ARGV[3] == 'retry' then
   redis.call('ZREM', KEYS[2], ARGV[2])
   count(record[4], 'failed', -1)
   redis.call('HSET', KEYS[1], 'revocation', 'queued')
-  redis.call('ZADD', shard .. 'q', turn(record[2], record[3]), ARGV[2])
+  redis.call('ZADD', tag .. 'q', turn(record[2], record[3]), ARGV[2])
 else
-  finish(ARGV[2], 'dropped', record[4])
+  finish(ARGV[2], 'dropped', record[4], ARGV[4])
 end
 return 1

@@ -75,13 +75,22 @@ class RevocationQueue:
         )
 
     async def revoke(
-        self, shard: Shard, handles: Sequence[Handle], priority: Priority, *, job: str = "", swept: bool = False
+        self,
+        shard: Shard,
+        handles: Sequence[Handle],
+        priority: Priority,
+        *,
+        by: str,
+        job: str = "",
+        swept: bool = False,
     ) -> int:
         """Revoke and queue tokens of one shard; ``swept``: only those that a floor took. Returns how many it was.
 
+        ``by`` is who revokes, as the audit trail names them.
+
         May be sent again. Raises ``Unavailable``.
         """
-        revoked: int = await self._store.run(REVOKE, [shard.queue], priority.value, job, int(swept), *handles)
+        revoked: int = await self._store.run(REVOKE, [shard.queue], priority.value, job, int(swept), by, *handles)
         return revoked
 
     async def turns(self) -> list[Shard]:
@@ -125,12 +134,12 @@ class RevocationQueue:
         arguments = (claim.handle, claim.number, outcome, again_in_ms, int(counts))
         return bool(await self._store.run(_SETTLE, keys, *arguments))
 
-    async def resolve(self, handle: str, verb: Literal["retry", "drop"]) -> bool:
+    async def resolve(self, handle: str, verb: Literal["retry", "drop"], *, by: str) -> bool:
         """Queue a failed revocation again, or drop it; False if it is not failed. Raises ``Unavailable``."""
         shard = Shard.of_handle(handle)
         if shard is None:
             return False
-        return bool(await self._store.run(_RESOLVE, [shard.token(handle), shard.failed], handle, verb))
+        return bool(await self._store.run(_RESOLVE, [shard.token(handle), shard.failed], handle, verb, by))
 
     @staticmethod
     def keys(queue: Queue) -> list[str]:

@@ -177,10 +177,13 @@ class Tokens:
         )
         return [_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
 
-    async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE) -> bool:
-        """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``."""
+    async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, by: str) -> bool:
+        """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``.
+
+        ``by`` is who revokes, as the audit trail names them.
+        """
         shard = Shard.of(record.client_id)
-        return bool(await self._store.run(REVOKE, [shard.queue], priority.value, "", 0, record.handle))
+        return bool(await self._store.run(REVOKE, [shard.queue], priority.value, "", 0, by, record.handle))
 
     def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
         """Unseal a token's cloud tokens. Raises ``CannotOpen``."""

@@ -39,7 +39,10 @@ def service(
 ) -> Revocations:
     """What operators do, at five calls a second."""
     jobs = Jobs(book, index, revocations)
-    registry = Registry(devices, lambda: POLICY, store.clock)
+
+    def registry(by: str) -> Registry:
+        return Registry(devices, lambda: POLICY, store.clock, by=by)
+
     return Revocations(tokens, index, revocations, registry, jobs, pace=5, wake=lambda: woken.append(None))
 
 
@@ -93,7 +96,7 @@ async def test_the_queue_is_shown_with_the_time_it_will_take(
     """A token of two cloud tokens takes two calls; failed ones wait for an operator and take none."""
     assert await service.overview() == Overview(0, 0, 0)
     for name, scope in (("d1", "pub:a/b"), ("d2", "pub:a/b sub:a/c"), ("d3", "pub:a/b sub:a/b")):
-        await fleet.tokens.revoke(await fleet.issue(name, scope=scope))
+        await fleet.tokens.revoke(await fleet.issue(name, scope=scope), by="cli:test")
     assert await service.overview() == Overview(queued=3, failed=0, est_empty_s=4 / 5)
     page = await service.queue("queued", limit=2)
     rest = await service.queue("queued", page.next_cursor, limit=2)
@@ -118,16 +121,16 @@ async def test_only_what_failed_is_retried_or_dropped(
 ) -> None:
     """Anything else is told as not there; a retry is delivered at once."""
     record = await fleet.issue("d1")
-    await fleet.tokens.revoke(record)
+    await fleet.tokens.revoke(record, by="cli:test")
     for handle in (record.handle, "unknown"):
         for verb in (service.retry, service.drop):
             with pytest.raises(NotFound):
-                await verb(handle)
+                await verb(handle, "cli:test")
     for verb, outcome in ((service.retry, "queued"), (service.drop, "dropped")):
         claim = await revocations.claim(Shard.of(record.client_id))
         assert claim is not None
         await revocations.settle(claim, "failed")
-        assert (await verb(record.handle)).revocation == outcome
+        assert (await verb(record.handle, "cli:test")).revocation == outcome
 
 
 async def test_live_tokens_are_listed(fleet: Fleet, service: Revocations) -> None:

@@ -130,10 +130,10 @@ async def test_a_chunk_takes_what_is_under_a_floor_once(
     new = await take_lead(fleet.tokens, want(device, "pub:plant/new"), "r2")
     handles = [old.handle, new.handle, Handle(f"{shard.number:02d}-{'x' * 22}")]
     for taken in (1, 0):
-        assert await revocations.revoke(shard, handles, Priority.BULK, job="job", swept=True) == taken
+        assert await revocations.revoke(shard, handles, Priority.BULK, job="job", swept=True, by="cli:test") == taken
     assert await queued(store, device) == [old.handle]
     assert (await fleet.read(new.handle)).state == "applying"
-    assert await revocations.revoke(shard, handles, Priority.BULK) == 1
+    assert await revocations.revoke(shard, handles, Priority.BULK, by="cli:test") == 1
     assert await keep(fleet.tokens, store, new, token="new") == "revoked"
 
 

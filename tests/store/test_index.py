@@ -33,7 +33,7 @@ async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: In
     lines = [await fleet.issue(f"l{number}", role="line", scope=f"sub:Plant/l{number}/#") for number in range(5)]
     await fleet.lead("applying")
     revoked = await fleet.issue("revoked")
-    await fleet.tokens.revoke(revoked)
+    await fleet.tokens.revoke(revoked, by="cli:test")
     expected = {
         Selection.of_role("sensor"): sensors,
         Selection.of_role("line"): lines,
@@ -111,7 +111,7 @@ async def test_counting_is_what_a_revoke_would_take(
     short = await fleet.issue("short", life_s=100)
     flight = await fleet.lead("flight")
     await fleet.issue("line", role="line", scope="sub:line/x")
-    await fleet.tokens.revoke(records[0])
+    await fleet.tokens.revoke(records[0], by="cli:test")
     told: list[tuple[int, int]] = []
 
     async def counts() -> list[int]:
@@ -156,8 +156,8 @@ async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) ->
 async def test_revoked_leaves_every_index(fleet: Fleet, store: Store, revocations: RevocationQueue) -> None:
     """Whichever way it was revoked, nothing of it is found or counted again."""
     records = await fleet.issue_many(3)
-    await fleet.tokens.revoke(records[0])
-    await revocations.revoke(Shard.of(records[1].client_id), [records[1].handle], Priority.BULK)
+    await fleet.tokens.revoke(records[0], by="cli:test")
+    await revocations.revoke(Shard.of(records[1].client_id), [records[1].handle], Priority.BULK, by="cli:test")
     device = await fleet.devices.read(records[2].client_id)
     assert device is not None
     await fleet.devices.remove(device.device)

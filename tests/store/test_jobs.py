@@ -19,7 +19,7 @@ ROLE = Selection.of_role("sensor")
 async def test_workers_share_a_job_shard_by_shard(book: JobBook) -> None:
     """No two hold one shard; when all are struck off the job is done and no longer open."""
     await book.start("job", ROLE, "operator:o", 7)
-    assert await book.open() == [("job", ROLE)]
+    assert await book.open() == [("job", ROLE, "operator:o")]
     claimed = await asyncio.gather(*(book.claim("job") for _ in range(SHARDS)))
     assert {shard.number for shard in claimed if shard} == set(range(SHARDS))
     assert await book.claim("job") is None
@@ -115,7 +115,7 @@ async def test_a_job_tells_what_became_of_its_revocations(
         for handle in (*(record.handle for record in records), flight.handle):
             shard = Shard.of_handle(handle)
             assert shard is not None
-            await revocations.revoke(shard, [handle], Priority.BULK, job="job")
+            await revocations.revoke(shard, [handle], Priority.BULK, job="job", by="cli:test")
 
     async def counts() -> tuple[int, ...]:
         job = await book.read("job")
@@ -132,8 +132,8 @@ async def test_a_job_tells_what_became_of_its_revocations(
         for _ in range(2):
             assert await revocations.settle(claim, "confirmed" if claim.handle == flight.handle else "failed")
     assert await counts() == (5, 1, 4, 0, 0, 0)
-    assert await revocations.resolve(records[0].handle, "drop")
-    assert await revocations.resolve(records[1].handle, "retry")
+    assert await revocations.resolve(records[0].handle, "drop", by="cli:test")
+    assert await revocations.resolve(records[1].handle, "retry", by="cli:test")
     assert await counts() == (5, 1, 2, 0, 1, 1)
     fleet.store.clock.shift_ms = 3_700_000
     await revocations.turns()

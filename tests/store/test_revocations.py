@@ -30,7 +30,7 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
     )
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record)
+    await tokens.revoke(record, by="cli:test")
     return record
 
 
@@ -117,7 +117,7 @@ async def test_turns_go_by_priority_then_by_the_longest_remaining_life_over_all_
     issued = [fleet.issue(f"d{number}", life_s=1000 + 37 * number % 1500) for number in range(36)]
     expected = []
     for record, priority in zip(await asyncio.gather(*issued), list(Priority) * 12, strict=True):
-        await revocations.revoke(Shard.of(record.client_id), [record.handle], priority)
+        await revocations.revoke(Shard.of(record.client_id), [record.handle], priority, by="cli:test")
         expected.append((priority, -record.expires_at_ms, record.handle))
     assert [claim.handle async for claim in claims(revocations)] == [handle for _, _, handle in sorted(expected)]
     assert len({Shard.of_handle(handle) for _, _, handle in expected}) > 10
@@ -129,9 +129,9 @@ async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_
     """Revoked once more it stays one revocation; a later, lesser wish does not move it back."""
     records = [await fleet.issue(f"d{number}", life_s=2000 - number) for number in range(5)]
     for record in records:
-        await fleet.tokens.revoke(record, Priority.BULK)
-    assert not await fleet.tokens.revoke(records[-1], Priority.OPERATOR)
-    assert not await fleet.tokens.revoke(records[-1], Priority.DEVICE)
+        await fleet.tokens.revoke(record, Priority.BULK, by="cli:test")
+    assert not await fleet.tokens.revoke(records[-1], Priority.OPERATOR, by="cli:test")
+    assert not await fleet.tokens.revoke(records[-1], Priority.DEVICE, by="cli:test")
     order = [claim.handle async for claim in claims(revocations)]
     assert order == [record.handle for record in (records[-1], *records[:-1])]
 
@@ -143,9 +143,9 @@ async def test_what_outlived_itself_lapses_in_the_tail_too(
     short = [await fleet.issue(f"s{number}", life_s=100) for number in range(3)]
     long = await fleet.issue("long", life_s=3000)
     for record, priority in zip((*short, long), (*Priority, Priority.BULK), strict=True):
-        await fleet.tokens.revoke(record, priority)
+        await fleet.tokens.revoke(record, priority, by="cli:test")
     failed = await fleet.issue("failed", life_s=100)
-    await fleet.tokens.revoke(failed)
+    await fleet.tokens.revoke(failed, by="cli:test")
     await fail(fleet, revocations, failed)
     store.clock.shift_ms = 100_000 + LAPSE_MS + 1000
     assert await revocations.turns() == [Shard.of(long.client_id)]
@@ -158,7 +158,7 @@ async def test_a_queue_forgets_what_is_gone(fleet: Fleet, store: Store, revocati
     """A record that ended while nobody worked leaves every queue, and is not made anew by that."""
     records = await fleet.issue_many(3)
     for record in records:
-        await fleet.tokens.revoke(record)
+        await fleet.tokens.revoke(record, by="cli:test")
     await fail(fleet, revocations, records[0])
     assert await revocations.claim(Shard.of(records[1].client_id)) is not None
     for record in records:
@@ -195,8 +195,8 @@ async def test_a_failed_revocation_is_retried_from_the_start(
     late = await fail(fleet, revocations, record)
     assert await revocations.turns() == []
     assert (await revocations.backlog()).failed == 1
-    assert await revocations.resolve(record.handle, "retry") is True
-    assert await revocations.resolve(record.handle, "retry") is False
+    assert await revocations.resolve(record.handle, "retry", by="cli:test") is True
+    assert await revocations.resolve(record.handle, "retry", by="cli:test") is False
     assert await revocations.settle(late, "failed") is False
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None
@@ -209,15 +209,15 @@ async def test_a_failed_revocation_is_retried_from_the_start(
 async def test_a_dropped_revocation_is_over(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
     """What is dropped leaves the queue, and its cloud token is forgotten; only what failed can be dropped."""
     record = await revoked_token(fleet.tokens, fleet.store, device)
-    assert await revocations.resolve(record.handle, "drop") is False
+    assert await revocations.resolve(record.handle, "drop", by="cli:test") is False
     late = await fail(fleet, revocations, record)
-    assert await revocations.resolve(record.handle, "drop") is True
+    assert await revocations.resolve(record.handle, "drop", by="cli:test") is True
     assert await revocations.settle(late, "confirmed") is False
     after = await fleet.read(record.handle)
     assert (after.state, after.revocation, after.sealed) == ("revoked", "dropped", None)
     assert await revocations.backlog() == Backlog(queued=0, failed=0, scopes=())
     for unknown in ("00-" + "x" * 22, "99-" + "x" * 22, "no handle", ""):
-        assert await revocations.resolve(unknown, "retry") is False
+        assert await revocations.resolve(unknown, "retry", by="cli:test") is False
 
 
 async def test_a_settlement_may_be_repeated(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
@@ -241,20 +241,23 @@ async def test_revoking_works_when_redis_is_full(
     registered = await fleet.add("registered")
     await store.command("CONFIG", "SET", "maxmemory", 1)
     try:
-        assert await fleet.tokens.revoke(await fleet.read(lead.handle))
+        assert await fleet.tokens.revoke(await fleet.read(lead.handle), by="cli:test")
         with pytest.raises(Unavailable):
             await fleet.tokens.request(want(device, life_s=LIFE_S), "r2", "", 0)
-        assert await fleet.tokens.revoke(single, Priority.OPERATOR)
+        assert await fleet.tokens.revoke(single, Priority.OPERATOR, by="cli:test")
         await fleet.devices.change(registered, registered, KEY, revoke=True)
         await book.start("job", Selection.of_everything(), "operator:o", 3)
         await revocations.raise_floor(EVERYTHING, "job")
         for record in swept:
             assert (await fleet.read(record.handle)).state == "revoked"
             shard = Shard.of(record.client_id)
-            assert await revocations.revoke(shard, [record.handle], Priority.BULK, job="job", swept=True) == 1
+            assert (
+                await revocations.revoke(shard, [record.handle], Priority.BULK, job="job", swept=True, by="cli:test")
+                == 1
+            )
         async for claim in claims(revocations):
             assert await revocations.settle(claim, "failed")
-            assert await revocations.resolve(claim.handle, "retry")
+            assert await revocations.resolve(claim.handle, "retry", by="cli:test")
             again = await revocations.claim(Shard.of(claim.client_id))
             assert again is not None
             assert await revocations.settle(again, "confirmed")
