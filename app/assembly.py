@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -16,22 +17,35 @@ from aiohttp import web
 from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
 from app.logs import configure_logging
+from app.service.api_keys import KeyCheck, KeyOffice
+from app.service.audit import Trail
 from app.service.authenticate import Authenticator
+from app.service.confirm import Confirmer
+from app.service.delivery import Delivery
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
+from app.service.jobs import Jobs
 from app.service.policies import Policies
+from app.service.refusals import Refusals
 from app.service.registry import Registry
-from app.service.revoke import Delivery, Revoker
+from app.service.revocations import Revocations
+from app.service.revoke import Revoker
 from app.settings import Settings
+from app.store.api_keys import ApiKeys
+from app.store.audit import Audit
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.revocations import Revocations
+from app.store.index import Index
+from app.store.jobs import JobBook
+from app.store.quota import PACE
+from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
+from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
@@ -53,10 +67,15 @@ class Parts:
     policies: Policies
     devices: Devices
     tokens: Tokens
+    queue: RevocationQueue
+    api_keys: ApiKeys
+    audit: Audit
 
 
 PARTS: Final = web.AppKey("parts", Parts)
 CREDENTIALS: Final[web.AppKey[CredentialsProvider]] = web.AppKey("credentials")
+REVOCATIONS: Final = web.AppKey("revocations", Revocations)
+JOBS: Final = web.AppKey("jobs", Jobs)
 GUNICORN_HALTS: Final = 4
 """The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
@@ -70,6 +89,8 @@ def build(settings: Settings) -> web.Application:
     app = web.Application(middlewares=[envelope], client_max_size=MAX_BODY_BYTES)
     app[PARTS] = parts
     app[CLOCK] = parts.store.clock
+    app[KEY_CHECK] = KeyCheck(parts.api_keys)
+    app[REFUSALS] = Refusals(parts.audit)
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)
@@ -96,13 +117,34 @@ async def serve_app() -> Runner:
         sys.exit(GUNICORN_HALTS)
 
 
+@dataclass(frozen=True)
+class Office:
+    """What an operator works with at the command line."""
+
+    registry: Registry
+    revocations: Revocations
+    jobs: Jobs
+    api_keys: KeyOffice
+    trail: Trail
+
+
 @asynccontextmanager
-async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the registry alone, for the command line. Raises ``Misconfigured`` and ``Unavailable``."""
+async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
+    """Open what needs Redis alone, for the command line; the audit names ``by`` for all that is done.
+
+    Raises ``Misconfigured`` and ``Unavailable``.
+    """
     parts = _parts(settings)
     try:
-        await parts.store.ping()
-        yield Registry(parts.devices, parts.policies, parts.store.clock)
+        await parts.store.clock.learn(parts.store.command)
+        revocations, jobs = _revoking(parts)
+        yield Office(
+            registry=_registry(parts, by),
+            revocations=revocations,
+            jobs=jobs,
+            api_keys=KeyOffice(parts.api_keys, by=by),
+            trail=Trail(parts.audit, parts.tokens),
+        )
     finally:
         await parts.store.close()
 
@@ -125,7 +167,22 @@ def _parts(settings: Settings) -> Parts:
             max_live=settings.device_max_live_tokens,
             max_new_per_hour=settings.device_max_new_tokens_per_hour,
         ),
+        queue=RevocationQueue(store),
+        api_keys=ApiKeys(store, keys),
+        audit=Audit(store),
     )
+
+
+def _registry(parts: Parts, by: str) -> Registry:
+    return Registry(parts.devices, parts.policies, parts.store.clock, by=by)
+
+
+def _revoking(parts: Parts, wake: Callable[[], None] = lambda: None) -> tuple[Revocations, Jobs]:
+    index = Index(parts.store, parts.tokens)
+    jobs = Jobs(JobBook(parts.store), index, parts.queue)
+    registry = partial(_registry, parts)
+    pace = parts.settings.qps["RevokeToken"] * PACE
+    return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
 
 
 async def _run(app: web.Application) -> AsyncIterator[None]:
@@ -138,17 +195,24 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(
-            Revocations(parts.store), parts.tokens, cloud, close_connections=settings.close_connection_on_revoke
+            parts.queue,
+            parts.tokens,
+            cloud,
+            pace=settings.qps["RevokeToken"] * PACE,
+            close_connections=settings.close_connection_on_revoke,
         )
-        for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
+        revocations, jobs = _revoking(parts, delivery.wake)
+        app[REVOCATIONS], app[JOBS] = revocations, jobs
+        for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run, app[REFUSALS].run):
             await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
-        holder = Holder(authenticator, parts.tokens)
+        holder = Holder(authenticator, app[KEY_CHECK], parts.tokens)
         app[SERVICES] = Services(
             issuer=Issuer(authenticator, parts.policies, parts.tokens, flights),
-            introspector=Introspector(holder, parts.tokens, cloud, clock),
+            introspector=Introspector(holder, parts.tokens, Confirmer(parts.tokens, cloud), clock),
             revoker=Revoker(holder, parts.tokens, delivery),
+            refusals=app[REFUSALS],
             broker=Broker(settings.broker_host, settings.mqtt_port, settings.mqtt_tls, settings.mqtt_username),
             issuer_url=settings.issuer_url,
             deadline_s=settings.request_deadline_s,

@@ -1,4 +1,4 @@
-"""The endpoints of devices: token, introspect, revoke, and the metadata that describes them."""
+"""The OAuth endpoints: token, introspect, revoke, and the metadata that describes them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from app.model.devices import Algorithm, Method
 from app.model.secrets import Secret
 from app.service.introspect import Introspector
 from app.service.issue import IssuedToken, Issuer
+from app.service.refusals import Refusals
 from app.service.revoke import Revoker
-from app.web.forms import read_credentials, read_form, required
+from app.web.forms import read_caller, read_credentials, read_form, required
 from app.web.middleware import TOLD
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,7 @@ class Services:
     issuer: Issuer
     introspector: Introspector
     revoker: Revoker
+    refusals: Refusals
     broker: Broker
     issuer_url: str
     deadline_s: float
@@ -57,7 +59,8 @@ async def token(request: web.Request) -> web.Response:
     if required(form, "grant_type") != GRANT_TYPE:
         raise UnsupportedGrantType(f"grant_type must be {GRANT_TYPE}")
     credentials = read_credentials(request, form)
-    issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
+    with services.refusals.of(credentials):
+        issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
     request[TOLD] = {"client_id": issued.client_id, "handle": issued.handle, "expires_in_s": issued.expires_in_s}
     return web.json_response(_token_answer(issued, services.broker), headers=NO_STORE)
 
@@ -68,8 +71,9 @@ async def introspect(request: web.Request) -> web.Response:
     deadline = asyncio.get_running_loop().time() + services.deadline_s
     form = await read_form(request)
     text = Secret(required(form, "token"))
-    credentials = read_credentials(request, form)
-    found = await services.introspector.introspect(credentials, text, deadline=deadline)
+    caller = read_caller(request, form)
+    with services.refusals.of(caller):
+        found = await services.introspector.introspect(caller, text, deadline=deadline)
     if found is None:
         return web.json_response({"active": False}, headers=NO_STORE)
     answer = {
@@ -92,8 +96,9 @@ async def revoke(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     form = await read_form(request)
     text = Secret(required(form, "token"))
-    credentials = read_credentials(request, form)
-    revoked = await services.revoker.revoke(credentials, text)
+    caller = read_caller(request, form)
+    with services.refusals.of(caller):
+        revoked = await services.revoker.revoke(caller, text)
     if revoked is None:
         return web.json_response({}, headers=NO_STORE)
     at_broker = "revoked" if revoked.confirmed else "still valid at the broker until the cloud confirms"

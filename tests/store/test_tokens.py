@@ -12,7 +12,7 @@ from app.store.connection import Script, Store
 from app.store.devices import Devices
 from app.store.keys import Handle, Shard
 from app.store.records import CloudTokenOfType, Lead, RequestAnswer, Wanted
-from app.store.revocations import Revocations
+from app.store.revocations import RevocationQueue
 from app.store.tokens import HORIZON_MS, LEASE_MS, Tokens
 
 LIFE_S = 3600
@@ -23,14 +23,13 @@ READERS: dict[str, Callable[[str], tuple[str | int, ...]]] = {
     "hash": lambda key: ("HGETALL", key),
     "set": lambda key: ("SMEMBERS", key),
     "zset": lambda key: ("ZRANGE", key, 0, -1),
+    "stream": lambda key: ("XRANGE", key, "-", "+"),
 }
 
 
-def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S) -> Wanted:
+def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S, role: str = "sensor") -> Wanted:
     """Return what the device wants, with variations."""
-    return Wanted(
-        device=device, role="sensor", scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS
-    )
+    return Wanted(device=device, role=role, scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS)
 
 
 async def ask(tokens: Tokens, wanted: Wanted, request: str = "r1", jti: str = "") -> RequestAnswer:
@@ -185,8 +184,8 @@ async def test_a_revoked_token_is_never_handed_out_again(tokens: Tokens, store: 
     await keep(tokens, store, lead)
     record = await tokens.read(lead.handle)
     assert record is not None
-    assert await tokens.revoke(record) is True
-    assert await tokens.revoke(record) is False
+    assert await tokens.revoke(record, by="cli:test") is True
+    assert await tokens.revoke(record, by="cli:test") is False
     assert await queued(store, device) == [lead.handle]
     assert (await ask(tokens, want(device), "r2")).status == "lead"
 
@@ -199,7 +198,7 @@ async def test_a_handle_revoked_in_flight_is_queued_when_it_arrives(
     record = await tokens.read(lead.handle)
     assert record is not None
     assert record.state == "applying"
-    assert await tokens.revoke(record) is True
+    assert await tokens.revoke(record, by="cli:test") is True
     assert (await ask(tokens, want(device), "r2")).status == "lead"
     assert await keep(tokens, store, lead) == "revoked"
     assert await keep(tokens, store, lead) == "revoked"
@@ -262,7 +261,7 @@ async def test_a_leader_whose_record_is_gone_hands_nothing_out(tokens: Tokens, s
 
 
 async def test_half_a_token_is_only_ever_revoked(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """When one half could not be had, the other goes to the queue and the failure leaves its mark."""
     lead = await take_lead(tokens, want(device))
@@ -327,7 +326,7 @@ async def test_a_device_applies_no_more_than_its_share_in_an_hour(tokens: Tokens
         await keep(tokens, store, lead, token=f"t{number}")
         record = await tokens.read(lead.handle)
         assert record is not None
-        await tokens.revoke(record)
+        await tokens.revoke(record, by="cli:test")
     assert (await ask(tokens, want(device), "r9")).status == "limited"
 
 
@@ -355,7 +354,7 @@ async def test_everything_but_registry_and_queue_ends_by_itself(tokens: Tokens, 
     assert await tokens.extend(lead)
     await keep(tokens, store, lead)
     await ask(tokens, want(device), "r2", "j2")
-    endless = {shard.device(device.client_id), shard.devices}
+    endless = {shard.device(device.client_id), shard.devices, shard.audit}
     for key in await store.command("KEYS", "*"):
         lasts_ms = await store.command("PTTL", key)
         assert (lasts_ms == -1) is (key in endless), key
