@@ -1,4 +1,4 @@
-"""Tasks with an owner: kept going, ended for certain; and threads for what blocks."""
+"""Tasks with an owner: side by side, kept going, ended for certain; and threads for what blocks."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1)
         for task in done:
             if not task.cancelled():
                 task.exception()
+
+
+async def all_of(steps: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Take steps side by side and return what each returned, in order.
+
+    When one fails, its error is raised as it is, once the others are cancelled and over.
+    """
+    tasks = [asyncio.create_task(step) for step in steps]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await end(task for task in tasks if not task.done())
 
 
 async def in_thread(function: Callable[[], _Result], *, name: str) -> _Result:

@@ -17,6 +17,7 @@ from app.store.clock import Clock
 from app.store.records import TokenRecord
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
+from app.tasks import all_of
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +82,7 @@ class Introspector:
         until = min(deadline - 1.0, asyncio.get_running_loop().time() + CLOUD_TIMEOUT_S)
         try:
             cloud_tokens = self._tokens.open(record.sealed, record.client_id, record.handle)
-            answers = [await self._cloud.query_token(each.token, deadline=until) for each in cloud_tokens]
+            answers = await all_of(self._cloud.query_token(each.token, deadline=until) for each in cloud_tokens)
         except (CloudError, CannotOpen) as error:
             log.warning("introspection_without_cloud", handle=record.handle, cause=str(error))
             return None
