@@ -21,9 +21,8 @@ log = structlog.get_logger(__name__)
 async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1) -> None:
     """Cancel ``tasks`` and wait until they are over; what they end with has been logged by themselves.
 
-    A cancellation can be lost: ``asyncio.wait_for`` of Python 3.11, which the Redis client uses, swallows one that
-    comes in the same turn as its result (cpython#86296). So it is repeated; ``again_after_s`` leaves a task time to
-    clean up.
+    A cancellation can be lost: ``asyncio.wait_for`` of Python 3.11, which libraries use, swallows one that comes in the
+    same turn as its result (cpython#86296). So it is repeated; ``again_after_s`` leaves a task time to clean up.
     """
     pending = set(tasks)
     while pending:
