@@ -1,4 +1,4 @@
-"""Tasks with an owner: kept going, ended for certain; and threads for what blocks."""
+"""Tasks with an owner: side by side, kept going, ended for certain; and threads for what blocks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ log = structlog.get_logger(__name__)
 async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1) -> None:
     """Cancel ``tasks`` and wait until they are over; what they end with has been logged by themselves.
 
-    A cancellation can be lost: ``asyncio.wait_for`` of Python 3.11, which the Redis client uses, swallows one that
-    comes in the same turn as its result (cpython#86296). So it is repeated; ``again_after_s`` leaves a task time to
-    clean up.
+    A cancellation can be lost: ``asyncio.wait_for`` of Python 3.11, which libraries use, swallows one that comes in the
+    same turn as its result (cpython#86296). So it is repeated; ``again_after_s`` leaves a task time to clean up.
     """
     pending = set(tasks)
     while pending:
@@ -33,6 +32,18 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1)
         for task in done:
             if not task.cancelled():
                 task.exception()
+
+
+async def all_of(steps: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Take steps side by side and return what each returned, in order.
+
+    When one fails, its error is raised as it is, once the others are cancelled and over.
+    """
+    tasks = [asyncio.create_task(step) for step in steps]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await end(task for task in tasks if not task.done())
 
 
 async def in_thread(function: Callable[[], _Result], *, name: str) -> _Result:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import uuid
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Final, Literal, Self
 
 import aiohttp
@@ -190,9 +190,9 @@ class CloudClient(Actions):
         """Sign and send once."""
         credentials = await self._credentials.get(deadline=deadline)
         raw = await self._exchange(self._signed(action, parameters, credentials), deadline=deadline)
-        secrets = [value for value in parameters.values() if isinstance(value, Secret)]
-        secrets += [credentials.access_key_secret, credentials.security_token or Secret("")]
-        return read_answer(expected, raw, secrets)
+        hidden = [value for value in parameters.values() if isinstance(value, Secret)]
+        hidden += [credentials.access_key_secret, credentials.security_token or Secret("")]
+        return read_answer(expected, raw, hidden)
 
     async def _exchange(self, form: bytes, *, deadline: float) -> RawAnswer:
         """Send once and read the answer. Raises ``CloudError`` if there is none."""
@@ -215,7 +215,6 @@ class CloudClient(Actions):
 
     def _signed(self, action: str, parameters: Mapping[str, str | Secret], credentials: Credentials) -> bytes:
         """Return the body: all parameters of the call and those of chapter 7, signed (chapter 5)."""
-        now = datetime.fromtimestamp(self._now_ms() // 1000, UTC)
         signed = {
             "Action": action,
             "InstanceId": self._instance_id,
@@ -225,8 +224,8 @@ class CloudClient(Actions):
             "AccessKeyId": credentials.access_key_id,
             "SignatureMethod": "HMAC-SHA1",
             "SignatureVersion": "1.0",
-            "SignatureNonce": str(uuid.uuid4()),
-            "Timestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "SignatureNonce": secrets.token_hex(16),
+            "Timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now_ms() // 1000)),
         }
         signed |= {name: value.reveal() if isinstance(value, Secret) else value for name, value in parameters.items()}
         if credentials.security_token:

@@ -15,6 +15,7 @@ from app.store.keys import Handle
 from app.store.records import TokenRecord
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
+from app.tasks import all_of
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ class Confirmer:
         if record.sealed is None:
             raise CannotOpen("there is nothing to open")
         cloud_tokens = self._tokens.open(record.sealed, record.client_id, record.handle)
-        return all([await self._cloud.query_token(each.token, deadline=deadline) for each in cloud_tokens])
+        return all(await all_of(self._cloud.query_token(each.token, deadline=deadline) for each in cloud_tokens))
 
     def _keep(self, handle: Handle, *, good: bool) -> None:
         self._said[handle] = (good, self._now() + GOOD_FOR_S)

@@ -46,7 +46,7 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
     async with AsyncExitStack() as stack:
         store = Store(Secret(os.environ["REDIS_URL"]))
         stack.push_async_callback(store.close)
-        quota = Pacing(Buckets(store, qps={"ApplyToken": 1e9}, egress_qps=1e9, egress_group="all"))
+        quota = Pacing(Buckets(store, qps={"ApplyToken": 1e6}, egress_qps=1e6, egress_group="all"))
         stack.push_async_callback(quota.close)
         client = await stack.enter_async_context(
             CloudClient.open(

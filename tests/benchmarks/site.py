@@ -110,7 +110,7 @@ def settings(redis_url: str, cloud_url: str, port: int) -> dict[str, str]:
         "CLOUD_INSTANCE_ID": "mqtt-bench",
         "ALIBABA_CLOUD_ACCESS_KEY_ID": "bench-key",
         "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "bench-secret",
-        **dict.fromkeys(("APPLY_TOKEN_QPS", "QUERY_TOKEN_QPS", "REVOKE_TOKEN_QPS", "EGRESS_QPS"), "1e9"),
+        **dict.fromkeys(("APPLY_TOKEN_QPS", "QUERY_TOKEN_QPS", "REVOKE_TOKEN_QPS", "EGRESS_QPS"), "1e6"),
     }
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import pytest
 from hypothesis import given
@@ -46,6 +46,13 @@ def test_the_guides_own_example_has_the_guides_signature() -> None:
 def test_characters_are_encoded_as_the_guides_table_says(text: str, encoded: str) -> None:
     """Chapter 5, step 1.ii, row by row."""
     assert signature.percent_encode(text) == encoded
+
+
+@given(st.text())
+def test_any_text_is_encoded_as_the_rfc_says(text: str) -> None:
+    """Encoding is RFC 3986's for every character, and once more over itself."""
+    assert signature.percent_encode(text) == quote(text, safe="")
+    assert signature.percent_encode(signature.percent_encode(text)) == quote(quote(text, safe=""), safe="")
 
 
 @given(PARAMETERS)
