@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -14,6 +15,7 @@ from app.rpc import signature
 from app.rpc.catalog import ACTIONS
 from tests.cli.conftest import Cli
 from tests.cli.test_sandbox import KEYS, sandbox
+from tests.sandbox.test_samples import DEVICE, GIVEN, SAMPLES, of_json, of_xml
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,28 @@ def test_an_answer_is_printed_in_both_formats(cli: Cli, environment: dict[str, s
         "</QueryTokenResponse>",
     )
     assert request_id.startswith("  <RequestId>")
+
+
+@pytest.mark.parametrize("format_", ["json", "xml"])
+def test_each_action_is_answered_with_the_fields_of_the_guides_sample(
+    cli: Cli, environment: dict[str, str], format_: str
+) -> None:
+    """All actions, in both formats: names, nesting and order are the guide's."""
+    cli("call", "CreateGroupId", "--GroupId", "GID_plant")
+    for action in ACTIONS:
+        if action == "RefreshDeviceCredential":  # after UnRegister, in the guide's order
+            cli("call", "RegisterDeviceCredential", "--ClientId", "GID_plant@@@d1")
+        given = [
+            f"--{name}={value}" for name, value in GIVEN.get(action, DEVICE if _takes_device(action) else {}).items()
+        ]
+        answer = cli("call", action, *given, "--format", format_)
+        assert (answer.code, answer.err) == (0, "")
+        told = of_json(json.loads(answer.out)) if format_ == "json" else of_xml(ET.fromstring(answer.out))  # noqa: S314
+        assert told == SAMPLES[action]
+
+
+def _takes_device(action: str) -> bool:
+    return any(parameter.name == "ClientId" for parameter in ACTIONS[action].parameters)
 
 
 def test_raw_is_the_very_answer(cli: Cli, environment: dict[str, str]) -> None:

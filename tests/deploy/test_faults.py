@@ -162,6 +162,8 @@ def test_the_page_shows_the_table() -> None:
 def test_the_page_names_every_file() -> None:
     """Its first table names each file that lies beside it, and no other."""
     first = PAGE[: PAGE.index("\n## ")]
-    named = {name for row in re.findall(r"^\| (`.*?) \|", first, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)}
+    named = {
+        name for row in re.findall(r"^\| (\[?`.*?) \|", first, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)
+    }
     beside = {path.name for path in DEPLOY.iterdir() if path.is_file()}
     assert named == beside - {"README.md", "benchmarks.svg"}
