@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from app.cloud.actions import Actions
 from app.rpc.catalog import ACTIONS, UNSUPPORTED, Action
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
+from tests.processes import ROOT
 
 CHAPTERS = {
     "10.1": "ApplyToken",
@@ -43,6 +47,15 @@ def test_every_code_of_an_action_has_status_and_text(action: Action) -> None:
 def test_every_action_needs_access_to_the_instance_and_a_permission_of_its_own(action: Action) -> None:
     """Chapter 6: mq:MqttInstanceAccess, and the action's."""
     assert [permission.action for permission in action.permissions] == ["mq:MqttInstanceAccess", f"mq:{action.name}"]
+
+
+def test_the_page_of_actions_is_true() -> None:
+    """``deploy/ACTIONS.md`` has the catalog's actions, the client's methods and files that are there."""
+    page = (ROOT / "deploy/ACTIONS.md").read_text()
+    rows = re.findall(r"^\| ([0-9.]+|newer) \| (\w+) \| `(\w+)` \|", page, re.MULTILINE)
+    assert {chapter.replace("newer", ""): action for chapter, action, _ in rows} == CHAPTERS
+    assert all(hasattr(Actions, method) for *_, method in rows)
+    assert all((ROOT / path).is_file() for path in re.findall(r"`((?:app|tests)/[^`]+)`", page))
 
 
 def test_sixteen_names_have_no_request_format() -> None:
