@@ -106,7 +106,12 @@ class _Line:
         self._joined.set()
         try:
             async with asyncio.timeout_at(latest):
-                await waiter.turn
+                while loop.time() >= await waiter.turn:
+                    # This process was held up between the answer and here: back to the head of the line.
+                    waiter.turn = loop.create_future()
+                    self._waiters.appendleft(waiter)
+                    self._wanted += count
+                    self._joined.set()
         except TimeoutError:
             self._leave(waiter)
             raise self._exhausted() from None
