@@ -64,6 +64,11 @@ class Pacing:
             self._pacers.add(asyncio.create_task(line.serve(), name=f"pace {action}"))
         await line.wait(count, deadline)
 
+    def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
+        """Return what ``permit`` would raise at once, as far as is known without asking Redis."""
+        line = self._lines.get(action)
+        return line.refusal(1, deadline) if line else None
+
     async def close(self) -> None:
         """End every line; whoever still stands in one is refused."""
         self._closed = True
@@ -91,15 +96,20 @@ class _Line:
         self._last: Taken | None = None
         self._joined = asyncio.Event()
 
+    def refusal(self, count: int, deadline: float) -> QuotaExhausted | None:
+        now = asyncio.get_running_loop().time()
+        late = self._last and now + self._last.wait_s(self._wanted + count) > _latest(now, deadline)
+        return self._exhausted() if late else None
+
     async def wait(self, count: int, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if not self._wanted and self._held >= count and now < self._void_at:
             self._held -= count
             return
-        latest = now + (deadline - now) * (1 - CALL_SHARE)
-        if self._last and now + self._last.wait_s(self._wanted + count) > latest:
-            raise self._exhausted()
+        if refusal := self.refusal(count, deadline):
+            raise refusal
+        latest = _latest(now, deadline)
         waiter = _Waiter(count, latest, loop.create_future())
         self._waiters.append(waiter)
         self._wanted += count
@@ -204,6 +214,11 @@ class _Line:
 
     def _exhausted(self) -> QuotaExhausted:
         return QuotaExhausted(self._action, self._last.backlog_s(self._wanted) if self._last else SPEAK_EVERY_S)
+
+
+def _latest(now: float, deadline: float) -> float:
+    """Return until when to wait: some of the time is for the call itself."""
+    return now + (deadline - now) * (1 - CALL_SHARE)
 
 
 def _pause_s(taken: Taken) -> float:

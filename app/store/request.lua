@@ -7,14 +7,14 @@
 -- ARGV  2 REQUEST: random value of this request   3 epoch of the record the caller was verified under
 --       4 used_until_ms: when the assertion could not be used anyway; 0: there is none (client_secret_basic)
 --       5 fresh_ms: remaining life from which a token is handed out   6 token record prefix
---     | 7 spare_ms: the remaining life that is enough when no new one can be had   8 new handle   9 lease_ms
+--     | 7 spare_ms: the remaining life that is enough when no new one can be had   8 new handle   9 lease_ms; 0: do not lead
 --       10 horizon_ms: longest an application may take   11 client ID   12 role   13 scope
 --       14 most live tokens   15 most new tokens an hour
 -- Returns  {'stale'} | {'used'} | {'expired'} | {'none'} |
 --          {STATUS, now_ms, wait_ms, flight, handle, expires_at_ms, sealed}
 --       'live': hand out `handle`   'lead': apply, as `flight`   'wait': for `flight`
 --       'failed': a flight just did, and `flight` says why
---       'limited': this device has had its share. All but the first carry a token with spare_ms left, or ''.
+--       'limited': this device has had its share   'busy': it would have to lead. All but the first carry a token with spare_ms left, or ''.
 
 local HOUR_MS = 3600 * 1000
 
@@ -53,6 +53,10 @@ end
 if flight[1] and flight[2] == ARGV[3] and redis.call('HGET', ARGV[6] .. flight[1], 'state') == 'applying' then
   local status = flight[3] == ARGV[2] and 'lead' or 'wait'
   return {status, now_ms, redis.call('PTTL', KEYS[4]), flight[1], handle, expires_at_ms, sealed}
+end
+
+if tonumber(ARGV[9]) == 0 then
+  return {'busy', now_ms, 0, '', handle, expires_at_ms, sealed}
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now_ms)

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from app.assembly import configure_logging
+from app.logs import configure_logging
 from app.rpc.catalog import EGRESS_QPS, PREVIOUS_QPS
 from app.settings import Settings
 from tests import processes
