@@ -93,6 +93,7 @@ class _Line:
         self._wanted = 0
         self._held = 0
         self._void_at = 0.0
+        self._asked_at = 0.0
         self._last: Taken | None = None
         self._joined = asyncio.Event()
 
@@ -161,7 +162,10 @@ class _Line:
         held = self._held if asked_at < self._void_at else 0
         first = next((each.count for each in self._waiters if not each.turn.done()), 1)
         least = max(1, first - held)
-        taken = await self._buckets.take(self._action, line=max(least, self._wanted - held), least=least)
+        every_s = asked_at - self._asked_at if self._last else 0
+        self._asked_at = asked_at
+        line = max(least, self._wanted - held)
+        taken = await self._buckets.take(self._action, line=line, least=least, every_s=every_s)
         self._hold(taken.permits, asked_at + VALID_S)
         return taken
 
