@@ -49,9 +49,11 @@ async def open_cloud(settings: Settings, credentials: CredentialsProvider, store
 
     Its credentials are kept fresh as long as it is open.
     """
-    buckets = Buckets(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
-    quota = Pacing(buckets)
+    # Connections of its own: a permit that comes late is void, so it must not stand in line behind requests for one.
+    line = Store(settings.redis_url)
+    quota = Pacing(Buckets(line, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group))
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(line.close)
         stack.push_async_callback(quota.close)
         if isinstance(credentials, RenewedCredentials):
             await stack.enter_async_context(running(credentials.run))

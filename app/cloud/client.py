@@ -17,7 +17,7 @@ from app.cloud.actions import Actions
 from app.cloud.answers import MAX_ANSWER_BYTES, Expected, RawAnswer, read_answer
 from app.cloud.credentials import Credentials, CredentialsProvider
 from app.cloud.errors import RETRIED, CloudError, Kind
-from app.cloud.quota import Quota
+from app.cloud.quota import Quota, QuotaExhausted
 from app.model.secrets import Secret
 from app.rpc import signature
 from app.rpc.catalog import ACTIONS, API_VERSION, MAX_TOKEN_LIFE_S
@@ -109,6 +109,10 @@ class CloudClient(Actions):
                 now_ms=now_ms,
                 attempt_timeout_s=attempt_timeout_s,
             )
+
+    def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
+        """Return why there is no permit before ``deadline``, where that is known already."""
+        return self._quota.refusal(action, deadline=deadline)
 
     async def permits(self, action: str, count: int, *, deadline: float) -> None:
         """Wait for the quota's permits for ``count`` calls at once. Raises as ``Quota.permit``."""

@@ -16,6 +16,9 @@ class Quota(Protocol):
         Raises ``QuotaExhausted`` and ``QuotaUnreachable``.
         """
 
+    def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
+        """Return what ``permit`` would raise at once, as far as is known without asking anybody."""
+
 
 class QuotaExhausted(CloudError):
     """The caller's turn would come too late. ``retry_after_s`` is when all that wait now, anywhere, will be served."""

@@ -14,6 +14,7 @@ import structlog
 
 from app.cloud.client import CloudClient, effective_expiry_ms
 from app.cloud.errors import RETRIED, CloudError
+from app.cloud.quota import QuotaExhausted
 from app.errors import Unavailable
 from app.model.grants import Grant, TokenType
 from app.model.topics import TopicFilter
@@ -64,6 +65,10 @@ class Flights:
         self._clock = clock
         self._own: dict[Handle, asyncio.Task[None]] = {}
         self._watches: dict[Handle, asyncio.Task[None]] = {}
+
+    def refusal(self) -> QuotaExhausted | None:
+        """Return why nothing more can be applied for in time, if so: the line for the quota is too long."""
+        return self._cloud.refusal("ApplyToken", deadline=asyncio.get_running_loop().time() + APPLY_DEADLINE_S)
 
     def start(self, lead: Lead, grant: Grant) -> None:
         """Begin to apply; a resent request that leads already changes nothing."""

@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final
 
@@ -123,9 +123,15 @@ class Issuer:
             if status == "ok":
                 raise
             return status
-        ask = partial(self._tokens.request, wanted, request, proven.jti, proven.used_until_ms)
+        # With the line for the quota too long no flight is begun, only to be refused there and cleared away.
+        full = self._flights.refusal()
+        ask = partial(self._tokens.request, wanted, request, proven.jti, proven.used_until_ms, may_lead=full is None)
         answer = await insist(ask, within_s=RESEND_WITHIN_S)
-        return answer if isinstance(answer, str) else (grant, wanted, answer)
+        if isinstance(answer, str):
+            return answer
+        if full and answer.status == "busy":
+            answer = replace(answer, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
+        return grant, wanted, answer
 
     def _want(self, proven: Proven, scope: str | None, expires_in: str | None) -> tuple[Grant, Wanted]:
         """Check what is asked for against the policy in force now."""

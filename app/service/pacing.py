@@ -64,6 +64,11 @@ class Pacing:
             self._pacers.add(asyncio.create_task(line.serve(), name=f"pace {action}"))
         await line.wait(count, deadline)
 
+    def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
+        """Return what ``permit`` would raise at once, as far as is known without asking Redis."""
+        line = self._lines.get(action)
+        return line.refusal(1, deadline) if line else None
+
     async def close(self) -> None:
         """End every line; whoever still stands in one is refused."""
         self._closed = True
@@ -88,8 +93,14 @@ class _Line:
         self._wanted = 0
         self._held = 0
         self._void_at = 0.0
+        self._asked_at = 0.0
         self._last: Taken | None = None
         self._joined = asyncio.Event()
+
+    def refusal(self, count: int, deadline: float) -> QuotaExhausted | None:
+        now = asyncio.get_running_loop().time()
+        late = self._last and now + self._last.wait_s(self._wanted + count) > _latest(now, deadline)
+        return self._exhausted() if late else None
 
     async def wait(self, count: int, deadline: float) -> None:
         loop = asyncio.get_running_loop()
@@ -97,16 +108,21 @@ class _Line:
         if not self._wanted and self._held >= count and now < self._void_at:
             self._held -= count
             return
-        latest = now + (deadline - now) * (1 - CALL_SHARE)
-        if self._last and now + self._last.wait_s(self._wanted + count) > latest:
-            raise self._exhausted()
+        if refusal := self.refusal(count, deadline):
+            raise refusal
+        latest = _latest(now, deadline)
         waiter = _Waiter(count, latest, loop.create_future())
         self._waiters.append(waiter)
         self._wanted += count
         self._joined.set()
         try:
             async with asyncio.timeout_at(latest):
-                await waiter.turn
+                while loop.time() >= await waiter.turn:
+                    # This process was held up between the answer and here: back to the head of the line.
+                    waiter.turn = loop.create_future()
+                    self._waiters.appendleft(waiter)
+                    self._wanted += count
+                    self._joined.set()
         except TimeoutError:
             self._leave(waiter)
             raise self._exhausted() from None
@@ -146,7 +162,10 @@ class _Line:
         held = self._held if asked_at < self._void_at else 0
         first = next((each.count for each in self._waiters if not each.turn.done()), 1)
         least = max(1, first - held)
-        taken = await self._buckets.take(self._action, line=max(least, self._wanted - held), least=least)
+        every_s = asked_at - self._asked_at if self._last else 0
+        self._asked_at = asked_at
+        line = max(least, self._wanted - held)
+        taken = await self._buckets.take(self._action, line=line, least=least, every_s=every_s)
         self._hold(taken.permits, asked_at + VALID_S)
         return taken
 
@@ -199,6 +218,11 @@ class _Line:
 
     def _exhausted(self) -> QuotaExhausted:
         return QuotaExhausted(self._action, self._last.backlog_s(self._wanted) if self._last else SPEAK_EVERY_S)
+
+
+def _latest(now: float, deadline: float) -> float:
+    """Return until when to wait: some of the time is for the call itself."""
+    return now + (deadline - now) * (1 - CALL_SHARE)
 
 
 def _pause_s(taken: Taken) -> float:

@@ -12,7 +12,7 @@ from app.model.secrets import CloudToken
 from app.store.keys import GrantKey, Handle, Shard, grant_key
 from app.store.sealing import Sealed
 
-RequestStatus = Literal["live", "lead", "wait", "failed", "limited"]
+RequestStatus = Literal["live", "lead", "wait", "failed", "limited", "busy"]
 Refused = Literal["stale", "used", "expired"]
 UseStatus = Literal["ok"] | Refused
 State = Literal["applying", "live", "revoked"]

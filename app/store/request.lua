@@ -7,14 +7,15 @@
 -- ARGV  2 REQUEST: random value of this request   3 epoch of the record the caller was verified under
 --       4 used_until_ms: when the assertion could not be used anyway; 0: there is none (client_secret_basic)
 --       5 fresh_ms: remaining life from which a token is handed out
---     | 6 spare_ms: the remaining life that is enough when no new one can be had   7 new handle   8 lease_ms
---       9 horizon_ms: longest an application may take   10 client ID   11 role   12 scope
+--     | 6 spare_ms: the remaining life that is enough when no new one can be had   7 new handle   8 lease_ms;
+--       0: do not lead   9 horizon_ms: longest an application may take   10 client ID   11 role   12 scope
 --       13 most live tokens   14 most new tokens an hour
 -- Returns  {'stale'} | {'used'} | {'expired'} | {'none'} |
 --          {STATUS, now_ms, wait_ms, flight, handle, expires_at_ms, sealed}
 --       'live': hand out `handle`   'lead': apply, as `flight`   'wait': for `flight`
 --       'failed': a flight just did, and `flight` says why
---       'limited': this device has had its share. All but the first carry a token with spare_ms left, or ''.
+--       'limited': this device has had its share   'busy': it would have to lead, and was told not to.
+--       All but the first carry a token with spare_ms left, or ''.
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[3] then
   return {'stale'}
@@ -51,6 +52,10 @@ end
 if flight[1] and flight[2] == ARGV[3] and standing(flight[1], 'applying', ARGV[3]) then
   local status = flight[3] == ARGV[2] and 'lead' or 'wait'
   return {status, now_ms, redis.call('PTTL', KEYS[4]), flight[1], handle, expires_at_ms, sealed}
+end
+
+if tonumber(ARGV[8]) == 0 then
+  return {'busy', now_ms, 0, '', handle, expires_at_ms, sealed}
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now_ms)

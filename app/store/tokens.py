@@ -57,11 +57,14 @@ class Tokens:
         self._max_live = max_live
         self._max_new_per_hour = max_new_per_hour
 
-    async def request(self, wanted: Wanted, request: str, jti: str, used_until_ms: int) -> RequestAnswer | Refused:
+    async def request(
+        self, wanted: Wanted, request: str, jti: str, used_until_ms: int, *, may_lead: bool = True
+    ) -> RequestAnswer | Refused:
         """Use the assertion and find the token, or else the lead or the flight. Raises ``Unavailable``.
 
         A live token takes one round trip. The assertion stays used until ``used_until_ms`` (Unix ms); 0 says that there
-        is none. May be sent again with the same ``request``.
+        is none. Where it would have to lead and may not, the answer is ``busy`` and nothing is begun. May be sent again
+        with the same ``request``.
         """
         client_id, shard, grant = wanted.device.client_id, wanted.shard, wanted.key
         keys = [shard.device(client_id), shard.used_assertion(client_id, jti), shard.grant(grant)]
@@ -75,7 +78,7 @@ class Tokens:
                 *short,
                 wanted.spare_ms,
                 shard.draw_handle(),
-                LEASE_MS,
+                LEASE_MS if may_lead else 0,
                 HORIZON_MS,
                 client_id,
                 wanted.role,

@@ -116,6 +116,9 @@ class Permits:
             raise QuotaExhausted(action, 1.0)
         self.left -= count
 
+    def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
+        """Know of none."""
+
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,10 +118,11 @@ async def test_a_burst_is_short(site: Site) -> None:
     """After idle time there are at most the permits of 50 ms, in small batches."""
     instance = site.instance()
     batches = []
+    began = await site.now_s()
     while permits := await site.take(instance, "ApplyToken", line=1000):
         batches.append(permits)
     assert max(batches) == 3
-    assert 0.045 * 300 <= sum(batches) <= 0.06 * 300
+    assert 0.045 * 300 <= sum(batches) <= 1 + (0.05 + await site.now_s() - began) * 300
 
 
 async def test_two_at_once_are_given_together_or_not_at_all(site: Site) -> None:
@@ -204,8 +205,8 @@ async def test_a_limit_may_be_out_of_the_way(site: Site) -> None:
 async def test_everything_dies_by_itself(site: Site) -> None:
     """Every key has a TTL of about a second at most."""
     instance = site.instance()
-    await site.saturate([(instance, "RevokeToken"), (instance, "ApplyToken")], 0.5)
+    await site.saturate([(instance, "ApplyToken"), (instance, "RevokeToken")], 0.5)
     keys = await site.store.command("KEYS", "{q}:*")
-    assert len(keys) == 7
+    assert {"{q}:lines", "{q}:e:all", "{q}:a:ApplyToken", "{q}:a:RevokeToken:due"} <= {*keys}
     for key in keys:
         assert 0 < await site.store.command("PTTL", key) <= 1100
