@@ -257,26 +257,26 @@ async def _replaced(site: Site, name: str, old: int) -> None:
 
 FAULTS: Final = {
     "rolling restart of all three": Fault(rolling_restart, back_within_s=30, refuses=False),
-    "kill -9 of Redis": Fault(kill_redis, back_within_s=4, lost_leads=2),
-    "an instance paused for 5 s": Fault(pause_instance, back_within_s=9, lost_leads=2),
-    "kill -9 of an instance": Fault(kill_instance, back_within_s=8, lost_leads=2),
+    "kill -9 of Redis": Fault(kill_redis, back_within_s=5, lost_leads=2),
+    "an instance paused for 5 s": Fault(pause_instance, back_within_s=12, lost_leads=2),
+    "kill -9 of an instance": Fault(kill_instance, back_within_s=12, lost_leads=2),
 }
 
 
 @asynccontextmanager
-async def rehearsing(haproxy: str) -> AsyncIterator[tuple[Site, Rehearsal]]:
-    """Run a site and devices for it."""
+async def rehearsing(haproxy: str, *, devices: int = DEVICES) -> AsyncIterator[tuple[Site, Rehearsal]]:
+    """Run a site and devices for it, half of which keep their connections."""
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(running_site(haproxy))
-        devices: list[Caller] = []
+        callers: list[Caller] = []
         for kind, closing in (("kept", False), ("new", True)):
             connector = aiohttp.TCPConnector(ssl=site.tls, force_close=closing, limit=0)
             timeout = aiohttp.ClientTimeout(30)
             session = aiohttp.ClientSession(site.url, connector=connector, timeout=timeout)
             await stack.enter_async_context(session)
-            names = [f"GID_plant@@@{kind}{number}" for number in range(DEVICES // 2)]
-            devices += await site.register(names, session)
-        yield site, Rehearsal(site, devices)
+            names = [f"GID_plant@@@{kind}{number}" for number in range(devices // 2)]
+            callers += await site.register(names, session)
+        yield site, Rehearsal(site, callers)
 
 
 def table(rows: list[Row]) -> str:

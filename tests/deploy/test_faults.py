@@ -22,6 +22,8 @@ from tests.callers import Answer
 from tests.deploy.faults import FAULTS, Rehearsal, Row, rehearsing, table
 from tests.deploy.site import DEPLOY, Site
 
+FEW: Final = 8
+"""Devices that a machine can serve which is busy with other things."""
 FAULT: Final = "kill -9 of an instance"
 PAGE: Final = (DEPLOY / "README.md").read_text()
 
@@ -57,7 +59,7 @@ def seen(need_program: Callable[[str], str]) -> Seen:
 
 
 async def _see(haproxy: str) -> Seen:
-    async with rehearsing(haproxy) as (site, rehearsal):
+    async with rehearsing(haproxy, devices=FEW) as (site, rehearsal):
         secret = await site.secret_of("GID_plant@@@d1")
         return Seen(
             ready=json.loads(await _pasted(site, "readyz")),
