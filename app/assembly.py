@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import structlog
@@ -34,7 +33,7 @@ from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
-from app.store.audit import Audit
+from app.store.audit import SERVER, Audit
 from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.index import Index
@@ -180,7 +179,7 @@ def _registry(parts: Parts, by: str) -> Registry:
 def _revoking(parts: Parts, wake: Callable[[], None] = lambda: None) -> tuple[Revocations, Jobs]:
     index = Index(parts.store, parts.tokens)
     jobs = Jobs(JobBook(parts.store), index, parts.queue)
-    registry = partial(_registry, parts)
+    registry = _registry(parts, SERVER)
     pace = parts.settings.qps["RevokeToken"] * PACE
     return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
 

@@ -16,6 +16,8 @@ from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, Kind
 from app.errors import Unavailable
 from app.model.secrets import CloudToken
+from app.service.audit import tell
+from app.store.audit import Act, What
 from app.store.connection import insist
 from app.store.keys import Shard
 from app.store.revocations import CLAIM_MS, Claim, Outcome, RevocationQueue
@@ -70,10 +72,10 @@ class Delivery:
         The pace itself is kept by ``cloud``; this only makes room for it. ``close_connections``: cut the device off as
         well, for the broker looks at a token only when it is used.
         """
+        self._close_connections = close_connections
         self._queue = queue
         self._tokens = tokens
         self._cloud = cloud
-        self._close_connections = close_connections
         self._at_once = min(MAX_AT_ONCE, max(MIN_AT_ONCE, math.ceil(pace * LATENCY_S)))
         self._line = asyncio.Semaphore(max(2, math.ceil(pace * LINE_S)))
         self._looking = asyncio.Lock()
@@ -158,7 +160,7 @@ class Delivery:
             await self._postpone(claim, error, counts=error.kind not in RETRIED)
         else:
             await self._settle(claim, "confirmed")
-            log.info("revocation_confirmed", handle=claim.handle, client_id=claim.client_id)
+            tell(Act("cloud", What.CONFIRMED), client_id=claim.client_id, handle=claim.handle)
             if self._close_connections:
                 await self._close_connection(claim)
 
@@ -185,6 +187,7 @@ class Delivery:
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
             await self._settle(claim, "failed")
+            tell(Act("cloud", What.FAILED), client_id=claim.client_id, handle=claim.handle)
             return
         backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.tries, 10))
         again_in_ms = int(backoff_ms * _spread())

@@ -13,6 +13,8 @@ import structlog
 
 from app.errors import InvalidRequest, NotFound, Unavailable
 from app.model.selections import Kind, Selection
+from app.service.audit import tell
+from app.store.audit import Act, What
 from app.store.connection import insist
 from app.store.index import Index
 from app.store.jobs import LEASE_MS, Job, JobBook, draw_id
@@ -61,7 +63,7 @@ class Jobs:
         await insist(partial(self._book.start, job, selection, by, counted), within_s=BEGIN_WITHIN_S)
         if selection.kind is not Kind.TOPIC:
             await insist(partial(self._queue.raise_floor, _floor(selection), job), within_s=BEGIN_WITHIN_S)
-        log.info("job_begun", job=job, selection=str(selection), by=by, counted=counted)
+        tell(Act(by, What.JOB_STARTED, f"{job}: {selection}, {counted} counted"))
         self._woken.set()
         return await self.get(job)
 
@@ -96,13 +98,13 @@ class Jobs:
     async def _take_turns(self) -> bool:
         """Go through one shard for each open job, so that a large one does not hold up the others."""
         worked = False
-        for job, selection, by in await self._book.open():
+        for job, selection in await self._book.open():
             if shard := await self._book.claim(job):
-                await self._go_through(job, selection, shard, by)
+                await self._go_through(job, selection, shard)
                 worked = True
         return worked
 
-    async def _go_through(self, job: str, selection: Selection, shard: Shard, by: str) -> None:
+    async def _go_through(self, job: str, selection: Selection, shard: Shard) -> None:
         """Revoke all of the selection in a shard; who dies on the way leaves a lease that lapses, and all is repeated.
 
         Nothing of this does harm when it is done twice, or late: a floor is raised once for each job, and a token is
@@ -115,7 +117,7 @@ class Jobs:
             await self._queue.raise_floor(_floor(selection), job, [shard])
         chunk_began = loop.time()
         async for handles in self._index.chunks(selection, shard):
-            await self._queue.revoke(shard, handles, Priority.BULK, by=by, job=job, swept=by_floor)
+            await self._queue.revoke(shard, handles, Priority.BULK, by=f"job:{job}", job=job, swept=by_floor)
             if loop.time() - extended_at > LEASE_MS / 3000:
                 await self._book.extend(job, shard)
                 extended_at = loop.time()

@@ -12,8 +12,10 @@ import structlog
 from app.errors import InvalidRequest, NotFound
 from app.model.grants import parse_scope
 from app.model.selections import Kind, Selection
+from app.service.audit import tell
 from app.service.jobs import Jobs
 from app.service.registry import Registry
+from app.store.audit import Act, What
 from app.store.connection import insist
 from app.store.index import Index, Page, Progress
 from app.store.jobs import Job
@@ -58,16 +60,13 @@ class Revocations:
         tokens: Tokens,
         index: Index,
         queue: RevocationQueue,
-        registry: Callable[[str], Registry],
+        registry: Registry,
         jobs: Jobs,
         *,
         pace: float,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """``registry`` returns the registry as one works with it whom the audit is to name.
-
-        ``pace`` is in RevokeTokens a second; ``wake`` tells a delivery in this process of what is queued.
-        """
+        """``pace`` is in RevokeTokens a second; ``wake`` tells a delivery in this process of what is queued."""
         self._tokens = tokens
         self._index = index
         self._queue = queue
@@ -108,7 +107,7 @@ class Revocations:
         if selection.kind is Kind.HANDLE:
             return await self._revoke_token(selection.value, by)
         if selection.kind is Kind.CLIENT_ID:
-            count = await self._registry(by).revoke(selection.value)
+            count = await self._registry.acting_as(by).revoke(selection.value)
             self._wake()
             return Revoked(selection.value, "", count)
         if counted is None:
@@ -118,7 +117,8 @@ class Revocations:
     async def _revoke_token(self, handle: str, by: str) -> Revoked:
         record = await self.token(handle)
         changed = await insist(partial(self._tokens.revoke, record, Priority.OPERATOR, by=by), within_s=REVOKE_WITHIN_S)
-        log.info("revoked", handle=handle, client_id=record.client_id, changed=changed, by=by)
+        if changed:
+            tell(Act(by, What.REVOKED), client_id=record.client_id, handle=handle)
         self._wake()
         return Revoked(record.client_id, handle, int(changed))
 
@@ -134,7 +134,9 @@ class Revocations:
         if not await self._queue.resolve(handle, verb, by=by):
             raise NotFound("there is no failed revocation of this handle")
         self._wake()
-        return await self.token(handle)
+        record = await self.token(handle)
+        tell(Act(by, What.RETRIED if verb == "retry" else What.DROPPED), client_id=record.client_id, handle=handle)
+        return record
 
     async def queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> Page:
         """List the revocations of one queue in its order. Raises as ``tokens``."""

@@ -18,6 +18,7 @@ from app.service.delivery import Delivery
 from app.service.held import Holder
 from app.store.audit import Act, What
 from app.store.connection import delays
+from app.store.records import Priority
 from app.store.tokens import Tokens
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,8 @@ class Revoker:
             return None
         if not caller.owns(record):
             raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
-        changed = await self._tokens.revoke(record, by=caller.actor)
+        priority = Priority.DEVICE if caller.client_id else Priority.OPERATOR
+        changed = await self._tokens.revoke(record, priority, by=caller.actor)
         if changed:
             tell(Act(caller.actor, What.REVOKED), client_id=record.client_id, handle=record.handle)
         self._delivery.wake()

@@ -6,7 +6,7 @@
 -- Returns  {} | {handle, claim, client ID, sealed, expires_at_ms, tries, attempts}
 
 for _, handle in ipairs(redis.call('ZRANGE', KEYS[1], 0, 99)) do
-  local key = tag .. 't:' .. handle
+  local key = shard .. 't:' .. handle
   local record = redis.call('HMGET', key, 'client_id', 'sealed', 'expires_at_ms', 'tries', 'attempts', 'job')
   if not record[2] then
     redis.call('ZREM', KEYS[1], handle)

@@ -17,7 +17,7 @@ end
 local revoked = 0
 if ARGV[6] == '1' then
   for _, handle in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    if revoke(handle, OPERATOR, nil, ARGV[8]) then
+    if revoke(handle, OPERATOR, '', ARGV[8]) then
       revoked = revoked + 1
     end
   end

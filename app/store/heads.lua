@@ -9,12 +9,12 @@ local AT_A_TIME = 100
 
 local function lapse(handles)
   for _, handle in ipairs(handles) do
-    finish(handle, 'lapsed', redis.call('HGET', tag .. 't:' .. handle, 'job'), 'server')
+    finish(handle, 'lapsed', redis.call('HGET', shard .. 't:' .. handle, 'job'), 'server')
   end
 end
 
 for _, handle in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, AT_A_TIME)) do
-  local record = redis.call('HMGET', tag .. 't:' .. handle, 'priority', 'expires_at_ms')
+  local record = redis.call('HMGET', shard .. 't:' .. handle, 'priority', 'expires_at_ms')
   redis.call('ZREM', KEYS[2], handle)
   redis.call('ZADD', KEYS[1], turn(record[1] or DEVICE, record[2] or 0), handle)
 end

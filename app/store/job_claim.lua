@@ -16,5 +16,6 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
 end
 if redis.call('ZREM', KEYS[1], ARGV[2]) == 1 and redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('HSET', KEYS[2], 'done_at_ms', now_ms)
+  audit('server', 'job_done', '', '', ARGV[2])
 end
 return -2

@@ -18,4 +18,5 @@ for number = 0, ARGV[6] - 1 do
   redis.call('ZADD', KEYS[4], 0, number)
 end
 redis.call('PEXPIRE', KEYS[4], ARGV[7])
+audit(ARGV[4], 'job_started', '', '', ARGV[2] .. ': ' .. ARGV[3] .. ', ' .. ARGV[5] .. ' counted')
 return 1

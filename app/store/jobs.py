@@ -71,11 +71,11 @@ class JobBook:
         keys = [JOBS, OPEN_JOBS, job_key(job), job_work_key(job)]
         await self._store.run(_START, keys, job, str(selection), by, counted, SHARDS, KEEP_MS)
 
-    async def open(self) -> list[tuple[str, Selection, str]]:
-        """Return the jobs with work left, the oldest first, and whose they are. Raises ``Unavailable``."""
+    async def open(self) -> list[tuple[str, Selection]]:
+        """Return the jobs with work left, the oldest first. Raises ``Unavailable``."""
         jobs: list[str] = await self._store.command("ZRANGE", OPEN_JOBS, 0, -1)
-        rows = await self._store.each([("HMGET", job_key(job), "selection", "by") for job in jobs])
-        return [(job, Selection.from_text(text), by) for job, (text, by) in zip(jobs, rows, strict=True) if text]
+        texts = await self._store.each([("HGET", job_key(job), "selection") for job in jobs]) if jobs else []
+        return [(job, Selection.from_text(text)) for job, text in zip(jobs, texts, strict=True) if text]
 
     async def claim(self, job: str) -> Shard | None:
         """Claim a shard of a job's work; None: there is none to claim now. Raises ``Unavailable``.

@@ -16,18 +16,19 @@ key                what                                          lives
 {sN}:x             handles of all records, by expiry             until the last expiry
 {sN}:r:ROLE        handles of a role's records, by expiry        until the last expiry
 {sN}:n:CLIENT      tokens newly applied for in this hour         an hour
+{sN}:a             audit of the shard's devices and tokens       as long as it is short: its length is capped
 {sN}:floors        count of large revokes (``#``), and at which  for ever: without it, revoked tokens would come
                    count everything (``*``) or a role was taken  back. One field a role
 {sN}:q             revocations to deliver, first turn first      until delivered: none may be lost
 {sN}:qd            revocations claimed or put off, by due time   until delivered
 {sN}:qf            revocations that failed, by expiry            until retried, dropped or outlived
 {sN}:k:JOB         what became of a job's revocations            31 days, longer than any token
+{jobs}:a           audit of jobs                                 capped
 {jobs}:all         IDs of jobs, by creation                      31 days
 {jobs}:open        IDs of jobs with work left                    until done
 {jobs}:j:JOB       a job                                         31 days
 {jobs}:w:JOB       shards a job has still to go through, each    until done
                    with the time until which a worker has it
-{sN}:a             audit of the shard's devices and tokens       as long as it is short: its length is capped
 mac:HMAC           handle of a cloud token in hand               until that token's expiry
 {q}:a:API          log of the permits taken for an API           the second that its limit is for
 {q}:e:GROUP        the same for an egress group                  likewise
@@ -36,7 +37,8 @@ mac:HMAC           handle of a cloud token in hand               until that toke
 {ops}:keys         API keys, sealed, by ID                       until removed
 {ops}:names        API keys' IDs by name                         until removed
 {ops}:a            audit of what concerns no single device       capped
-{strangers}:a      audit of callers that proved nothing          capped
+{refused}:a        audit of refusals to proven callers           capped
+{strangers}:a      audit of refusals to all others               capped
 =================  ============================================  ==========================================
 """
 
@@ -53,11 +55,13 @@ SHARDS: Final = 64
 
 API_KEYS: Final = "{ops}:keys"
 API_KEY_NAMES: Final = "{ops}:names"
+JOBS_AUDIT: Final = "{jobs}:a"
 OPERATORS_AUDIT: Final = "{ops}:a"
 """One tag for all of the operators', so that a change and its line in the audit are one step."""
 
+REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
-"""Apart from all others, and capped by itself: a flood of refusals cannot flush what happened."""
+"""Apart from what happened and from each other, so that no flood of refusals can flush it, not even a device's own."""
 
 Handle = NewType("Handle", str)
 """The short public name of a token: its shard and a random part."""
@@ -134,6 +138,11 @@ class Shard:
         return f"{{s{self.number}}}:n:{client_id}"
 
     @property
+    def audit(self) -> str:
+        """The key of the audit stream of the shard's devices and tokens."""
+        return f"{{s{self.number}}}:a"
+
+    @property
     def everything(self) -> str:
         """The key of the index of all records."""
         return f"{{s{self.number}}}:x"
@@ -146,11 +155,6 @@ class Shard:
     def floors(self) -> str:
         """The key of the floors that revokes of a role and of everything raise."""
         return f"{{s{self.number}}}:floors"
-
-    @property
-    def audit(self) -> str:
-        """The key of the audit stream of the shard's devices and tokens."""
-        return f"{{s{self.number}}}:a"
 
     @property
     def queue(self) -> str:

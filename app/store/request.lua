@@ -62,7 +62,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now_ms)
 if redis.call('ZCARD', KEYS[5]) >= tonumber(ARGV[13]) then
   -- What a floor took, and its job has not come to yet, is not held against the device.
   for _, held in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
-    local record = redis.call('HMGET', tag .. 't:' .. held, 'role', 'begun')
+    local record = redis.call('HMGET', shard .. 't:' .. held, 'role', 'begun')
     if record[1] and swept(record[1], record[2]) then
       revoke(held, BULK, nil, 'server')
     end
@@ -79,10 +79,10 @@ if redis.call('INCR', KEYS[6]) == 1 then
   redis.call('PEXPIRE', KEYS[6], HOUR_MS)
 end
 
-local record = tag .. 't:' .. ARGV[7]
+local record = shard .. 't:' .. ARGV[7]
 redis.call('HSET', record, 'state', 'applying', 'request', ARGV[2], 'epoch', ARGV[3],
   'client_id', ARGV[10], 'role', ARGV[11], 'scope', ARGV[12], 'issued_at_ms', now_ms,
-  'begun', redis.call('HGET', tag .. 'floors', '#') or 0)
+  'begun', redis.call('HGET', shard .. 'floors', '#') or 0)
 redis.call('PEXPIRE', record, ARGV[9])
 index(ARGV[7], ARGV[10], ARGV[11], now_ms + ARGV[9])
 redis.call('DEL', KEYS[4])

@@ -15,7 +15,8 @@ if ARGV[3] == 'retry' then
   redis.call('ZREM', KEYS[2], ARGV[2])
   count(record[4], 'failed', -1)
   redis.call('HSET', KEYS[1], 'revocation', 'queued')
-  redis.call('ZADD', tag .. 'q', turn(record[2], record[3]), ARGV[2])
+  redis.call('ZADD', shard .. 'q', turn(record[2], record[3]), ARGV[2])
+  audit(ARGV[4], 'retried', redis.call('HGET', KEYS[1], 'client_id'), ARGV[2], '')
 else
   finish(ARGV[2], 'dropped', record[4], ARGV[4])
 end

@@ -86,9 +86,7 @@ class RevocationQueue:
     ) -> int:
         """Revoke and queue tokens of one shard; ``swept``: only those that a floor took. Returns how many it was.
 
-        ``by`` is who revokes, as the audit trail names them.
-
-        May be sent again. Raises ``Unavailable``.
+        ``by`` is who revokes, as the audit trail names them. May be sent again. Raises ``Unavailable``.
         """
         revoked: int = await self._store.run(REVOKE, [shard.queue], priority.value, job, int(swept), by, *handles)
         return revoked

@@ -2,8 +2,8 @@
 -- so it may be sent again.
 --
 -- KEYS  1 revocation queue
--- ARGV  2 priority   3 job they are counted for, or ''   4 '1': only those that a floor took
---       5 who revokes   6... handles
+-- ARGV  2 priority   3 job they are counted for, or ''   4 '1': only those that a floor took   5 who
+--       6... handles
 -- Returns how many this revoked.
 
 local revoked = 0
@@ -11,7 +11,7 @@ for position = 6, #ARGV do
   local handle = ARGV[position]
   local meant = true
   if ARGV[4] == '1' then
-    local record = redis.call('HMGET', tag .. 't:' .. handle, 'role', 'begun')
+    local record = redis.call('HMGET', shard .. 't:' .. handle, 'role', 'begun')
     meant = record[1] and swept(record[1], record[2])
   end
   if meant and revoke(handle, tonumber(ARGV[2]), ARGV[3], ARGV[5]) then

@@ -15,11 +15,11 @@ end
 redis.call('HINCRBY', KEYS[1], 'tries', 1)
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[6])
 if ARGV[4] == 'queued' then
-  redis.call('ZREM', tag .. 'q', ARGV[2])
+  redis.call('ZREM', shard .. 'q', ARGV[2])
   redis.call('ZADD', KEYS[2], now_ms + ARGV[5], ARGV[2])
 elseif ARGV[4] == 'failed' then
   redis.call('HSET', KEYS[1], 'revocation', 'failed')
-  redis.call('ZREM', tag .. 'q', ARGV[2])
+  redis.call('ZREM', shard .. 'q', ARGV[2])
   redis.call('ZREM', KEYS[2], ARGV[2])
   redis.call('ZADD', KEYS[3], record[4], ARGV[2])
   count(record[3], 'failed', 1)

@@ -18,7 +18,7 @@ end
 -- A lapsed lease alone is no reason to throw tokens away: only a successor is, who leads now or has stored.
 local leader = redis.call('HGET', KEYS[4], 'handle')
 local pointed = redis.call('GET', KEYS[3])
-local newer = pointed and tonumber(redis.call('HGET', tag .. 't:' .. pointed, 'issued_at_ms') or 0)
+local newer = pointed and tonumber(redis.call('HGET', shard .. 't:' .. pointed, 'issued_at_ms') or 0)
 local ours = record[1] == 'applying' and record[2] == ARGV[2]
   and (leader == ARGV[3] or not leader)
   and (not newer or newer <= tonumber(record[4]))
@@ -41,7 +41,7 @@ if not wanted then
   unindex(ARGV[3], ARGV[8], ARGV[9])
   enqueue(ARGV[3], priority, ARGV[6], record[7])
   if record[1] ~= 'revoked' then -- a tombstone told it when it was laid
-    audit('server', 'discarded', ARGV[8], ARGV[3], '')
+    audit('server', 'discarded', ARGV[8], ARGV[3], taken and 'taken by a large revocation' or '')
   end
   return 'revoked'
 end

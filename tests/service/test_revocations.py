@@ -39,10 +39,7 @@ def service(
 ) -> Revocations:
     """What operators do, at five calls a second."""
     jobs = Jobs(book, index, revocations)
-
-    def registry(by: str) -> Registry:
-        return Registry(devices, lambda: POLICY, store.clock, by=by)
-
+    registry = Registry(devices, lambda: POLICY, store.clock, by="cli:test")
     return Revocations(tokens, index, revocations, registry, jobs, pace=5, wake=lambda: woken.append(None))
 
 
