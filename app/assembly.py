@@ -16,6 +16,7 @@ from aiohttp import web
 from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
 from app.logs import configure_logging
+from app.service.api_keys import KeyCheck, KeyOffice
 from app.service.authenticate import Authenticator
 from app.service.flights import Flights
 from app.service.held import Holder
@@ -25,6 +26,7 @@ from app.service.policies import Policies
 from app.service.registry import Registry
 from app.service.revoke import Delivery, Revoker
 from app.settings import Settings
+from app.store.api_keys import ApiKeys
 from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.revocations import Revocations
@@ -32,6 +34,7 @@ from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
+from app.web.bearer import KEY_CHECK
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
@@ -53,6 +56,7 @@ class Parts:
     policies: Policies
     devices: Devices
     tokens: Tokens
+    api_keys: ApiKeys
 
 
 PARTS: Final = web.AppKey("parts", Parts)
@@ -70,6 +74,7 @@ def build(settings: Settings) -> web.Application:
     app = web.Application(middlewares=[envelope], client_max_size=MAX_BODY_BYTES)
     app[PARTS] = parts
     app[CLOCK] = parts.store.clock
+    app[KEY_CHECK] = KeyCheck(parts.api_keys)
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)
@@ -96,13 +101,28 @@ async def serve_app() -> Runner:
         sys.exit(GUNICORN_HALTS)
 
 
+@dataclass(frozen=True)
+class Office:
+    """What an operator works with at the command line."""
+
+    registry: Registry
+    api_keys: KeyOffice
+
+
 @asynccontextmanager
-async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the registry alone, for the command line. Raises ``Misconfigured`` and ``Unavailable``."""
+async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
+    """Open what needs Redis alone, for the command line; the audit names ``by`` for all that is done.
+
+    Raises ``Misconfigured`` and ``Unavailable``.
+    """
     parts = _parts(settings)
     try:
         await parts.store.ping()
-        yield Registry(parts.devices, parts.policies, parts.store.clock)
+        await parts.store.clock.learn(parts.store.redis)
+        yield Office(
+            registry=Registry(parts.devices, parts.policies, parts.store.clock),
+            api_keys=KeyOffice(parts.api_keys, by=by),
+        )
     finally:
         await parts.store.close()
 
@@ -125,6 +145,7 @@ def _parts(settings: Settings) -> Parts:
             max_live=settings.device_max_live_tokens,
             max_new_per_hour=settings.device_max_new_tokens_per_hour,
         ),
+        api_keys=ApiKeys(store, keys),
     )
 
 
@@ -144,7 +165,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
-        holder = Holder(authenticator, parts.tokens)
+        holder = Holder(authenticator, app[KEY_CHECK], parts.tokens)
         app[SERVICES] = Services(
             issuer=Issuer(authenticator, parts.policies, parts.tokens, flights),
             introspector=Introspector(holder, parts.tokens, cloud, clock),

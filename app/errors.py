@@ -49,6 +49,24 @@ class InvalidClient(Refusal):
     code = "invalid_client"
 
 
+class InvalidToken(Refusal):
+    """The API key is malformed, unknown, removed or wrong (RFC 6750 3.1): one sentence for all four."""
+
+    status = 401
+    code = "invalid_token"
+
+
+class NoToken(InvalidToken):
+    """No API key was sent where one is needed; the challenge then names no error (RFC 6750 3.1)."""
+
+
+class InsufficientScope(Refusal):
+    """The API key is good, and lacks the right that this needs (RFC 6750 3.1)."""
+
+    status = 403
+    code = "insufficient_scope"
+
+
 class NotFound(Refusal):
     """There is nothing at this address."""
 

@@ -14,7 +14,7 @@ from functools import partial
 import aiohttp
 import pytest
 
-from app.assembly import open_registry
+from app.assembly import open_office
 from app.cli import setup
 from app.model.devices import Device
 from app.service.registry import Registration, Registry
@@ -57,7 +57,8 @@ async def site(dev: Dev, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
         control = await stack.enter_async_context(aiohttp.ClientSession())
         for session in sessions:
             await until(partial(ready, session), "both instances ready")
-        registry = await stack.enter_async_context(open_registry(settings))
+        office = await stack.enter_async_context(open_office(settings, by="cli:test"))
+        registry = office.registry
         added = await registry.add(Registration(f"GID_plant@@@t{time.monotonic_ns()}"))
         assert added.secret is not None
         key = added.secret.reveal()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -18,10 +20,12 @@ from app.model.devices import Device
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.assembly import Office
     from app.cloud.client import CloudClient
     from app.service.registry import Registry
 
 DEFAULT_STATE: Final = Path(".local")
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9._@\\-]{1,64}")
 
 StateOption = Annotated[
     Path | None,
@@ -90,13 +94,20 @@ def _file(state: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
+async def open_office(settings: Settings) -> AsyncIterator[Office]:
+    """Open what operators work with, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
     from app import assembly  # noqa: PLC0415 - only verbs that reach Redis or the cloud need these
 
     _log_to_stderr()
-    async with assembly.open_registry(settings) as registry:
-        yield registry
+    async with assembly.open_office(settings, by=_who()) as office:
+        yield office
+
+
+@contextlib.asynccontextmanager
+async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
+    """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
+    async with open_office(settings) as office:
+        yield office.registry
 
 
 @contextlib.asynccontextmanager
@@ -121,6 +132,15 @@ def _log_to_stderr() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _who() -> str:
+    """Return how the audit names whoever runs this verb: by the account, which may have no name in a container."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = ""
+    return f"cli:{name}" if _ACCOUNT.fullmatch(name) else f"cli:uid{os.getuid()}"
 
 
 async def find_device(registry: Registry, client_id: str) -> Device | None:

@@ -53,6 +53,10 @@ class ClientSecret(Secret):
     """A device's shared secret, or its private key at the moment it is made."""
 
 
+class ApiKeyText(Secret):
+    """An API key as its holder sends it."""
+
+
 class CloudToken(Secret):
     """A token as the cloud's ApplyToken returned it (guide chapter 10.1)."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import dataclass
 from typing import Final
 
 from app.errors import Unavailable
-from app.model.devices import Device
+from app.model.api_keys import Right
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
+from app.service.api_keys import Bearer, KeyCheck
 from app.service.authenticate import Authenticator, Credentials, refuse_used
 from app.store.records import TokenRecord
 from app.store.sealing import CannotOpen
@@ -20,16 +22,38 @@ _PAIR_TYPES: Final = "|".join(TokenType)
 _PASSWORD: Final = re.compile(rf"(?:{_PAIR_TYPES})\|[^|]+(?:\|(?:{_PAIR_TYPES})\|[^|]+){{0,2}}")
 
 
-class Holder:
-    """Authenticates a device and finds the token it names."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks about a token, proven: a device about its own, or a service about any (``client_id`` None)."""
 
-    def __init__(self, authenticator: Authenticator, tokens: Tokens) -> None:
-        """Callers prove themselves to ``authenticator``; records are in ``tokens``."""
+    actor: str
+    client_id: str | None
+
+    def owns(self, record: TokenRecord) -> bool:
+        """Tell whether the token is any of the caller's business."""
+        return self.client_id in (None, record.client_id)
+
+
+class Holder:
+    """Authenticates a caller and finds the token it names."""
+
+    def __init__(self, authenticator: Authenticator, key_check: KeyCheck, tokens: Tokens) -> None:
+        """Devices prove themselves to ``authenticator``, services to ``key_check``; records are in ``tokens``."""
         self._authenticator = authenticator
+        self._key_check = key_check
         self._tokens = tokens
 
-    async def identify(self, credentials: Credentials) -> Device:
-        """Verify the caller and use up its assertion. Raises ``InvalidClient``, ``InvalidRequest``, ``Unavailable``."""
+    async def identify(self, caller: Credentials | Bearer, right: Right) -> Caller:
+        """Verify the caller: a service by its key, which needs ``right``; a device, whose assertion is used up.
+
+        Raises ``InvalidClient``, ``InvalidRequest``, ``InvalidToken``, ``InsufficientScope``, ``Unavailable``.
+        """
+        if isinstance(caller, Bearer):
+            return Caller((await self._key_check.verify(caller, right)).actor, client_id=None)
+        client_id = await self._identify_device(caller)
+        return Caller(f"device:{client_id}", client_id)
+
+    async def _identify_device(self, credentials: Credentials) -> str:
         request = secrets.token_urlsafe(16)
         proven = await self._authenticator.verify(credentials)
         status = await self._tokens.use(proven.device, request, proven.jti, proven.used_until_ms)
@@ -39,7 +63,7 @@ class Holder:
         refuse_used(status)
         if status == "stale":
             raise Unavailable("this device's registration is being changed; ask again")
-        return proven.device
+        return proven.device.client_id
 
     async def find(self, token: Secret) -> TokenRecord | None:
         """Find the record of an ``access_token`` or a handle; None for what is unknown, foreign or malformed."""

@@ -10,7 +10,9 @@ import structlog
 
 from app.cloud.client import CloudClient
 from app.cloud.errors import CloudError
+from app.model.api_keys import Right
 from app.model.secrets import Secret
+from app.service.api_keys import Bearer
 from app.service.authenticate import Credentials
 from app.service.held import Holder
 from app.store.clock import Clock
@@ -39,7 +41,7 @@ class Introspection:
 
 
 class Introspector:
-    """Answers a device that asks about its own token."""
+    """Answers a device that asks about its own token, and a service that asks about any."""
 
     def __init__(self, holder: Holder, tokens: Tokens, cloud: CloudClient, clock: Clock) -> None:
         """Callers and tokens are found by ``holder``; ``cloud`` has the last word while it can be asked."""
@@ -48,15 +50,17 @@ class Introspector:
         self._cloud = cloud
         self._clock = clock
 
-    async def introspect(self, credentials: Credentials, token: Secret, *, deadline: float) -> Introspection | None:
+    async def introspect(
+        self, credentials: Credentials | Bearer, token: Secret, *, deadline: float
+    ) -> Introspection | None:
         """Return what the token is, or None if it is not active or not the caller's.
 
         ``deadline`` is loop time in seconds. Raises the refusals of ``Holder.identify``.
         """
-        device = await self._holder.identify(credentials)
+        caller = await self._holder.identify(credentials, Right.INTROSPECT)
         record = await self._holder.find(token)
         # A device learns nothing of others' tokens, not even that they exist.
-        if record is None or record.client_id != device.client_id:
+        if record is None or not caller.owns(record):
             return None
         if record.state != "live" or record.expires_at_ms <= self._clock.now_ms():
             return None

@@ -13,7 +13,9 @@ import structlog
 from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError
 from app.errors import InvalidRequest, Unavailable
+from app.model.api_keys import Right
 from app.model.secrets import Secret
+from app.service.api_keys import Bearer
 from app.service.authenticate import Credentials
 from app.service.held import Holder
 from app.store.connection import delays
@@ -49,7 +51,7 @@ class Revoked:
 
 
 class Revoker:
-    """Revokes a device's own token."""
+    """Revokes a token for its own device, or any for a service."""
 
     def __init__(self, holder: Holder, tokens: Tokens, delivery: Delivery) -> None:
         """``delivery`` is told at once that there is something to deliver."""
@@ -57,17 +59,17 @@ class Revoker:
         self._tokens = tokens
         self._delivery = delivery
 
-    async def revoke(self, credentials: Credentials, token: Secret) -> Revoked | None:
+    async def revoke(self, credentials: Credentials | Bearer, token: Secret) -> Revoked | None:
         """Revoke the token, from this moment on at every instance; None if there was nothing to revoke.
 
         An unknown token is no error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
         Raises the refusals of ``Holder.identify`` as well.
         """
-        device = await self._holder.identify(credentials)
+        caller = await self._holder.identify(credentials, Right.REVOKE)
         record = await self._holder.find(token)
         if record is None:
             return None
-        if record.client_id != device.client_id:
+        if not caller.owns(record):
             raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
         changed = await self._tokens.revoke(record)
         log.info("revoked", handle=record.handle, client_id=record.client_id, changed=changed)

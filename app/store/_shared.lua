@@ -7,6 +7,12 @@ end
 
 local now_ms = math.floor(now_us() / 1000)
 
+-- Writes a line of the audit trail (audit.py). The stream keeps its own time, and about this many lines.
+local function audit(stream, who, what, client_id, handle, detail)
+  redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*',
+    'who', who, 'what', what, 'client_id', client_id, 'handle', handle, 'detail', detail)
+end
+
 -- Uses an assertion up until `until_ms`, when it would be refused as expired anyway; 0: there is none. The same request
 -- may use it again: a command that is sent twice is no replay. Returns nothing, or why not: 'used' or 'expired'. That
 -- is judged here as well as by the instance, whose clock may have stood still while its machine slept.

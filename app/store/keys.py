@@ -15,11 +15,16 @@ key                what                                          lives
 {sN}:c:CLIENT      handles of the device's records, by expiry    until the last expiry
 {sN}:n:CLIENT      tokens newly applied for in this hour         an hour
 {sN}:q             revocations to deliver, by due time           until delivered: none may be lost
+{sN}:a             audit of the shard's devices and tokens       as long as it is short: its length is capped
 mac:HMAC           handle of a cloud token in hand               until that token's expiry
 {q}:a:API          log of the permits taken for an API           the second that its limit is for
 {q}:e:GROUP        the same for an egress group                  likewise
 {q}:…:due          how far its pace is used up                   until it is not
 {q}:lines          how many wait for permits, at each instance   a second after the last one spoke up
+{ops}:keys         API keys, sealed, by ID                       until removed
+{ops}:names        API keys' IDs by name                         until removed
+{ops}:a            audit of what concerns no single device       capped
+{strangers}:a      audit of callers that proved nothing          capped
 =================  ============================================  ==========================================
 """
 
@@ -33,6 +38,14 @@ from dataclasses import dataclass
 from typing import Final, NewType, Self
 
 SHARDS: Final = 64
+
+API_KEYS: Final = "{ops}:keys"
+API_KEY_NAMES: Final = "{ops}:names"
+OPERATORS_AUDIT: Final = "{ops}:a"
+"""One tag for all of the operators', so that a change and its line in the audit are one step."""
+
+STRANGERS_AUDIT: Final = "{strangers}:a"
+"""Apart from all others, and capped by itself: a flood of refusals cannot flush what happened."""
 
 Handle = NewType("Handle", str)
 """The short public name of a token: its shard and a random part."""
@@ -107,6 +120,11 @@ class Shard:
     def new_tokens(self, client_id: str) -> str:
         """Return the key of the count of tokens applied for in this hour."""
         return f"{{s{self.number}}}:n:{client_id}"
+
+    @property
+    def audit(self) -> str:
+        """The key of the audit stream of the shard's devices and tokens."""
+        return f"{{s{self.number}}}:a"
 
     @property
     def queue(self) -> str:

@@ -13,7 +13,9 @@ from aiohttp import web
 
 from app.errors import InvalidClient, InvalidRequest, TooLarge
 from app.model.secrets import ClientSecret, Secret
+from app.service.api_keys import Bearer
 from app.service.authenticate import Assertion, Basic, Credentials
+from app.web.bearer import read_bearer
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_PARAMETERS: Final = 32
@@ -112,6 +114,20 @@ def read_credentials(request: web.Request, form: Form) -> Credentials:
             raise InvalidRequest("client_id in the form is not the one in the Authorization header")
         return basic
     raise InvalidClient("authenticate with a client_assertion or HTTP Basic")
+
+
+def read_caller(request: web.Request, form: Form) -> Credentials | Bearer:
+    """Read how a caller authenticates where services may call as well: by API key, or as a device.
+
+    Raises as ``read_credentials``; an API key beside anything that names or proves a device is ``InvalidRequest``.
+    """
+    bearer = read_bearer(request)
+    if bearer is None:
+        return read_credentials(request, form)
+    if not form.keys().isdisjoint({"client_assertion", "client_assertion_type", "client_id", "client_secret"}):
+        # RFC 6749 section 2.3: who would it be that asks?
+        raise InvalidRequest("authenticate in one way, not in two at once: with an API key the form names no client")
+    return bearer
 
 
 def _read_basic(header: str) -> Basic:

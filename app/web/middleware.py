@@ -11,7 +11,17 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from app.errors import Internal, InvalidClient, MethodNotAllowed, NotFound, Refusal, TooLarge
+from app.errors import (
+    InsufficientScope,
+    Internal,
+    InvalidClient,
+    InvalidToken,
+    MethodNotAllowed,
+    NotFound,
+    NoToken,
+    Refusal,
+    TooLarge,
+)
 from app.logs import REQUEST_ID
 from app.store.clock import Clock
 from app.web.drain import DRAINING
@@ -24,6 +34,7 @@ CLOCK: Final = web.AppKey("clock", Clock)
 TOLD: Final = web.RequestKey("told", dict[str, object])
 """What a handler adds to the request's line in the log: one line costs half as much as two."""
 
+_REALM: Final = 'realm="mqtt-token-server"'
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -74,8 +85,15 @@ def render(refusal: Refusal) -> web.Response:
     headers = {"Cache-Control": "no-store"}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)
-    if isinstance(refusal, InvalidClient):
-        headers["WWW-Authenticate"] = 'Basic realm="mqtt-token-server"'
+    match refusal:
+        case InvalidClient():
+            headers["WWW-Authenticate"] = f"Basic {_REALM}"
+        case NoToken():
+            headers["WWW-Authenticate"] = f"Bearer {_REALM}"
+        case InvalidToken() | InsufficientScope():
+            headers["WWW-Authenticate"] = f'Bearer {_REALM}, error="{refusal.code}"'
+        case _:
+            pass
     body = {"error": refusal.code, "error_description": printable(refusal.description)}
     return web.json_response(body, status=refusal.status, headers=headers)
 

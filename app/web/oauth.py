@@ -1,4 +1,4 @@
-"""The endpoints of devices: token, introspect, revoke, and the metadata that describes them."""
+"""The OAuth endpoints: token, introspect, revoke, and the metadata that describes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.model.secrets import Secret
 from app.service.introspect import Introspector
 from app.service.issue import IssuedToken, Issuer
 from app.service.revoke import Revoker
-from app.web.forms import read_credentials, read_form, required
+from app.web.forms import read_caller, read_credentials, read_form, required
 from app.web.middleware import TOLD
 
 log = structlog.get_logger(__name__)
@@ -68,8 +68,8 @@ async def introspect(request: web.Request) -> web.Response:
     deadline = asyncio.get_running_loop().time() + services.deadline_s
     form = await read_form(request)
     text = Secret(required(form, "token"))
-    credentials = read_credentials(request, form)
-    found = await services.introspector.introspect(credentials, text, deadline=deadline)
+    caller = read_caller(request, form)
+    found = await services.introspector.introspect(caller, text, deadline=deadline)
     if found is None:
         return web.json_response({"active": False}, headers=NO_STORE)
     answer = {
@@ -92,8 +92,8 @@ async def revoke(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     form = await read_form(request)
     text = Secret(required(form, "token"))
-    credentials = read_credentials(request, form)
-    revoked = await services.revoker.revoke(credentials, text)
+    caller = read_caller(request, form)
+    revoked = await services.revoker.revoke(caller, text)
     if revoked is None:
         return web.json_response({}, headers=NO_STORE)
     at_broker = "revoked" if revoked.confirmed else "still valid at the broker until the cloud confirms"

@@ -22,7 +22,7 @@ import aiohttp
 import redis.asyncio
 import trustme
 
-from app.assembly import open_registry
+from app.assembly import open_office
 from app.service.registry import Registration
 from app.settings import Settings
 from tests import processes
@@ -156,9 +156,9 @@ def listens(port: int) -> bool:
 async def register(settings: Settings, count: int) -> Devices:
     """Register devices, as an operator would."""
     devices = []
-    async with open_registry(settings) as registry:
+    async with open_office(settings, by="cli:test") as office:
         for number in range(count):
-            added = await registry.add(Registration(f"GID_plant@@@d{number}"))
+            added = await office.registry.add(Registration(f"GID_plant@@@d{number}"))
             assert added.secret is not None
             devices.append({"client_id": added.device.client_id, "secret": added.secret.reveal()})
     return devices

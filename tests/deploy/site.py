@@ -23,7 +23,7 @@ from typing import Final
 
 import aiohttp
 
-from app.assembly import open_registry
+from app.assembly import open_office
 from app.embedded import parts, valkey
 from app.embedded.supervisor import Part, Supervisor
 from app.service.registry import Registration
@@ -78,8 +78,8 @@ class Site:
 
     async def secret_of(self, client_id: str) -> str:
         """Register a device, and return its secret."""
-        async with open_registry(self.settings) as registry:
-            secret = (await registry.add(Registration(client_id))).secret
+        async with open_office(self.settings, by="cli:test") as office:
+            secret = (await office.registry.add(Registration(client_id))).secret
         assert secret is not None
         return secret.reveal()
 

@@ -1,0 +1,98 @@
+"""API keys of services: made, removed, and asked for a right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound, Unavailable
+from app.model.api_keys import ApiKey, Right, draw_text, id_of, is_name
+from app.model.secrets import ApiKeyText
+from app.store.api_keys import MAX_KEYS, ApiKeys
+from app.store.audit import What
+from app.store.sealing import CannotOpen
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """An API key as it was sent, unverified."""
+
+    text: ApiKeyText
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new key; its text is shown this once."""
+
+    name: str
+    rights: frozenset[Right]
+    text: ApiKeyText
+
+
+class KeyCheck:
+    """Verifies API keys."""
+
+    def __init__(self, keys: ApiKeys) -> None:
+        """Look them up in ``keys``, at each request: a removed one counts at once."""
+        self._keys = keys
+
+    async def verify(self, bearer: Bearer, right: Right) -> ApiKey:
+        """Return the key if it is good and has ``right``.
+
+        Raises ``InvalidToken``, ``InsufficientScope`` (RFC 6750 section 3.1) and ``Unavailable``.
+        """
+        try:
+            key = await self._keys.find(bearer.text)
+        except CannotOpen as error:
+            raise Unavailable("the server cannot open this API key", cause=str(error), retry_after_s=60) from error
+        if key is None:
+            known = id_of(bearer.text)
+            raise InvalidToken(
+                "the API key is malformed, unknown or removed", cause=f"key {known}" if known else "no API key's text"
+            )
+        if not key.may(right):
+            raise InsufficientScope(f"this API key has not the right {right}", cause=key.actor)
+        return key
+
+
+class KeyOffice:
+    """What an operator does with API keys."""
+
+    def __init__(self, keys: ApiKeys, *, by: str) -> None:
+        """``by`` is the operator, as the audit trail names him."""
+        self._keys = keys
+        self._by = by
+
+    async def add(self, name: str, rights: Iterable[Right]) -> Made:
+        """Make a key. Raises ``InvalidRequest`` for a wrong or taken name or no right at all, and ``Unavailable``."""
+        if not is_name(name):
+            raise InvalidRequest("a key's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
+        wanted = frozenset(rights)
+        if not wanted:
+            raise InvalidRequest(f"name at least one right: {', '.join(Right)}")
+        text = draw_text()
+        match await self._keys.add(text, name, wanted, by=self._by):
+            case "taken":
+                raise InvalidRequest(f"there is a key {name} already: remove it, or take another name")
+            case "full":
+                raise InvalidRequest(f"there are {MAX_KEYS} keys already: remove what nobody uses")
+            case "done":
+                log.info("audit", who=self._by, what=What.KEY_ADDED, detail=name)
+        return Made(name, wanted, text)
+
+    async def remove(self, name: str) -> None:
+        """Remove a key, from this moment on at every instance. Raises ``NotFound`` and ``Unavailable``."""
+        if not is_name(name) or not await self._keys.remove(name, by=self._by):
+            raise NotFound("there is no key of that name")
+        log.info("audit", who=self._by, what=What.KEY_REMOVED, detail=name)
+
+    async def all(self) -> list[ApiKey]:
+        """Return every key by name. Raises ``Unavailable``."""
+        try:
+            return await self._keys.all()
+        except CannotOpen as error:
+            raise Unavailable("an API key's record cannot be opened", cause=str(error)) from error

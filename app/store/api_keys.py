@@ -1,0 +1,98 @@
+"""API keys in Redis: sealed records by ID. A key is looked up at each request, so a removed one counts at once."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final, Literal
+
+import msgspec
+
+from app.model.api_keys import ApiKey, KeyId, Right, id_of
+from app.model.secrets import ApiKeyText, Secret
+from app.store.connection import Script, Store
+from app.store.keys import API_KEY_NAMES, API_KEYS, OPERATORS_AUDIT
+from app.store.sealing import KeyRing
+
+_ADD: Final = Script("key_add")
+_REMOVE: Final = Script("key_remove", may_oom=True)
+_KEYS: Final = [API_KEYS, API_KEY_NAMES, OPERATORS_AUDIT]
+
+MAX_KEYS: Final = 1000
+_NOBODYS: Final = "0" * 64
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """A key as it lies sealed in Redis: ``digest`` is the SHA-256 of its text, which is random, so nobody guesses it.
+
+    It is sealed although it is no secret: whoever writes to Redis could else give himself a key, or a key more rights.
+    """
+
+    name: str
+    digest: str
+    rights: list[Right]
+    created_at_ms: int
+
+
+class ApiKeys:
+    """The keys of services."""
+
+    def __init__(self, store: Store, keys: KeyRing) -> None:
+        """Read and write through ``store``, seal with ``keys``."""
+        self._store = store
+        self._keys = keys
+
+    async def find(self, text: ApiKeyText) -> ApiKey | None:
+        """Return the key with this text, or None: malformed, unknown, removed or wrong.
+
+        Raises ``Unavailable``, and ``CannotOpen`` if the record cannot be unsealed.
+        """
+        if (key_id := id_of(text)) is None:
+            return None
+        sealed = await self._store.command("HGET", API_KEYS, key_id)
+        record = self._open(key_id, sealed) if sealed else None
+        # In constant time: an early exit would tell a guesser how many characters were right.
+        right = hmac.compare_digest(_digest(text), record.digest if record else _NOBODYS)
+        return _key(key_id, record) if record and right else None
+
+    async def add(
+        self, text: ApiKeyText, name: str, rights: frozenset[Right], *, by: str
+    ) -> Literal["done", "taken", "full"]:
+        """Keep a new key; ``taken`` if the name is. May be sent again. Raises ``Unavailable``."""
+        key_id = id_of(text)
+        if key_id is None:
+            raise ValueError("no API key's text")
+        ordered = sorted(rights)
+        record = _Record(name, _digest(text), ordered, self._store.clock.now_ms())
+        sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "api-key", key_id)
+        detail = f"{name}: {' '.join(ordered)}"
+        answer: Literal["done", "taken", "full"] = await self._store.run(
+            _ADD, _KEYS, key_id, name, sealed, MAX_KEYS, by, detail
+        )
+        return answer
+
+    async def remove(self, name: str, *, by: str) -> bool:
+        """Remove a key: the very next request with it is refused. False if there is none. Raises ``Unavailable``."""
+        return bool(await self._store.run(_REMOVE, _KEYS, name, by))
+
+    async def all(self) -> list[ApiKey]:
+        """Return every key by name. Raises ``Unavailable``, and ``CannotOpen`` if a record cannot be unsealed."""
+        names = await self._store.command("HVALS", API_KEY_NAMES)
+        sealed = await self._store.command("HMGET", API_KEYS, *names) if names else []
+        found = [
+            _key(KeyId(key_id), self._open(KeyId(key_id), text))
+            for key_id, text in zip(names, sealed, strict=True)
+            if text
+        ]
+        return sorted(found, key=lambda key: key.name)
+
+    def _open(self, key_id: KeyId, sealed: str) -> _Record:
+        return msgspec.json.decode(self._keys.open(sealed, "api-key", key_id).reveal(), type=_Record)
+
+
+def _digest(text: ApiKeyText) -> str:
+    return hashlib.sha256(text.reveal().encode()).hexdigest()
+
+
+def _key(key_id: KeyId, record: _Record) -> ApiKey:
+    return ApiKey(key_id, record.name, frozenset(record.rights), record.created_at_ms)
