@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from app.cli.setup import JsonOption, StateOption, open_registry, read_text, settings
+from app.cli.times import shown_time, span_s
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm, Device
 
@@ -61,9 +62,10 @@ def show(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOp
     """Show a device's record, without its secret."""
     device = _do(state, lambda registry: registry.get(client_id))
     if as_json:
-        print(json.dumps(as_record(device)))
+        print(json.dumps(as_record(device) | {"grace_until_ms": device.grace_until_ms}))
         return
-    for name, value in as_record(device).items():
+    until = shown_time(device.grace_until_ms) if device.grace_until_ms else ""
+    for name, value in (as_record(device) | {"old key until": until}).items():
         shown = " ".join(f"{key}={text}" for key, text in value.items()) if isinstance(value, dict) else value
         print(f"{name:<14} {shown}")
 
@@ -101,14 +103,35 @@ def enable(client_id: ClientIdArgument, state: StateOption = None, as_json: Json
 @app.command()
 def rotate(
     client_id: ClientIdArgument,
+    algorithm: Annotated[
+        Algorithm | None, typer.Option("--alg", help="How it signs from now on. Left out: as before.")
+    ] = None,
     public_key: PublicKeyOption = None,
+    grace: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the old key stays good too, as in 24h; 30d at most.")
+    ] = "0",
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a device another key, and revoke all it holds. The old key is useless at once."""
+    """Give a device another key. Without --grace the old key is useless at once, and all the device holds is revoked.
+
+    With it nothing is revoked: the old key is good beside the new one for that time. A key still older is dropped.
+    """
     pem = read_text(public_key) if public_key else None
-    added, revoked = _do(state, lambda registry: registry.rotate(client_id, public_key=pem))
-    _show_added(added, f"re-keyed, {_tokens(revoked)} revoked", as_json=as_json)
+    grace_s = span_s(grace, "--grace")
+    added, revoked = _do(
+        state, lambda registry: registry.rotate(client_id, public_key=pem, algorithm=algorithm, grace_s=grace_s)
+    )
+    until_ms = added.device.grace_until_ms
+    if as_json:
+        print(json.dumps(as_added(added) | {"revoked": revoked, "grace_until_ms": until_ms}))
+        return
+    if until_ms:
+        until = shown_time(until_ms)
+        told = f"re-keyed, nothing revoked: the old key stays good until {until}, unless you rotate again or disable"
+    else:
+        told = f"re-keyed, {_tokens(revoked)} revoked; the old key is useless"
+    _show_added(added, told, as_json=False)
 
 
 @app.command()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from app.cli.setup import JsonOption, StateOption, open_office, settings
+from app.cli.times import shown_time
 from app.model.api_keys import ApiKey, Right
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def list_keys(state: StateOption = None, as_json: JsonOption = False) -> None:
 
     table = Table("name", "rights", "made", "begins with", box=None, pad_edge=False)
     for key in keys:
-        made = datetime.fromtimestamp(key.created_at_ms / 1000, tz=UTC)
-        table.add_row(key.name, " ".join(sorted(key.rights)), f"{made:%Y-%m-%d %H:%M}Z", f"mts_{key.id}_")
+        table.add_row(key.name, " ".join(sorted(key.rights)), shown_time(key.created_at_ms), f"mts_{key.id}_")
     Console().print(table)
 
 

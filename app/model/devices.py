@@ -91,7 +91,7 @@ class Device:
     """A registered device, without its key.
 
     ``epoch`` only ever rises; nothing issued or begun under an older one is handed out. ``role`` is empty where the
-    policy's ``match`` gives it.
+    policy's ``match`` gives it. Until ``grace_until_ms`` (Unix ms; 0: not at all) the key before this one is good too.
     """
 
     client_id: ClientId
@@ -102,4 +102,5 @@ class Device:
     disabled: bool = False
     note: str = ""
     created_at_ms: int = 0
+    grace_until_ms: int = 0
     epoch: str = ""

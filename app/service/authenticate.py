@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
 
 from app.errors import InvalidClient, InvalidRequest, Unavailable
-from app.model.devices import Algorithm, Device, Method
+from app.model.devices import Algorithm, Device
 from app.model.secrets import ClientSecret, Secret
 from app.service import keys
 from app.store.clock import Clock
@@ -71,6 +73,15 @@ class _Unverified:
     algorithm: Algorithm
 
 
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    """A key to check a proof against, good until ``until_ms`` (Unix ms); without a device a decoy that nothing fits."""
+
+    key: keys.VerificationKey
+    device: Device | None = None
+    until_ms: int = sys.maxsize
+
+
 class Authenticator:
     """Verifies credentials against the registry."""
 
@@ -81,51 +92,58 @@ class Authenticator:
         self._issuer = issuer
 
     async def verify(self, credentials: Credentials) -> Proven:
-        """Verify under the cached record, and where that refuses once more under a fresh one.
+        """Verify under the cached record; where that refuses, under a fresh one if it is another.
 
         So a rotated key or an enabled device counts at once. Raises ``InvalidClient``, ``InvalidRequest``,
         ``Unavailable``.
         """
         claimed = _read(credentials)
-        try:
-            # Also where nothing is cached: so an unknown client ID costs the same two checks and one look into Redis as
-            # a known one with a wrong key, and the time of the answer does not tell them apart.
-            return self._check(claimed, self._devices.cached(claimed.client_id))
-        except InvalidClient:
+        cached = self._devices.cached(claimed.client_id)
+        if cached is None:
             return await self._verify_fresh(claimed)
+        try:
+            return self._check(claimed, cached)
+        except InvalidClient:
+            # An unknown client ID, and a known one with a wrong key, cost one check and one look into Redis each, so
+            # the time of the answer does not tell them apart. Only a record just changed costs a second check.
+            fresh = await self._read_fresh(claimed)
+            if fresh and fresh.device.epoch == cached.device.epoch:
+                raise
+        return self._check(claimed, fresh)
 
     async def verify_fresh(self, credentials: Credentials) -> Proven:
         """Verify under a record read now: a script found the cached one to be stale. Raises as ``verify``."""
         return await self._verify_fresh(_read(credentials))
 
     async def _verify_fresh(self, claimed: _Unverified | Basic) -> Proven:
+        return self._check(claimed, await self._read_fresh(claimed))
+
+    async def _read_fresh(self, claimed: _Unverified | Basic) -> Registered | None:
         try:
-            registered = await self._devices.read(claimed.client_id)
+            return await self._devices.read(claimed.client_id)
         except CannotOpen as error:
             # Not the device's fault, so no 401: it would give up for good.
             raise Unavailable("the server cannot open this device's key", cause=str(error), retry_after_s=60) from error
-        return self._check(claimed, registered)
 
     def _check(self, claimed: _Unverified | Basic, registered: Registered | None) -> Proven:
+        """Check a proof against the device's key, then against the one before it.
+
+        Unknown, disabled, other-algorithm and wrong-key callers take one path through two checks, so that neither the
+        answer nor its time tells an outsider which client IDs exist, or which were re-keyed of late.
+        """
         if isinstance(claimed, Basic):
-            return _check_secret(claimed, registered)
-        return self._check_assertion(claimed, registered)
+            for pin in _pins(registered, Algorithm.HS256, self._clock.now_ms()):
+                if _is_secret(claimed, pin.key) and pin.device:
+                    return Proven(pin.device)
+        else:
+            for pin in _pins(registered, claimed.algorithm, self._clock.now_ms()):
+                claims = self._claims(claimed, pin.key)
+                if claims is not None and pin.device:
+                    return self._check_claims(pin, pin.device, claims)
+        raise InvalidClient(_GENERIC, cause=_why(registered))
 
-    def _check_assertion(self, claimed: _Unverified, registered: Registered | None) -> Proven:
-        # Unknown, other-algorithm, wrong-key: one path and one signature check, so that neither the answer nor its
-        # time tells an outsider which client IDs exist.
-        pinned = registered if registered and registered.device.algorithm is claimed.algorithm else None
-        key = keys.prepared(claimed.algorithm, pinned.key) if pinned else keys.decoy(claimed.algorithm)
-        claims = self._claims(claimed, key)
-        if pinned is None or not _uses_assertions(pinned.device):
-            raise InvalidClient(_GENERIC, cause="no such device, or not with this algorithm")
-        proven = self._check_claims(pinned.device, claims)
-        if pinned.device.disabled:
-            raise InvalidClient(_GENERIC, cause="disabled")
-        return proven
-
-    def _claims(self, claimed: _Unverified, key: keys.VerificationKey) -> dict[str, Any]:
-        """Check signature, shape, issuer and audience (RFC 7523 section 3, items 1 to 3 and 9)."""
+    def _claims(self, claimed: _Unverified, key: keys.VerificationKey) -> dict[str, Any] | None:
+        """Check signature, shape, issuer and audience (RFC 7523 section 3, items 1 to 3 and 9); None: another key's."""
         try:
             return jwt.decode(
                 claimed.text,
@@ -151,7 +169,7 @@ class Authenticator:
                 },
             )
         except jwt.InvalidSignatureError:
-            raise InvalidClient(_GENERIC, cause="the signature does not verify") from None
+            return None
         except jwt.MissingRequiredClaimError as error:
             raise InvalidClient(f"the assertion has no {error.claim}") from None
         except jwt.InvalidAudienceError:
@@ -159,7 +177,7 @@ class Authenticator:
         except jwt.PyJWTError as error:
             raise InvalidClient(f"the assertion is refused: {error}") from None
 
-    def _check_claims(self, device: Device, claims: dict[str, Any]) -> Proven:
+    def _check_claims(self, pin: _Pin, device: Device, claims: dict[str, Any]) -> Proven:
         """Check the times and the ``jti`` (RFC 7523 section 3, items 4 to 7)."""
         now_s = self._clock.now_ms() / 1000
         expires_s = _instant(claims, "exp")
@@ -176,7 +194,9 @@ class Authenticator:
         jti = claims["jti"]
         if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_CHARS:
             raise InvalidClient(f"the assertion's jti must be a text of 1 to {MAX_JTI_CHARS} characters")
-        return Proven(device, jti, used_until_ms=int((expires_s + LEEWAY_S) * 1000))
+        # No longer than its key is good: so the scripts, too, refuse by Redis's clock what a re-keyed device signed.
+        used_until_ms = min(int((expires_s + LEEWAY_S) * 1000), pin.until_ms)
+        return Proven(device, jti, used_until_ms)
 
 
 def refuse_used(status: UseStatus) -> None:
@@ -189,19 +209,32 @@ def refuse_used(status: UseStatus) -> None:
         )
 
 
-def _uses_assertions(device: Device) -> bool:
-    return any(method in device.methods for method in (Method.CLIENT_SECRET_JWT, Method.PRIVATE_KEY_JWT))
+def _pins(registered: Registered | None, algorithm: Algorithm, now_ms: int) -> Iterator[_Pin]:
+    """Yield two keys to check a proof of this algorithm against, the current one first; in place of none, a decoy."""
+    decoy = _Pin(keys.decoy(algorithm))
+    held = registered if registered and not registered.device.disabled else None
+    if held and held.device.algorithm is algorithm:
+        yield _Pin(keys.prepared(algorithm, held.key), held.device)
+    else:
+        yield decoy
+    previous = held.previous if held else None
+    # The record may have been cached while this key was still good.
+    if held and previous and previous.algorithm is algorithm and previous.until_ms > now_ms:
+        yield _Pin(keys.prepared(algorithm, previous.key), held.device, previous.until_ms)
+    else:
+        yield decoy
 
 
-def _check_secret(claimed: Basic, registered: Registered | None) -> Proven:
-    pinned = registered if registered and Method.CLIENT_SECRET_BASIC in registered.device.methods else None
-    key = keys.prepared(pinned.device.algorithm, pinned.key) if pinned else keys.decoy(Algorithm.HS256)
-    equal = isinstance(key, bytes) and hmac.compare_digest(claimed.secret.reveal().encode(), key)
-    if not equal or pinned is None:
-        raise InvalidClient(_GENERIC, cause="unknown, wrong secret, or not a method of this device")
-    if pinned.device.disabled:
-        raise InvalidClient(_GENERIC, cause="disabled")
-    return Proven(pinned.device)
+def _is_secret(claimed: Basic, key: keys.VerificationKey) -> bool:
+    return isinstance(key, bytes) and hmac.compare_digest(claimed.secret.reveal().encode(), key)
+
+
+def _why(registered: Registered | None) -> str:
+    if registered is None:
+        return "unknown"
+    return (
+        "disabled" if registered.device.disabled else "another key, or another algorithm or method than this device's"
+    )
 
 
 def _read(credentials: Credentials) -> _Unverified | Basic:

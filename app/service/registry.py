@@ -17,12 +17,15 @@ from app.model.secrets import ClientSecret, Secret
 from app.model.templates import is_value
 from app.service import keys
 from app.store.clock import Clock
-from app.store.devices import Conflict, Devices, Registered
+from app.store.devices import Conflict, Devices, PreviousKey, Registered
 
 log = structlog.get_logger(__name__)
 
 MAX_NOTE_CHARS: Final = 200
 MAX_ATTRIBUTES: Final = 32
+MAX_GRACE_S: Final = 30 * 24 * 3600
+"""Longest time an old key may stay good beside a new one: as long as a token may live."""
+
 _ATTRIBUTE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -114,6 +117,8 @@ class Registry:
         Raises ``NotFound`` and ``Unavailable``, like all that follow.
         """
         registered = await self._read(client_id)
+        # Without the key before it, if that was still good: enabling shall not bring it back.
+        registered = replace(registered, previous=None)
         _, revoked = await self._change(registered, replace(registered.device, disabled=True), revoke=True)
         return revoked
 
@@ -123,17 +128,34 @@ class Registry:
         await self._change(registered, replace(registered.device, disabled=False), revoke=False)
 
     async def rotate(
-        self, client_id: str, *, secret: ClientSecret | None = None, public_key: str | None = None
+        self,
+        client_id: str,
+        *,
+        secret: ClientSecret | None = None,
+        public_key: str | None = None,
+        algorithm: Algorithm | None = None,
+        grace_s: int = 0,
     ) -> tuple[Added, int]:
-        """Give the device another key, make the old one useless and revoke all it holds; returns how much.
+        """Give the device another key, also one for another algorithm; returns how much was revoked.
 
-        Raises ``InvalidRequest`` for a key that does not fit the device's algorithm.
+        Without grace the old key is useless at once, and all the device holds is revoked. With ``grace_s`` (seconds, at
+        most 30 days) the old key stays good for so long beside the new one, and nothing is revoked; a key older than
+        that is dropped either way. Raises ``InvalidRequest`` for a key that does not fit the algorithm, or a grace out
+        of range.
         """
+        if not 0 <= grace_s <= MAX_GRACE_S:
+            raise InvalidRequest(f"the grace must be 0 to {MAX_GRACE_S} seconds, which is 30 days")
         registered = await self._read(client_id)
-        device = registered.device
-        _check_key(device.algorithm, secret, public_key)
+        old = registered.device
+        if old.disabled and grace_s:
+            raise InvalidRequest(f"{client_id} is disabled, so no key of it is good: rotate without grace")
+        algorithm = algorithm or old.algorithm
+        device = replace(old, algorithm=algorithm, methods=methods_of(algorithm))
+        _check_key(algorithm, secret, public_key)
         key, added = await _key_for(device, secret, public_key)
-        device, revoked = await self._change(replace(registered, key=key), device, revoke=True)
+        until_ms = self._clock.now_ms() + grace_s * 1000
+        previous = PreviousKey(old.algorithm, registered.key, until_ms) if grace_s else None
+        device, revoked = await self._change(Registered(old, key, previous), device, revoke=previous is None)
         return replace(added, device=device), revoked
 
     async def remove(self, client_id: str) -> int:
@@ -160,7 +182,9 @@ class Registry:
 
     async def _change(self, registered: Registered, device: Device, *, revoke: bool) -> tuple[Device, int]:
         try:
-            changed, revoked = await self._devices.change(registered.device, device, registered.key, revoke=revoke)
+            changed, revoked = await self._devices.change(
+                registered.device, device, registered.key, revoke=revoke, previous=registered.previous
+            )
         except Conflict:
             raise _changed() from None
         log.info("device_changed", client_id=device.client_id, disabled=device.disabled, revoked=revoked)

@@ -5,6 +5,7 @@
 -- KEYS  1 device  2 the shard's devices  3 device's index  4 revocation queue
 -- ARGV  2 client ID   3 epoch the caller read; '': there must be no record   4 the new record; '': remove it
 --       5 sealed key   6 '1': revoke everything the device holds   7 token record prefix
+--       8 the key before this one, sealed, while it is still good; '': no other key is
 -- Returns  {'conflict'} | {'done', epoch, how many tokens and flights were revoked}
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
@@ -29,5 +30,10 @@ end
 
 local raised = string.format('%.0f', math.max(now_us(), (tonumber(epoch) or 0) + 1))
 redis.call('HSET', KEYS[1], 'epoch', raised, 'record', ARGV[4], 'key', ARGV[5])
+if ARGV[8] == '' then
+  redis.call('HDEL', KEYS[1], 'previous')
+else
+  redis.call('HSET', KEYS[1], 'previous', ARGV[8])
+end
 redis.call('SADD', KEYS[2], ARGV[2])
 return {'done', raised, revoked}

@@ -24,11 +24,21 @@ class Conflict(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class PreviousKey:
+    """The key before a rotation: it is good beside the new one until ``until_ms`` (Unix ms)."""
+
+    algorithm: Algorithm
+    key: Secret
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Registered:
     """A device's record with its key: the shared secret, or the public key as PEM."""
 
     device: Device
     key: Secret
+    previous: PreviousKey | None = None
 
 
 class _Record(msgspec.Struct, omit_defaults=True):
@@ -40,6 +50,8 @@ class _Record(msgspec.Struct, omit_defaults=True):
     disabled: bool = False
     note: str = ""
     created_at_ms: int = 0
+    previous_algorithm: str = ""
+    previous_until_ms: int = 0
 
 
 class Devices:
@@ -59,14 +71,19 @@ class Devices:
 
     async def read(self, client_id: str) -> Registered | None:
         """Read the record afresh. Raises ``Unavailable``, and ``CannotOpen`` if its key cannot be unsealed."""
-        epoch, text, sealed = await self._store.command(
-            "HMGET", Shard.of(client_id).device(client_id), "epoch", "record", "key"
+        epoch, text, sealed, sealed_previous = await self._store.command(
+            "HMGET", Shard.of(client_id).device(client_id), "epoch", "record", "key", "previous"
         )
         if epoch is None:
             self._cache.pop(client_id, None)
             return None
-        device = _device(client_id, epoch, text)
-        registered = Registered(device, self._keys.open(sealed, "client-key", client_id, device.algorithm))
+        record = msgspec.json.decode(text, type=_Record)
+        device = self._device(client_id, epoch, record)
+        registered = Registered(
+            device,
+            self._keys.open(sealed, "client-key", client_id, device.algorithm),
+            self._open_previous(device, record, sealed_previous),
+        )
         self._cache[client_id] = registered
         self._cache.move_to_end(client_id)
         if len(self._cache) > CACHED_DEVICES:
@@ -75,21 +92,24 @@ class Devices:
 
     async def add(self, device: Device, key: Secret) -> Device:
         """Register a new device. Raises ``Conflict`` if there is one of that client ID, and ``Unavailable``."""
-        epoch, _ = await self._write(device, key, read_epoch="", revoke=False)
+        epoch, _ = await self._write(Registered(device, key), read_epoch="", revoke=False)
         return replace(device, epoch=epoch)
 
-    async def change(self, read: Device, device: Device, key: Secret, *, revoke: bool) -> tuple[Device, int]:
+    async def change(
+        self, read: Device, device: Device, key: Secret, *, revoke: bool, previous: PreviousKey | None = None
+    ) -> tuple[Device, int]:
         """Write ``device`` over the record that was read, and revoke all it holds if asked to.
 
-        Returns the device under its new epoch and how many tokens and flights were revoked. Raises ``Conflict`` and
-        ``Unavailable``.
+        No other key than ``key`` and ``previous`` is good from then on. Returns the device under its new epoch and how
+        many tokens and flights were revoked. Raises ``Conflict`` and ``Unavailable``.
         """
-        epoch, revoked = await self._write(device, key, read_epoch=read.epoch, revoke=revoke)
-        return replace(device, epoch=epoch), revoked
+        written = Registered(device, key, previous)
+        epoch, revoked = await self._write(written, read_epoch=read.epoch, revoke=revoke)
+        return replace(device, epoch=epoch, grace_until_ms=previous.until_ms if previous else 0), revoked
 
     async def remove(self, read: Device) -> int:
         """Remove the record and revoke all it holds; returns how much. Raises ``Conflict`` and ``Unavailable``."""
-        _, revoked = await self._write(read, None, read_epoch=read.epoch, revoke=True)
+        _, revoked = await self._write(Registered(read, Secret("")), read_epoch=read.epoch, revoke=True)
         return revoked
 
     async def all(self) -> AsyncIterator[Device]:
@@ -100,9 +120,11 @@ class Devices:
             rows = await self._store.each([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
             for client_id, (epoch, text) in zip(client_ids, rows, strict=True):
                 if epoch is not None:
-                    yield _device(client_id, epoch, text)
+                    yield self._device(client_id, epoch, msgspec.json.decode(text, type=_Record))
 
-    async def _write(self, device: Device, key: Secret | None, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
+    async def _write(self, written: Registered, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
+        """Write a record, or remove it: one without a key is none."""
+        device, key, previous = written.device, written.key, written.previous
         shard = Shard.of(device.client_id)
         keys = [shard.device(device.client_id), shard.devices, shard.live(device.client_id), shard.queue]
         answer = await self._store.run(
@@ -110,19 +132,46 @@ class Devices:
             keys,
             device.client_id,
             read_epoch,
-            _text(device) if key else "",
+            _text(device, previous) if key else "",
             # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
             self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else "",
             int(revoke),
             shard.token(""),
+            self._keys.seal(previous.key, "previous-client-key", device.client_id, _term(previous)) if previous else "",
         )
         self._cache.pop(device.client_id, None)
         if answer[0] == "conflict":
             raise Conflict(device.client_id)
         return answer[1], answer[2]
 
+    def _device(self, client_id: str, epoch: str, record: _Record) -> Device:
+        algorithm = Algorithm(record.algorithm)
+        return Device(
+            client_id=ClientId(client_id),
+            algorithm=algorithm,
+            methods=methods_of(algorithm),
+            role=record.role,
+            attributes=record.attributes,
+            disabled=record.disabled,
+            note=record.note,
+            created_at_ms=record.created_at_ms,
+            grace_until_ms=record.previous_until_ms if record.previous_until_ms > self._store.clock.now_ms() else 0,
+            epoch=epoch,
+        )
 
-def _text(device: Device) -> str:
+    def _open_previous(self, device: Device, record: _Record, sealed: str | None) -> PreviousKey | None:
+        if not sealed or not device.grace_until_ms:
+            return None
+        found = PreviousKey(Algorithm(record.previous_algorithm), Secret(""), record.previous_until_ms)
+        return replace(found, key=self._keys.open(sealed, "previous-client-key", device.client_id, _term(found)))
+
+
+def _term(previous: PreviousKey) -> str:
+    """What a previous key is sealed with: whoever writes to Redis can neither prolong it nor make it another kind."""
+    return f"{previous.algorithm} {previous.until_ms}"
+
+
+def _text(device: Device, previous: PreviousKey | None) -> str:
     record = _Record(
         algorithm=device.algorithm,
         role=device.role,
@@ -130,21 +179,7 @@ def _text(device: Device) -> str:
         disabled=device.disabled,
         note=device.note,
         created_at_ms=device.created_at_ms,
+        previous_algorithm=previous.algorithm if previous else "",
+        previous_until_ms=previous.until_ms if previous else 0,
     )
     return msgspec.json.encode(record).decode()
-
-
-def _device(client_id: str, epoch: str, text: str) -> Device:
-    record = msgspec.json.decode(text, type=_Record)
-    algorithm = Algorithm(record.algorithm)
-    return Device(
-        client_id=ClientId(client_id),
-        algorithm=algorithm,
-        methods=methods_of(algorithm),
-        role=record.role,
-        attributes=record.attributes,
-        disabled=record.disabled,
-        note=record.note,
-        created_at_ms=record.created_at_ms,
-        epoch=epoch,
-    )

@@ -69,6 +69,34 @@ def test_the_life_of_a_device(cli: Cli, state: str) -> None:
     assert json.loads(cli("devices", "list", "--state", state, "--json").out) == []
 
 
+def test_a_rotation_says_what_becomes_of_the_old_key(cli: Cli, state: str, tmp_path: Path) -> None:
+    """Useless at once, or good until a stated time, which ``show`` tells as well; an export does not carry it."""
+    cli("devices", "add", D1, "--state", state)
+    assert "0 tokens revoked; the old key is useless" in cli("devices", "rotate", D1, "--state", state).out
+    said = cli("devices", "rotate", D1, "--grace", "24h", "--state", state).out
+    until = said.split("good until ")[1].split(",")[0]
+    assert "nothing revoked" in said
+    assert until in cli("devices", "show", D1, "--state", state).out
+    answer = json.loads(cli("devices", "rotate", D1, "--alg", "ES256", "--grace", "7d", "--state", state, "--json").out)
+    assert answer.keys() == {"client_id", "private_key", "revoked", "grace_until_ms"}
+    shown = json.loads(cli("devices", "show", D1, "--state", state, "--json").out)
+    assert (shown["algorithm"], shown["grace_until_ms"]) == ("ES256", answer["grace_until_ms"])
+    exported = cli("devices", "export", "--state", state).out
+    assert "grace" not in exported
+    cli("devices", "remove", D1, "--state", state)
+    (tmp_path / "in.jsonl").write_text(exported)
+    assert cli("devices", "import", str(tmp_path / "in.jsonl"), "--state", state).code == 0
+
+
+@pytest.mark.parametrize("grace", ["-1h", "soon", "24", "1w", "31d", "", "0.5h", "\u0661h", "9" * 30 + "d", "1h\n"])
+def test_a_grace_of_nonsense_is_refused(cli: Cli, state: str, grace: str) -> None:
+    """What is no time, or too long, is told in one line, and the key stays as it was."""
+    cli("devices", "add", D1, "--state", state)
+    answer = cli("devices", "rotate", D1, f"--grace={grace}", "--state", state)
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (1, "", 1)
+    assert "24h" in answer.err or "30 days" in answer.err
+
+
 @pytest.mark.parametrize(
     ("verb", "reason"),
     [

@@ -1,0 +1,27 @@
+"""Times as people type them at the command line."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from app.errors import InvalidRequest
+
+_SPAN: Final = re.compile(r"(0|[1-9][0-9]{0,8})([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def span_s(text: str, option: str) -> int:
+    """Read ``90s``, ``30m``, ``24h`` or ``7d`` as seconds; ``0`` needs no unit. Raises ``InvalidRequest``."""
+    if text == "0":
+        return 0
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise InvalidRequest(f"{option}: write a number and s, m, h or d, as in 24h")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def shown_time(unix_ms: int) -> str:
+    """Return a time in ms since 1970 as people read it."""
+    return f"{datetime.fromtimestamp(unix_ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"
