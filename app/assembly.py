@@ -17,16 +17,19 @@ from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
 from app.logs import configure_logging
 from app.service.api_keys import KeyCheck, KeyOffice
+from app.service.audit import Trail
 from app.service.authenticate import Authenticator
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
 from app.service.policies import Policies
+from app.service.refusals import Refusals
 from app.service.registry import Registry
 from app.service.revoke import Delivery, Revoker
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
+from app.store.audit import Audit
 from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.revocations import Revocations
@@ -34,7 +37,7 @@ from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
-from app.web.bearer import KEY_CHECK
+from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
@@ -57,6 +60,7 @@ class Parts:
     devices: Devices
     tokens: Tokens
     api_keys: ApiKeys
+    audit: Audit
 
 
 PARTS: Final = web.AppKey("parts", Parts)
@@ -75,6 +79,7 @@ def build(settings: Settings) -> web.Application:
     app[PARTS] = parts
     app[CLOCK] = parts.store.clock
     app[KEY_CHECK] = KeyCheck(parts.api_keys)
+    app[REFUSALS] = Refusals(parts.audit)
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)
@@ -107,6 +112,7 @@ class Office:
 
     registry: Registry
     api_keys: KeyOffice
+    trail: Trail
 
 
 @asynccontextmanager
@@ -117,11 +123,11 @@ async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
     """
     parts = _parts(settings)
     try:
-        await parts.store.ping()
-        await parts.store.clock.learn(parts.store.redis)
+        await parts.store.clock.learn(parts.store.command)
         yield Office(
-            registry=Registry(parts.devices, parts.policies, parts.store.clock),
+            registry=Registry(parts.devices, parts.policies, parts.store.clock, by=by),
             api_keys=KeyOffice(parts.api_keys, by=by),
+            trail=Trail(parts.audit, parts.tokens),
         )
     finally:
         await parts.store.close()
@@ -146,6 +152,7 @@ def _parts(settings: Settings) -> Parts:
             max_new_per_hour=settings.device_max_new_tokens_per_hour,
         ),
         api_keys=ApiKeys(store, keys),
+        audit=Audit(store),
     )
 
 
@@ -161,7 +168,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         delivery = Delivery(
             Revocations(parts.store), parts.tokens, cloud, close_connections=settings.close_connection_on_revoke
         )
-        for work in (parts.store.keep_time, parts.policies.follow, delivery.run):
+        for work in (parts.store.keep_time, parts.policies.follow, delivery.run, app[REFUSALS].run):
             await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
@@ -170,6 +177,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             issuer=Issuer(authenticator, parts.policies, parts.tokens, flights),
             introspector=Introspector(holder, parts.tokens, cloud, clock),
             revoker=Revoker(holder, parts.tokens, delivery),
+            refusals=app[REFUSALS],
             broker=Broker(settings.broker_host, settings.mqtt_port, settings.mqtt_tls, settings.mqtt_username),
             issuer_url=settings.issuer_url,
             deadline_s=settings.request_deadline_s,

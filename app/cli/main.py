@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import call, dev, device, devices, devices_file, keys, policy, sandbox, serve
+from app.cli import audit, call, dev, device, devices, devices_file, keys, policy, sandbox, serve
 from app.errors import Misconfigured, Refusal
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ devices.app.command("export")(devices_file.export_devices)
 app.add_typer(devices.app, name="devices")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
+app.command()(audit.audit)
 app.command()(device.device)
 app.command(context_settings=call.CONTEXT, add_help_option=False)(call.call)
 

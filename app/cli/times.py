@@ -22,6 +22,20 @@ def span_s(text: str, option: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
+def moment_ms(text: str, option: str, now_ms: int) -> int:
+    """Read ``2h`` (so long ago) or an ISO 8601 time, UTC where it names no zone, as Unix ms.
+
+    Raises ``InvalidRequest``.
+    """
+    if _SPAN.fullmatch(text):
+        return max(0, now_ms - span_s(text, option) * 1000)
+    try:
+        moment = datetime.fromisoformat(text)
+        return max(0, int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{option}: write 2h for two hours ago, or a time as 2026-01-31T12:00Z") from None
+
+
 def shown_time(unix_ms: int) -> str:
     """Return a time in ms since 1970 as people read it."""
     return f"{datetime.fromtimestamp(unix_ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"

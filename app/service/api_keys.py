@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import structlog
-
 from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound, Unavailable
 from app.model.api_keys import ApiKey, Right, draw_text, id_of, is_name
 from app.model.secrets import ApiKeyText
+from app.service.audit import tell
 from app.store.api_keys import MAX_KEYS, ApiKeys
-from app.store.audit import What
+from app.store.audit import Act, What
 from app.store.sealing import CannotOpen
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +78,14 @@ class KeyOffice:
             case "full":
                 raise InvalidRequest(f"there are {MAX_KEYS} keys already: remove what nobody uses")
             case "done":
-                log.info("audit", who=self._by, what=What.KEY_ADDED, detail=name)
+                tell(Act(self._by, What.KEY_ADDED, name))
         return Made(name, wanted, text)
 
     async def remove(self, name: str) -> None:
         """Remove a key, from this moment on at every instance. Raises ``NotFound`` and ``Unavailable``."""
         if not is_name(name) or not await self._keys.remove(name, by=self._by):
             raise NotFound("there is no key of that name")
-        log.info("audit", who=self._by, what=What.KEY_REMOVED, detail=name)
+        tell(Act(self._by, What.KEY_REMOVED, name))
 
     async def all(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 import jwt
 
 from app.errors import InvalidClient, InvalidRequest, Unavailable
-from app.model.devices import Algorithm, Device
+from app.model.devices import Algorithm, Device, MalformedClientId, parse_client_id
 from app.model.secrets import ClientSecret, Secret
 from app.service import keys
 from app.store.clock import Clock
@@ -197,6 +197,14 @@ class Authenticator:
         # No longer than its key is good: so the scripts, too, refuse by Redis's clock what a re-keyed device signed.
         used_until_ms = min(int((expires_s + LEEWAY_S) * 1000), pin.until_ms)
         return Proven(device, jti, used_until_ms)
+
+
+def claimed_client_id(credentials: Credentials) -> str:
+    """Return the client ID that somebody claims to have, proven or not, or nothing if it can be no client ID."""
+    try:
+        return parse_client_id(_read(credentials).client_id)
+    except (InvalidClient, InvalidRequest, MalformedClientId):
+        return ""
 
 
 def refuse_used(status: UseStatus) -> None:

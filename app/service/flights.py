@@ -18,6 +18,8 @@ from app.errors import Unavailable
 from app.model.grants import Grant, TokenType
 from app.model.topics import TopicFilter
 from app.rpc.catalog import MIN_TOKEN_LIFE_S
+from app.service.audit import tell
+from app.store.audit import SERVER, Act, What
 from app.store.clock import Clock
 from app.store.connection import delays, insist
 from app.store.keys import Handle
@@ -139,7 +141,9 @@ class Flights:
             outcome = await insist(
                 lambda: self._tokens.store(lead, obtained, expires_at_ms, whole=not broken), within_s=STORE_DEADLINE_S
             )
-            log.info("applied", handle=lead.handle, client_id=lead.wanted.device.client_id, outcome=outcome)
+            client_id = lead.wanted.device.client_id
+            act = Act(f"device:{client_id}", What.GRANTED) if outcome == "stored" else Act(SERVER, What.DISCARDED)
+            tell(act, client_id=client_id, handle=lead.handle, scope=lead.wanted.scope)
         if unexpected:
             raise unexpected[0]
 

@@ -8,18 +8,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import structlog
-
 from app.errors import InvalidRequest, NotFound, Unavailable
 from app.model.devices import Algorithm, Device, MalformedClientId, methods_of, parse_client_id
 from app.model.policy import Policy
 from app.model.secrets import ClientSecret, Secret
 from app.model.templates import is_value
 from app.service import keys
+from app.service.audit import tell
+from app.store.audit import Act, What
 from app.store.clock import Clock
 from app.store.devices import Conflict, Devices, PreviousKey, Registered
-
-log = structlog.get_logger(__name__)
 
 MAX_NOTE_CHARS: Final = 200
 MAX_ATTRIBUTES: Final = 32
@@ -54,11 +52,15 @@ class Added:
 class Registry:
     """What operators do with devices."""
 
-    def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: Clock) -> None:
-        """``policy`` returns the policy in force: a role that is not in it is refused."""
+    def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: Clock, *, by: str) -> None:
+        """``policy`` returns the policy in force: a role that is not in it is refused.
+
+        ``by`` is the operator who acts, as the audit trail names them.
+        """
         self._devices = devices
         self._policy = policy
         self._clock = clock
+        self._by = by
 
     def check(self, registration: Registration) -> Device:
         """Check everything that can be without Redis or a new key. Raises ``InvalidRequest`` with the cure."""
@@ -92,10 +94,11 @@ class Registry:
         device = self.check(registration)
         key, added = await _key_for(device, registration.secret, registration.public_key)
         try:
-            device = await self._devices.add(device, key)
+            act = self._act(What.DEVICE_ADDED, f"role {device.role}" if device.role else "")
+            device = await self._devices.add(device, key, act)
         except Conflict:
             raise InvalidRequest(f"{device.client_id} is registered already: rotate or remove it") from None
-        log.info("device_added", client_id=device.client_id, role=device.role)
+        tell(act, client_id=device.client_id)
         return replace(added, device=device)
 
     async def get(self, client_id: str) -> Device:
@@ -119,13 +122,14 @@ class Registry:
         registered = await self._read(client_id)
         # Without the key before it, if that was still good: enabling shall not bring it back.
         registered = replace(registered, previous=None)
-        _, revoked = await self._change(registered, replace(registered.device, disabled=True), revoke=True)
+        disabled = replace(registered.device, disabled=True)
+        _, revoked = await self._change(registered, disabled, What.DEVICE_DISABLED, revoke=True)
         return revoked
 
     async def enable(self, client_id: str) -> None:
         """Let a disabled device in again. What was revoked stays so."""
         registered = await self._read(client_id)
-        await self._change(registered, replace(registered.device, disabled=False), revoke=False)
+        await self._change(registered, replace(registered.device, disabled=False), What.DEVICE_ENABLED, revoke=False)
 
     async def rotate(
         self,
@@ -155,23 +159,27 @@ class Registry:
         key, added = await _key_for(device, secret, public_key)
         until_ms = self._clock.now_ms() + grace_s * 1000
         previous = PreviousKey(old.algorithm, registered.key, until_ms) if grace_s else None
-        device, revoked = await self._change(Registered(old, key, previous), device, revoke=previous is None)
+        detail = f"{algorithm}, the old key good for {grace_s} s more" if previous else f"{algorithm}"
+        device, revoked = await self._change(
+            Registered(old, key, previous), device, What.DEVICE_ROTATED, detail, revoke=previous is None
+        )
         return replace(added, device=device), revoked
 
     async def remove(self, client_id: str) -> int:
         """Forget the device and revoke all it holds; returns how much that was."""
         registered = await self._read(client_id)
+        act = self._act(What.DEVICE_REMOVED)
         try:
-            revoked = await self._devices.remove(registered.device)
+            revoked = await self._devices.remove(registered.device, act)
         except Conflict:
             raise _changed() from None
-        log.info("device_removed", client_id=client_id, revoked=revoked)
+        tell(act, client_id=client_id, revoked=revoked)
         return revoked
 
     async def revoke(self, client_id: str) -> int:
         """Revoke all the device holds; it may apply anew. Returns how much that was."""
         registered = await self._read(client_id)
-        _, revoked = await self._change(registered, registered.device, revoke=True)
+        _, revoked = await self._change(registered, registered.device, What.DEVICE_REVOKED, revoke=True)
         return revoked
 
     async def _read(self, client_id: str) -> Registered:
@@ -180,15 +188,21 @@ class Registry:
             raise NotFound(f"{client_id} is not registered")
         return registered
 
-    async def _change(self, registered: Registered, device: Device, *, revoke: bool) -> tuple[Device, int]:
+    async def _change(
+        self, registered: Registered, device: Device, what: What, detail: str = "", *, revoke: bool
+    ) -> tuple[Device, int]:
+        act = self._act(what, detail)
         try:
             changed, revoked = await self._devices.change(
-                registered.device, device, registered.key, revoke=revoke, previous=registered.previous
+                registered.device, device, registered.key, act, revoke=revoke, previous=registered.previous
             )
         except Conflict:
             raise _changed() from None
-        log.info("device_changed", client_id=device.client_id, disabled=device.disabled, revoked=revoked)
+        tell(act, client_id=device.client_id, revoked=revoked)
         return changed, revoked
+
+    def _act(self, what: What, detail: str = "") -> Act:
+        return Act(self._by, what, detail)
 
 
 def _changed() -> Unavailable:

@@ -16,8 +16,10 @@ from app.errors import InvalidRequest, Unavailable
 from app.model.api_keys import Right
 from app.model.secrets import Secret
 from app.service.api_keys import Bearer
+from app.service.audit import tell
 from app.service.authenticate import Credentials
 from app.service.held import Holder
+from app.store.audit import Act, What
 from app.store.connection import delays
 from app.store.keys import Shard
 from app.store.revocations import CLAIM_MS, Claim, Revocations
@@ -71,8 +73,9 @@ class Revoker:
             return None
         if not caller.owns(record):
             raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
-        changed = await self._tokens.revoke(record)
-        log.info("revoked", handle=record.handle, client_id=record.client_id, changed=changed)
+        changed = await self._tokens.revoke(record, by=caller.actor)
+        if changed:
+            tell(Act(caller.actor, What.REVOKED), client_id=record.client_id, handle=record.handle)
         self._delivery.wake()
         return Revoked(record.handle, confirmed=await self._confirmed(record.handle))
 
@@ -153,7 +156,7 @@ class Delivery:
             await self._postpone(claim, error, counts=error.kind not in RETRIED)
         else:
             await self._revocations.settle(claim, "confirmed")
-            log.info("revocation_confirmed", handle=claim.handle, client_id=claim.client_id)
+            tell(Act("cloud", What.CONFIRMED), client_id=claim.client_id, handle=claim.handle)
             if self._close_connections:
                 await self._close_connection(claim)
 
@@ -171,6 +174,7 @@ class Delivery:
         # While the cloud is down nothing is learned about this revocation: ``counts`` False, it costs no attempt.
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
+            tell(Act("cloud", What.FAILED), client_id=claim.client_id, handle=claim.handle)
             await self._revocations.settle(claim, "failed")
             return
         backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.tries, 10))

@@ -7,9 +7,12 @@ end
 
 local now_ms = math.floor(now_us() / 1000)
 
+-- Every key begins with its hash tag, and so does the audit stream of what lies there.
+local tag = string.match(KEYS[1], '^{%w+}:')
+
 -- Writes a line of the audit trail (audit.py). The stream keeps its own time, and about this many lines.
-local function audit(stream, who, what, client_id, handle, detail)
-  redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*',
+local function audit(who, what, client_id, handle, detail)
+  redis.call('XADD', tag .. 'a', 'MAXLEN', '~', 10000, '*',
     'who', who, 'what', what, 'client_id', client_id, 'handle', handle, 'detail', detail)
 end
 
@@ -31,9 +34,10 @@ local function use(key, request, until_ms)
 end
 
 -- Revokes one record. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
--- cloud tokens arrive, store.lua queues them instead of handing them out. Returns whether anything changed.
-local function revoke(record, handle, index, queue)
-  local state = redis.call('HGET', record, 'state')
+-- cloud tokens arrive, store.lua queues them instead of handing them out. Returns whether anything changed: only then it
+-- is a line of the audit, of `who`.
+local function revoke(record, handle, index, queue, who)
+  local state, client_id = unpack(redis.call('HMGET', record, 'state', 'client_id'))
   if state ~= 'live' and state ~= 'applying' then
     return false
   end
@@ -43,6 +47,7 @@ local function revoke(record, handle, index, queue)
     redis.call('HSET', record, 'revocation', 'queued')
     redis.call('ZADD', queue, now_ms, handle)
   end
+  audit(who, 'revoked', client_id, handle, '')
   return true
 end
 

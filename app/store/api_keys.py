@@ -11,12 +11,12 @@ import msgspec
 from app.model.api_keys import ApiKey, KeyId, Right, id_of
 from app.model.secrets import ApiKeyText, Secret
 from app.store.connection import Script, Store
-from app.store.keys import API_KEY_NAMES, API_KEYS, OPERATORS_AUDIT
+from app.store.keys import API_KEY_NAMES, API_KEYS
 from app.store.sealing import KeyRing
 
 _ADD: Final = Script("key_add")
 _REMOVE: Final = Script("key_remove", may_oom=True)
-_KEYS: Final = [API_KEYS, API_KEY_NAMES, OPERATORS_AUDIT]
+_KEYS: Final = [API_KEYS, API_KEY_NAMES]
 
 MAX_KEYS: Final = 1000
 _NOBODYS: Final = "0" * 64

@@ -7,8 +7,22 @@ or an assertion: a token is named by its handle.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Final, NamedTuple, Self
+
+from app.store.connection import Store
+from app.store.keys import OPERATORS_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
+
+STREAMS: Final = (*(Shard(number).audit for number in range(SHARDS)), STRANGERS_AUDIT, OPERATORS_AUDIT)
+MOST_LINES: Final = 10_000
+"""About so many each stream keeps (the scripts have this number too); the log, which is told the same, keeps all."""
+
+_LINES_A_ROUND: Final = 2_000
+_ROUNDS_A_PAGE: Final = 8
+_CURSOR: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})-([0-9]{1,2})")
 
 
 class What(StrEnum):
@@ -43,3 +57,109 @@ class Act:
     who: str
     what: What
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the trail; what does not apply is empty."""
+
+    at_ms: int
+    who: str
+    what: str
+    client_id: str
+    handle: str
+    detail: str
+
+
+class Place(NamedTuple):
+    """Where a line stands in the order of all streams: by Redis's time, and within it by stream."""
+
+    at_ms: int
+    sequence: int
+    stream: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read a cursor; None if it is none."""
+        match = _CURSOR.fullmatch(text)
+        return cls(*map(int, match.groups())) if match and int(match[3]) < len(STREAMS) else None
+
+    def __str__(self) -> str:
+        return f"{self.at_ms}-{self.sequence}-{self.stream}"
+
+    def older_in(self, stream: int) -> str:
+        """Return where to go on reading a stream backwards, as XREVRANGE takes it."""
+        return f"{self.at_ms}-{self.sequence}" if stream < self.stream else f"({self.at_ms}-{self.sequence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Lines, the newest first, and where to go on; None: there is nothing older. One may be empty and not the last."""
+
+    lines: list[Line]
+    cursor: Place | None
+
+
+class Audit:
+    """The trail as it lies in Redis."""
+
+    def __init__(self, store: Store) -> None:
+        """Read and write through ``store``."""
+        self._store = store
+
+    async def write(self, lines: Iterable[tuple[str, Act, str]]) -> None:
+        """Write lines that no change goes with: (stream, act, client ID), in one round trip. Raises ``Unavailable``.
+
+        Unlike the scripts' lines they are refused when Redis is full: what revokes has room then, what tells has none.
+        """
+        commands: list[tuple[str | int, ...]] = []
+        for stream, act, client_id in lines:
+            fields = {"who": act.who, "what": act.what, "client_id": client_id, "handle": "", "detail": act.detail}
+            words = (word for field in fields.items() for word in field)
+            commands.append(("XADD", stream, "MAXLEN", "~", MOST_LINES, "*", *words))
+        await self._store.each(commands)
+
+    async def page(
+        self, streams: Sequence[int], wanted: Callable[[Line], bool], begin: Place, *, since_ms: int, limit: int
+    ) -> Page:
+        """Return up to ``limit`` wanted lines older than ``begin`` and not older than ``since_ms``, the newest first.
+
+        The work is bounded, not the time back: where little is wanted, a page ends early with a cursor. Raises
+        ``Unavailable``.
+        """
+        found: list[Line] = []
+        for _ in range(_ROUNDS_A_PAGE):
+            lines, frontier = await self._round(streams, begin, since_ms)
+            for place, line in lines:
+                if wanted(line):
+                    found.append(line)
+                    if len(found) == limit:
+                        return Page(found, place)
+            if frontier is None:
+                return Page(found, None)
+            begin = frontier
+        return Page(found, begin)
+
+    async def _round(
+        self, streams: Sequence[int], begin: Place, since_ms: int
+    ) -> tuple[list[tuple[Place, Line]], Place | None]:
+        """Read some of each stream; return, in order, what has nothing unread between it, and where that ends."""
+        count = _LINES_A_ROUND // len(streams)
+        rows = await self._store.each(
+            [("XREVRANGE", STREAMS[stream], begin.older_in(stream), since_ms, "COUNT", count) for stream in streams]
+        )
+        lines = [_line(stream, *row) for stream, of_stream in zip(streams, rows, strict=True) for row in of_stream]
+        lines.sort(key=lambda line: line[0], reverse=True)
+        cut_off = [
+            _line(stream, *of_stream[-1])[0]
+            for stream, of_stream in zip(streams, rows, strict=True)
+            if len(of_stream) == count
+        ]
+        frontier = max(cut_off, default=None)
+        return [each for each in lines if frontier is None or each[0] >= frontier], frontier
+
+
+def _line(stream: int, entry: str, words: Any) -> tuple[Place, Line]:
+    at_ms, _, sequence = entry.partition("-")
+    said = dict(zip(words[::2], words[1::2], strict=True)) if isinstance(words, list) else words
+    return Place(int(at_ms), int(sequence), stream), Line(int(at_ms), **said)

@@ -13,6 +13,7 @@ for _, handle in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', now_ms, 'BYSCORE',
     if record[2] then
       redis.call('HSET', key, 'revocation', 'lapsed')
       redis.call('HDEL', key, 'sealed')
+      audit('server', 'lapsed', record[1], handle, '')
     end
   else
     redis.call('ZADD', KEYS[1], now_ms + ARGV[3], handle)

@@ -6,6 +6,7 @@
 -- ARGV  2 client ID   3 epoch the caller read; '': there must be no record   4 the new record; '': remove it
 --       5 sealed key   6 '1': revoke everything the device holds   7 token record prefix
 --       8 the key before this one, sealed, while it is still good; '': no other key is
+--       9 who   10 what the audit calls it   11 detail
 -- Returns  {'conflict'} | {'done', epoch, how many tokens and flights were revoked}
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
@@ -16,12 +17,13 @@ end
 local revoked = 0
 if ARGV[6] == '1' then
   for _, handle in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    if revoke(ARGV[7] .. handle, handle, KEYS[3], KEYS[4]) then
+    if revoke(ARGV[7] .. handle, handle, KEYS[3], KEYS[4], ARGV[9]) then
       revoked = revoked + 1
     end
   end
 end
 
+audit(ARGV[9], ARGV[10], ARGV[2], '', ARGV[11])
 if ARGV[4] == '' then
   redis.call('DEL', KEYS[1])
   redis.call('SREM', KEYS[2], ARGV[2])

@@ -11,12 +11,17 @@ import msgspec
 
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
+from app.store.audit import SERVER, Act, What
 from app.store.connection import Script, Store
 from app.store.keys import SHARDS, Shard
 from app.store.sealing import KeyRing
 
 _WRITE: Final = Script("device", may_oom=True)
 CACHED_DEVICES: Final = 10_000
+
+_ADDED: Final = Act(SERVER, What.DEVICE_ADDED)
+_CHANGED: Final = Act(SERVER, What.DEVICE_CHANGED)
+_REMOVED: Final = Act(SERVER, What.DEVICE_REMOVED)
 
 
 class Conflict(Exception):
@@ -90,13 +95,20 @@ class Devices:
             self._cache.popitem(last=False)
         return registered
 
-    async def add(self, device: Device, key: Secret) -> Device:
+    async def add(self, device: Device, key: Secret, act: Act = _ADDED) -> Device:
         """Register a new device. Raises ``Conflict`` if there is one of that client ID, and ``Unavailable``."""
-        epoch, _ = await self._write(Registered(device, key), read_epoch="", revoke=False)
+        epoch, _ = await self._write(Registered(device, key), act, read_epoch="", revoke=False)
         return replace(device, epoch=epoch)
 
     async def change(
-        self, read: Device, device: Device, key: Secret, *, revoke: bool, previous: PreviousKey | None = None
+        self,
+        read: Device,
+        device: Device,
+        key: Secret,
+        act: Act = _CHANGED,
+        *,
+        revoke: bool,
+        previous: PreviousKey | None = None,
     ) -> tuple[Device, int]:
         """Write ``device`` over the record that was read, and revoke all it holds if asked to.
 
@@ -104,12 +116,12 @@ class Devices:
         many tokens and flights were revoked. Raises ``Conflict`` and ``Unavailable``.
         """
         written = Registered(device, key, previous)
-        epoch, revoked = await self._write(written, read_epoch=read.epoch, revoke=revoke)
+        epoch, revoked = await self._write(written, act, read_epoch=read.epoch, revoke=revoke)
         return replace(device, epoch=epoch, grace_until_ms=previous.until_ms if previous else 0), revoked
 
-    async def remove(self, read: Device) -> int:
+    async def remove(self, read: Device, act: Act = _REMOVED) -> int:
         """Remove the record and revoke all it holds; returns how much. Raises ``Conflict`` and ``Unavailable``."""
-        _, revoked = await self._write(Registered(read, Secret("")), read_epoch=read.epoch, revoke=True)
+        _, revoked = await self._write(Registered(read, Secret("")), act, read_epoch=read.epoch, revoke=True)
         return revoked
 
     async def all(self) -> AsyncIterator[Device]:
@@ -122,7 +134,7 @@ class Devices:
                 if epoch is not None:
                     yield self._device(client_id, epoch, msgspec.json.decode(text, type=_Record))
 
-    async def _write(self, written: Registered, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
+    async def _write(self, written: Registered, act: Act, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
         """Write a record, or remove it: one without a key is none."""
         device, key, previous = written.device, written.key, written.previous
         shard = Shard.of(device.client_id)
@@ -138,6 +150,9 @@ class Devices:
             int(revoke),
             shard.token(""),
             self._keys.seal(previous.key, "previous-client-key", device.client_id, _term(previous)) if previous else "",
+            act.who,
+            act.what,
+            act.detail,
         )
         self._cache.pop(device.client_id, None)
         if answer[0] == "conflict":

@@ -1,6 +1,6 @@
 -- Keeps a new API key under a name that no other has. May be sent again.
 --
--- KEYS  1 API keys  2 their names  3 operators' audit
+-- KEYS  1 API keys  2 their names
 -- ARGV  2 key's ID   3 name   4 sealed record   5 most keys   6 who   7 detail for the audit
 -- Returns 'done', 'taken' or 'full'.
 
@@ -13,5 +13,5 @@ if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then
 end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[2])
-audit(KEYS[3], ARGV[6], 'key_added', '', '', ARGV[7])
+audit(ARGV[6], 'key_added', '', '', ARGV[7])
 return 'done'

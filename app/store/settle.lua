@@ -16,6 +16,9 @@ if ARGV[4] == 'queued' then
 else
   redis.call('ZREM', KEYS[1], ARGV[2])
 end
+if ARGV[4] ~= 'queued' then
+  audit('cloud', ARGV[4], redis.call('HGET', KEYS[2], 'client_id'), ARGV[2], '')
+end
 if ARGV[4] == 'confirmed' then
   -- The cloud token is worthless now; what nobody needs, nobody keeps.
   redis.call('HDEL', KEYS[2], 'sealed')

@@ -38,6 +38,9 @@ if not wanted then
   if redis.call('HSETNX', KEYS[2], 'revocation', 'queued') == 1 then
     redis.call('ZADD', KEYS[6], now_ms, ARGV[3])
   end
+  if record[1] ~= 'revoked' then -- a tombstone told it when it was laid
+    audit('server', 'discarded', ARGV[8], ARGV[3], '')
+  end
   return 'revoked'
 end
 
@@ -46,4 +49,5 @@ redis.call('SET', KEYS[3], ARGV[3], 'PXAT', ARGV[6] - ARGV[1])
 redis.call('ZADD', KEYS[5], ARGV[6], ARGV[3])
 local last = redis.call('ZRANGE', KEYS[5], -1, -1, 'WITHSCORES')
 redis.call('PEXPIREAT', KEYS[5], last[2] - ARGV[1])
+audit('device:' .. ARGV[8], 'granted', ARGV[8], ARGV[3], string.sub(ARGV[10], 1, 200))
 return 'stored'

@@ -189,11 +189,14 @@ class Tokens:
             revocation=revocation or "",
         )
 
-    async def revoke(self, record: TokenRecord) -> bool:
-        """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``."""
+    async def revoke(self, record: TokenRecord, *, by: str) -> bool:
+        """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``.
+
+        ``by`` is who revokes, as the audit trail names them.
+        """
         shard = Shard.of(record.client_id)
         keys = [shard.token(record.handle), shard.live(record.client_id), shard.queue]
-        return bool(await self._store.run(_REVOKE, keys, record.handle))
+        return bool(await self._store.run(_REVOKE, keys, record.handle, by))
 
     def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
         """Unseal a token's cloud tokens. Raises ``CannotOpen``."""

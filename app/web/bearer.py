@@ -10,8 +10,10 @@ from app.errors import InvalidRequest, InvalidToken, NoToken
 from app.model.api_keys import ApiKey, Right
 from app.model.secrets import ApiKeyText
 from app.service.api_keys import Bearer, KeyCheck
+from app.service.refusals import Refusals
 
 KEY_CHECK: Final = web.AppKey("key_check", KeyCheck)
+REFUSALS: Final = web.AppKey("refusals", Refusals)
 
 
 def read_bearer(request: web.Request) -> Bearer | None:
@@ -33,7 +35,8 @@ async def require(request: web.Request, right: Right) -> ApiKey:
     """
     bearer = read_bearer(request)
     if bearer is not None:
-        return await request.app[KEY_CHECK].verify(bearer, right)
+        with request.app[REFUSALS].of(bearer):
+            return await request.app[KEY_CHECK].verify(bearer, right)
     if "Authorization" in request.headers:
         raise InvalidToken("only the Bearer scheme is served here: send an API key")
     raise NoToken("send an API key: Authorization: Bearer mts_...")

@@ -14,6 +14,7 @@ from app.model.devices import Algorithm, Method
 from app.model.secrets import Secret
 from app.service.introspect import Introspector
 from app.service.issue import IssuedToken, Issuer
+from app.service.refusals import Refusals
 from app.service.revoke import Revoker
 from app.web.forms import read_caller, read_credentials, read_form, required
 from app.web.middleware import TOLD
@@ -41,6 +42,7 @@ class Services:
     issuer: Issuer
     introspector: Introspector
     revoker: Revoker
+    refusals: Refusals
     broker: Broker
     issuer_url: str
     deadline_s: float
@@ -57,7 +59,8 @@ async def token(request: web.Request) -> web.Response:
     if required(form, "grant_type") != GRANT_TYPE:
         raise UnsupportedGrantType(f"grant_type must be {GRANT_TYPE}")
     credentials = read_credentials(request, form)
-    issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
+    with services.refusals.of(credentials):
+        issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
     request[TOLD] = {"client_id": issued.client_id, "handle": issued.handle, "expires_in_s": issued.expires_in_s}
     return web.json_response(_token_answer(issued, services.broker), headers=NO_STORE)
 
@@ -69,7 +72,8 @@ async def introspect(request: web.Request) -> web.Response:
     form = await read_form(request)
     text = Secret(required(form, "token"))
     caller = read_caller(request, form)
-    found = await services.introspector.introspect(caller, text, deadline=deadline)
+    with services.refusals.of(caller):
+        found = await services.introspector.introspect(caller, text, deadline=deadline)
     if found is None:
         return web.json_response({"active": False}, headers=NO_STORE)
     answer = {
@@ -93,7 +97,8 @@ async def revoke(request: web.Request) -> web.Response:
     form = await read_form(request)
     text = Secret(required(form, "token"))
     caller = read_caller(request, form)
-    revoked = await services.revoker.revoke(caller, text)
+    with services.refusals.of(caller):
+        revoked = await services.revoker.revoke(caller, text)
     if revoked is None:
         return web.json_response({}, headers=NO_STORE)
     at_broker = "revoked" if revoked.confirmed else "still valid at the broker until the cloud confirms"

@@ -27,7 +27,7 @@ publish = ["plant/{attr.line}/#"]
 @pytest.fixture
 def registry(store: Store, devices: Devices) -> Registry:
     """A registry on a real Valkey."""
-    return Registry(devices, lambda: POLICY, store.clock)
+    return Registry(devices, lambda: POLICY, store.clock, by="cli:test")
 
 
 @pytest.mark.parametrize(

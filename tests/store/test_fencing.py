@@ -34,7 +34,7 @@ async def test_a_tombstone_counts_though_nobody_leads_in_its_place(
     lead = await take_lead(tokens, want(device))
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record)
+    await tokens.revoke(record, by="cli:test")
     assert await keep(tokens, store, lead) == "revoked"
     assert await queued(store, device) == [lead.handle]
 
@@ -96,7 +96,7 @@ async def test_a_late_word_of_a_leader_does_not_shorten_a_queued_record(
     first = await take_lead(tokens, want(device))
     record = await tokens.read(first.handle)
     assert record is not None
-    await tokens.revoke(record)
+    await tokens.revoke(record, by="cli:test")
     await take_lead(tokens, want(device))
     assert await keep(tokens, store, first) == "revoked"
     assert not await tokens.extend(first)
@@ -110,7 +110,7 @@ async def test_a_resent_store_does_not_queue_again(
     lead = await take_lead(tokens, want(device))
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record)
+    await tokens.revoke(record, by="cli:test")
     await keep(tokens, store, lead)
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None

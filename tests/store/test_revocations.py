@@ -24,7 +24,7 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
     )
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record)
+    await tokens.revoke(record, by="cli:test")
     return record
 
 
@@ -101,7 +101,7 @@ async def test_revoking_works_when_redis_is_full(
     try:
         record = await tokens.read(lead.handle)
         assert record is not None
-        assert await tokens.revoke(record)
+        assert await tokens.revoke(record, by="cli:test")
         with pytest.raises(Unavailable):
             await tokens.request(lead.wanted, "r2", "", 0)
     finally:

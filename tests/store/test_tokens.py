@@ -23,6 +23,7 @@ READERS: dict[str, Callable[[str], tuple[str | int, ...]]] = {
     "hash": lambda key: ("HGETALL", key),
     "set": lambda key: ("SMEMBERS", key),
     "zset": lambda key: ("ZRANGE", key, 0, -1),
+    "stream": lambda key: ("XRANGE", key, "-", "+"),
 }
 
 
@@ -185,8 +186,8 @@ async def test_a_revoked_token_is_never_handed_out_again(tokens: Tokens, store: 
     await keep(tokens, store, lead)
     record = await tokens.read(lead.handle)
     assert record is not None
-    assert await tokens.revoke(record) is True
-    assert await tokens.revoke(record) is False
+    assert await tokens.revoke(record, by="cli:test") is True
+    assert await tokens.revoke(record, by="cli:test") is False
     assert await queued(store, device) == [lead.handle]
     assert (await ask(tokens, want(device), "r2")).status == "lead"
 
@@ -199,7 +200,7 @@ async def test_a_handle_revoked_in_flight_is_queued_when_it_arrives(
     record = await tokens.read(lead.handle)
     assert record is not None
     assert record.state == "applying"
-    assert await tokens.revoke(record) is True
+    assert await tokens.revoke(record, by="cli:test") is True
     assert (await ask(tokens, want(device), "r2")).status == "lead"
     assert await keep(tokens, store, lead) == "revoked"
     assert await keep(tokens, store, lead) == "revoked"
@@ -327,7 +328,7 @@ async def test_a_device_applies_no_more_than_its_share_in_an_hour(tokens: Tokens
         await keep(tokens, store, lead, token=f"t{number}")
         record = await tokens.read(lead.handle)
         assert record is not None
-        await tokens.revoke(record)
+        await tokens.revoke(record, by="cli:test")
     assert (await ask(tokens, want(device), "r9")).status == "limited"
 
 
@@ -355,7 +356,7 @@ async def test_everything_but_registry_and_queue_ends_by_itself(tokens: Tokens, 
     assert await tokens.extend(lead)
     await keep(tokens, store, lead)
     await ask(tokens, want(device), "r2", "j2")
-    endless = {shard.device(device.client_id), shard.devices}
+    endless = {shard.device(device.client_id), shard.devices, shard.audit}
     for key in await store.command("KEYS", "*"):
         lasts_ms = await store.command("PTTL", key)
         assert (lasts_ms == -1) is (key in endless), key

@@ -125,7 +125,7 @@ def registry(server: TestClient[Any, Any]) -> Registry:
     """The registry the server reads."""
     parts = server.app[PARTS]
     # A cache of its own, as the command line has: the server must notice changes by itself.
-    return Registry(type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock)
+    return Registry(type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock, by="cli:test")
 
 
 @pytest.fixture

@@ -59,4 +59,4 @@ async def test_no_log_line_holds_a_secret(caller: Caller) -> None:
     assert token["handle"] in text
     for secret in (assertion, caller.key, *(each["token"] for each in token["mqtt"]["tokens"])):
         assert secret not in text
-    assert {"revoked", "request"} <= {line["event"] for line in lines}
+    assert {"audit", "request"} <= {line["event"] for line in lines}

@@ -112,7 +112,8 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
         client = TestClient(TestServer(build(own)))
         await client.start_server()
         parts = client.app[PARTS]
-        added = await Registry(parts.devices, parts.policies, parts.store.clock).add(Registration("GID_plant@@@d1"))
+        registry = Registry(parts.devices, parts.policies, parts.store.clock, by="cli:test")
+        added = await registry.add(Registration("GID_plant@@@d1"))
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
         token = (await caller.token()).body
@@ -142,7 +143,8 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
         client = TestClient(TestServer(build(own)))
         await client.start_server()
         parts = client.app[PARTS]
-        added = await Registry(parts.devices, parts.policies, parts.store.clock).add(Registration("GID_plant@@@d1"))
+        registry = Registry(parts.devices, parts.policies, parts.store.clock, by="cli:test")
+        added = await registry.add(Registration("GID_plant@@@d1"))
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
         await cloud.fault("ApplyToken", "hold", times=2)

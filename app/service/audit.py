@@ -1,0 +1,115 @@
+"""The audit trail: told in the log, and searched by operators."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from app.errors import InvalidRequest
+from app.model.devices import MAX_CLIENT_ID_CHARS
+from app.model.secrets import CloudToken, Secret
+from app.store.audit import STREAMS, Act, Audit, Line, Page, Place, What
+from app.store.keys import Handle, Shard
+from app.store.tokens import Tokens
+
+log = structlog.get_logger(__name__)
+
+MAX_LINES: Final = 1000
+MAX_WHO_CHARS: Final = 128
+MAX_TOKEN_CHARS: Final = 16 * 1024
+_LABEL: Final = re.compile(r"(?:^|\|)(?:RW|R|W)\|")
+_STRANGERS: Final = len(STREAMS) - 2
+
+
+def tell(act: Act, *, client_id: str = "", **more: object) -> None:
+    """Log an act: one line for each that changes something, beside its line in the trail."""
+    log.info("audit", who=act.who, what=act.what, client_id=client_id, detail=act.detail, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for; what is left out does not matter. Times are Unix ms, the later end not included."""
+
+    client_id: str = ""
+    who: str = ""
+    what: str = ""
+    handle: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+
+    def wants(self, line: Line) -> bool:
+        """Tell whether a line fits."""
+        return all(
+            not asked or asked == said
+            for asked, said in (
+                (self.client_id, line.client_id),
+                (self.who, line.who),
+                (self.what, line.what),
+                (self.handle, line.handle),
+            )
+        )
+
+
+class Trail:
+    """What an operator may read of it."""
+
+    def __init__(self, audit: Audit, tokens: Tokens) -> None:
+        """Lines are in ``audit``; ``tokens`` finds the handle of a token in hand."""
+        self._audit = audit
+        self._tokens = tokens
+
+    async def search(self, query: Query, *, cursor: str = "", limit: int = 100) -> Page:
+        """Return what fits, the newest first, from ``cursor`` on. A page may be short, or empty, and not the last.
+
+        Raises ``InvalidRequest`` for a filter that can fit nothing or a cursor that is none, and ``Unavailable``.
+        """
+        _check(query)
+        if not 1 <= limit <= MAX_LINES:
+            raise InvalidRequest(f"limit must be 1 to {MAX_LINES}")
+        begin = Place(query.until_ms, 0, 0) if query.until_ms else Place(10**15 - 1, 0, 0)
+        if cursor:
+            parsed = Place.parse(cursor)
+            if parsed is None:
+                raise InvalidRequest("the cursor is none that was given here")
+            begin = min(begin, parsed)
+        return await self._audit.page(_streams(query), query.wants, begin, since_ms=query.since_ms, limit=limit)
+
+    async def handle_of(self, token: Secret) -> Handle | None:
+        """Return the handle of a token in hand: a password, one cloud token of it, or a handle.
+
+        None if no record of it is left: one is kept for ten minutes beyond the token's expiry. Raises ``Unavailable``.
+        """
+        text = token.reveal().strip()
+        if not text or len(text) > MAX_TOKEN_CHARS:
+            return None
+        if Shard.of_handle(text):
+            return Handle(text)
+        cloud_tokens = [CloudToken(part) for part in _LABEL.split(text) if part]
+        return await self._tokens.handle_of(cloud_tokens) if cloud_tokens else None
+
+
+def _check(query: Query) -> None:
+    if query.what and query.what not in set(What):
+        raise InvalidRequest(f"what must be one of {', '.join(What)}")
+    if query.handle and Shard.of_handle(query.handle) is None:
+        raise InvalidRequest("this is no handle")
+    if len(query.client_id) > MAX_CLIENT_ID_CHARS or len(query.who) > MAX_WHO_CHARS:
+        raise InvalidRequest("no client ID and no name is that long")
+    if not 0 <= query.since_ms < sys.maxsize or not 0 <= query.until_ms < sys.maxsize:
+        raise InvalidRequest("a time must be ms since 1970")
+    if query.until_ms and query.since_ms >= query.until_ms:
+        raise InvalidRequest("since must lie before until")
+
+
+def _streams(query: Query) -> list[int]:
+    """Return the streams in which the query can find anything."""
+    if query.handle:
+        shard = Shard.of_handle(query.handle)
+        return [shard.number] if shard else []
+    if query.client_id:
+        return [Shard.of(query.client_id).number, _STRANGERS]
+    return list(range(len(STREAMS)))

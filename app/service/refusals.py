@@ -1,0 +1,115 @@
+"""Refusals in the audit trail: written beside the answers, never in their way, and never more than a little at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from app.errors import (
+    InsufficientScope,
+    InvalidClient,
+    InvalidRequest,
+    InvalidScope,
+    InvalidToken,
+    Refusal,
+    TooManyRequests,
+    Unavailable,
+)
+from app.service.api_keys import Bearer
+from app.service.audit import tell
+from app.service.authenticate import Credentials, claimed_client_id
+from app.store.audit import Act, Audit, What
+from app.store.keys import OPERATORS_AUDIT, STRANGERS_AUDIT, Shard
+
+log = structlog.get_logger(__name__)
+
+MOST_AT_ONCE: Final = 200
+"""Different refusals written in one go; equal ones are one line that counts them."""
+
+WRITE_EVERY_S: Final = 1.0
+MAX_DETAIL_CHARS: Final = 200
+STRANGER: Final = "stranger"
+
+_TOLD: Final = (InsufficientScope, InvalidClient, InvalidRequest, InvalidScope, InvalidToken, TooManyRequests)
+"""What says something about a caller; an outage of ours does not."""
+
+_Entry = tuple[str, Act, str]
+
+
+class Refusals:
+    """Collects refusals and writes them once a second: a flood costs Redis no more than a trickle."""
+
+    def __init__(self, audit: Audit) -> None:
+        """Write to ``audit``."""
+        self._audit = audit
+        self._waiting: dict[_Entry, int] = {}
+        self._left_out = 0
+        self._woken = asyncio.Event()
+
+    @contextmanager
+    def of(self, caller: Credentials | Bearer) -> Iterator[None]:
+        """Note it if the caller is refused in here. Nothing is awaited."""
+        try:
+            yield
+        except _TOLD as refusal:
+            self._note(_entry(caller, refusal))
+            raise
+
+    async def run(self) -> None:
+        """Write until cancelled; then once more what is still there."""
+        try:
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                await self._write()
+                await asyncio.sleep(WRITE_EVERY_S)
+        finally:
+            await self._write()
+
+    def _note(self, entry: _Entry) -> None:
+        if entry in self._waiting or len(self._waiting) < MOST_AT_ONCE:
+            self._waiting[entry] = self._waiting.get(entry, 0) + 1
+        else:
+            self._left_out += 1
+        self._woken.set()
+
+    async def _write(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        entries = [
+            (stream, replace(act, detail=f"{act.detail} ({times} times)") if times > 1 else act, client_id)
+            for (stream, act, client_id), times in waiting.items()
+        ]
+        if self._left_out:
+            left_out = Act(STRANGER, What.REFUSED, f"and {self._left_out} more refusals in this second")
+            entries.append((STRANGERS_AUDIT, left_out, ""))
+            self._left_out = 0
+        if not entries:
+            return
+        for _, act, client_id in entries:
+            tell(act, client_id=client_id)
+        try:
+            await self._audit.write(entries)
+        except Unavailable as error:
+            # They stand in the log; a Redis that is away, or full, is not pressed for more.
+            log.warning("refusals_not_written", count=len(entries), cause=error.cause)
+
+
+def _entry(caller: Credentials | Bearer, refusal: Refusal) -> _Entry:
+    """Return where a refusal is written, and as what.
+
+    Whoever has proved nothing is a stranger, whatever client ID he names: he shall not be able to flush what is kept of
+    that device. A used assertion proves nothing either: it may be stolen.
+    """
+    said = "".join(each if each.isprintable() else "?" for each in refusal.cause or refusal.description)
+    detail = f"{refusal.code}: {said}"[:MAX_DETAIL_CHARS]
+    if isinstance(refusal, InsufficientScope):
+        return OPERATORS_AUDIT, Act(refusal.cause, What.REFUSED, f"{refusal.code}: {refusal.description}"), ""
+    client_id = "" if isinstance(caller, Bearer) else claimed_client_id(caller)
+    if not client_id or isinstance(refusal, InvalidClient):
+        return STRANGERS_AUDIT, Act(STRANGER, What.REFUSED, detail), client_id
+    return Shard.of(client_id).audit, Act(f"device:{client_id}", What.REFUSED, detail), client_id

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.model.devices import Device
+from app.store import audit as trail
+from app.store.audit import STREAMS, Act, Audit, Line, Place, What
+from app.store.connection import Store
+from app.store.devices import Devices
+from app.store.tokens import Tokens
+from tests.store.test_tokens import keep, take_lead, want
+
+END = Place(10**15 - 1, 0, 0)
+ALL = range(len(STREAMS))
+SOME = [0, 1, 63, 64, 65]
+
+
+@pytest.fixture
+def audit(store: Store) -> Audit:
+    """The trail in that store."""
+    return Audit(store)
+
+
+async def everything(audit: Audit, limit: int = 1000, streams: range | list[int] = ALL) -> list[Line]:
+    """Read all pages."""
+    lines: list[Line] = []
+    begin: Place | None = END
+    while begin is not None:
+        page = await audit.page(streams, lambda line: True, begin, since_ms=0, limit=limit)
+        assert len(page.lines) <= limit
+        lines += page.lines
+        begin = page.cursor
+    return lines
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6), st.integers(0, 3), st.sampled_from([0, 1, 63, 64, 65])), max_size=60, unique=True
+    ),
+    st.integers(1, 7),
+    st.integers(5, 40),
+    st.integers(1, 3),
+)
+async def test_pages_put_together_are_everything_in_order(
+    store: Store, written: list[tuple[int, int, int]], limit: int, round_: int, rounds: int
+) -> None:
+    """However small the page and the work behind it: nothing twice, nothing left out, the newest first over all."""
+    await store.command("FLUSHALL")
+    for at_ms, sequence, stream in sorted(written):
+        fields = ("who", "w", "what", "x", "client_id", "", "handle", "")
+        detail = str(Place(at_ms, sequence, stream))
+        await store.command("XADD", STREAMS[stream], f"{at_ms}-{sequence}", *fields, "detail", detail)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trail, "_LINES_A_ROUND", round_)
+        patch.setattr(trail, "_ROUNDS_A_PAGE", rounds)
+        found = await everything(Audit(store), limit, SOME)
+    assert [line.detail for line in found] == [str(Place(*place)) for place in sorted(written, reverse=True)]
+
+
+async def test_the_life_of_a_token_is_told(
+    tokens: Tokens, store: Store, devices: Devices, device: Device, audit: Audit
+) -> None:
+    """Each change writes its line as it happens; a revoke that changes nothing writes none."""
+    lead = await take_lead(tokens, want(device))
+    await keep(tokens, store, lead)
+    record = await tokens.read(lead.handle)
+    assert record is not None
+    assert [await tokens.revoke(record, by="key:billing") for _ in range(3)] == [True, False, False]
+    told = [(line.who, line.what, line.client_id, line.handle) for line in await everything(audit)]
+    assert told == [
+        ("key:billing", "revoked", device.client_id, lead.handle),
+        (f"device:{device.client_id}", "granted", device.client_id, lead.handle),
+        ("server", "device_added", device.client_id, ""),
+    ]
+
+
+async def test_a_device_that_is_removed_takes_its_tokens_with_it_and_all_is_told(
+    tokens: Tokens, store: Store, devices: Devices, device: Device, audit: Audit
+) -> None:
+    """The device's line, and one for each token or flight it held, all of whoever did it."""
+    live, flying = (
+        await take_lead(tokens, want(device)),
+        await take_lead(tokens, want(device, "pub:plant/d1/up/x"), "r2"),
+    )
+    await keep(tokens, store, live)
+    await devices.remove(device, Act("cli:ann", What.DEVICE_REMOVED, "scrapped"))
+    [removed, *revoked] = (await everything(audit))[:3]
+    assert (removed.who, removed.what, removed.detail) == ("cli:ann", "device_removed", "scrapped")
+    assert {(line.who, line.what, line.handle) for line in revoked} == {
+        ("cli:ann", "revoked", live.handle),
+        ("cli:ann", "revoked", flying.handle),
+    }
+    await keep(tokens, store, flying)
+    assert len(await everything(audit)) == 5  # the tombstone told it already
+
+
+async def test_a_stream_stays_short(store: Store, audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest lines go, so that the trail cannot fill Redis."""
+    monkeypatch.setattr(trail, "MOST_LINES", 200)
+    for _ in range(10):
+        await audit.write([(STREAMS[64], Act("stranger", What.REFUSED), "")] * 100)
+    assert await store.command("XLEN", STREAMS[64]) <= 300
+
+
+async def test_a_page_costs_a_bounded_amount_of_work(
+    store: Store, audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing fits, a page ends empty with a cursor rather than reading on and on."""
+    monkeypatch.setattr(trail, "_LINES_A_ROUND", 10)
+    await audit.write([(STREAMS[64], Act("stranger", What.REFUSED), "")] * 100)
+    page = await audit.page([64], lambda line: False, END, since_ms=0, limit=10)
+    assert (page.lines, page.cursor is None) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1", "1-2", "1-2-3-4", "-1-2-3", "1-2-66", "1-2-99", "1" * 16 + "-2-3", "1-2-3\n", "\u0661-2-3"]
+)
+def test_what_is_no_cursor(text: str) -> None:
+    """Anything else than a place is refused, not guessed at."""
+    assert Place.parse(text) is None
+
+
+def test_a_cursor_reads_as_it_was_written() -> None:
+    """It is text in between."""
+    assert Place.parse(str(Place(1_790_000_000_000, 7, 65))) == Place(1_790_000_000_000, 7, 65)
