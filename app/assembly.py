@@ -19,6 +19,7 @@ from app.logs import configure_logging
 from app.service.api_keys import KeyCheck, KeyOffice
 from app.service.audit import Trail
 from app.service.authenticate import Authenticator
+from app.service.confirm import Confirmer
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
@@ -175,7 +176,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         holder = Holder(authenticator, app[KEY_CHECK], parts.tokens)
         app[SERVICES] = Services(
             issuer=Issuer(authenticator, parts.policies, parts.tokens, flights),
-            introspector=Introspector(holder, parts.tokens, cloud, clock),
+            introspector=Introspector(holder, parts.tokens, Confirmer(parts.tokens, cloud), clock),
             revoker=Revoker(holder, parts.tokens, delivery),
             refusals=app[REFUSALS],
             broker=Broker(settings.broker_host, settings.mqtt_port, settings.mqtt_tls, settings.mqtt_username),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from app.store.connection import Store
 from app.store.keys import OPERATORS_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
@@ -159,7 +159,7 @@ class Audit:
         return [each for each in lines if frontier is None or each[0] >= frontier], frontier
 
 
-def _line(stream: int, entry: str, words: Any) -> tuple[Place, Line]:
+def _line(stream: int, entry: str, words: list[str]) -> tuple[Place, Line]:
     at_ms, _, sequence = entry.partition("-")
-    said = dict(zip(words[::2], words[1::2], strict=True)) if isinstance(words, list) else words
+    said = dict(zip(words[::2], words[1::2], strict=True))
     return Place(int(at_ms), int(sequence), stream), Line(int(at_ms), **said)

@@ -45,7 +45,7 @@ async def test_an_instance_lives_on_credentials_from_a_uri(settings: Settings, m
         }
         async with TestClient(TestServer(build(settings.model_copy(update=changes)))) as server:
             parts = server.app[PARTS]
-            registry = Registry(parts.devices, parts.policies, parts.store.clock)
+            registry = Registry(parts.devices, parts.policies, parts.store.clock, by="cli:test")
             added = await registry.add(Registration("GID_plant@@@d1"))
             assert added.secret
             caller = Caller(server, ISSUER, "GID_plant@@@d1", added.secret.reveal(), "HS256")
