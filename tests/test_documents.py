@@ -56,6 +56,27 @@ def test_the_python_program_publishes(environment: dict[str, str]) -> None:
     assert run.returncode == 0, run.stderr
 
 
+def test_a_service_and_an_operator_find_a_token_as_shown(
+    dev: Dev, environment: dict[str, str], need_program: Callable[[str], str]
+) -> None:
+    """The README's API key introspects a token, and its audit finds it by device and by the token."""
+    need_program("curl")
+
+    def sh(line: str, **more: str) -> str:
+        command = ["sh", "-c", line.replace(".venv/bin/python", sys.executable)]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment | more, capture_output=True, text=True, check=True
+        ).stdout
+
+    token = json.loads(sh(block("sh", "oauth/token")))["access_token"]
+    add, introspect = block("sh", "keys add").splitlines()
+    key = sh(f"{add} --state {dev.state}").split()[-1]
+    assert json.loads(sh(introspect, KEY=key, TOKEN=token))["active"] is True
+    by_device, by_token = block("sh", "app audit").splitlines()
+    assert "granted" in sh(f"{by_token} --state {dev.state}", TOKEN=token)
+    assert by_device.startswith(".venv/bin/python -m app audit --client-id ")
+
+
 def test_the_verbs_shown_answer_as_shown(dev: Dev) -> None:
     """What the README shows of ``policy explain`` is what it prints."""
     shown = block("text", "policy explain").split("\n", 1)[1]

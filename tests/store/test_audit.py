@@ -110,6 +110,7 @@ async def test_a_page_costs_a_bounded_amount_of_work(
 ) -> None:
     """Where nothing fits, a page ends empty with a cursor rather than reading on and on."""
     monkeypatch.setattr(trail, "_LINES_A_ROUND", 10)
+    monkeypatch.setattr(trail, "_ROUNDS_A_PAGE", 3)
     await audit.write([(STREAMS[64], Act("stranger", What.REFUSED), "")] * 100)
     page = await audit.page([64], lambda line: False, END, since_ms=0, limit=10)
     assert (page.lines, page.cursor is None) == ([], False)
