@@ -13,7 +13,7 @@ from app.errors import InvalidRequest
 from app.model.devices import MAX_CLIENT_ID_CHARS
 from app.model.secrets import CloudToken, Secret
 from app.store.audit import STREAMS, Act, Audit, Line, Page, Place, What
-from app.store.keys import Handle, Shard
+from app.store.keys import REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
 from app.store.tokens import Tokens
 
 log = structlog.get_logger(__name__)
@@ -22,7 +22,7 @@ MAX_LINES: Final = 1000
 MAX_WHO_CHARS: Final = 128
 MAX_TOKEN_CHARS: Final = 16 * 1024
 _LABEL: Final = re.compile(r"(?:^|\|)(?:RW|R|W)\|")
-_STRANGERS: Final = len(STREAMS) - 2
+_REFUSALS: Final = (STREAMS.index(REFUSED_AUDIT), STREAMS.index(STRANGERS_AUDIT))
 
 
 def tell(act: Act, *, client_id: str = "", **more: object) -> None:
@@ -111,5 +111,5 @@ def _streams(query: Query) -> list[int]:
         shard = Shard.of_handle(query.handle)
         return [shard.number] if shard else []
     if query.client_id:
-        return [Shard.of(query.client_id).number, _STRANGERS]
+        return [Shard.of(query.client_id).number, *_REFUSALS]
     return list(range(len(STREAMS)))

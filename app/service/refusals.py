@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -24,7 +24,7 @@ from app.service.api_keys import Bearer
 from app.service.audit import tell
 from app.service.authenticate import Credentials, claimed_client_id
 from app.store.audit import Act, Audit, What
-from app.store.keys import OPERATORS_AUDIT, STRANGERS_AUDIT, Shard
+from app.store.keys import REFUSED_AUDIT, STRANGERS_AUDIT
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,16 @@ STRANGER: Final = "stranger"
 _TOLD: Final = (InsufficientScope, InvalidClient, InvalidRequest, InvalidScope, InvalidToken, TooManyRequests)
 """What says something about a caller; an outage of ours does not."""
 
-_Entry = tuple[str, Act, str]
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A refusal as it is written; equal ones are counted, whatever else a proven caller says each time."""
+
+    stream: str
+    who: str
+    client_id: str
+    code: str
+    detail: str = field(compare=False)
 
 
 class Refusals:
@@ -47,7 +56,7 @@ class Refusals:
     def __init__(self, audit: Audit) -> None:
         """Write to ``audit``."""
         self._audit = audit
-        self._waiting: dict[_Entry, int] = {}
+        self._waiting: dict[_Refused, int] = {}
         self._left_out = 0
         self._woken = asyncio.Event()
 
@@ -57,7 +66,7 @@ class Refusals:
         try:
             yield
         except _TOLD as refusal:
-            self._note(_entry(caller, refusal))
+            self._note(_refused(caller, refusal))
             raise
 
     async def run(self) -> None:
@@ -71,45 +80,46 @@ class Refusals:
         finally:
             await self._write()
 
-    def _note(self, entry: _Entry) -> None:
-        if entry in self._waiting or len(self._waiting) < MOST_AT_ONCE:
-            self._waiting[entry] = self._waiting.get(entry, 0) + 1
+    def _note(self, refused: _Refused) -> None:
+        if refused in self._waiting or len(self._waiting) < MOST_AT_ONCE:
+            self._waiting[refused] = self._waiting.get(refused, 0) + 1
         else:
             self._left_out += 1
         self._woken.set()
 
     async def _write(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        entries = [
-            (stream, replace(act, detail=f"{act.detail} ({times} times)") if times > 1 else act, client_id)
-            for (stream, act, client_id), times in waiting.items()
-        ]
+        lines = [(each.stream, _act(each, times), each.client_id) for each, times in waiting.items()]
         if self._left_out:
             left_out = Act(STRANGER, What.REFUSED, f"and {self._left_out} more refusals in this second")
-            entries.append((STRANGERS_AUDIT, left_out, ""))
+            lines.append((STRANGERS_AUDIT, left_out, ""))
             self._left_out = 0
-        if not entries:
+        if not lines:
             return
-        for _, act, client_id in entries:
+        for _, act, client_id in lines:
             tell(act, client_id=client_id)
         try:
-            await self._audit.write(entries)
+            await self._audit.write(lines)
         except Unavailable as error:
             # They stand in the log; a Redis that is away, or full, is not pressed for more.
-            log.warning("refusals_not_written", count=len(entries), cause=error.cause)
+            log.warning("refusals_not_written", count=len(lines), cause=error.cause)
 
 
-def _entry(caller: Credentials | Bearer, refusal: Refusal) -> _Entry:
-    """Return where a refusal is written, and as what.
+def _refused(caller: Credentials | Bearer, refusal: Refusal) -> _Refused:
+    """Return who was refused what.
 
-    Whoever has proved nothing is a stranger, whatever client ID he names: he shall not be able to flush what is kept of
-    that device. A used assertion proves nothing either: it may be stolen.
+    Whoever has proved nothing is a stranger, whatever client ID is named. A used assertion proves nothing either: it
+    may be stolen.
     """
-    said = "".join(each if each.isprintable() else "?" for each in refusal.cause or refusal.description)
-    detail = f"{refusal.code}: {said}"[:MAX_DETAIL_CHARS]
+    detail = f"{refusal.code}: {refusal.cause or refusal.description}"
     if isinstance(refusal, InsufficientScope):
-        return OPERATORS_AUDIT, Act(refusal.cause, What.REFUSED, f"{refusal.code}: {refusal.description}"), ""
+        return _Refused(REFUSED_AUDIT, refusal.cause, "", refusal.code, f"{refusal.code}: {refusal.description}")
     client_id = "" if isinstance(caller, Bearer) else claimed_client_id(caller)
     if not client_id or isinstance(refusal, InvalidClient):
-        return STRANGERS_AUDIT, Act(STRANGER, What.REFUSED, detail), client_id
-    return Shard.of(client_id).audit, Act(f"device:{client_id}", What.REFUSED, detail), client_id
+        return _Refused(STRANGERS_AUDIT, STRANGER, client_id, refusal.cause or refusal.code, detail)
+    return _Refused(REFUSED_AUDIT, f"device:{client_id}", client_id, refusal.code, detail)
+
+
+def _act(refused: _Refused, times: int) -> Act:
+    detail = "".join(each if each.isprintable() else "?" for each in refused.detail)[:MAX_DETAIL_CHARS]
+    return Act(refused.who, What.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)

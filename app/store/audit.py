@@ -14,9 +14,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
 from app.store.connection import Store
-from app.store.keys import OPERATORS_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
+from app.store.keys import OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
 
-STREAMS: Final = (*(Shard(number).audit for number in range(SHARDS)), STRANGERS_AUDIT, OPERATORS_AUDIT)
+STREAMS: Final = (*(Shard(number).audit for number in range(SHARDS)), OPERATORS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT)
 MOST_LINES: Final = 10_000
 """About so many each stream keeps (the scripts have this number too); the log, which is told the same, keeps all.
 

@@ -24,7 +24,8 @@ mac:HMAC           handle of a cloud token in hand               until that toke
 {ops}:keys         API keys, sealed, by ID                       until removed
 {ops}:names        API keys' IDs by name                         until removed
 {ops}:a            audit of what concerns no single device       capped
-{strangers}:a      audit of callers that proved nothing          capped
+{refused}:a        audit of refusals to proven callers           capped
+{strangers}:a      audit of refusals to all others               capped
 =================  ============================================  ==========================================
 """
 
@@ -44,8 +45,9 @@ API_KEY_NAMES: Final = "{ops}:names"
 OPERATORS_AUDIT: Final = "{ops}:a"
 """One tag for all of the operators', so that a change and its line in the audit are one step."""
 
+REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
-"""Apart from all others, and capped by itself: a flood of refusals cannot flush what happened."""
+"""Apart from what happened and from each other, so that no flood of refusals can flush it, not even a device's own."""
 
 Handle = NewType("Handle", str)
 """The short public name of a token: its shard and a random part."""

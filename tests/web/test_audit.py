@@ -17,6 +17,7 @@ from app.service.api_keys import KeyOffice
 from app.service.audit import Query, Trail
 from app.service.registry import Registry
 from app.store.audit import Line
+from app.store.keys import Shard
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import MakeCaller, OwnCloud
@@ -127,6 +128,20 @@ async def test_a_flood_of_refusals_is_few_lines(
     assert any("and 16 more" in line.detail for line in lines)
 
 
+async def test_a_rogue_device_flushes_nothing_of_what_happened(
+    caller: Caller, trail: Trail, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it asks for each time, its refusals are one line a second, and none where grants and revokes stand."""
+    monkeypatch.setattr(refusals, "WRITE_EVERY_S", 0.5)
+    await caller.token_by_basic("x" * 40)
+    await until_refused(trail, 1)
+    await asyncio.gather(*(caller.token(scope=f"pub:elsewhere/{number}") for number in range(20)))
+    [line] = await until_refused(trail, 1, who=f"device:{caller.client_id}")
+    assert "(20 times)" in line.detail
+    kept = await server.app[PARTS].store.command("XLEN", Shard.of(caller.client_id).audit)
+    assert kept == 1  # that it was added
+
+
 async def test_no_line_holds_a_secret(
     caller: Caller, make_caller: MakeCaller, trail: Trail, server: TestClient[Any, Any]
 ) -> None:
@@ -176,7 +191,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"until_ms": 2**63}, {}),
     ({"since_ms": 2, "until_ms": 2}, {}),
     ({}, {"cursor": "x"}),
-    ({}, {"cursor": "1-1-66"}),
+    ({}, {"cursor": "1-1-67"}),
     ({}, {"limit": 0}),
     ({}, {"limit": 1001}),
 ]
