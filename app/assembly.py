@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -20,20 +20,26 @@ from app.service.api_keys import KeyCheck, KeyOffice
 from app.service.audit import Trail
 from app.service.authenticate import Authenticator
 from app.service.confirm import Confirmer
+from app.service.delivery import Delivery
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
+from app.service.jobs import Jobs
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
-from app.service.revoke import Delivery, Revoker
+from app.service.revocations import Revocations
+from app.service.revoke import Revoker
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
-from app.store.audit import Audit
+from app.store.audit import SERVER, Audit
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.revocations import Revocations
+from app.store.index import Index
+from app.store.jobs import JobBook
+from app.store.quota import PACE
+from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import running
@@ -62,10 +68,13 @@ class Parts:
     tokens: Tokens
     api_keys: ApiKeys
     audit: Audit
+    queue: RevocationQueue
 
 
 PARTS: Final = web.AppKey("parts", Parts)
 CREDENTIALS: Final[web.AppKey[CredentialsProvider]] = web.AppKey("credentials")
+REVOCATIONS: Final = web.AppKey("revocations", Revocations)
+JOBS: Final = web.AppKey("jobs", Jobs)
 GUNICORN_HALTS: Final = 4
 """The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
@@ -134,6 +143,17 @@ async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
         await parts.store.close()
 
 
+@asynccontextmanager
+async def open_revocations(settings: Settings) -> AsyncIterator[tuple[Revocations, Jobs]]:
+    """Open revoking alone, for the command line: running instances do the work. Raises as ``open_registry``."""
+    parts = _parts(settings)
+    try:
+        await parts.store.ping()
+        yield _revoking(parts, lambda: None)
+    finally:
+        await parts.store.close()
+
+
 def _parts(settings: Settings) -> Parts:
     try:
         keys = KeyRing.parse(settings.sealing_keys)
@@ -154,7 +174,16 @@ def _parts(settings: Settings) -> Parts:
         ),
         api_keys=ApiKeys(store, keys),
         audit=Audit(store),
+        queue=RevocationQueue(store),
     )
+
+
+def _revoking(parts: Parts, wake: Callable[[], None]) -> tuple[Revocations, Jobs]:
+    index = Index(parts.store, parts.tokens)
+    jobs = Jobs(JobBook(parts.store), index, parts.queue)
+    registry = Registry(parts.devices, parts.policies, parts.store.clock, by=SERVER)
+    pace = parts.settings.qps["RevokeToken"] * PACE
+    return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
 
 
 async def _run(app: web.Application) -> AsyncIterator[None]:
@@ -167,9 +196,15 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(
-            Revocations(parts.store), parts.tokens, cloud, close_connections=settings.close_connection_on_revoke
+            parts.queue,
+            parts.tokens,
+            cloud,
+            pace=settings.qps["RevokeToken"] * PACE,
+            close_connections=settings.close_connection_on_revoke,
         )
-        for work in (parts.store.keep_time, parts.policies.follow, delivery.run, app[REFUSALS].run):
+        revocations, jobs = _revoking(parts, delivery.wake)
+        app[REVOCATIONS], app[JOBS] = revocations, jobs
+        for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run, app[REFUSALS].run):
             await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)

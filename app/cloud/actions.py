@@ -84,8 +84,11 @@ class Actions(ABC):
         return answer.token_status
 
     async def revoke_token(self, token: CloudToken, *, deadline: float) -> None:
-        """Revoke ``token`` (10.3); without an error, the cloud has confirmed."""
-        await self._ask("RevokeToken", {"Token": token}, Answer, deadline=deadline)
+        """Revoke ``token`` (10.3); without an error, the cloud has confirmed.
+
+        The caller took the permit for the first attempt with ``permits``, before it chose what to revoke first.
+        """
+        await self._call("RevokeToken", {"Token": token}, Answer, deadline=deadline)
 
     async def create_group_id(self, group_id: str, *, deadline: float) -> None:
         """Create a group ID (11.1). An ``uncertain`` error may have created it."""

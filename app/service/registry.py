@@ -62,6 +62,10 @@ class Registry:
         self._clock = clock
         self._by = by
 
+    def acting_as(self, by: str) -> Registry:
+        """Return the same registry for another operator."""
+        return Registry(self._devices, self._policy, self._clock, by=by)
+
     def check(self, registration: Registration) -> Device:
         """Check everything that can be without Redis or a new key. Raises ``InvalidRequest`` with the cure."""
         try:

@@ -7,15 +7,6 @@ end
 
 local now_ms = math.floor(now_us() / 1000)
 
--- Every key begins with its hash tag, and so does the audit stream of what lies there.
-local tag = string.match(KEYS[1], '^{%w+}:')
-
--- Writes a line of the audit trail (audit.py). The stream keeps its own time, and about this many lines.
-local function audit(who, what, client_id, handle, detail)
-  redis.call('XADD', tag .. 'a', 'MAXLEN', '~', 10000, '*',
-    'who', who, 'what', what, 'client_id', client_id, 'handle', handle, 'detail', detail)
-end
-
 -- Uses an assertion up until `until_ms`, when it would be refused as expired anyway; 0: there is none. The same request
 -- may use it again: a command that is sent twice is no replay. Returns nothing, or why not: 'used' or 'expired'. That
 -- is judged here as well as by the instance, whose clock may have stood still while its machine slept.
@@ -33,21 +24,129 @@ local function use(key, request, until_ms)
   return nil
 end
 
+-- Every key of a shard begins with its hash tag; what a script is not given by name it builds from that. Those of the
+-- operators and of the jobs have tags of their own.
+local shard = string.match(KEYS[1], '^{%w+}:')
+
+local HOUR_MS = 3600 * 1000
+local MONTH_MS = 31 * 24 * HOUR_MS -- longer than any token lives (guide chapter 10.1)
+
+-- Whose revokes go first.
+local OPERATOR, BULK, DEVICE = 0, 1, 2
+local SPAN = 2 ^ 42 -- above any expiry in ms, so the score below is exact in a double
+
+-- The queue's order: by priority, then the longest remaining life first.
+local function turn(priority, expires_at_ms)
+  return priority * SPAN + SPAN - expires_at_ms
+end
+
+-- Whether a revoke of a role or of everything took what was begun at this count of such revokes. A count and no time:
+-- two that fall into one microsecond, or a clock set back, cannot mix up what was begun before and what after.
+local function swept(role, begun)
+  local floors = redis.call('HMGET', shard .. 'floors', '*', role)
+  begun = tonumber(begun or 0)
+  return begun < tonumber(floors[1] or 0) or begun < tonumber(floors[2] or 0)
+end
+
+-- Reads a record if it still stands: in this state, taken by no floor, and begun under this epoch. Returns nil or
+-- {state, epoch, role, begun, expires_at_ms, sealed}.
+local function standing(handle, state, epoch)
+  local record = redis.call('HMGET', shard .. 't:' .. handle,
+    'state', 'epoch', 'role', 'begun', 'expires_at_ms', 'sealed')
+  if record[1] ~= state or record[2] ~= epoch or swept(record[3], record[4]) then
+    return nil
+  end
+  return record
+end
+
+local function indexes(client_id, role)
+  return {shard .. 'c:' .. client_id, shard .. 'x', shard .. 'r:' .. role}
+end
+
+-- Enters a record until then into what a revoke looks through; 'XX' moves it only if it is there. A time is never moved
+-- back: who reads the index from front to end must meet everything that was in it.
+local function index(handle, client_id, role, until_ms, only)
+  for _, key in ipairs(indexes(client_id, role)) do
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms)
+    if only then
+      redis.call('ZADD', key, only, 'GT', until_ms, handle)
+    else
+      redis.call('ZADD', key, 'GT', until_ms, handle)
+    end
+    local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+    if last[2] then
+      redis.call('PEXPIREAT', key, last[2] - ARGV[1])
+    end
+  end
+end
+
+local function unindex(handle, client_id, role)
+  for _, key in ipairs(indexes(client_id, role)) do
+    redis.call('ZREM', key, handle)
+  end
+end
+
+-- Counts for the job that a revocation belongs to, if it does.
+local function count(job, what, by)
+  if job and job ~= '' and redis.call('HINCRBY', shard .. 'k:' .. job, what, by) == by then
+    redis.call('PEXPIRE', shard .. 'k:' .. job, MONTH_MS)
+  end
+end
+
+-- Writes a line of the audit trail (audit.py). The stream keeps its own time, and about this many lines.
+local function audit(who, what, client_id, handle, detail)
+  redis.call('XADD', shard .. 'a', 'MAXLEN', '~', 10000, '*',
+    'who', who, 'what', what, 'client_id', client_id, 'handle', handle, 'detail', detail)
+end
+
+local function enqueue(handle, priority, expires_at_ms, job)
+  redis.call('HSET', shard .. 't:' .. handle, 'revocation', 'queued')
+  redis.call('ZADD', shard .. 'q', turn(priority, expires_at_ms), handle)
+  count(job, 'queued', 1)
+end
+
+-- Ends a revocation as 'confirmed', 'lapsed' or 'dropped'. Its cloud token is worthless or forgotten now; what nobody
+-- needs, nobody keeps.
+local function finish(handle, what, job, who)
+  local key = shard .. 't:' .. handle
+  audit(who, what, redis.call('HGET', key, 'client_id') or '', handle, '')
+  if redis.call('EXISTS', key) == 1 then
+    redis.call('HSET', key, 'revocation', what)
+    redis.call('HDEL', key, 'sealed')
+  end
+  redis.call('ZREM', shard .. 'q', handle)
+  redis.call('ZREM', shard .. 'qd', handle)
+  if redis.call('ZREM', shard .. 'qf', handle) == 1 then
+    count(job, 'failed', -1)
+  end
+  count(job, what, 1)
+end
+
 -- Revokes one record. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
--- cloud tokens arrive, store.lua queues them instead of handing them out. Returns whether anything changed: only then it
--- is a line of the audit, of `who`.
-local function revoke(record, handle, index, queue, who)
-  local state, client_id = unpack(redis.call('HMGET', record, 'state', 'client_id'))
-  if state ~= 'live' and state ~= 'applying' then
+-- cloud tokens arrive, store.lua queues them instead of handing them out. Returns whether anything changed; one that is
+-- revoked already only moves forward, if this one's priority goes first: what changes is a line of the audit, of `who`.
+local function revoke(handle, priority, job, who)
+  local key = shard .. 't:' .. handle
+  local record = redis.call('HMGET', key, 'state', 'client_id', 'role', 'expires_at_ms', 'priority')
+  if record[1] == 'revoked' then
+    if priority < tonumber(record[5] or DEVICE) then
+      redis.call('HSET', key, 'priority', priority)
+      redis.call('ZADD', shard .. 'q', 'XX', turn(priority, record[4] or 0), handle)
+    end
     return false
   end
-  redis.call('HSET', record, 'state', 'revoked', 'revoked_at_ms', now_ms)
-  redis.call('ZREM', index, handle)
-  if state == 'live' then
-    redis.call('HSET', record, 'revocation', 'queued')
-    redis.call('ZADD', queue, now_ms, handle)
+  if record[1] ~= 'live' and record[1] ~= 'applying' then
+    return false
   end
-  audit(who, 'revoked', client_id, handle, '')
+  redis.call('HSET', key, 'state', 'revoked', 'revoked_at_ms', now_ms, 'priority', priority)
+  if job and job ~= '' then
+    redis.call('HSET', key, 'job', job)
+  end
+  unindex(handle, record[2], record[3])
+  if record[1] == 'live' then
+    enqueue(handle, priority, record[4], job)
+  end
+  audit(who, 'revoked', record[2], handle, '')
   return true
 end
 

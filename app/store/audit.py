@@ -14,9 +14,15 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
 from app.store.connection import Store
-from app.store.keys import OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
+from app.store.keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
 
-STREAMS: Final = (*(Shard(number).audit for number in range(SHARDS)), OPERATORS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT)
+STREAMS: Final = (
+    *(Shard(number).audit for number in range(SHARDS)),
+    JOBS_AUDIT,
+    OPERATORS_AUDIT,
+    REFUSED_AUDIT,
+    STRANGERS_AUDIT,
+)
 MOST_LINES: Final = 10_000
 """About so many each stream keeps (the scripts have this number too); the log, which is told the same, keeps all.
 
@@ -47,6 +53,10 @@ class What(StrEnum):
     DEVICE_ROTATED = "device_rotated"
     DEVICE_REVOKED = "device_revoked"
     DEVICE_REMOVED = "device_removed"
+    RETRIED = "retried"
+    DROPPED = "dropped"
+    JOB_STARTED = "job_started"
+    JOB_DONE = "job_done"
     KEY_ADDED = "key_added"
     KEY_REMOVED = "key_removed"
 

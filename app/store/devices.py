@@ -138,7 +138,7 @@ class Devices:
         """Write a record, or remove it: one without a key is none."""
         device, key, previous = written.device, written.key, written.previous
         shard = Shard.of(device.client_id)
-        keys = [shard.device(device.client_id), shard.devices, shard.live(device.client_id), shard.queue]
+        keys = [shard.device(device.client_id), shard.devices, shard.live(device.client_id)]
         answer = await self._store.run(
             _WRITE,
             keys,
@@ -148,7 +148,6 @@ class Devices:
             # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
             self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else "",
             int(revoke),
-            shard.token(""),
             self._keys.seal(previous.key, "previous-client-key", device.client_id, _term(previous)) if previous else "",
             act.who,
             act.what,

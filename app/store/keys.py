@@ -13,9 +13,22 @@ key                what                                          lives
 {sN}:g:DIGEST      grant pointer: the handle to hand out         until that token's expiry
 {sN}:f:DIGEST      flight: who applies now, or a failure's mark  a lease of seconds
 {sN}:c:CLIENT      handles of the device's records, by expiry    until the last expiry
+{sN}:x             handles of all records, by expiry             until the last expiry
+{sN}:r:ROLE        handles of a role's records, by expiry        until the last expiry
 {sN}:n:CLIENT      tokens newly applied for in this hour         an hour
-{sN}:q             revocations to deliver, by due time           until delivered: none may be lost
 {sN}:a             audit of the shard's devices and tokens       as long as it is short: its length is capped
+{sN}:floors        count of large revokes (``#``), and at which  for ever: without it, revoked tokens would come
+                   count everything (``*``) or a role was taken  back. One field a role
+{sN}:q             revocations to deliver, first turn first      until delivered: none may be lost
+{sN}:qd            revocations claimed or put off, by due time   until delivered
+{sN}:qf            revocations that failed, by expiry            until retried, dropped or outlived
+{sN}:k:JOB         what became of a job's revocations            31 days, longer than any token
+{jobs}:a           audit of jobs                                 capped
+{jobs}:all         IDs of jobs, by creation                      31 days
+{jobs}:open        IDs of jobs with work left                    until done
+{jobs}:j:JOB       a job                                         31 days
+{jobs}:w:JOB       shards a job has still to go through, each    until done
+                   with the time until which a worker has it
 mac:HMAC           handle of a cloud token in hand               until that token's expiry
 {q}:a:API          log of the permits taken for an API           the second that its limit is for
 {q}:e:GROUP        the same for an egress group                  likewise
@@ -42,6 +55,7 @@ SHARDS: Final = 64
 
 API_KEYS: Final = "{ops}:keys"
 API_KEY_NAMES: Final = "{ops}:names"
+JOBS_AUDIT: Final = "{jobs}:a"
 OPERATORS_AUDIT: Final = "{ops}:a"
 """One tag for all of the operators', so that a change and its line in the audit are one step."""
 
@@ -129,9 +143,53 @@ class Shard:
         return f"{{s{self.number}}}:a"
 
     @property
+    def everything(self) -> str:
+        """The key of the index of all records."""
+        return f"{{s{self.number}}}:x"
+
+    def role(self, role: str) -> str:
+        """Return the key of the index of a role's records."""
+        return f"{{s{self.number}}}:r:{role}"
+
+    @property
+    def floors(self) -> str:
+        """The key of the floors that revokes of a role and of everything raise."""
+        return f"{{s{self.number}}}:floors"
+
+    @property
     def queue(self) -> str:
         """The key of the revocations to deliver."""
         return f"{{s{self.number}}}:q"
+
+    @property
+    def delayed(self) -> str:
+        """The key of the revocations that are claimed or put off."""
+        return f"{{s{self.number}}}:qd"
+
+    @property
+    def failed(self) -> str:
+        """The key of the revocations that failed."""
+        return f"{{s{self.number}}}:qf"
+
+    def job_counts(self, job: str) -> str:
+        """Return the key of what became of a job's revocations in this shard."""
+        return f"{{s{self.number}}}:k:{job}"
+
+
+ALL_SHARDS: Final = tuple(Shard(number) for number in range(SHARDS))
+
+JOBS: Final = "{jobs}:all"
+OPEN_JOBS: Final = "{jobs}:open"
+
+
+def job_key(job: str) -> str:
+    """Return the key of a job."""
+    return f"{{jobs}}:j:{job}"
+
+
+def job_work_key(job: str) -> str:
+    """Return the key of the shards that a job has still to go through."""
+    return f"{{jobs}}:w:{job}"
 
 
 def mac_key(mac: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal
 
 from app.model.devices import Device
@@ -15,6 +16,14 @@ RequestStatus = Literal["live", "lead", "wait", "failed", "limited"]
 Refused = Literal["stale", "used", "expired"]
 UseStatus = Literal["ok"] | Refused
 State = Literal["applying", "live", "revoked"]
+
+
+class Priority(IntEnum):
+    """Whose revocations the cloud is told first; within one, those with the longest remaining life."""
+
+    OPERATOR = 0
+    BULK = 1
+    DEVICE = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,37 @@
-"""The queue of revocations to deliver to the cloud."""
+"""Revoking in bulk, and the queue of revocations to deliver to the cloud."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from app.store.connection import Script, Store
-from app.store.keys import SHARDS, Handle, Shard
+from app.store.keys import ALL_SHARDS, Handle, Shard
+from app.store.records import Priority
 from app.store.sealing import Sealed
+from app.store.tokens import REVOKE
 
+_RAISE: Final = Script("raise", may_oom=True)
+_HEADS: Final = Script("heads", may_oom=True)
 _CLAIM: Final = Script("claim", may_oom=True)
 _SETTLE: Final = Script("settle", may_oom=True)
+_RESOLVE: Final = Script("resolve", may_oom=True)
 
 CLAIM_MS: Final = 30_000
 """A claim not settled by then falls to the next worker."""
 
 LAPSE_MS: Final = 60_000
 """This long after the cloud's expiry nothing is left to revoke."""
+
+HEADS: Final = 8
+"""Of each shard's queue so many are looked at, to see whose turn is first over all shards."""
+
+EVERYTHING: Final = "*"
+"""The floor of every role; no role has this name (``policy_file``)."""
+
+Queue = Literal["queued", "delayed", "failed"]
+"""What waits for its turn; what is claimed or put off; what nobody tries any more."""
 
 Outcome = Literal["confirmed", "failed", "queued"]
 
@@ -34,25 +49,69 @@ class Claim:
     attempts: int
 
 
-class Revocations:
-    """Claims on due revocations, and how they end."""
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many revocations wait or are under way, how many failed, and the scopes of some that wait."""
+
+    queued: int
+    failed: int
+    scopes: tuple[str, ...]
+
+
+class RevocationQueue:
+    """Everything that is revoked here and not yet at the cloud."""
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._store = store
 
-    async def due_shards(self) -> list[Shard]:
-        """Return the shards with something due, in one round trip. Raises ``Unavailable``."""
-        now_ms = self._store.clock.now_ms()
-        shards = [Shard(number) for number in range(SHARDS)]
-        first = await self._store.each(
-            [("ZRANGE", shard.queue, "-inf", now_ms, "BYSCORE", "LIMIT", 0, 1) for shard in shards]
+    async def raise_floor(self, role: str, job: str, shards: Sequence[Shard] = ALL_SHARDS) -> None:
+        """Revoke all that was begun under a role until now, or ``EVERYTHING``. Raises ``Unavailable``.
+
+        Once for each job and shard: may be sent again. Nothing is queued by this.
+        """
+        await self._store.each(
+            [self._store.call(_RAISE, [shard.floors, shard.job_counts(job)], role) for shard in shards]
         )
-        return [shard for shard, handles in zip(shards, first, strict=True) if handles]
+
+    async def revoke(
+        self,
+        shard: Shard,
+        handles: Sequence[Handle],
+        priority: Priority,
+        *,
+        by: str,
+        job: str = "",
+        swept: bool = False,
+    ) -> int:
+        """Revoke and queue tokens of one shard; ``swept``: only those that a floor took. Returns how many it was.
+
+        ``by`` is who revokes, as the audit trail names them. May be sent again. Raises ``Unavailable``.
+        """
+        revoked: int = await self._store.run(REVOKE, [shard.queue], priority.value, job, int(swept), by, *handles)
+        return revoked
+
+    async def turns(self) -> list[Shard]:
+        """Return the shards of the first revocations over all shards, in the order of their turns.
+
+        What is due again is put back, and what outlived itself lapses. Raises ``Unavailable``.
+        """
+        rows = await self._store.each(
+            [
+                self._store.call(_HEADS, [shard.queue, shard.delayed, shard.failed], LAPSE_MS, HEADS)
+                for shard in ALL_SHARDS
+            ]
+        )
+        turns = [
+            (float(score), shard.number) for shard, row in zip(ALL_SHARDS, rows, strict=True) for score in row[1::2]
+        ]
+        # Further down a shard's queue than was looked there may be better ones than the last of another's.
+        deepest = min((float(row[-1]) for row in rows if len(row) == 2 * HEADS), default=float("inf"))
+        return [Shard(number) for score, number in sorted(turns) if score <= deepest]
 
     async def claim(self, shard: Shard) -> Claim | None:
-        """Claim the shard's first due revocation. Raises ``Unavailable``."""
-        row = await self._store.run(_CLAIM, [shard.queue], shard.token(""), CLAIM_MS, LAPSE_MS)
+        """Claim the shard's first revocation. Raises ``Unavailable``."""
+        row = await self._store.run(_CLAIM, [shard.queue, shard.delayed], CLAIM_MS, LAPSE_MS)
         if not row:
             return None
         handle, number, client_id, sealed, expires_at_ms, tries, attempts = row
@@ -67,8 +126,40 @@ class Revocations:
         )
 
     async def settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
-        """Record what came of a claim; False if it had fallen to another. Raises ``Unavailable``."""
+        """Record what came of a claim; False if it had fallen to another. May be sent again. Raises ``Unavailable``."""
         shard = Shard.of(claim.client_id)
-        keys = [shard.queue, shard.token(claim.handle)]
+        keys = [shard.token(claim.handle), shard.delayed, shard.failed]
         arguments = (claim.handle, claim.number, outcome, again_in_ms, int(counts))
         return bool(await self._store.run(_SETTLE, keys, *arguments))
+
+    async def resolve(self, handle: str, verb: Literal["retry", "drop"], *, by: str) -> bool:
+        """Queue a failed revocation again, or drop it; False if it is not failed. Raises ``Unavailable``."""
+        shard = Shard.of_handle(handle)
+        if shard is None:
+            return False
+        return bool(await self._store.run(_RESOLVE, [shard.token(handle), shard.failed], handle, verb, by))
+
+    @staticmethod
+    def keys(queue: Queue) -> list[str]:
+        """Return the keys of one queue in all shards, for ``Index.after``: by turn, by due time, or by expiry."""
+        names = {"queued": Shard.queue, "delayed": Shard.delayed, "failed": Shard.failed}
+        return [names[queue].__get__(shard) for shard in ALL_SHARDS]
+
+    async def backlog(self) -> Backlog:
+        """Count what is queued and what failed. Raises ``Unavailable``."""
+        rows = await self._store.each(
+            [("ZCARD", key) for shard in ALL_SHARDS for key in (shard.queue, shard.delayed, shard.failed)]
+            + [("ZRANGE", shard.queue, 0, 1) for shard in ALL_SHARDS]
+        )
+        counts, heads = rows[: 3 * len(ALL_SHARDS)], rows[3 * len(ALL_SHARDS) :]
+        sample = [
+            ("HGET", shard.token(handle), "scope")
+            for shard, handles in zip(ALL_SHARDS, heads, strict=True)
+            for handle in handles
+        ]
+        scopes = await self._store.each(sample) if sample else []
+        return Backlog(
+            queued=sum(counts[0::3]) + sum(counts[1::3]),
+            failed=sum(counts[2::3]),
+            scopes=tuple(scope for scope in scopes if scope),
+        )

@@ -1,7 +1,21 @@
--- Revokes one token, or what is being applied for under its handle. May be sent again.
+-- Revokes tokens of one shard, or what is being applied for under their handles. Each is revoked once and queued once,
+-- so it may be sent again.
 --
--- KEYS  1 token record  2 device's index  3 revocation queue
--- ARGV  2 handle   3 who revokes
--- Returns 1 if this revoked it, 0 if it was revoked or gone already.
+-- KEYS  1 revocation queue
+-- ARGV  2 priority   3 job they are counted for, or ''   4 '1': only those that a floor took   5 who
+--       6... handles
+-- Returns how many this revoked.
 
-return revoke(KEYS[1], ARGV[2], KEYS[2], KEYS[3], ARGV[3]) and 1 or 0
+local revoked = 0
+for position = 6, #ARGV do
+  local handle = ARGV[position]
+  local meant = true
+  if ARGV[4] == '1' then
+    local record = redis.call('HMGET', shard .. 't:' .. handle, 'role', 'begun')
+    meant = record[1] and swept(record[1], record[2])
+  end
+  if meant and revoke(handle, tonumber(ARGV[2]), ARGV[3], ARGV[5]) then
+    revoked = revoked + 1
+  end
+end
+return revoked

@@ -5,7 +5,8 @@ The meaning of each step is told at the top of its ``.lua`` file.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -17,6 +18,7 @@ from app.store.keys import Handle, Shard, mac_key
 from app.store.records import (
     CloudTokenOfType,
     Lead,
+    Priority,
     Refused,
     RequestAnswer,
     Token,
@@ -32,7 +34,8 @@ _STORE: Final = Script("store", may_oom=True)
 _FAIL: Final = Script("fail", may_oom=True)
 _NAME: Final = Script("name", may_oom=True)
 _USE: Final = Script("use")
-_REVOKE: Final = Script("revoke", may_oom=True)
+_READ: Final = Script("read", may_oom=True)
+REVOKE: Final = Script("revoke", may_oom=True)
 
 LEASE_MS: Final = 3_000
 """A leader that says nothing for this long has lost its lead."""
@@ -62,7 +65,7 @@ class Tokens:
         """
         client_id, shard, grant = wanted.device.client_id, wanted.shard, wanted.key
         keys = [shard.device(client_id), shard.used_assertion(client_id, jti), shard.grant(grant)]
-        short = (request, wanted.device.epoch, used_until_ms, wanted.fresh_ms, shard.token(""))
+        short = (request, wanted.device.epoch, used_until_ms, wanted.fresh_ms)
         answer = await self._store.run(_REQUEST, keys, *short)
         if answer == ["none"]:
             keys += [shard.flight(grant), shard.live(client_id), shard.new_tokens(client_id)]
@@ -95,8 +98,8 @@ class Tokens:
 
     async def extend(self, lead: Lead) -> bool:
         """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
-        shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
-        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.live(client_id)]
+        shard = lead.wanted.shard
+        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle)]
         return bool(await self._store.run(_EXTEND, keys, lead.handle, LEASE_MS, HORIZON_MS))
 
     async def store(
@@ -120,8 +123,6 @@ class Tokens:
                 shard.token(lead.handle),
                 shard.grant(wanted.key),
                 shard.flight(wanted.key),
-                shard.live(client_id),
-                shard.queue,
             ],
             lead.request,
             lead.handle,
@@ -132,7 +133,6 @@ class Tokens:
             client_id,
             wanted.role,
             wanted.scope,
-            shard.token(""),
             int(whole),
         )
         return answer
@@ -143,12 +143,7 @@ class Tokens:
         ``counts`` says whether it counts against the device's hourly share all the same.
         """
         shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
-        keys = [
-            shard.flight(lead.wanted.key),
-            shard.token(lead.handle),
-            shard.live(client_id),
-            shard.new_tokens(client_id),
-        ]
+        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.new_tokens(client_id)]
         await self._store.run(_FAIL, keys, lead.handle, mark_ms, why, int(not counts))
 
     async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> UseStatus:
@@ -168,35 +163,27 @@ class Tokens:
         return Handle(handle) if handle and not others else None
 
     async def read(self, handle: str) -> TokenRecord | None:
-        """Read what is known of a handle. Raises ``Unavailable``."""
-        shard = Shard.of_handle(handle)
-        if shard is None:
+        """Read what is known of a handle; what a floor took is ``revoked``. Raises ``Unavailable``."""
+        if Shard.of_handle(handle) is None:
             return None
-        fields = ("client_id", "role", "scope", "state", "issued_at_ms", "expires_at_ms", "sealed", "revocation")
-        row = await self._store.command("HMGET", shard.token(handle), *fields)
-        if row[0] is None or row[3] is None:
-            return None
-        client_id, role, scope, state, issued_at_ms, expires_at_ms, sealed, revocation = row
-        return TokenRecord(
-            handle=Handle(handle),
-            client_id=client_id,
-            role=role,
-            scope=scope,
-            state=state,
-            issued_at_ms=int(issued_at_ms or 0),
-            expires_at_ms=int(expires_at_ms or 0),
-            sealed=sealed,
-            revocation=revocation or "",
-        )
+        [record] = await self.read_all([Handle(handle)])
+        return record
 
-    async def revoke(self, record: TokenRecord, *, by: str) -> bool:
+    async def read_all(self, handles: Sequence[Handle]) -> list[TokenRecord | None]:
+        """Read what is known of each handle, in one round trip. Raises ``Unavailable``."""
+        shards = [Shard(int(handle[:2])) for handle in handles]
+        rows = await self._store.each(
+            [self._store.call(_READ, [shard.token(handle)]) for shard, handle in zip(shards, handles, strict=True)]
+        )
+        return [_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
+
+    async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, by: str) -> bool:
         """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``.
 
         ``by`` is who revokes, as the audit trail names them.
         """
         shard = Shard.of(record.client_id)
-        keys = [shard.token(record.handle), shard.live(record.client_id), shard.queue]
-        return bool(await self._store.run(_REVOKE, keys, record.handle, by))
+        return bool(await self._store.run(REVOKE, [shard.queue], priority.value, "", 0, by, record.handle))
 
     def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
         """Unseal a token's cloud tokens. Raises ``CannotOpen``."""
@@ -208,3 +195,20 @@ class Tokens:
     def _seal(self, tokens: tuple[CloudTokenOfType, ...], client_id: str, handle: str) -> Sealed:
         pairs = msgspec.json.encode([(each.type, each.token.reveal()) for each in tokens]).decode()
         return self._keys.seal(Secret(pairs), "cloud-tokens", client_id, handle)
+
+
+def _record(handle: Handle, row: list[Any]) -> TokenRecord | None:
+    client_id, role, scope, state, issued_at_ms, expires_at_ms, sealed, revocation = row
+    if client_id is None or state is None:
+        return None
+    return TokenRecord(
+        handle=handle,
+        client_id=client_id,
+        role=role,
+        scope=scope,
+        state=state,
+        issued_at_ms=int(issued_at_ms or 0),
+        expires_at_ms=int(expires_at_ms or 0),
+        sealed=sealed,
+        revocation=revocation or "",
+    )

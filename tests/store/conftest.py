@@ -10,9 +10,12 @@ from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.revocations import Revocations
+from app.store.index import Index
+from app.store.jobs import JobBook
+from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing, new_key_text
 from app.store.tokens import Tokens
+from tests.store.fleet import Fleet
 
 
 @pytest.fixture
@@ -43,9 +46,27 @@ def tokens(store: Store, keys: KeyRing) -> Tokens:
 
 
 @pytest.fixture
-def revocations(store: Store) -> Revocations:
+def revocations(store: Store) -> RevocationQueue:
     """The revocation queue of that store."""
-    return Revocations(store)
+    return RevocationQueue(store)
+
+
+@pytest.fixture
+def index(store: Store, tokens: Tokens) -> Index:
+    """The indexes of that store."""
+    return Index(store, tokens)
+
+
+@pytest.fixture
+def book(store: Store) -> JobBook:
+    """The jobs of that store."""
+    return JobBook(store)
+
+
+@pytest.fixture
+def fleet(store: Store, devices: Devices, tokens: Tokens) -> Fleet:
+    """A way to put many devices and tokens into that store."""
+    return Fleet(store, devices, tokens)
 
 
 @pytest.fixture

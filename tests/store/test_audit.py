@@ -5,17 +5,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.model.devices import Device
+from app.model.selections import Selection
 from app.store import audit as trail
 from app.store.audit import STREAMS, Act, Audit, Line, Place, What
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.keys import STRANGERS_AUDIT
+from app.store.jobs import JobBook
+from app.store.keys import STRANGERS_AUDIT, Shard
+from app.store.records import Priority
+from app.store.revocations import RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.test_tokens import keep, take_lead, want
 
 END = Place(10**15 - 1, 0, 0)
 ALL = range(len(STREAMS))
-SOME = [0, 1, 63, 64, 66]
+SOME = [0, 1, 63, 64, len(STREAMS) - 1]
 
 
 @pytest.fixture
@@ -96,6 +100,52 @@ async def test_a_device_that_is_removed_takes_its_tokens_with_it_and_all_is_told
     assert len(await everything(audit)) == 5  # the tombstone told it already
 
 
+async def test_the_end_of_a_revocation_is_told(
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: Audit
+) -> None:
+    """Failed, taken up again, failed again and dropped: by the cloud, and by whoever decided."""
+    lead = await take_lead(tokens, want(device))
+    await keep(tokens, store, lead)
+    record = await tokens.read(lead.handle)
+    assert record is not None
+    await tokens.revoke(record, by="cli:ann")
+    for verb in ("retry", "drop"):
+        claim = await revocations.claim(Shard.of(device.client_id))
+        assert claim is not None
+        for _ in range(2):
+            await revocations.settle(claim, "failed")
+        for _ in range(2):
+            await revocations.resolve(lead.handle, "retry" if verb == "retry" else "drop", by="cli:bob")
+    told = [(line.who, line.what) for line in await everything(audit)][:5]
+    assert told == [
+        ("cli:bob", "dropped"),
+        ("cloud", "failed"),
+        ("cli:bob", "retried"),
+        ("cloud", "failed"),
+        ("cli:ann", "revoked"),
+    ]
+
+
+async def test_a_job_is_told_and_what_it_takes_names_it(
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: Audit
+) -> None:
+    """Who began it, once however often that is sent; each token it took; its end."""
+    lead = await take_lead(tokens, want(device))
+    await keep(tokens, store, lead)
+    book = JobBook(store)
+    for _ in range(2):
+        await book.start("j1", Selection.of_role("sensor"), "operator:ann", 1)
+    while shard := await book.claim("j1"):
+        for _ in range(2):
+            if shard == Shard.of(device.client_id):
+                await revocations.revoke(shard, [lead.handle], Priority.BULK, by="job:j1", job="j1")
+        await book.shard_done("j1", shard)
+    told = [(line.who, line.what) for line in await everything(audit)]
+    assert told[:2] == [("server", "job_done"), ("job:j1", "revoked")]
+    [started] = [line for line in await everything(audit) if line.what == "job_started"]
+    assert (started.who, started.detail) == ("operator:ann", "j1: role=sensor, 1 counted")
+
+
 async def test_a_stream_stays_short(store: Store, audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest lines go, so that the trail cannot fill Redis."""
     monkeypatch.setattr(trail, "MOST_LINES", 200)
@@ -111,12 +161,25 @@ async def test_a_page_costs_a_bounded_amount_of_work(
     monkeypatch.setattr(trail, "_LINES_A_ROUND", 10)
     monkeypatch.setattr(trail, "_ROUNDS_A_PAGE", 3)
     await audit.write([(STRANGERS_AUDIT, Act("stranger", What.REFUSED), "")] * 100)
-    page = await audit.page([66], lambda line: False, END, since_ms=0, limit=10)
+    page = await audit.page([STREAMS.index(STRANGERS_AUDIT)], lambda line: False, END, since_ms=0, limit=10)
     assert (page.lines, page.cursor is None) == ([], False)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1", "1-2", "1-2-3-4", "-1-2-3", "1-2-67", "1-2-99", "1" * 16 + "-2-3", "1-2-3\n", "\u0661-2-3"]
+    "text",
+    [
+        "",
+        "x",
+        "1",
+        "1-2",
+        "1-2-3-4",
+        "-1-2-3",
+        f"1-2-{len(STREAMS)}",
+        "1-2-99",
+        "1" * 16 + "-2-3",
+        "1-2-3\n",
+        "\u0661-2-3",
+    ],
 )
 def test_what_is_no_cursor(text: str) -> None:
     """Anything else than a place is refused, not guessed at."""

@@ -9,7 +9,7 @@ from app.model.secrets import Secret
 from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.keys import Shard
-from app.store.revocations import Revocations
+from app.store.revocations import RevocationQueue
 from app.store.tokens import HORIZON_MS, Tokens
 from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, take_lead, want
 
@@ -104,7 +104,7 @@ async def test_a_late_word_of_a_leader_does_not_shorten_a_queued_record(
 
 
 async def test_a_resent_store_does_not_queue_again(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """What the cloud confirmed stays confirmed, and its token stays forgotten."""
     lead = await take_lead(tokens, want(device))

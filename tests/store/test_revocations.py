@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
 from app.errors import Unavailable
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
+from app.model.selections import Selection
 from app.store.connection import Store
+from app.store.jobs import JobBook
 from app.store.keys import Shard
-from app.store.records import CloudTokenOfType, TokenRecord
-from app.store.revocations import CLAIM_MS, LAPSE_MS, Revocations
+from app.store.records import CloudTokenOfType, Priority, TokenRecord
+from app.store.revocations import CLAIM_MS, EVERYTHING, LAPSE_MS, Backlog, Claim, RevocationQueue
 from app.store.tokens import Tokens
+from tests.store.fleet import KEY, Fleet
 from tests.store.test_tokens import take_lead, want
 
 LIFE_S = 3600
@@ -29,58 +35,61 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
 
 
 async def test_a_revocation_is_claimed_by_one_worker(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """What one worker claimed no other gets, until the claim lapses."""
     record = await revoked_token(tokens, store, device)
-    [shard] = await revocations.due_shards()
+    [shard] = await revocations.turns()
     claim = await revocations.claim(shard)
     assert claim is not None
     assert claim.handle == record.handle
     assert await revocations.claim(shard) is None
     store.clock.shift_ms = CLAIM_MS + 1
+    assert await revocations.turns() == [shard]
     again = await revocations.claim(shard)
     assert again is not None
     assert again.handle == record.handle
 
 
 async def test_a_worker_paused_past_its_claim_settles_nothing(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """The claim's number fences it off: the later worker's word stands."""
     await revoked_token(tokens, store, device)
     shard = Shard.of(device.client_id)
     late = await revocations.claim(shard)
     store.clock.shift_ms = CLAIM_MS + 1
+    assert await revocations.turns() == [shard]
     current = await revocations.claim(shard)
     assert late is not None
     assert current is not None
     assert await revocations.settle(late, "confirmed") is False
     assert await revocations.settle(current, "queued", again_in_ms=5000) is True
     store.clock.shift_ms += 4000
-    assert await revocations.claim(shard) is None
+    assert await revocations.turns() == []
     store.clock.shift_ms += 2000
+    assert await revocations.turns() == [shard]
     last = await revocations.claim(shard)
     assert last is not None
     assert last.attempts == 1
 
 
 async def test_a_confirmed_revocation_leaves_the_queue_and_its_token_is_forgotten(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """What the cloud confirmed is final, and the worthless cloud token is not kept."""
     record = await revoked_token(tokens, store, device)
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None
     assert await revocations.settle(claim, "confirmed") is True
-    assert await revocations.due_shards() == []
+    assert await revocations.turns() == []
     after = await tokens.read(record.handle)
     assert after is not None
     assert (after.revocation, after.sealed, after.state) == ("confirmed", None, "revoked")
 
 
 async def test_a_token_that_outlived_itself_needs_no_revoking(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """Some time after the cloud's expiry a revocation lapses without a call."""
     record = await revoked_token(tokens, store, device)
@@ -89,20 +98,173 @@ async def test_a_token_that_outlived_itself_needs_no_revoking(
     after = await tokens.read(record.handle)
     assert after is not None
     assert after.revocation == "lapsed"
-    assert await revocations.due_shards() == []
+    assert await revocations.turns() == []
+
+
+async def claims(revocations: RevocationQueue) -> AsyncIterator[Claim]:
+    """Claim whatever is first over all shards, as a delivery does, until nothing is left."""
+    while turns := await revocations.turns():
+        for shard in turns:
+            claim = await revocations.claim(shard)
+            assert claim is not None
+            yield claim
+
+
+async def test_turns_go_by_priority_then_by_the_longest_remaining_life_over_all_shards(
+    fleet: Fleet, revocations: RevocationQueue
+) -> None:
+    """An operator's single revoke passes any bulk, a bulk any device's own; within one, who lives longest is first."""
+    issued = [fleet.issue(f"d{number}", life_s=1000 + 37 * number % 1500) for number in range(36)]
+    expected = []
+    for record, priority in zip(await asyncio.gather(*issued), list(Priority) * 12, strict=True):
+        await revocations.revoke(Shard.of(record.client_id), [record.handle], priority, by="cli:test")
+        expected.append((priority, -record.expires_at_ms, record.handle))
+    assert [claim.handle async for claim in claims(revocations)] == [handle for _, _, handle in sorted(expected)]
+    assert len({Shard.of_handle(handle) for _, _, handle in expected}) > 10
+
+
+async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_it(
+    fleet: Fleet, revocations: RevocationQueue
+) -> None:
+    """Revoked once more it stays one revocation; a later, lesser wish does not move it back."""
+    records = [await fleet.issue(f"d{number}", life_s=2000 - number) for number in range(5)]
+    for record in records:
+        await fleet.tokens.revoke(record, Priority.BULK, by="cli:test")
+    assert not await fleet.tokens.revoke(records[-1], Priority.OPERATOR, by="cli:test")
+    assert not await fleet.tokens.revoke(records[-1], Priority.DEVICE, by="cli:test")
+    order = [claim.handle async for claim in claims(revocations)]
+    assert order == [record.handle for record in (records[-1], *records[:-1])]
+
+
+async def test_what_outlived_itself_lapses_in_the_tail_too(
+    fleet: Fleet, store: Store, revocations: RevocationQueue
+) -> None:
+    """What no worker reaches in time leaves the queue without a call, as does what failed; the rest stays."""
+    short = [await fleet.issue(f"s{number}", life_s=100) for number in range(3)]
+    long = await fleet.issue("long", life_s=3000)
+    for record, priority in zip((*short, long), (*Priority, Priority.BULK), strict=True):
+        await fleet.tokens.revoke(record, priority, by="cli:test")
+    failed = await fleet.issue("failed", life_s=100)
+    await fleet.tokens.revoke(failed, by="cli:test")
+    await fail(fleet, revocations, failed)
+    store.clock.shift_ms = 100_000 + LAPSE_MS + 1000
+    assert await revocations.turns() == [Shard.of(long.client_id)]
+    assert [(await fleet.read(record.handle)).revocation for record in (*short, failed)] == ["lapsed"] * 4
+    assert (await fleet.read(failed.handle)).sealed is None
+    assert await revocations.backlog() == Backlog(queued=1, failed=0, scopes=(long.scope,))
+
+
+async def test_a_queue_forgets_what_is_gone(fleet: Fleet, store: Store, revocations: RevocationQueue) -> None:
+    """A record that ended while nobody worked leaves every queue, and is not made anew by that."""
+    records = await fleet.issue_many(3)
+    for record in records:
+        await fleet.tokens.revoke(record, by="cli:test")
+    await fail(fleet, revocations, records[0])
+    assert await revocations.claim(Shard.of(records[1].client_id)) is not None
+    for record in records:
+        await store.command("DEL", Shard.of(record.client_id).token(record.handle))
+    store.clock.shift_ms = LIFE_S * 1000 + LAPSE_MS + CLAIM_MS
+    for _ in range(2):
+        assert [claim.handle async for claim in claims_of_gone(revocations)] == []
+    assert await revocations.backlog() == Backlog(queued=0, failed=0, scopes=())
+    assert [await fleet.tokens.read(record.handle) for record in records] == [None] * 3
+
+
+async def claims_of_gone(revocations: RevocationQueue) -> AsyncIterator[Claim]:
+    """Claim once from each shard whose turn it seems to be."""
+    for shard in await revocations.turns():
+        if claim := await revocations.claim(shard):
+            yield claim
+
+
+async def fail(fleet: Fleet, revocations: RevocationQueue, record: TokenRecord) -> Claim:
+    """Claim a revocation and give it up."""
+    claim = await revocations.claim(Shard.of(record.client_id))
+    assert claim is not None
+    assert claim.handle == record.handle
+    assert await revocations.settle(claim, "failed") is True
+    assert (await fleet.read(record.handle)).revocation == "failed"
+    return claim
+
+
+async def test_a_failed_revocation_is_retried_from_the_start(
+    fleet: Fleet, revocations: RevocationQueue, device: Device
+) -> None:
+    """It is nobody's turn until an operator says so; then it may be confirmed, and no late word fails it again."""
+    record = await revoked_token(fleet.tokens, fleet.store, device)
+    late = await fail(fleet, revocations, record)
+    assert await revocations.turns() == []
+    assert (await revocations.backlog()).failed == 1
+    assert await revocations.resolve(record.handle, "retry", by="cli:test") is True
+    assert await revocations.resolve(record.handle, "retry", by="cli:test") is False
+    assert await revocations.settle(late, "failed") is False
+    claim = await revocations.claim(Shard.of(device.client_id))
+    assert claim is not None
+    assert (claim.tries, claim.attempts) == (0, 0)
+    assert await revocations.settle(late, "failed") is False
+    assert await revocations.settle(claim, "confirmed") is True
+    assert (await fleet.read(record.handle)).revocation == "confirmed"
+
+
+async def test_a_dropped_revocation_is_over(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
+    """What is dropped leaves the queue, and its cloud token is forgotten; only what failed can be dropped."""
+    record = await revoked_token(fleet.tokens, fleet.store, device)
+    assert await revocations.resolve(record.handle, "drop", by="cli:test") is False
+    late = await fail(fleet, revocations, record)
+    assert await revocations.resolve(record.handle, "drop", by="cli:test") is True
+    assert await revocations.settle(late, "confirmed") is False
+    after = await fleet.read(record.handle)
+    assert (after.state, after.revocation, after.sealed) == ("revoked", "dropped", None)
+    assert await revocations.backlog() == Backlog(queued=0, failed=0, scopes=())
+    for unknown in ("00-" + "x" * 22, "99-" + "x" * 22, "no handle", ""):
+        assert await revocations.resolve(unknown, "retry", by="cli:test") is False
+
+
+async def test_a_settlement_may_be_repeated(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
+    """A worker whose answer was lost says the same again and is believed; another word is not."""
+    await revoked_token(fleet.tokens, fleet.store, device)
+    claim = await revocations.claim(Shard.of(device.client_id))
+    assert claim is not None
+    assert await revocations.settle(claim, "confirmed") is True
+    assert await revocations.settle(claim, "confirmed") is True
+    assert await revocations.settle(claim, "failed") is False
+    assert await revocations.settle(claim, "queued") is False
+    assert await revocations.turns() == []
 
 
 async def test_revoking_works_when_redis_is_full(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    fleet: Fleet, store: Store, revocations: RevocationQueue, book: JobBook, device: Device
 ) -> None:
-    """With maxmemory reached no token is issued, yet one can still be revoked and settled."""
-    lead = await take_lead(tokens, want(device, life_s=LIFE_S))
+    """With maxmemory reached no token is issued, yet all can be revoked by any selection, delivered and read."""
+    lead = await take_lead(fleet.tokens, want(device, life_s=LIFE_S))
+    single, *swept = await fleet.issue_many(4)
+    registered = await fleet.add("registered")
     await store.command("CONFIG", "SET", "maxmemory", 1)
     try:
-        record = await tokens.read(lead.handle)
-        assert record is not None
-        assert await tokens.revoke(record, by="cli:test")
+        assert await fleet.tokens.revoke(await fleet.read(lead.handle), by="cli:test")
         with pytest.raises(Unavailable):
-            await tokens.request(lead.wanted, "r2", "", 0)
+            await fleet.tokens.request(want(device, life_s=LIFE_S), "r2", "", 0)
+        assert await fleet.tokens.revoke(single, Priority.OPERATOR, by="cli:test")
+        await fleet.devices.change(registered, registered, KEY, revoke=True)
+        await book.start("job", Selection.of_everything(), "operator:o", 3)
+        await revocations.raise_floor(EVERYTHING, "job")
+        for record in swept:
+            assert (await fleet.read(record.handle)).state == "revoked"
+            shard = Shard.of(record.client_id)
+            assert (
+                await revocations.revoke(shard, [record.handle], Priority.BULK, job="job", swept=True, by="cli:test")
+                == 1
+            )
+        async for claim in claims(revocations):
+            assert await revocations.settle(claim, "failed")
+            assert await revocations.resolve(claim.handle, "retry", by="cli:test")
+            again = await revocations.claim(Shard.of(claim.client_id))
+            assert again is not None
+            assert await revocations.settle(again, "confirmed")
+        while await book.claim("job"):
+            pass
+        job = await book.read("job")
+        assert job is not None
+        assert (job.queued, job.confirmed) == (3, 3)
     finally:
         await store.command("CONFIG", "SET", "maxmemory", 0)

@@ -12,7 +12,7 @@ from app.store.connection import Script, Store
 from app.store.devices import Devices
 from app.store.keys import Handle, Shard
 from app.store.records import CloudTokenOfType, Lead, RequestAnswer, Wanted
-from app.store.revocations import Revocations
+from app.store.revocations import RevocationQueue
 from app.store.tokens import HORIZON_MS, LEASE_MS, Tokens
 
 LIFE_S = 3600
@@ -27,11 +27,9 @@ READERS: dict[str, Callable[[str], tuple[str | int, ...]]] = {
 }
 
 
-def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S) -> Wanted:
+def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S, role: str = "sensor") -> Wanted:
     """Return what the device wants, with variations."""
-    return Wanted(
-        device=device, role="sensor", scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS
-    )
+    return Wanted(device=device, role=role, scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS)
 
 
 async def ask(tokens: Tokens, wanted: Wanted, request: str = "r1", jti: str = "") -> RequestAnswer:
@@ -263,7 +261,7 @@ async def test_a_leader_whose_record_is_gone_hands_nothing_out(tokens: Tokens, s
 
 
 async def test_half_a_token_is_only_ever_revoked(
-    tokens: Tokens, store: Store, revocations: Revocations, device: Device
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """When one half could not be had, the other goes to the queue and the failure leaves its mark."""
     lead = await take_lead(tokens, want(device))

@@ -191,7 +191,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"until_ms": 2**63}, {}),
     ({"since_ms": 2, "until_ms": 2}, {}),
     ({}, {"cursor": "x"}),
-    ({}, {"cursor": "1-1-67"}),
+    ({}, {"cursor": "1-1-99"}),
     ({}, {"limit": 0}),
     ({}, {"limit": 1001}),
 ]

@@ -1,0 +1,130 @@
+"""Large revocations as jobs: any instance goes on with them, and none is lost with an instance."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import structlog
+
+from app.errors import InvalidRequest, NotFound, Unavailable
+from app.model.selections import Kind, Selection
+from app.service.audit import tell
+from app.store.audit import Act, What
+from app.store.connection import insist
+from app.store.index import Index
+from app.store.jobs import LEASE_MS, Job, JobBook, draw_id
+from app.store.keys import Shard
+from app.store.records import Priority
+from app.store.revocations import EVERYTHING, RevocationQueue
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+"""How often an idle instance looks for a job begun, or left, by another."""
+
+BEGIN_WITHIN_S: Final = 5.0
+
+BREATH: Final = 4
+"""After each chunk a pause of so many times what it took: requests for tokens go first, the more so under load."""
+
+LEAST_BREATH_S: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPage:
+    """Some jobs, the newest first, and the cursor with which to ask for the next; empty at the end."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str
+
+
+class Jobs:
+    """Begins jobs, tells how far they are, and works on them."""
+
+    def __init__(self, book: JobBook, index: Index, queue: RevocationQueue) -> None:
+        """Jobs are written down in ``book``; ``index`` finds what they take, and ``queue`` takes it."""
+        self._book = book
+        self._index = index
+        self._queue = queue
+        self._woken = asyncio.Event()
+
+    async def start(self, selection: Selection, by: str, *, counted: int) -> Job:
+        """Begin to revoke a role, a topic or everything for ``by``; ``counted`` is what was shown before.
+
+        When this returns, a role or everything is denied at every instance; a topic will be, shard by shard. If it does
+        not return, the job may have begun all the same: then it is finished, never half. Raises ``Unavailable``.
+        """
+        job = draw_id()
+        await insist(partial(self._book.start, job, selection, by, counted), within_s=BEGIN_WITHIN_S)
+        if selection.kind is not Kind.TOPIC:
+            await insist(partial(self._queue.raise_floor, _floor(selection), job), within_s=BEGIN_WITHIN_S)
+        tell(Act(by, What.JOB_STARTED, f"{job}: {selection}, {counted} counted"))
+        self._woken.set()
+        return await self.get(job)
+
+    async def get(self, job: str) -> Job:
+        """Tell how far a job is. Raises ``NotFound`` and ``Unavailable``."""
+        found = await self._book.read(job)
+        if found is None:
+            raise NotFound("there is no such job")
+        return found
+
+    async def page(self, cursor: str = "", limit: int = 50) -> JobsPage:
+        """List jobs. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
+        try:
+            jobs, next_cursor = await self._book.page(cursor, limit)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        return JobsPage(tuple(jobs), next_cursor)
+
+    async def run(self) -> None:
+        """Work on the open jobs, whosever they are, until cancelled. Each instance takes a shard at a time."""
+        while True:
+            self._woken.clear()
+            try:
+                while await self._take_turns():
+                    pass
+            except Unavailable as error:  # the store tells, once, that Redis is away
+                log.debug("jobs_unreachable", cause=error.cause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S * random.uniform(0.8, 1.2)):  # noqa: S311 (only spread)
+                    await self._woken.wait()
+
+    async def _take_turns(self) -> bool:
+        """Go through one shard for each open job, so that a large one does not hold up the others."""
+        worked = False
+        for job, selection in await self._book.open():
+            if shard := await self._book.claim(job):
+                await self._go_through(job, selection, shard)
+                worked = True
+        return worked
+
+    async def _go_through(self, job: str, selection: Selection, shard: Shard) -> None:
+        """Revoke all of the selection in a shard; who dies on the way leaves a lease that lapses, and all is repeated.
+
+        Nothing of this does harm when it is done twice, or late: a floor is raised once for each job, and a token is
+        revoked once.
+        """
+        loop = asyncio.get_running_loop()
+        extended_at = loop.time()
+        by_floor = selection.kind is not Kind.TOPIC
+        if by_floor:
+            await self._queue.raise_floor(_floor(selection), job, [shard])
+        chunk_began = loop.time()
+        async for handles in self._index.chunks(selection, shard):
+            await self._queue.revoke(shard, handles, Priority.BULK, by=f"job:{job}", job=job, swept=by_floor)
+            if loop.time() - extended_at > LEASE_MS / 3000:
+                await self._book.extend(job, shard)
+                extended_at = loop.time()
+            await asyncio.sleep(max(LEAST_BREATH_S, BREATH * (loop.time() - chunk_began)))
+            chunk_began = loop.time()
+        await self._book.shard_done(job, shard)
+
+
+def _floor(selection: Selection) -> str:
+    return EVERYTHING if selection.kind is Kind.EVERYTHING else selection.value

@@ -1,0 +1,154 @@
+"""Revoking as operators and services do: by handle, device, role, topic or everything; and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+import structlog
+
+from app.errors import InvalidRequest, NotFound
+from app.model.grants import parse_scope
+from app.model.selections import Kind, Selection
+from app.service.audit import tell
+from app.service.jobs import Jobs
+from app.service.registry import Registry
+from app.store.audit import Act, What
+from app.store.connection import insist
+from app.store.index import Index, Page, Progress
+from app.store.jobs import Job
+from app.store.records import Priority, TokenRecord
+from app.store.revocations import Queue, RevocationQueue
+from app.store.tokens import Tokens
+
+log = structlog.get_logger(__name__)
+
+REVOKE_WITHIN_S: Final = 1.0
+SEARCH_BUDGET_S: Final = 1.0
+"""So long at most a page of a topic's tokens is searched for, before the caller gets what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A revoke of one token or device: from now on no instance hands it out.
+
+    ``count`` is how many tokens and applications it took; 0: they were revoked already. ``handle`` is empty for a
+    device.
+    """
+
+    client_id: str
+    handle: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The queue towards the cloud. ``est_empty_s`` is when it will be empty, in seconds, if nothing is added."""
+
+    queued: int
+    failed: int
+    est_empty_s: float
+
+
+class Revocations:
+    """What operators and services do about tokens."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        index: Index,
+        queue: RevocationQueue,
+        registry: Registry,
+        jobs: Jobs,
+        *,
+        pace: float,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``pace`` is in RevokeTokens a second; ``wake`` tells a delivery in this process of what is queued."""
+        self._tokens = tokens
+        self._index = index
+        self._queue = queue
+        self._registry = registry
+        self._jobs = jobs
+        self._pace = pace
+        self._wake = wake
+
+    async def count(self, selection: Selection, progress: Progress | None = None) -> int:
+        """Count what a revoke would take, to be shown before it is done; ``progress`` is told for a topic.
+
+        Raises ``Unavailable``.
+        """
+        return await self._index.count(selection, progress)
+
+    async def tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> Page:
+        """List live tokens, the first to expire first. A page may be short, or empty, and still have a next.
+
+        Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``.
+        """
+        try:
+            return await self._index.page(selection, cursor, limit, budget_s=SEARCH_BUDGET_S)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+
+    async def token(self, handle: str) -> TokenRecord:
+        """Tell what is known of a token, whatever became of it. Raises ``NotFound`` and ``Unavailable``."""
+        record = await self._tokens.read(handle)
+        if record is None:
+            raise NotFound("there is no such token")
+        return record
+
+    async def revoke(self, selection: Selection, by: str, *, counted: int | None = None) -> Revoked | Job:
+        """Revoke a selection for ``by``: one token or device at once, anything larger as a job.
+
+        ``counted`` is what was shown before, if anything was. Raises ``NotFound`` and ``Unavailable``.
+        """
+        if selection.kind is Kind.HANDLE:
+            return await self._revoke_token(selection.value, by)
+        if selection.kind is Kind.CLIENT_ID:
+            count = await self._registry.acting_as(by).revoke(selection.value)
+            self._wake()
+            return Revoked(selection.value, "", count)
+        if counted is None:
+            counted = await self._index.count(selection)
+        return await self._jobs.start(selection, by, counted=counted)
+
+    async def _revoke_token(self, handle: str, by: str) -> Revoked:
+        record = await self.token(handle)
+        changed = await insist(partial(self._tokens.revoke, record, Priority.OPERATOR, by=by), within_s=REVOKE_WITHIN_S)
+        if changed:
+            tell(Act(by, What.REVOKED), client_id=record.client_id, handle=handle)
+        self._wake()
+        return Revoked(record.client_id, handle, int(changed))
+
+    async def retry(self, handle: str, by: str) -> TokenRecord:
+        """Queue a failed revocation again. Raises ``NotFound`` if it is not failed, and ``Unavailable``."""
+        return await self._resolve(handle, "retry", by)
+
+    async def drop(self, handle: str, by: str) -> TokenRecord:
+        """Give a failed revocation up: the token is good at the broker until it expires. Raises as ``retry``."""
+        return await self._resolve(handle, "drop", by)
+
+    async def _resolve(self, handle: str, verb: Literal["retry", "drop"], by: str) -> TokenRecord:
+        if not await self._queue.resolve(handle, verb, by=by):
+            raise NotFound("there is no failed revocation of this handle")
+        self._wake()
+        record = await self.token(handle)
+        tell(Act(by, What.RETRIED if verb == "retry" else What.DROPPED), client_id=record.client_id, handle=handle)
+        return record
+
+    async def queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> Page:
+        """List the revocations of one queue in its order. Raises as ``tokens``."""
+        try:
+            return await self._index.page_of(self._queue.keys(queue), cursor, limit)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+
+    async def overview(self) -> Overview:
+        """Count the queue, and estimate when it will be empty. Raises ``Unavailable``."""
+        backlog = await self._queue.backlog()
+        # A token may be two cloud tokens, and so two calls: reckoned from those that go next.
+        calls = [len(parse_scope(scope).split()) for scope in backlog.scopes]
+        each = sum(calls) / len(calls) if calls else 1
+        return Overview(backlog.queued, backlog.failed, backlog.queued * each / self._pace)

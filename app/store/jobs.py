@@ -1,0 +1,155 @@
+"""Jobs in Redis: what a large revocation has still to go through, and what became of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from app.model.selections import Selection
+from app.store.connection import Script, Store
+from app.store.keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
+from app.store.line import Command
+
+_START: Final = Script("job_start", may_oom=True)
+_CLAIM: Final = Script("job_claim", may_oom=True)
+
+LEASE_MS: Final = 10_000
+"""A worker that says nothing for this long has lost its shard."""
+
+KEEP_MS: Final = 31 * 24 * 3600 * 1000
+"""A job is kept for longer than any token lives."""
+
+_COUNTS: Final = ("queued", "confirmed", "failed", "lapsed", "dropped")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A large revocation. Times are Unix ms; ``done_at_ms`` is 0 while it goes on.
+
+    A role or everything is denied from the first moment; a topic filter in the first ``shards_done`` of ``shards``.
+    ``counted`` is what was counted before. ``queued`` tokens were revoked and queued for the cloud; of them so many are
+    ``confirmed``, ``failed``, ``lapsed`` or ``dropped``, and the rest wait.
+    """
+
+    id: str
+    selection: Selection
+    by: str
+    counted: int
+    created_at_ms: int
+    done_at_ms: int
+    shards_done: int
+    queued: int
+    confirmed: int
+    failed: int
+    lapsed: int
+    dropped: int
+    shards: int = SHARDS
+
+    @property
+    def waiting(self) -> int:
+        """How many the cloud has still to be told."""
+        return self.queued - self.confirmed - self.failed - self.lapsed - self.dropped
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self.done_at_ms > 0 and self.waiting <= 0
+
+
+class JobBook:
+    """All jobs, and the work of the open ones."""
+
+    def __init__(self, store: Store) -> None:
+        """Read and write through ``store``."""
+        self._store = store
+
+    async def start(self, job: str, selection: Selection, by: str, counted: int) -> None:
+        """Write down a job under an ID of ``draw_id``. May be sent again. Raises ``Unavailable``."""
+        keys = [JOBS, OPEN_JOBS, job_key(job), job_work_key(job)]
+        await self._store.run(_START, keys, job, str(selection), by, counted, SHARDS, KEEP_MS)
+
+    async def open(self) -> list[tuple[str, Selection]]:
+        """Return the jobs with work left, the oldest first. Raises ``Unavailable``."""
+        jobs: list[str] = await self._store.command("ZRANGE", OPEN_JOBS, 0, -1)
+        texts = await self._store.each([("HGET", job_key(job), "selection") for job in jobs]) if jobs else []
+        return [(job, Selection.from_text(text)) for job, text in zip(jobs, texts, strict=True) if text]
+
+    async def claim(self, job: str) -> Shard | None:
+        """Claim a shard of a job's work; None: there is none to claim now. Raises ``Unavailable``.
+
+        With the last one done, this ends the job.
+        """
+        number: int = await self._store.run(_CLAIM, [OPEN_JOBS, job_key(job), job_work_key(job)], job, LEASE_MS)
+        return Shard(number) if number >= 0 else None
+
+    async def extend(self, job: str, shard: Shard) -> None:
+        """Keep a claim for another lease. Raises ``Unavailable``."""
+        until_ms = self._store.clock.now_ms() + LEASE_MS
+        await self._store.command("ZADD", job_work_key(job), "XX", "GT", until_ms, shard.number)
+
+    async def shard_done(self, job: str, shard: Shard) -> None:
+        """Strike a shard off. May be sent again. Raises ``Unavailable``."""
+        await self._store.command("ZREM", job_work_key(job), shard.number)
+
+    async def give_back(self, job: str, shard: Shard) -> None:
+        """Leave a claimed shard to whoever comes next. Raises ``Unavailable``."""
+        await self._store.command("ZADD", job_work_key(job), "XX", 0, shard.number)
+
+    async def read(self, job: str) -> Job | None:
+        """Read a job and count what became of it. Raises ``Unavailable``."""
+        [found] = await self._read([job])
+        return found
+
+    async def page(self, cursor: str, limit: int) -> tuple[list[Job], str]:
+        """Return jobs, the newest first, and the cursor of the next; an empty one begins, and ends.
+
+        Raises ``ValueError`` for a cursor that is none, and ``Unavailable``.
+        """
+        after = await self._store.command("ZREVRANK", JOBS, cursor) if cursor else -1
+        if after is None:
+            raise ValueError("no cursor of this list")
+        # By rank: jobs begun meanwhile stand before the cursor's and move it along.
+        ids: list[str] = await self._store.command("ZREVRANGE", JOBS, after + 1, after + 1 + limit)
+        jobs = [job for job in await self._read(ids[:limit]) if job]
+        return jobs, ids[limit - 1] if len(ids) > limit else ""
+
+    async def _read(self, ids: Sequence[str]) -> list[Job | None]:
+        commands: list[Command] = []
+        for job in ids:
+            commands.append(("HMGET", job_key(job), "selection", "by", "counted", "created_at_ms", "done_at_ms"))
+            commands.append(("ZCARD", job_work_key(job)))
+            commands += [("HMGET", shard.job_counts(job), *_COUNTS) for shard in ALL_SHARDS]
+        rows = await self._store.each(commands) if commands else []
+        of_job = iter(rows)
+        return [_job(job, next(of_job), next(of_job), list(islice(of_job, len(ALL_SHARDS)))) for job in ids]
+
+
+def draw_id() -> str:
+    """Draw a job's ID."""
+    return secrets.token_hex(8)
+
+
+def _job(job: str, row: list[str | None], left: int, counts: list[list[str | None]]) -> Job | None:
+    selection, by, counted, created_at_ms, done_at_ms = row
+    if selection is None:
+        return None
+    queued, confirmed, failed, lapsed, dropped = (
+        sum(int(count or 0) for count in each) for each in zip(*counts, strict=True)
+    )
+    return Job(
+        id=job,
+        selection=Selection.from_text(selection),
+        by=by or "",
+        counted=int(counted or 0),
+        created_at_ms=int(created_at_ms or 0),
+        done_at_ms=int(done_at_ms or 0),
+        shards_done=SHARDS - left,
+        queued=queued,
+        confirmed=confirmed,
+        failed=failed,
+        lapsed=lapsed,
+        dropped=dropped,
+    )

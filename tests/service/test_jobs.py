@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from app.errors import InvalidRequest, NotFound
+from app.model.selections import Selection
+from app.service import jobs as module
+from app.service.jobs import Jobs
+from app.store.connection import Store
+from app.store.index import Index
+from app.store.jobs import LEASE_MS, Job, JobBook
+from app.store.keys import ALL_SHARDS, SHARDS, Shard
+from app.store.revocations import EVERYTHING, RevocationQueue
+from app.tasks import end
+from tests.store.fleet import Fleet
+from tests.store.test_tokens import ask, keep
+from tests.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def _no_long_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notice another's job at once, and go on without much breath."""
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(module, "LEAST_BREATH_S", 0)
+    monkeypatch.setattr(module, "BREATH", 0)
+
+
+@pytest.fixture
+def jobs(book: JobBook, index: Index, revocations: RevocationQueue) -> Jobs:
+    """The jobs as one instance sees them."""
+    return Jobs(book, index, revocations)
+
+
+@dataclass
+class Workers:
+    """Instances that work on jobs."""
+
+    make: Callable[[], Jobs]
+    tasks: list[asyncio.Task[None]]
+
+    def begin(self, count: int = 1) -> list[asyncio.Task[None]]:
+        """Begin so many."""
+        begun = [asyncio.create_task(self.make().run()) for _ in range(count)]
+        self.tasks += begun
+        return begun
+
+
+@pytest.fixture
+async def workers(book: JobBook, index: Index, revocations: RevocationQueue) -> AsyncIterator[Workers]:
+    """A way to have instances work."""
+    workers = Workers(lambda: Jobs(book, index, revocations), [])
+    yield workers
+    await end(workers.tasks)
+
+
+async def done(jobs: Jobs, job: Job) -> Job:
+    """Wait until a job has gone through everything."""
+
+    async def over() -> bool:
+        return (await jobs.get(job.id)).done_at_ms > 0
+
+    await until(over, "the job done")
+    return await jobs.get(job.id)
+
+
+async def queued(store: Store) -> set[str]:
+    """Return the handles in all queues."""
+    rows = await store.each([("ZRANGE", shard.queue, 0, -1) for shard in ALL_SHARDS])
+    return {handle for row in rows for handle in row}
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+async def test_a_role_is_denied_at_once_and_queued_to_the_end(
+    fleet: Fleet, store: Store, jobs: Jobs, workers: Workers, instances: int
+) -> None:
+    """When the job is answered nothing of the role is handed out; then each token is queued once, by all instances."""
+    sensors = await fleet.issue_many(25)
+    lines = [await fleet.issue(f"l{number}", role="line") for number in range(5)]
+    job = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=25)
+    assert {(await fleet.read(record.handle)).state for record in sensors} == {"revoked"}
+    assert await queued(store) == set()
+    workers.begin(instances)
+    after = await done(jobs, job)
+    assert (after.counted, after.queued, after.waiting, after.shards_done) == (25, 25, 25, SHARDS)
+    assert await queued(store) == {record.handle for record in sensors}
+    assert {(await fleet.read(record.handle)).state for record in lines} == {"live"}
+
+
+async def test_a_topic_is_revoked_shard_by_shard(fleet: Fleet, store: Store, jobs: Jobs, workers: Workers) -> None:
+    """What overlaps is taken, flights too, what does not stays; one that lands later never leaves the server."""
+    hit = [await fleet.issue(f"h{number}", scope=f"pub:Plant7/h{number} sub:x/y") for number in range(10)]
+    missed = [await fleet.issue(f"m{number}", scope=f"pub:plant8/m{number} sub:plant7/#") for number in range(10)]
+    flight = await fleet.lead("flight", scope="pub:plant7/#")
+    job = await jobs.start(Selection.of_topic("pub:plant7/+"), "operator:o", counted=11)
+    workers.begin(2)
+    after = await done(jobs, job)
+    assert after.queued == 10
+    assert await queued(store) == {record.handle for record in hit}
+    assert {(await fleet.read(record.handle)).state for record in missed} == {"live"}
+    assert await keep(fleet.tokens, store, flight) == "revoked"
+    assert (await jobs.get(job.id)).queued == 11
+
+
+async def test_everything_is_revoked_and_what_comes_after_stays(
+    fleet: Fleet, store: Store, jobs: Jobs, workers: Workers
+) -> None:
+    """A token begun after the job was answered is not taken, though the job has not come to its shard yet."""
+    before = await fleet.issue_many(20)
+    job = await jobs.start(Selection.of_everything(), "operator:o", counted=20)
+    after = await fleet.issue_many(20, prefix="later")
+    workers.begin(2)
+    assert (await done(jobs, job)).queued == 20
+    assert await queued(store) == {record.handle for record in before}
+    assert {(await fleet.read(record.handle)).state for record in after} == {"live"}
+
+
+async def test_a_job_is_finished_by_another_when_its_worker_dies(
+    fleet: Fleet,
+    store: Store,
+    book: JobBook,
+    index: Index,
+    jobs: Jobs,
+    workers: Workers,
+) -> None:
+    """Killed in the middle of a shard, of a chunk even: nothing is lost and nothing is counted twice."""
+    records = await fleet.issue_many(20)
+    job = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=20)
+    died = asyncio.Event()
+
+    class Dying(RevocationQueue):
+        """Revokes some of a chunk and is never heard of again."""
+
+        async def revoke(self, shard: Shard, handles: object, *args: object, **options: object) -> int:
+            await super().revoke(shard, list(handles)[:1], *args, **options)  # type: ignore[call-overload,arg-type]
+            died.set()
+            await asyncio.Event().wait()
+            return 0
+
+    dying = asyncio.create_task(Jobs(book, index, Dying(store)).run())
+    workers.tasks.append(dying)
+    await died.wait()
+    assert len(await queued(store)) == 1
+    workers.begin()
+
+    async def all_but_one() -> bool:
+        return (await jobs.get(job.id)).shards_done == SHARDS - 1
+
+    await until(all_but_one, "all but the dead worker's shard done")
+    assert (await jobs.get(job.id)).done_at_ms == 0
+    store.clock.shift_ms = LEASE_MS + 1
+    after = await done(jobs, job)
+    assert after.queued == 20
+    assert await queued(store) == {record.handle for record in records}
+
+
+async def test_a_start_that_was_never_answered_is_finished_whole(
+    fleet: Fleet, store: Store, book: JobBook, jobs: Jobs, workers: Workers, revocations: RevocationQueue
+) -> None:
+    """Its instance died after some floors, or before any: a worker raises the rest, so it is never half."""
+    records = await fleet.issue_many(20)
+    await book.start("half", Selection.of_everything(), "operator:o", 20)
+    await revocations.raise_floor(EVERYTHING, "half", ALL_SHARDS[:32])
+    states = {(await fleet.read(record.handle)).state for record in records}
+    assert states == {"live", "revoked"}
+    workers.begin()
+    assert (await done(jobs, await jobs.get("half"))).queued == 20
+    assert {(await fleet.read(record.handle)).state for record in records} == {"revoked"}
+    assert len(await queued(store)) == 20
+
+
+async def test_the_same_job_twice_does_no_harm(fleet: Fleet, store: Store, jobs: Jobs, workers: Workers) -> None:
+    """Two jobs of one selection queue each token once, between them."""
+    records = await fleet.issue_many(30)
+    two = [await jobs.start(Selection.of_role("sensor"), "operator:o", counted=30) for _ in range(2)]
+    workers.begin(2)
+    counts = [(await done(jobs, job)).queued for job in two]
+    assert sum(counts) == 30
+    assert await queued(store) == {record.handle for record in records}
+    page = await jobs.page()
+    assert [job.id for job in page.jobs] == [two[1].id, two[0].id]
+
+
+async def test_a_flight_under_a_floor_gives_way(fleet: Fleet, jobs: Jobs) -> None:
+    """Who waits for it leads in its place as soon as the job is answered."""
+    flight = await fleet.lead("d1")
+    assert (await ask(fleet.tokens, flight.wanted, "r2")).status == "wait"
+    await jobs.start(Selection.of_role("sensor"), "operator:o", counted=1)
+    assert (await ask(fleet.tokens, flight.wanted, "r2")).status == "lead"
+    assert await keep(fleet.tokens, fleet.store, flight) == "revoked"
+
+
+async def test_what_is_not_there_is_told(jobs: Jobs) -> None:
+    """Neither a job nor a cursor is invented."""
+    with pytest.raises(NotFound, match="no such job"):
+        await jobs.get("unknown")
+    with pytest.raises(InvalidRequest, match="cursor"):
+        await jobs.page("unknown")

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import pytest
+
+from app.model.selections import Selection
+from app.store.connection import Store
+from app.store.index import Index, Place
+from app.store.keys import ALL_SHARDS, Shard
+from app.store.records import Priority, TokenRecord
+from app.store.revocations import EVERYTHING, RevocationQueue
+from tests.store.fleet import Fleet
+from tests.store.test_tokens import keep, take_lead, want
+
+
+async def listed(index: Index, selection: Selection, limit: int) -> list[str]:
+    """Return the handles of all pages."""
+    handles: list[str] = []
+    cursor = ""
+    while True:
+        page = await index.page(selection, cursor, limit, budget_s=5)
+        assert len(page.records) <= limit
+        handles += [record.handle for record in page.records]
+        cursor = page.next_cursor
+        if not cursor:
+            return handles
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: Index, limit: int) -> None:
+    """By role, client ID, topic or altogether, whatever the size of a page; what expires at one instant included."""
+    lives = (3000, 1000, 2000, 2000)
+    sensors = [await fleet.issue(f"s{number}", life_s=lives[number % 4]) for number in range(20)]
+    lines = [await fleet.issue(f"l{number}", role="line", scope=f"sub:Plant/l{number}/#") for number in range(5)]
+    await fleet.lead("applying")
+    revoked = await fleet.issue("revoked")
+    await fleet.tokens.revoke(revoked, by="cli:test")
+    expected = {
+        Selection.of_role("sensor"): sensors,
+        Selection.of_role("line"): lines,
+        Selection.of_role("none"): [],
+        Selection.of_everything(): sensors + lines,
+        Selection.of_client_id(sensors[3].client_id): [sensors[3]],
+        Selection.of_handle(sensors[3].handle): [sensors[3]],
+        Selection.of_handle(revoked.handle): [],
+        Selection.of_topic("sub:plant/#"): lines,
+        Selection.of_topic("plant/l1/x"): [lines[1]],
+        Selection.of_topic("pub:plant/+/up"): sensors,
+    }
+    for selection, records in expected.items():
+        in_order = sorted(records, key=lambda record: (record.expires_at_ms, record.handle))
+        assert await listed(index, selection, limit) == [record.handle for record in in_order], selection
+
+
+async def test_many_that_expire_at_one_instant_are_all_met(store: Store, index: Index) -> None:
+    """More of one millisecond than a page holds do not end the list, nor are they met twice."""
+    shard = ALL_SHARDS[3]
+    handles = sorted(shard.draw_handle() for _ in range(50))
+    await store.command("ZADD", shard.everything, *(word for handle in handles for word in (2_000_000_000_000, handle)))
+    place, met = Place(), []
+    while places := await index.after([shard.everything], place, 7):
+        place = places[-1]
+        met += [each.handle for each in places]
+    assert met == handles
+
+
+async def test_a_walk_meets_what_moves_on_its_way(fleet: Fleet, store: Store, index: Index) -> None:
+    """A flight that lands while a shard is gone through, its token ending before the flight would have, is met."""
+    lead = await fleet.lead("d1", life_s=70)
+    shard = Shard.of(lead.wanted.device.client_id)
+    store.clock.shift_ms = 20_000
+    assert await fleet.tokens.extend(lead)
+    [(_, before)] = await scored(store, shard)
+    store.clock.shift_ms = 21_000
+    await fleet.tokens.store(lead, (), store.clock.now_ms() + 50_000, whole=True)
+    [(_, after)] = await scored(store, shard)
+    assert after >= before
+
+
+async def scored(store: Store, shard: Shard) -> list[tuple[str, int]]:
+    """Return the shard's records with their times."""
+    row = await store.command("ZRANGE", shard.everything, 0, -1, "WITHSCORES")
+    return [(handle, int(score)) for handle, score in zip(row[::2], row[1::2], strict=True)]
+
+
+async def test_a_search_returns_in_time(fleet: Fleet, index: Index) -> None:
+    """Out of time, a page may be empty and still have a next; the pages together are whole."""
+    records = await fleet.issue_many(8)
+    wanted = await fleet.issue("wanted", scope="pub:other/topic", life_s=7200)
+    selection, cursor, pages = Selection.of_topic("other/#"), "", 0
+    found: list[TokenRecord] = []
+    while pages == 0 or cursor:
+        page = await index.page(selection, cursor, 2, budget_s=-1)
+        cursor, pages = page.next_cursor, pages + 1
+        found += page.records
+    assert [record.handle for record in found] == [wanted.handle]
+    assert len(records) == 8
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1.a", "1e5.", "1" * 16, "٣.a", "."])
+async def test_a_wrong_cursor_is_refused(index: Index, cursor: str) -> None:
+    """A cursor that this list never gave is told as that."""
+    with pytest.raises(ValueError, match="no cursor"):
+        await index.page(Selection.of_everything(), cursor, 5, budget_s=1)
+
+
+async def test_counting_is_what_a_revoke_would_take(
+    fleet: Fleet, store: Store, index: Index, revocations: RevocationQueue
+) -> None:
+    """Live tokens and applications count; revoked, expired and swept ones do not, once they are queued."""
+    records = await fleet.issue_many(4)
+    short = await fleet.issue("short", life_s=100)
+    flight = await fleet.lead("flight")
+    await fleet.issue("line", role="line", scope="sub:line/x")
+    await fleet.tokens.revoke(records[0], by="cli:test")
+    told: list[tuple[int, int]] = []
+
+    async def counts() -> list[int]:
+        selections = [
+            Selection.of_role("sensor"),
+            Selection.of_everything(),
+            Selection.of_topic("pub:plant/+/up"),
+            Selection.of_client_id(records[1].client_id),
+            Selection.of_handle(records[1].handle),
+            Selection.of_handle(records[0].handle),
+            Selection.of_handle("unknown"),
+        ]
+        return [await index.count(each, lambda done, found: told.append((done, found))) for each in selections]
+
+    assert await counts() == [5, 6, 5, 1, 1, 0, 0]
+    assert told[-1] == (64, 5)
+    assert len(told) == 64
+    store.clock.shift_ms = 101_000
+    assert await index.count(Selection.of_role("sensor")) == 3  # the flight's horizon is over too
+    assert short.state == "live"
+    assert flight.wanted.role == "sensor"
+    await revocations.raise_floor(EVERYTHING, "job")
+    assert await index.count(Selection.of_handle(records[1].handle)) == 0
+
+
+async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) -> None:
+    """Every index has an end, and never one before that of what it holds; what expired is trimmed by who writes."""
+    device = await fleet.add("d1")
+    shard = Shard.of(device.client_id)
+    keys = [shard.everything, shard.role("sensor"), shard.live(device.client_id)]
+    for number, life_s in enumerate((3000, 100)):
+        lead = await take_lead(fleet.tokens, want(device, f"pub:plant/{number}", life_s))
+        await keep(fleet.tokens, store, lead, token=f"t{number}")
+        for key in keys:
+            assert 2_990_000 < await store.command("PTTL", key) <= 3_000_000
+    store.clock.shift_ms = 200_000
+    await take_lead(fleet.tokens, want(device, "pub:plant/9"), "r9")
+    for key in keys:
+        assert await store.command("ZCARD", key) == 2
+
+
+async def test_revoked_leaves_every_index(fleet: Fleet, store: Store, revocations: RevocationQueue) -> None:
+    """Whichever way it was revoked, nothing of it is found or counted again."""
+    records = await fleet.issue_many(3)
+    await fleet.tokens.revoke(records[0], by="cli:test")
+    await revocations.revoke(Shard.of(records[1].client_id), [records[1].handle], Priority.BULK, by="cli:test")
+    device = await fleet.devices.read(records[2].client_id)
+    assert device is not None
+    await fleet.devices.remove(device.device)
+    for record in records:
+        shard = Shard.of(record.client_id)
+        for key in (shard.everything, shard.role("sensor"), shard.live(record.client_id)):
+            assert await store.command("EXISTS", key) == 0

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.model.selections import Selection
+from app.store.connection import Store
+from app.store.jobs import KEEP_MS, LEASE_MS, JobBook, draw_id
+from app.store.keys import JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
+from app.store.records import Priority
+from app.store.revocations import RevocationQueue
+from tests.store.fleet import Fleet
+from tests.store.test_tokens import keep
+
+ROLE = Selection.of_role("sensor")
+
+
+async def test_workers_share_a_job_shard_by_shard(book: JobBook) -> None:
+    """No two hold one shard; when all are struck off the job is done and no longer open."""
+    await book.start("job", ROLE, "operator:o", 7)
+    assert await book.open() == [("job", ROLE)]
+    claimed = await asyncio.gather(*(book.claim("job") for _ in range(SHARDS)))
+    assert {shard.number for shard in claimed if shard} == set(range(SHARDS))
+    assert await book.claim("job") is None
+    for shard in claimed[1:]:
+        assert shard is not None
+        await book.shard_done("job", shard)
+    assert await book.claim("job") is None
+    job = await book.read("job")
+    assert job is not None
+    assert (job.shards_done, job.done_at_ms, job.selection, job.by, job.counted) == (63, 0, ROLE, "operator:o", 7)
+    assert claimed[0] is not None
+    await book.shard_done("job", claimed[0])
+    assert await book.claim("job") is None
+    job = await book.read("job")
+    assert job is not None
+    assert job.shards_done == SHARDS
+    assert job.done_at_ms >= job.created_at_ms > 0
+    assert job.settled
+    assert await book.open() == []
+
+
+async def test_a_dead_worker_s_shard_falls_to_another(book: JobBook, store: Store) -> None:
+    """After its lease, not before, unless it was extended or given back."""
+    await book.start("job", ROLE, "operator:o", 0)
+    held = [await book.claim("job") for _ in range(SHARDS)]
+    assert held[0] is not None
+    assert held[1] is not None
+    store.clock.shift_ms = LEASE_MS - 1000
+    assert await book.claim("job") is None
+    await book.extend("job", held[0])
+    store.clock.shift_ms = LEASE_MS + 1000
+    again = [await book.claim("job") for _ in range(SHARDS)]
+    assert set(again) == {*held[1:], None}
+    await book.give_back("job", held[1])
+    assert await book.claim("job") == held[1]
+
+
+async def test_a_late_worker_brings_no_shard_back(book: JobBook) -> None:
+    """One that was struck off by another stays so, whatever its first worker still says."""
+    await book.start("job", ROLE, "operator:o", 0)
+    shard = await book.claim("job")
+    assert shard is not None
+    await book.shard_done("job", shard)
+    await book.extend("job", shard)
+    await book.give_back("job", shard)
+    await book.shard_done("job", shard)
+    job = await book.read("job")
+    assert job is not None
+    assert job.shards_done == 1
+
+
+async def test_a_resent_start_changes_nothing(book: JobBook) -> None:
+    """The job is there once, with the work that was done."""
+    await book.start("job", ROLE, "operator:o", 5)
+    shard = await book.claim("job")
+    assert shard is not None
+    await book.shard_done("job", shard)
+    await book.start("job", Selection.of_everything(), "operator:x", 6)
+    job = await book.read("job")
+    assert job is not None
+    assert (job.shards_done, job.selection, job.counted) == (1, ROLE, 5)
+    assert len(await book.open()) == 1
+
+
+async def test_jobs_are_listed_from_the_newest(book: JobBook, store: Store) -> None:
+    """Page by page, each once, also those of one instant and while others begin."""
+    jobs = [draw_id() for _ in range(7)]
+    for number, job in enumerate(jobs):
+        store.clock.shift_ms = number // 2 * 1000
+        await book.start(job, ROLE, "operator:o", number)
+    listed, cursor = await book.page("", 3)
+    store.clock.shift_ms = 10_000
+    await book.start("newer", ROLE, "operator:o", 0)
+    while cursor:
+        more, cursor = await book.page(cursor, 3)
+        listed += more
+    assert [job.id for job in listed[:1]] == jobs[-1:]
+    assert sorted(job.id for job in listed) == sorted(jobs)
+    assert [job.created_at_ms for job in listed] == sorted((job.created_at_ms for job in listed), reverse=True)
+    with pytest.raises(ValueError, match="no cursor"):
+        await book.page("unknown", 3)
+    assert await book.read("unknown") is None
+
+
+async def test_a_job_tells_what_became_of_its_revocations(
+    fleet: Fleet, book: JobBook, revocations: RevocationQueue
+) -> None:
+    """Each is counted once, whatever is sent again; a retry takes its failure back; a flight counts on arrival."""
+    await book.start("job", ROLE, "operator:o", 6)
+    records = await fleet.issue_many(4)
+    flight = await fleet.lead("flight")
+    for _ in range(2):
+        for handle in (*(record.handle for record in records), flight.handle):
+            shard = Shard.of_handle(handle)
+            assert shard is not None
+            await revocations.revoke(shard, [handle], Priority.BULK, job="job", by="cli:test")
+
+    async def counts() -> tuple[int, ...]:
+        job = await book.read("job")
+        assert job is not None
+        return job.queued, job.confirmed, job.failed, job.lapsed, job.dropped, job.waiting
+
+    assert await counts() == (4, 0, 0, 0, 0, 4)
+    for _ in range(2):
+        assert await keep(fleet.tokens, fleet.store, flight) == "revoked"
+    assert await counts() == (5, 0, 0, 0, 0, 5)
+    for shard in await revocations.turns():
+        claim = await revocations.claim(shard)
+        assert claim is not None
+        for _ in range(2):
+            assert await revocations.settle(claim, "confirmed" if claim.handle == flight.handle else "failed")
+    assert await counts() == (5, 1, 4, 0, 0, 0)
+    assert await revocations.resolve(records[0].handle, "drop", by="cli:test")
+    assert await revocations.resolve(records[1].handle, "retry", by="cli:test")
+    assert await counts() == (5, 1, 2, 0, 1, 1)
+    fleet.store.clock.shift_ms = 3_700_000
+    await revocations.turns()
+    assert await counts() == (5, 1, 0, 3, 1, 0)
+
+
+async def test_a_job_ends_by_itself(book: JobBook, store: Store) -> None:
+    """No key of it is without an end."""
+    await book.start("job", ROLE, "operator:o", 0)
+    for key in (JOBS, OPEN_JOBS, job_key("job"), job_work_key("job")):
+        assert 0 < await store.command("PTTL", key) <= KEEP_MS
