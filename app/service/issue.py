@@ -46,6 +46,10 @@ SPARE_MS: Final = 30_000
 
 MAX_STALE_READS: Final = 3
 
+MAX_IN_HAND_IN_STORM: Final = 32
+"""While more new tokens are asked for than can be had, an instance works on so many requests at once; who only waits
+for the cloud is not counted. With thousands in hand its permits would come too late to be of use."""
+
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
@@ -70,6 +74,7 @@ class Issuer:
         self._policy = policy
         self._tokens = tokens
         self._flights = flights
+        self._in_hand = 0
 
     async def issue(
         self, credentials: Credentials, scope: str | None, expires_in: str | None, *, deadline: float
@@ -79,6 +84,21 @@ class Issuer:
         ``deadline`` is loop time in seconds. Raises the refusals of ``Authenticator.verify``, ``InvalidScope``,
         ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
         """
+        if self._in_hand >= MAX_IN_HAND_IN_STORM and (full := self._flights.refusal()):
+            raise Unavailable(
+                f"no token for now: {sentence(full.kind.value)}",
+                cause=f"{self._in_hand} requests in hand; {full}",
+                retry_after_s=math.ceil(full.retry_after_s),
+            )
+        self._in_hand += 1
+        try:
+            return await self._issue(credentials, scope, expires_in, deadline=deadline)
+        finally:
+            self._in_hand -= 1
+
+    async def _issue(
+        self, credentials: Credentials, scope: str | None, expires_in: str | None, *, deadline: float
+    ) -> IssuedToken:
         loop = asyncio.get_running_loop()
         started = loop.time()
         request = secrets.token_urlsafe(16)
@@ -107,7 +127,11 @@ class Issuer:
                 self._flights.start(Lead(wanted, answer.flight, request), grant)
             if answer.status not in {"lead", "wait"} or asked_at >= patience_ends:
                 return self._conclude(wanted, answer)
-            await self._flights.landed(wanted, answer.flight, patience_ends)
+            self._in_hand -= 1
+            try:
+                await self._flights.landed(wanted, answer.flight, patience_ends)
+            finally:
+                self._in_hand += 1
 
     async def _ask(
         self, proven: Proven, request: str, scope: str | None, expires_in: str | None

@@ -25,6 +25,11 @@ log = structlog.get_logger(__name__)
 VALID_S: Final = 0.1
 """A permit that was not used so long after it was asked for is void."""
 
+MIN_BATCH_S: Final = 0.01
+MAX_BATCH_S: Final = 0.05
+"""A batch is what the pace brings from one question to the next, within these bounds in seconds: small, so that an
+instance that is held up holds little up with it, but enough where Redis takes long to answer."""
+
 ASK_EVERY_S: Final = 0.005
 """All lines together ask the buckets so often at most; each so much the less, the more there are."""
 
@@ -94,6 +99,7 @@ class _Line:
         self._held = 0
         self._void_at = 0.0
         self._asked_at = 0.0
+        self._in_time = True
         self._last: Taken | None = None
         self._joined = asyncio.Event()
 
@@ -119,6 +125,7 @@ class _Line:
             async with asyncio.timeout_at(latest):
                 while loop.time() >= await waiter.turn:
                     # This process was held up between the answer and here: back to the head of the line.
+                    self._in_time = False
                     waiter.turn = loop.create_future()
                     self._waiters.appendleft(waiter)
                     self._wanted += count
@@ -163,9 +170,12 @@ class _Line:
         first = next((each.count for each in self._waiters if not each.turn.done()), 1)
         least = max(1, first - held)
         every_s = asked_at - self._asked_at if self._last else 0
+        # Who was too late to use what he took last time takes little: the others lose it.
+        batch_s = min(MAX_BATCH_S, max(MIN_BATCH_S, every_s)) if self._in_time else 0
         self._asked_at = asked_at
         line = max(least, self._wanted - held)
-        taken = await self._buckets.take(self._action, line=line, least=least, every_s=every_s)
+        taken = await self._buckets.take(self._action, line=line, least=least, batch_s=batch_s)
+        self._in_time = asyncio.get_running_loop().time() < asked_at + VALID_S
         self._hold(taken.permits, asked_at + VALID_S)
         return taken
 

@@ -17,10 +17,6 @@ from app.store.keys import quota_keys
 PACE: Final = 0.98
 """The share of a limit that is used: a second of the cloud's is not quite a second of ours."""
 
-BATCH_S: Final = (0.01, 0.05)
-"""A batch is what the pace brings from one question to the next, in seconds: small, so that an instance that is held up
-holds little up with it, but enough where Redis takes long to answer."""
-
 _QUOTA: Final = Script("quota")
 
 
@@ -68,16 +64,14 @@ class Buckets:
         self._group = egress_group
         self._name = secrets.token_urlsafe(8)
 
-    async def take(self, action: str, *, line: int, least: int, every_s: float = 0) -> Taken:
-        """Take permits for a line that waits for ``line`` of them: ``least`` or more, as a batch has, or none.
+    async def take(self, action: str, *, line: int, least: int, batch_s: float = 0.01) -> Taken:
+        """Take permits for a line that waits for ``line`` of them: ``least`` or more, or none.
 
-        ``every_s`` is how long ago the line asked last. May be sent again. Raises ``Unavailable``.
+        More, as many as the pace brings in ``batch_s`` seconds. May be sent again. Raises ``Unavailable``.
         """
         qps = self._qps[action]
         pace, group_pace = PACE * qps, PACE * self._egress_qps
-        shortest_s, longest_s = BATCH_S
-        batch = math.ceil(min(pace, group_pace) * min(longest_s, max(shortest_s, every_s)))
-        most = min(line, max(least, batch))
+        most = min(line, max(least, math.ceil(min(pace, group_pace) * batch_s)))
         permits, wait_us, lines, group_lines = await self._store.run(
             _QUOTA,
             quota_keys(action, self._group),

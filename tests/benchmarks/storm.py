@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import redis
 
 from app.logs import configure_logging
 from app.rpc.catalog import EGRESS_QPS, PREVIOUS_QPS
@@ -124,7 +125,9 @@ def start(stack: contextlib.ExitStack, state: Path) -> Field:
     env |= {"ALIBABA_CLOUD_ACCESS_KEY_ID": ACCESS_KEY_ID, "LOG_LEVEL": "error"}
     env |= {"DEVICE_MAX_LIVE_TOKENS": "1000000", "DEVICE_MAX_NEW_TOKENS_PER_HOUR": "1000000"}
     options = ("--port", str(sandbox), "--mqtt-port", str(mqtt), "--state", str(state / "sandbox"))
-    site.start(stack, state, sandbox, "app", "sandbox", *options, env=env)
+    cloud = site.start(stack, state, sandbox, "app", "sandbox", *options, env=env)
+    with redis.Redis.from_url(redis_url) as client:
+        prefer(cloud, int(client.info("server")["process_id"]))
     registered = asyncio.run(site.register(Settings.load(env), DEVICES))
     pids = []
     for number, port in enumerate(ports):
@@ -135,6 +138,17 @@ def start(stack: contextlib.ExitStack, state: Path) -> Field:
     devices.write_text(json.dumps(registered), encoding="utf-8")
     crowd = stack.enter_context(worker.started("tests.benchmarks.crowd"))
     return Field(ports, pids, url, devices, crowd)
+
+
+def prefer(*pids: int) -> None:
+    """Let these go first on the processor, where that is allowed.
+
+    The cloud and Redis are other machines' work. A cloud that is held up here by the crowd and the instances would see
+    the calls of a second at once, and count them so.
+    """
+    with contextlib.suppress(PermissionError):
+        for pid in pids:
+            os.setpriority(os.PRIO_PROCESS, pid, -10)
 
 
 async def measure(field: Field, fault: Fault, rate: int, seconds: int) -> Row:
