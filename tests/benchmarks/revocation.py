@@ -26,8 +26,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
-from app.assembly import open_revocations
-from app.cloud.client import CloudClient, Credentials
+from app.assembly import open_office
+from app.cloud.client import CloudClient
+from app.cloud.credentials import Credentials, LastingCredentials
 from app.logs import configure_logging
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.grants import TokenType
@@ -166,8 +167,9 @@ async def queueing(settings: Settings, devices: site.Devices, ports: list[int], 
 async def revoke(settings: Settings, rate: Any) -> tuple[Job, list[float], float]:
     """Begin the job and measure the load until it is done."""
     during = []
-    async with open_revocations(settings) as (revocations, jobs):
-        counted = await revocations.count(Selection.of_role(ROLE))
+    async with open_office(settings, by="operator:bench") as office:
+        jobs = office.jobs
+        counted = await office.revocations.count(Selection.of_role(ROLE))
         began = time.monotonic()
         job = await jobs.start(Selection.of_role(ROLE), "operator:bench", counted=counted)
         while not job.done_at_ms:
@@ -256,7 +258,7 @@ def open_client(url: str, quota: Pacing, store: Store) -> contextlib.AbstractAsy
         endpoint=url,
         region="cn-hangzhou",
         instance_id="mqtt-bench",
-        credentials=lambda: Credentials("bench-key", AccessKeySecret("bench-secret")),
+        credentials=LastingCredentials(Credentials("bench-key", AccessKeySecret("bench-secret"))),
         quota=quota,
         now_ms=store.clock.now_ms,
     )

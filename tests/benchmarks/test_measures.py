@@ -45,7 +45,15 @@ def test_a_measurement_from_end_to_end(running: Site) -> None:
 def test_a_token_is_weighed(running: Site) -> None:
     """A token's weight is told, and that of each kind of key it takes."""
     assert running.weight.tokens == 3
-    assert set(running.weight.keys) == {"record", "look-up", "device's index", "grant pointer", "device's hour"}
+    assert set(running.weight.keys) == {
+        "record",
+        "look-up",
+        "device's index",
+        "role's index",
+        "shard's index",
+        "grant pointer",
+        "device's hour",
+    }
     assert 500 < sum(running.weight.keys.values()) < 10_000
 
 

@@ -14,12 +14,14 @@ KINDS: Final = {
     "t": "record",
     "g": "grant pointer",
     "c": "device's index",
+    "r": "role's index",
+    "x": "shard's index",
     "n": "device's hour",
     "mac": "look-up",
     "f": "flight",
     "j": "used assertion",
 }
-_KIND: Final = re.compile(r"(?:\{s\d+\}:)?([a-z]+):")
+_KIND: Final = re.compile(r"(?:\{s\d+\}:)?([a-z]+)(?::|$)")
 
 
 @dataclass(frozen=True)
