@@ -209,10 +209,10 @@ class _Line:
 
     def _refuse_all(self, cause: str) -> None:
         for each in self._waiters:
-            if not each.turn.done():
+            if not each.turn.done():  # whoever was cancelled in this very moment takes himself out
                 each.turn.set_exception(QuotaUnreachable(cause))
+                self._wanted -= each.count
         self._waiters.clear()
-        self._wanted = 0
 
     def _refuse_the_late(self, taken: Taken) -> None:
         """Refuse those who joined before anything was known of the others' lines, and would wait too long."""

@@ -15,6 +15,7 @@
 
 local BURST_US = 50 * 1000
 local LINE_LIVES_US = 1000 * 1000
+local LEAST_WAIT_US = 1000
 local JUMP_US = 2 * 1000 * 1000
 
 local now = now_us()
@@ -63,7 +64,9 @@ end
 
 -- How many of `count` may be taken now.
 local function available(b, count)
-  local paced = math.floor((now + b.burst_us - math.max(b.due, now)) / b.interval_us) + 1
+  local ahead_us = math.max(b.due - now, 0)
+  -- A microsecond more: `due` is kept in whole ones.
+  local paced = math.floor((b.burst_us - ahead_us + 1) / b.interval_us) + 1
   count = math.min(count, paced, b.limit)
   if count < 1 then
     return 0
@@ -121,7 +124,8 @@ local waiting = line - taken
 local wait_us = 0
 if waiting > 0 then
   local next_count = taken == 0 and least or 1
-  wait_us = math.max(0, math.ceil(math.max(ready_us(api, next_count), ready_us(group, next_count)) - now))
+  local ready_at = math.max(ready_us(api, next_count), ready_us(group, next_count))
+  wait_us = math.max(taken == 0 and LEAST_WAIT_US or 0, math.ceil(ready_at - now))
 end
 
 if waiting == 0 then

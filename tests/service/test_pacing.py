@@ -210,6 +210,37 @@ async def test_the_permit_of_one_who_left_goes_to_the_next(quota: Pacing, store:
     assert await asked(store) == before + 1
 
 
+async def test_who_leaves_while_all_are_refused_is_not_counted_twice(quota: Pacing, store: Store) -> None:
+    """A waiter cancelled in the moment in which Redis is lost leaves an idle line behind."""
+    await quota.permit("RevokeToken", deadline=soon())
+    tasks = queue(quota, "RevokeToken", 2)
+    await asyncio.sleep(0.02)
+    tasks[0].cancel()
+    quota._lines["RevokeToken"]._refuse_all("gone")
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in results] == [asyncio.CancelledError, QuotaUnreachable]
+    await asyncio.sleep(pacing.SPEAK_EVERY_S + 0.05)
+    before = await asked(store)
+    await asyncio.sleep(pacing.SPEAK_EVERY_S + 0.05)
+    assert await asked(store) == before
+
+
+async def test_a_line_that_is_too_long_is_known_without_asking(quota: Pacing, store: Store) -> None:
+    """``refusal`` tells what ``permit`` would raise, and nothing of an idle line."""
+    assert quota.refusal("RevokeToken", deadline=soon(0.1)) is None
+    await quota.permit("RevokeToken", deadline=soon())
+    assert quota.refusal("RevokeToken", deadline=soon(0.1)) is None
+    line = queue(quota, "RevokeToken", 10)
+    await asyncio.sleep(0.05)
+    before = await asked(store)
+    refusal = quota.refusal("RevokeToken", deadline=soon(1))
+    assert refusal is not None
+    assert refusal.retry_after_s == pytest.approx(10 / (5 * PACE), abs=0.5)
+    assert quota.refusal("RevokeToken", deadline=soon(10)) is None
+    assert await asked(store) == before
+    await end(*line)
+
+
 async def test_a_permit_that_lay_too_long_is_void(quota: Pacing, store: Store) -> None:
     """An instance that was paused with an answer on the way asks again instead of calling late."""
     await quota.permit("ApplyToken", deadline=soon())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,40 @@ async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
     policy_file.write_text(POLICY)
     await policies.refresh()
     assert (await caller.token(scope="sub:plant/all")).status == 200
+
+
+async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are_not(
+    make_caller: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who would come too late is told when to come, and nothing is begun for him; who has a live token gets it.
+
+    Only an instance that has its hands full as well refuses without a look.
+    """
+    callers = [await make_caller(f"GID_plant@@@d{number}") for number in (1, 2, 3)]
+    narrow = settings.model_copy(update={"apply_token_qps": 0.5})  # a pair of cloud tokens in 4 s
+    async with TestClient(TestServer(build(narrow))) as server:
+        first, second, third = (replace(each, client=server) for each in callers)
+        assert (await first.token()).status == 200
+        waiting = asyncio.create_task(second.token())
+        store = server.app[PARTS].store
+
+        async def flights() -> list[str]:
+            keys: list[str] = await store.command("KEYS", "*:f:*")
+            return keys
+
+        async def in_line() -> bool:
+            return bool(await store.command("EXISTS", "{q}:lines"))
+
+        await until(in_line, "a line")
+        [flight] = await flights()
+        started = time.monotonic()
+        answer = await third.token()
+        unavailable(answer)
+        assert 3 <= int(answer.headers["Retry-After"]) <= 9
+        assert time.monotonic() - started < 1
+        assert await flights() == [flight]
+        assert (await first.token()).status == 200
+        monkeypatch.setattr("app.service.issue.MAX_IN_HAND_IN_STORM", 0)
+        unavailable(await first.token())
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
