@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -125,6 +128,36 @@ def test_every_dependency_has_its_reason() -> None:
     names = set(re.findall(r'^  "([a-z0-9-]+)', declared, re.MULTILINE))
     reasons = (ROOT / "CONTRIBUTING.md").read_text()
     assert {name for name in names if name not in reasons} == set()
+
+
+def test_what_is_imported_is_declared() -> None:
+    """``app`` imports what pyproject.toml declares for it, and nothing that another package happens to bring along."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {
+        re.split(r"[\[><=;]", line)[0].strip()
+        for lines in (project["dependencies"], project["optional-dependencies"]["local"])
+        for line in lines
+    } | {"hiredis"}  # redis[hiredis]
+    brought_by = packages_distributions()
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "app").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node)
+    } - set(sys.stdlib_module_names)
+    strays = {name for name in imported - {"app"} if not declared & {d.lower() for d in brought_by.get(name, [])}}
+    # What the interfaces of aiohttp and aiohttp-jinja2 are made of.
+    assert strays - {"jinja2", "multidict", "yarl"} == set()
+
+
+def _imported(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module=str(module), level=0):
+            return [module]
+        case _:
+            return []
 
 
 def test_the_wheel_holds_all_that_serving_needs(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-import click
 import typer
 
 from app.cli.setup import JsonOption, StateOption, open_cloud, settings
@@ -56,7 +55,7 @@ def call(
     from app.cli import call_print  # noqa: PLC0415 - `--help` of other verbs stays quick
 
     if wants_help and not name:
-        click.echo(context.get_help())
+        typer.echo(context.get_help())
         return
     if not name:
         print(call_print.actions())
