@@ -81,7 +81,7 @@ async def test_an_api_is_used_up_and_never_over_its_limit(site: Site, action: st
     took_s = await site.saturate([(each, action) for each in instances], seconds, pause_s=0.02)
     assert most_in_a_second(site.given[action]) <= limit
     assert len(site.given[action]) >= 0.95 * limit * took_s
-    assert min(site.shares.values()) >= 0.2 * sum(site.shares.values())
+    assert min(site.shares.values()) >= 0.1 * sum(site.shares.values())
 
 
 async def test_all_apis_together_keep_to_the_egress_limit(site: Site) -> None:
