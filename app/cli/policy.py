@@ -74,6 +74,10 @@ def ram(
     instance_id: Annotated[
         str | None, typer.Option("--instance-id", help="MQTT instance; left out: CLOUD_INSTANCE_ID of the set-up.")
     ] = None,
+    close_connection: Annotated[
+        bool,
+        typer.Option("--close-connection", envvar="CLOSE_CONNECTION_ON_REVOKE", help="Also what that setting needs."),
+    ] = False,
     state: StateOption = None,
 ) -> None:
     """Print the least RAM policy for the access key of this server: JSON to paste into the cloud's console.
@@ -84,7 +88,8 @@ def ram(
     for glob, place in globs.items():
         if "*" in glob:
             print(f"warning: {place} needs every parent topic like {glob}: name the first level", file=sys.stderr)
-    document = least_policy(SERVER_ACTIONS, instance_id or _setting("CLOUD_INSTANCE_ID", state), globs)
+    actions = (*SERVER_ACTIONS, "CloseConnection") if close_connection else SERVER_ACTIONS
+    document = least_policy(actions, instance_id or _setting("CLOUD_INSTANCE_ID", state), globs)
     print(json.dumps(document, indent=2))
 
 

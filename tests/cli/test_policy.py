@@ -126,3 +126,6 @@ def test_the_set_up_of_the_least_ram_policy(cli: Cli, tmp_path: Path, monkeypatc
     assert (answer.code, answer.err) == (2, "error: CLOUD_INSTANCE_ID is not set\n")
     monkeypatch.setenv("CLOUD_INSTANCE_ID", "post-cn-1")
     assert "topic/post-cn-1/x" in cli("policy", "ram").out
+    assert "mq:CloseConnection" not in cli("policy", "ram").out
+    monkeypatch.setenv("CLOSE_CONNECTION_ON_REVOKE", "true")
+    assert "mq:CloseConnection" in cli("policy", "ram").out
