@@ -29,10 +29,11 @@ LOOK_EVERY_S: Final = 1.0
 
 BEGIN_WITHIN_S: Final = 5.0
 
-BREATH: Final = 4
+BREATH: Final = 2
 """After each chunk a pause of so many times what it took: requests for tokens go first, the more so under load."""
 
-LEAST_BREATH_S: Final = 0.005
+MOST_BREATH_S: Final = 0.015
+"""A chunk that took long merely waited its turn in a busy instance: that is no reason for a longer pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Jobs:
             if loop.time() - extended_at > LEASE_MS / 3000:
                 await self._book.extend(job, shard)
                 extended_at = loop.time()
-            await asyncio.sleep(max(LEAST_BREATH_S, BREATH * (loop.time() - chunk_began)))
+            await asyncio.sleep(min(MOST_BREATH_S, BREATH * (loop.time() - chunk_began)))
             chunk_began = loop.time()
         await self._book.shard_done(job, shard)
 

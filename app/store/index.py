@@ -16,7 +16,7 @@ from app.store.tokens import Tokens
 MAX_DIGITS: Final = 15
 """Any longer number could not stand exactly in an index."""
 
-CHUNK: Final = 100
+CHUNK: Final = 200
 """Records read at a time, so that neither Redis nor this process is held for long."""
 
 Progress = Callable[[int, int], None]

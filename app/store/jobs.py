@@ -19,6 +19,9 @@ _CLAIM: Final = Script("job_claim", may_oom=True)
 LEASE_MS: Final = 10_000
 """A worker that says nothing for this long has lost its shard."""
 
+AT_ONCE: Final = 2
+"""Shards of a job that are gone through at once, whatever the number of instances."""
+
 KEEP_MS: Final = 31 * 24 * 3600 * 1000
 """A job is kept for longer than any token lives."""
 
@@ -82,7 +85,9 @@ class JobBook:
 
         With the last one done, this ends the job.
         """
-        number: int = await self._store.run(_CLAIM, [OPEN_JOBS, job_key(job), job_work_key(job)], job, LEASE_MS)
+        number: int = await self._store.run(
+            _CLAIM, [OPEN_JOBS, job_key(job), job_work_key(job)], job, LEASE_MS, AT_ONCE
+        )
         return Shard(number) if number >= 0 else None
 
     async def extend(self, job: str, shard: Shard) -> None:

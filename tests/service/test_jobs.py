@@ -25,7 +25,6 @@ from tests.waiting import until
 def _no_long_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice another's job at once, and go on without much breath."""
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(module, "LEAST_BREATH_S", 0)
     monkeypatch.setattr(module, "BREATH", 0)
 
 

@@ -12,9 +12,9 @@ from app.model.secrets import CloudToken
 from app.model.selections import Selection
 from app.store.connection import Store
 from app.store.jobs import JobBook
-from app.store.keys import Shard
+from app.store.keys import ALL_SHARDS, Shard
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
-from app.store.revocations import CLAIM_MS, EVERYTHING, LAPSE_MS, Backlog, Claim, RevocationQueue
+from app.store.revocations import CLAIM_MS, EVERYTHING, HEADS, LAPSE_MS, Backlog, Claim, RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.fleet import KEY, Fleet
 from tests.store.test_tokens import take_lead, want
@@ -121,6 +121,32 @@ async def test_turns_go_by_priority_then_by_the_longest_remaining_life_over_all_
         expected.append((priority, -record.expires_at_ms, record.handle))
     assert [claim.handle async for claim in claims(revocations)] == [handle for _, _, handle in sorted(expected)]
     assert len({Shard.of_handle(handle) for _, _, handle in expected}) > 10
+
+
+async def test_a_long_queue_of_one_shard_is_not_cut_short(fleet: Fleet, revocations: RevocationQueue) -> None:
+    """What lies deeper in a shard than was looked comes before what is less urgent in another."""
+    shard, names = ALL_SHARDS[7], (f"d{number}" for number in range(10_000))
+    crowd = [name for name in names if Shard.of(f"GID_plant@@@{name}") == shard][: HEADS + 2]
+    urgent = [await fleet.issue(name) for name in crowd]
+    for record in urgent:
+        await fleet.tokens.revoke(record, Priority.OPERATOR, by="operator:o")
+    other = await fleet.issue("d0")
+    await fleet.tokens.revoke(other, Priority.DEVICE, by="device:d")
+    assert Shard.of(other.client_id) != shard
+    order = [claim.handle async for claim in claims(revocations)]
+    assert set(order[:-1]) == {record.handle for record in urgent}
+    assert order[-1] == other.handle
+
+
+async def test_a_revocation_whose_record_is_gone_is_no_claim(
+    fleet: Fleet, store: Store, revocations: RevocationQueue, device: Device
+) -> None:
+    """The worker is given what comes after it."""
+    record = await revoked_token(fleet.tokens, store, device)
+    shard = Shard.of(device.client_id)
+    await store.command("DEL", shard.token(record.handle))
+    assert await revocations.claim(shard) is None
+    assert (await revocations.backlog()).queued == 0
 
 
 async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_it(
