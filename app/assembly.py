@@ -44,6 +44,7 @@ from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
+from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL
 from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
@@ -73,8 +74,6 @@ class Parts:
 
 PARTS: Final = web.AppKey("parts", Parts)
 CREDENTIALS: Final[web.AppKey[CredentialsProvider]] = web.AppKey("credentials")
-REVOCATIONS: Final = web.AppKey("revocations", Revocations)
-JOBS: Final = web.AppKey("jobs", Jobs)
 GUNICORN_HALTS: Final = 4
 """The exit code with which a worker ends gunicorn itself; after any other it starts the next worker, without end."""
 
@@ -202,6 +201,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         )
         revocations, jobs = _revoking(parts, delivery.wake)
         app[REVOCATIONS], app[JOBS] = revocations, jobs
+        app[REGISTRY], app[TRAIL] = _registry(parts, SERVER), Trail(parts.audit, parts.tokens)
         for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run, app[REFUSALS].run):
             await stack.enter_async_context(running(work))
 

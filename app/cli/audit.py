@@ -7,7 +7,7 @@ import getpass
 import json
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,11 +15,11 @@ import typer
 
 from app.cli.setup import JsonOption, StateOption, open_office, settings
 from app.cli.times import moment_ms, shown_time
-from app.errors import InvalidRequest, NotFound
+from app.errors import InvalidRequest
 from app.model.secrets import Secret
 
 if TYPE_CHECKING:
-    from app.service.audit import Query, Trail
+    from app.service.audit import Query
     from app.store.audit import Line
 
 _MOST: Final = 100_000
@@ -72,7 +72,7 @@ def _read_token(option: str) -> Secret:
 async def _search(state: Path | None, query: Query, in_hand: Secret | None, limit: int) -> list[Line]:
     async with open_office(settings(state)) as office:
         if in_hand is not None:
-            query = await _about(office.trail, query, in_hand)
+            query = await office.trail.about(query, in_hand)
         lines: list[Line] = []
         cursor = ""
         while len(lines) < limit:
@@ -82,13 +82,6 @@ async def _search(state: Path | None, query: Query, in_hand: Secret | None, limi
                 break
             cursor = str(page.cursor)
         return lines
-
-
-async def _about(trail: Trail, query: Query, in_hand: Secret) -> Query:
-    handle = await trail.handle_of(in_hand)
-    if handle is None:
-        raise NotFound("no record of this token is left: it is none of ours, or expired more than 10 minutes ago")
-    return replace(query, handle=handle)
 
 
 def _show(lines: list[Line]) -> None:

@@ -6,15 +6,24 @@ grants to it, and why.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, product
+from typing import Final
 
 from app.model import globs
 from app.model.devices import ClientId
 from app.model.grants import PUBLISH, SUBSCRIBE, Grant
 from app.model.templates import NoGrant, Template
 from app.model.topics import TopicFilter
+
+_ROLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def is_role_name(text: str) -> bool:
+    """Tell whether ``text`` can name a role: it becomes part of names in Redis, where others have a meaning."""
+    return _ROLE_NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from app.errors import Misconfigured
 from app.model import globs, toml_lines
 from app.model.grants import MAX_FILTERS
-from app.model.policy import Policy, Role
+from app.model.policy import Policy, Role, is_role_name
 from app.model.templates import Template
 from app.model.toml_lines import KeyPath
 
@@ -27,7 +27,6 @@ DEFAULT_MAX_LIFETIME_S: Final = 86_400
 
 _KEYS: Final = ("match", "publish", "subscribe", "default_lifetime_s", "max_lifetime_s")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SYNTAX_ERROR: Final = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL)
 
 _Element = TypeVar("_Element")
@@ -98,7 +97,7 @@ def _roles(document: Mapping[str, Any]) -> Mapping[str, Role]:
 
 def _role(name: str, table: object) -> Role:
     path: KeyPath = ("roles", name)
-    if not _NAME.fullmatch(name):
+    if not is_role_name(name):
         raise _Wrong(path, "a role's name has 1 to 64 of A-Z a-z 0-9 _ . -")
     if not isinstance(table, dict):
         raise _Wrong(path, f"not a table: write [roles.{name}] and its keys below")

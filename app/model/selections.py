@@ -9,7 +9,11 @@ from typing import Final, Self
 from app.model import topics
 from app.model.devices import MalformedClientId, parse_client_id
 from app.model.grants import PUBLISH, SUBSCRIBE
+from app.model.policy import is_role_name
 from app.model.topics import MalformedTopic, shown
+
+EVERYTHING_WORD: Final = "everything"
+"""What whoever revokes everything has to say, so that no slip and no empty variable does."""
 
 _WHOLE: Final = frozenset({"#", "+/#"})
 
@@ -53,7 +57,10 @@ class Selection:
 
     @classmethod
     def of_role(cls, role: str) -> Self:
-        """Select what was issued under a role. The policy need not have it any more."""
+        """Select what was issued under a role. The policy need not have it any more. Raises ``MalformedSelection``."""
+        if not is_role_name(role):
+            # Among the floors ``*`` is everything: who names it as a role has not said the word.
+            raise MalformedSelection(f"{shown(role)} is no role's name: 1 to 64 of A-Z a-z 0-9 _ . -")
         return cls(Kind.ROLE, role)
 
     @classmethod

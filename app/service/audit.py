@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, NotFound
 from app.model.devices import MAX_CLIENT_ID_CHARS
 from app.model.secrets import CloudToken, Secret
 from app.store.audit import STREAMS, Act, Audit, Line, Page, Place, What
@@ -77,6 +77,15 @@ class Trail:
                 raise InvalidRequest("the cursor is none that was given here")
             begin = min(begin, parsed)
         return await self._audit.page(_streams(query), query.wants, begin, since_ms=query.since_ms, limit=limit)
+
+    async def about(self, query: Query, token: Secret) -> Query:
+        """Return the query for what concerns a token in hand. Raises as ``handle_of``, and ``NotFound`` for None."""
+        handle = await self.handle_of(token)
+        if handle is None:
+            raise NotFound("no record of this token is left: it is none of ours, or expired more than 10 minutes ago")
+        if query.handle:
+            raise InvalidRequest("name the token by its handle or by itself, not by both")
+        return replace(query, handle=handle)
 
     async def handle_of(self, token: Secret) -> Handle | None:
         """Return the handle of a token in hand: a password, one cloud token of it, or a handle.

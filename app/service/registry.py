@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from app.errors import InvalidRequest, NotFound, Unavailable
-from app.model.devices import Algorithm, Device, MalformedClientId, methods_of, parse_client_id
+from app.model.devices import MAX_CLIENT_ID_CHARS, Algorithm, Device, MalformedClientId, methods_of, parse_client_id
 from app.model.policy import Policy
 from app.model.secrets import ClientSecret, Secret
 from app.model.templates import is_value
@@ -47,6 +47,14 @@ class Added:
     device: Device
     secret: ClientSecret | None = None
     private_key: ClientSecret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesPage:
+    """Some devices, and the cursor with which to ask for the next; empty at the end."""
+
+    devices: tuple[Device, ...]
+    next_cursor: str
 
 
 class Registry:
@@ -113,6 +121,15 @@ class Registry:
         """Return the public key as PEM, or None where there is only a secret. Raises ``NotFound``, ``Unavailable``."""
         registered = await self._read(client_id)
         return None if registered.device.algorithm.symmetric else registered.key
+
+    async def page(self, cursor: str = "", limit: int = 50) -> DevicesPage:
+        """List devices. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
+        try:
+            after = parse_client_id(cursor) if cursor else None
+        except MalformedClientId:
+            raise InvalidRequest("the cursor is none that was given here") from None
+        devices, next_cursor = await self._devices.page(after, limit)
+        return DevicesPage(tuple(devices), next_cursor)
 
     def all(self) -> AsyncIterator[Device]:
         """Iterate over all devices. Raises ``Unavailable``."""
@@ -189,7 +206,8 @@ class Registry:
     async def _read(self, client_id: str) -> Registered:
         registered = await self._devices.read(client_id)
         if registered is None:
-            raise NotFound(f"{client_id} is not registered")
+            shown = client_id if len(client_id) <= MAX_CLIENT_ID_CHARS else "a client ID of that length"
+            raise NotFound(f"{shown} is not registered")
         return registered
 
     async def _change(

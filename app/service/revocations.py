@@ -11,7 +11,7 @@ import structlog
 
 from app.errors import InvalidRequest, NotFound
 from app.model.grants import parse_scope
-from app.model.selections import Kind, Selection
+from app.model.selections import Kind, MalformedSelection, Selection
 from app.service.audit import tell
 from app.service.jobs import Jobs
 from app.service.registry import Registry
@@ -28,6 +28,21 @@ log = structlog.get_logger(__name__)
 REVOKE_WITHIN_S: Final = 1.0
 SEARCH_BUDGET_S: Final = 1.0
 """So long at most a page of a topic's tokens is searched for, before the caller gets what there is."""
+
+
+def select(
+    *,
+    handle: str | None = None,
+    client_id: str | None = None,
+    role: str | None = None,
+    topic: str | None = None,
+    everything: bool = False,
+) -> Selection:
+    """Read a selection as ``Selection.parse``. Raises ``InvalidRequest``."""
+    try:
+        return Selection.parse(handle=handle, client_id=client_id, role=role, topic=topic, everything=everything)
+    except MalformedSelection as error:
+        raise InvalidRequest(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +93,12 @@ class Revocations:
     async def count(self, selection: Selection, progress: Progress | None = None) -> int:
         """Count what a revoke would take, to be shown before it is done; ``progress`` is told for a topic.
 
-        Raises ``Unavailable``.
+        Raises ``NotFound`` as ``revoke`` would, and ``Unavailable``.
         """
+        if selection.kind is Kind.HANDLE:
+            await self.token(selection.value)
+        if selection.kind is Kind.CLIENT_ID:
+            await self._registry.get(selection.value)
         return await self._index.count(selection, progress)
 
     async def tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> Page:
@@ -102,7 +121,8 @@ class Revocations:
     async def revoke(self, selection: Selection, by: str, *, counted: int | None = None) -> Revoked | Job:
         """Revoke a selection for ``by``: one token or device at once, anything larger as a job.
 
-        ``counted`` is what was shown before, if anything was. Raises ``NotFound`` and ``Unavailable``.
+        ``counted`` is what was shown before, if anything was. A topic is not counted here: that takes a search, and a
+        revoke is not to wait for it. Raises ``NotFound`` and ``Unavailable``.
         """
         if selection.kind is Kind.HANDLE:
             return await self._revoke_token(selection.value, by)
@@ -111,7 +131,7 @@ class Revocations:
             self._wake()
             return Revoked(selection.value, "", count)
         if counted is None:
-            counted = await self._index.count(selection)
+            counted = 0 if selection.kind is Kind.TOPIC else await self._index.count(selection)
         return await self._jobs.start(selection, by, counted=counted)
 
     async def _revoke_token(self, handle: str, by: str) -> Revoked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.audit import SERVER, Act, What
 from app.store.connection import Script, Store
-from app.store.keys import SHARDS, Shard
+from app.store.keys import ALL_SHARDS, Shard
 from app.store.sealing import KeyRing
 
 _WRITE: Final = Script("device", may_oom=True)
@@ -126,13 +127,37 @@ class Devices:
 
     async def all(self) -> AsyncIterator[Device]:
         """Iterate over every device, shard by shard. Raises ``Unavailable``."""
-        for number in range(SHARDS):
-            shard = Shard(number)
+        for shard in ALL_SHARDS:
+            for device in await self._of(shard, sorted(await self._store.command("SMEMBERS", shard.devices))):
+                yield device
+
+    async def page(self, after: ClientId | None, limit: int) -> tuple[list[Device], str]:
+        """Return up to ``limit`` devices after that one (None: from the start), and the client ID to go on from.
+
+        In the order of ``all``; an empty client ID ends. A device keeps its place whatever is added or removed, so
+        ``after`` need not be registered any more. Raises ``Unavailable``.
+        """
+        first = Shard.of(after).number if after else 0
+        devices: list[Device] = []
+        for shard in ALL_SHARDS[first:]:
             client_ids = sorted(await self._store.command("SMEMBERS", shard.devices))
-            rows = await self._store.each([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
-            for client_id, (epoch, text) in zip(client_ids, rows, strict=True):
-                if epoch is not None:
-                    yield self._device(client_id, epoch, msgspec.json.decode(text, type=_Record))
+            if after and shard.number == first:
+                client_ids = client_ids[bisect_right(client_ids, after) :]
+            room = limit - len(devices)
+            devices += await self._of(shard, client_ids[:room])
+            if len(client_ids) >= room:
+                return devices, client_ids[room - 1]
+        return devices, ""
+
+    async def _of(self, shard: Shard, client_ids: list[str]) -> list[Device]:
+        if not client_ids:
+            return []
+        rows = await self._store.each([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
+        return [
+            self._device(client_id, epoch, msgspec.json.decode(text, type=_Record))
+            for client_id, (epoch, text) in zip(client_ids, rows, strict=True)
+            if epoch is not None
+        ]
 
     async def _write(self, written: Registered, act: Act, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
         """Write a record, or remove it: one without a key is none."""

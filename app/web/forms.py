@@ -43,23 +43,13 @@ Form = Mapping[str, str]
 async def read_form(request: web.Request) -> Form:
     """Read the body as a form (RFC 6749 section 3.2 and appendix B).
 
-    Raises ``InvalidRequest`` for another content type, a compressed body or one that does not come whole within 10
-    seconds, a parameter sent twice or empty, what is no UTF-8, and parameters in the URL; ``TooLarge`` beyond 64 KiB.
+    Raises as ``read_body``, and ``InvalidRequest`` for a parameter sent twice or empty, what is no UTF-8, and
+    parameters in the URL.
     """
-    if request.content_type != FORM:
-        raise InvalidRequest(f"send the parameters as {FORM}")
-    if "Content-Encoding" in request.headers:
-        raise InvalidRequest("send the body as it is, without a Content-Encoding")
     if request.query_string:
         # A URL lies in logs and histories; a secret there would be everyone's.
         raise InvalidRequest("send the parameters in the body, not in the URL")
-    try:
-        async with asyncio.timeout(BODY_WITHIN_S):
-            body = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body has more than {MAX_BODY_BYTES} bytes") from None
-    except OSError:  # a timeout, too: who sends slowly, or hangs up, is no fault of ours
-        raise InvalidRequest(f"the body did not come whole within {BODY_WITHIN_S:g} s") from None
+    body = await read_body(request, FORM)
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -79,6 +69,25 @@ async def read_form(request: web.Request) -> Form:
             raise InvalidRequest(f"{_shown(name)} is empty: give it a value, or leave it out")
         form[name] = value
     return form
+
+
+async def read_body(request: web.Request, content_type: str) -> bytes:
+    """Read a body whole.
+
+    Raises ``InvalidRequest`` for another content type, a compressed body or one that does not come whole within 10
+    seconds; ``TooLarge`` beyond 64 KiB.
+    """
+    if request.content_type != content_type:
+        raise InvalidRequest(f"send the parameters as {content_type}")
+    if "Content-Encoding" in request.headers:
+        raise InvalidRequest("send the body as it is, without a Content-Encoding")
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(f"the body has more than {MAX_BODY_BYTES} bytes") from None
+    except OSError:  # a timeout, too: who sends slowly, or hangs up, is no fault of ours
+        raise InvalidRequest(f"the body did not come whole within {BODY_WITHIN_S:g} s") from None
 
 
 def _shown(name: str) -> str:

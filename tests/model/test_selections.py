@@ -46,6 +46,10 @@ def test_a_selection_is_read_and_written(texts: dict[str, object], kind: Kind, v
         ({"topic": "read:a"}, "parent topic"),
         ({"topic": "#"}, "everything"),
         ({"topic": "+/#"}, "everything"),
+        ({"role": "*"}, "no role's name"),
+        ({"role": "#"}, "no role's name"),
+        ({"role": "x" * 10_000}, "no role's name"),
+        ({"topic": "x" * 10_000}, "end at 64"),
     ],
 )
 def test_a_wrong_selection_is_refused(texts: dict[str, object], complaint: str) -> None:

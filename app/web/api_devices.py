@@ -1,0 +1,149 @@
+"""``/api/devices``: the registry."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+from urllib.parse import quote
+
+import msgspec
+
+from app.model.devices import Algorithm, Device
+from app.model.secrets import ClientSecret
+from app.service.registry import Added, Registration
+from app.web.api import Answer, Asked, Call, Page, Paging
+
+
+class DeviceView(Answer, frozen=True):
+    """A device's record, without its key. Until ``grace_until_ms`` (0: not at all) the key before is good too."""
+
+    client_id: str
+    role: str
+    algorithm: Algorithm
+    attributes: dict[str, str]
+    disabled: bool
+    note: str
+    created_at_ms: int
+    grace_until_ms: int
+
+    @classmethod
+    def of(cls, device: Device) -> Self:
+        """Show a record."""
+        return cls(
+            client_id=device.client_id,
+            role=device.role,
+            algorithm=device.algorithm,
+            attributes=dict(device.attributes),
+            disabled=device.disabled,
+            note=device.note,
+            created_at_ms=device.created_at_ms,
+            grace_until_ms=device.grace_until_ms,
+        )
+
+
+class NewDevice(Asked, frozen=True):
+    """A device to register. Without a role the policy's ``match`` gives it; without a public key, a key is made."""
+
+    client_id: str
+    role: str = ""
+    algorithm: Algorithm = Algorithm.HS256
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
+    note: str = ""
+    public_key: str | None = None
+
+
+class NewKey(Asked, frozen=True):
+    """Another key for a device; the old one stays good for ``grace_s`` more, and is useless at once without."""
+
+    algorithm: Algorithm | None = None
+    public_key: str | None = None
+    grace_s: int = 0
+
+
+class KeyView(Answer, frozen=True, omit_defaults=True):
+    """A device's new key: the ``secret``, or the ``private_key``, is shown this once, and only if it was made here."""
+
+    client_id: str
+    secret: ClientSecret | None = None
+    private_key: ClientSecret | None = None
+
+
+class AddedView(KeyView, frozen=True):
+    """A device was registered."""
+
+    status: ClassVar[int] = 201
+
+    @property
+    def location(self) -> str:
+        """Where its record is."""
+        return f"/api/devices/{quote(self.client_id, safe='@:')}"
+
+
+class RotatedView(KeyView, frozen=True, kw_only=True):
+    """A device has another key; ``revoked`` is how much was revoked for it."""
+
+    revoked: int
+    grace_until_ms: int
+
+
+class ChangedView(Answer, frozen=True):
+    """A device was disabled, enabled or removed; ``revoked`` is how many tokens and applications that took."""
+
+    client_id: str
+    revoked: int
+
+
+async def list_devices(call: Call, query: Paging) -> Page[DeviceView]:
+    """List all devices."""
+    page = await call.registry.page(query.cursor, query.limit)
+    return Page([DeviceView.of(device) for device in page.devices], page.next_cursor or None)
+
+
+async def add(call: Call, body: NewDevice) -> AddedView:
+    """Register a device."""
+    added = await call.registry.add(
+        Registration(
+            client_id=body.client_id,
+            role=body.role,
+            algorithm=body.algorithm,
+            attributes=body.attributes,
+            note=body.note,
+            public_key=body.public_key,
+        )
+    )
+    return AddedView(*_shown_once(added))
+
+
+async def show(call: Call) -> DeviceView:
+    """Show a device's record."""
+    return DeviceView.of(await call.registry.get(call.path["client_id"]))
+
+
+async def disable(call: Call) -> ChangedView:
+    """Refuse a device from now on, and revoke all it holds."""
+    client_id = call.path["client_id"]
+    return ChangedView(client_id, await call.registry.disable(client_id))
+
+
+async def enable(call: Call) -> ChangedView:
+    """Let a disabled device in again."""
+    client_id = call.path["client_id"]
+    await call.registry.enable(client_id)
+    return ChangedView(client_id, 0)
+
+
+async def rotate(call: Call, body: NewKey) -> RotatedView:
+    """Give a device another key. Without grace all it holds is revoked."""
+    added, revoked = await call.registry.rotate(
+        call.path["client_id"], algorithm=body.algorithm, public_key=body.public_key, grace_s=body.grace_s
+    )
+    return RotatedView(*_shown_once(added), revoked=revoked, grace_until_ms=added.device.grace_until_ms)
+
+
+async def remove(call: Call) -> ChangedView:
+    """Forget a device, and revoke all it holds."""
+    client_id = call.path["client_id"]
+    return ChangedView(client_id, await call.registry.remove(client_id))
+
+
+def _shown_once(added: Added) -> tuple[str, ClientSecret | None, ClientSecret | None]:
+    return added.device.client_id, added.secret, added.private_key

@@ -1,0 +1,190 @@
+"""``/api/revocations`` and ``/api/jobs``: taking back, and how far the cloud has been told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar, Final, Self
+
+from app.errors import InvalidRequest, Unavailable
+from app.model.selections import EVERYTHING_WORD, Kind, Selection
+from app.service.revocations import Revoked, select
+from app.store.jobs import Job
+from app.store.revocations import Queue
+from app.web.api import JOBS, Answer, Asked, Call, Page, Paging
+from app.web.api_tokens import TokenView
+
+COUNT_WITHIN_S: Final = 8.0
+"""A balancer waits for little longer."""
+
+
+class NewRevocation(Asked, frozen=True):
+    """What to revoke: exactly one of handle, client_id, role, topic, or all with ``confirm``.
+
+    ``dry_run`` counts and does nothing.
+    """
+
+    handle: str | None = None
+    client_id: str | None = None
+    role: str | None = None
+    topic: str | None = None
+    all: bool = False
+    confirm: str = ""
+    dry_run: bool = False
+
+    def selection(self) -> Selection:
+        """Return what is meant. Raises ``InvalidRequest``, also if all is meant and the word for it not said."""
+        selection = select(
+            handle=self.handle, client_id=self.client_id, role=self.role, topic=self.topic, everything=self.all
+        )
+        if selection.kind is Kind.EVERYTHING and not self.dry_run and self.confirm != EVERYTHING_WORD:
+            raise InvalidRequest(f"to revoke everything, send 'confirm': '{EVERYTHING_WORD}' as well")
+        return selection
+
+
+class CountView(Answer, frozen=True):
+    """How many live tokens and applications a revoke would take."""
+
+    count: int
+
+
+class RevokedView(Answer, frozen=True):
+    """A token or a device's tokens are revoked; the cloud is told next. ``revoked`` 0: they were so already."""
+
+    client_id: str
+    handle: str
+    revoked: int
+
+    @classmethod
+    def of(cls, revoked: Revoked) -> Self:
+        """Show what a revoke did."""
+        return cls(revoked.client_id, revoked.handle, revoked.count)
+
+
+class JobView(Answer, frozen=True):
+    """A large revoke. A role or all is denied from the first moment, a topic in ``shards_done`` of ``shards``.
+
+    ``counted`` before; ``queued`` since, of which so many are ``waiting`` for the cloud, and the rest settled in one of
+    four ways. ``done_at_ms`` is 0 until all are queued; ``settled``: nothing more will happen by itself.
+    """
+
+    id: str
+    selection: dict[str, str | bool]
+    by: str
+    created_at_ms: int
+    done_at_ms: int
+    settled: bool
+    shards: int
+    shards_done: int
+    counted: int
+    queued: int
+    waiting: int
+    confirmed: int
+    failed: int
+    lapsed: int
+    dropped: int
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Show a job."""
+        kind, value = job.selection.kind, job.selection.value
+        return cls(
+            id=job.id,
+            selection={"all": True} if kind is Kind.EVERYTHING else {kind.value: value},
+            by=job.by,
+            created_at_ms=job.created_at_ms,
+            done_at_ms=job.done_at_ms,
+            settled=job.settled,
+            shards=job.shards,
+            shards_done=job.shards_done,
+            counted=job.counted,
+            queued=job.queued,
+            waiting=job.waiting,
+            confirmed=job.confirmed,
+            failed=job.failed,
+            lapsed=job.lapsed,
+            dropped=job.dropped,
+        )
+
+
+class JobBegun(JobView, frozen=True):
+    """A large revoke has begun."""
+
+    status: ClassVar[int] = 202
+
+    @property
+    def location(self) -> str:
+        """Where its progress is."""
+        return f"/api/jobs/{self.id}"
+
+
+class QueueAsked(Paging, frozen=True):
+    """Which revocations: waiting for their turn, under way or put off, or failed."""
+
+    state: Queue = "queued"
+
+
+class OverviewView(Answer, frozen=True):
+    """All revocations on their way to the cloud, those that failed, and in how many seconds none will be left."""
+
+    queued: int
+    failed: int
+    est_empty_s: float
+
+
+class QueueView(Answer, frozen=True):
+    """Part of the queue in its order, as any page, and the whole of it in figures."""
+
+    items: list[TokenView]
+    next_cursor: str | None
+    overview: OverviewView
+
+
+async def revoke(call: Call, body: NewRevocation) -> CountView | RevokedView | JobBegun:
+    """Revoke one token or device at once, or begin a job for more."""
+    selection = body.selection()
+    if body.dry_run:
+        return CountView(await _count(call, selection))
+    done = await call.revocations.revoke(selection, call.by)
+    return JobBegun.of(done) if isinstance(done, Job) else RevokedView.of(done)
+
+
+async def list_queue(call: Call, query: QueueAsked) -> QueueView:
+    """List the revocations that the cloud has not confirmed."""
+    page = await call.revocations.queue(query.state, query.cursor, query.limit)
+    overview = await call.revocations.overview()
+    return QueueView(
+        [TokenView.of(record) for record in page.records],
+        page.next_cursor or None,
+        OverviewView(overview.queued, overview.failed, overview.est_empty_s),
+    )
+
+
+async def retry(call: Call) -> TokenView:
+    """Queue a failed revocation again."""
+    return TokenView.of(await call.revocations.retry(call.path["handle"], call.by))
+
+
+async def drop(call: Call) -> TokenView:
+    """Give a failed revocation up: the token stays good at the broker until it expires."""
+    return TokenView.of(await call.revocations.drop(call.path["handle"], call.by))
+
+
+async def list_jobs(call: Call, query: Paging) -> Page[JobView]:
+    """List the large revokes of the last month, the newest first."""
+    page = await call.app[JOBS].page(query.cursor, query.limit)
+    return Page([JobView.of(job) for job in page.jobs], page.next_cursor or None)
+
+
+async def show_job(call: Call) -> JobView:
+    """Show how far a large revoke is."""
+    return JobView.of(await call.app[JOBS].get(call.path["job"]))
+
+
+async def _count(call: Call, selection: Selection) -> int:
+    try:
+        async with asyncio.timeout(COUNT_WITHIN_S):
+            return await call.revocations.count(selection)
+    except TimeoutError:
+        raise Unavailable(
+            f"counting takes longer than {COUNT_WITHIN_S:g} s: list the tokens page by page, or revoke uncounted"
+        ) from None
