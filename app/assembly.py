@@ -117,8 +117,9 @@ async def serve_app() -> Runner:
 
 @dataclass(frozen=True)
 class Office:
-    """What an operator works with at the command line."""
+    """What an operator works with at the command line; the audit names them ``by``."""
 
+    by: str
     registry: Registry
     revocations: Revocations
     jobs: Jobs
@@ -137,6 +138,7 @@ async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
         await parts.store.clock.learn(parts.store.command)
         revocations, jobs = _revoking(parts)
         yield Office(
+            by=by,
             registry=_registry(parts, by),
             revocations=revocations,
             jobs=jobs,

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import audit, call, dev, device, devices, devices_file, keys, policy, sandbox, serve
+from app.cli import (
+    audit,
+    call,
+    dev,
+    device,
+    devices,
+    devices_file,
+    jobs,
+    keys,
+    policy,
+    sandbox,
+    serve,
+    tokens,
+    tokens_revoke,
+)
 from app.errors import Misconfigured, Refusal
 
 app = typer.Typer(
@@ -24,6 +38,9 @@ app.command()(sandbox.sandbox)
 devices.app.command("import")(devices_file.import_devices)
 devices.app.command("export")(devices_file.export_devices)
 app.add_typer(devices.app, name="devices")
+tokens.app.command("revoke")(tokens_revoke.revoke)
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.command()(audit.audit)

@@ -39,3 +39,11 @@ def moment_ms(text: str, option: str, now_ms: int) -> int:
 def shown_time(unix_ms: int) -> str:
     """Return a time in ms since 1970 as people read it."""
     return f"{datetime.fromtimestamp(unix_ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def shown_span(seconds: float) -> str:
+    """Return a length of time as people read it."""
+    for limit_s, unit_s, unit in ((120, 1, "s"), (7200, 60, "min")):
+        if seconds < limit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"

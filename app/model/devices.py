@@ -14,7 +14,8 @@ ClientId = NewType("ClientId", str)
 
 MAX_CLIENT_ID_CHARS: Final = 64
 
-_SEPARATOR: Final = "@@@"
+CLIENT_ID_MARK: Final = "@@@"
+"""Between the group and the device; no handle has it."""
 _GROUP_ID: Final = re.compile(r"(?=.{7,64}\Z)GID[_-][A-Za-z0-9_-]+")
 _DEVICE_ID: Final = re.compile(r"[A-Za-z0-9_.@:-]+")
 
@@ -35,7 +36,7 @@ def parse_client_id(text: str) -> ClientId:
     """
     if len(text) > MAX_CLIENT_ID_CHARS:
         raise MalformedClientId(f"{shown(text)} has {len(text)} characters; a client ID ends at {MAX_CLIENT_ID_CHARS}")
-    group, separator, device = text.partition(_SEPARATOR)
+    group, separator, device = text.partition(CLIENT_ID_MARK)
     if not separator:
         raise MalformedClientId(f"{shown(text)} is not of the form GID_group@@@device")
     if not _GROUP_ID.fullmatch(group):
@@ -49,12 +50,12 @@ def parse_client_id(text: str) -> ClientId:
 
 def group_id(client_id: ClientId) -> str:
     """Return the part before the first ``@@@``."""
-    return client_id.partition(_SEPARATOR)[0]
+    return client_id.partition(CLIENT_ID_MARK)[0]
 
 
 def device_id(client_id: ClientId) -> str:
     """Return the part after the first ``@@@``."""
-    return client_id.partition(_SEPARATOR)[2]
+    return client_id.partition(CLIENT_ID_MARK)[2]
 
 
 class Algorithm(StrEnum):
