@@ -46,6 +46,10 @@ class Cloud:
         """Let held calls go on."""
         await self._post("release", {"action": action})
 
+    async def move_clock(self, offset_s: float) -> None:
+        """Set its time so many seconds ahead of wall time."""
+        await self._post("clock", {"offset_s": offset_s})
+
     async def tokens(self) -> list[dict[str, Any]]:
         """Return what the sandbox holds, without the tokens themselves."""
         held: list[dict[str, Any]] = await self._get("tokens")

@@ -1,0 +1,276 @@
+"""An instance as ``app.assembly`` builds it, in this process, that can be killed between any two words to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+from unittest import mock
+from weakref import WeakSet
+
+from aiohttp import web
+
+from app.assembly import JOBS, PARTS, REVOCATIONS, build
+from app.model.grants import Grant
+from app.model.policy import Policy
+from app.service import delivery as delivering
+from app.service.jobs import Jobs
+from app.service.registry import Registry
+from app.service.revocations import Revocations
+from app.settings import Settings
+from app.store.keys import Handle
+from app.store.line import Command, Line
+from app.store.records import CloudTokenOfType, Lead, Wanted
+from app.tasks import end
+from app.web.oauth import SERVICES
+
+T = TypeVar("T")
+
+_OWNER: ContextVar[Instance | None] = ContextVar("owner", default=None)
+_COUNTED: ContextVar[bool] = ContextVar("counted", default=False)
+
+QUICK: Final = {
+    "app.service.revoke.CONFIRM_WITHIN_S": 0.0,
+    "app.service.delivery.SEND_WITHIN_S": 5.0,
+    "app.service.delivery.MAX_ATTEMPTS": 2,
+    "app.service.jobs.LEAST_BREATH_S": 0.0,
+    "app.service.jobs.BREATH": 0,
+    "app.store.connection.FIRST_DELAY_S": 0.003,
+    "app.store.connection.LAST_DELAY_S": 0.003,
+}
+"""Waits that would only make a history long."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """When an instance dies within an operation: before, or after, so many of its words to Redis had their effect."""
+
+    command: int
+    before: bool
+
+
+class Dead(Exception):
+    """The instance died before it answered."""
+
+
+class Watcher(Protocol):
+    """Who is told what is applied for, and what the cloud gave."""
+
+    def began(self, instance: Instance, lead: Lead) -> None:
+        """Tell that this instance applies now."""
+
+    def arrived(self, handle: Handle, hashes: frozenset[str], expires_at_ms: int) -> None:
+        """Tell that the cloud tokens of ``handle`` are here, by their SHA-256."""
+
+
+def own_tasks(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    """Make a task, as ``loop.set_task_factory`` wants it, that dies with the instance which began it."""
+    task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
+    if owner := _OWNER.get():
+        owner.tasks.add(task)
+    return task
+
+
+@contextmanager
+def driven_by_hand() -> Iterator[None]:
+    """Let nothing be delivered and no job be worked on by itself: a history says when. Waits are short."""
+
+    async def idle(_: object) -> None:
+        await asyncio.Event().wait()
+
+    with ExitStack() as stack:
+        for kind in (delivering.Delivery, Jobs):
+            stack.enter_context(mock.patch.object(kind, "run", idle))
+        for name, value in QUICK.items():
+            stack.enter_context(mock.patch(name, value))
+        yield
+
+
+class Wire:
+    """The line to Redis, which is cut where a history says so: then nothing comes back, and nothing goes out."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.cut = False
+        self.death: Death | None = None
+        self._asked = 0
+
+    def count_to(self, death: Death | None) -> None:
+        """Count from nought, up to a death."""
+        self.death, self._asked = death, 0
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Ask as ``Line`` does. A dead one says no more than a cancelled task: whoever waits is dead as well."""
+        # A script that Redis does not know yet is sent again; that is no other word.
+        now = _COUNTED.get() and commands[0][0] != "EVAL" and self._is_time()
+        self.cut |= bool(now and self.death and self.death.before)
+        if self.cut:
+            raise asyncio.CancelledError
+        answers = await self._line.ask(commands)
+        self.cut |= now
+        if self.cut:
+            raise asyncio.CancelledError
+        return answers
+
+    async def close(self) -> None:
+        """Close the line."""
+        await self._line.close()
+
+    def _is_time(self) -> bool:
+        self._asked += 1
+        return self.death is not None and self._asked == self.death.command
+
+
+class Instance:
+    """One server object: its own caches, flights, delivery and jobs."""
+
+    def __init__(self, settings: Settings, watcher: Watcher) -> None:
+        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self.calls_out = 0
+        """Calls of ApplyToken without an answer."""
+        self.halves: dict[Handle, int] = {}
+        """Of each own flight, the calls that it takes."""
+        self.looked: dict[Handle, int] = {}
+        """When, by ``turn``, another's flight was last seen to be still out."""
+        self.waiting: dict[asyncio.Task[Any], Handle] = {}
+        """Which flight a request waits for."""
+        self.turn = 0
+        self._watcher = watcher
+        self._app = build(settings)
+        self._runner = web.AppRunner(self._app, handle_signals=False)
+        self.parts = self._app[PARTS]
+        self.wire = Wire(self.parts.store._line)
+        self.parts.store._line = self.wire  # type: ignore[assignment]
+
+    async def open(self, shift_ms: int) -> None:
+        """Start, at the time that a history has come to."""
+        self.set_clock(shift_ms)
+        await self.own(self._runner.setup())
+        await self.own(self.parts.store.clock.learn(self.parts.store.command))
+        self.services = self._app[SERVICES]
+        self.jobs: Jobs = self._app[JOBS]
+        self.revocations: Revocations = self._app[REVOCATIONS]
+        self.registry: Registry = self.revocations._registry
+        self.delivery = self.services.revoker._delivery
+        self.flights = self.services.issuer._flights
+        self._watch_flights()
+
+    def set_clock(self, shift_ms: int) -> None:
+        """Set the clock so far ahead."""
+        self.parts.store.clock.shift_ms = shift_ms
+
+    def set_policy(self, policy: Policy) -> None:
+        """Put a policy in force, as reading its file again does."""
+        self.parts.policies._policy = policy
+
+    def own(self, steps: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin what dies with this instance."""
+        token = _OWNER.set(self)
+        try:
+            return asyncio.get_running_loop().create_task(steps)
+        finally:
+            _OWNER.reset(token)
+
+    async def do(self, steps: Coroutine[Any, Any, T], death: Death | None = None) -> T:
+        """Do something here to its end. Raises ``Dead`` if the instance died on the way."""
+        self.wire.count_to(death)
+        token = _COUNTED.set(True)
+        try:
+            task = self.own(steps)
+        finally:
+            _COUNTED.reset(token)
+        await asyncio.wait([task])
+        self.wire.count_to(None)
+        if self.wire.cut:
+            task.cancelled() or task.exception()
+            raise Dead
+        return task.result()
+
+    async def deliver(self) -> bool:
+        """Deliver the revocation whose turn it is; False if there is none."""
+        queue = self.parts.queue
+        for shard in await queue.turns():
+            if claim := await queue.claim(shard):
+                deadline = asyncio.get_running_loop().time() + delivering.SEND_WITHIN_S
+                if await self.delivery._permitted(claim, deadline):
+                    await self.delivery._deliver(claim, deadline)
+                return True
+        return False
+
+    async def work(self, shards: int) -> bool:
+        """Go through so many shards of each open job; False if nothing is left that is free."""
+        for _ in range(shards):
+            if not await self.jobs._take_turns():
+                return False
+        return True
+
+    async def kill(self) -> None:
+        """End it as ``kill -9`` does: nothing is told to Redis, and what it knew is gone."""
+        self.wire.cut = True
+        await end([task for task in self.tasks if not task.done()])
+        await self._runner.cleanup()
+
+    def in_the_air(self) -> int:
+        """Return how many calls of ApplyToken its flights should have out when each has come as far as it can."""
+        return sum(self.halves[handle] for handle in self.flights._own)
+
+    def _watch_flights(self) -> None:
+        """Have all told that a history judges by, and nothing changed."""
+        flights, tokens, cloud = self.flights, self.parts.tokens, self.flights._cloud
+        start, landed, in_flight, apply_token = flights.start, flights.landed, tokens.in_flight, cloud.apply_token
+        store = tokens.store
+
+        def starting(lead: Lead, grant: Grant) -> None:
+            if lead.handle not in flights._own:
+                self.halves[lead.handle] = len(grant.split())
+                self._watcher.began(self, lead)
+            start(lead, grant)
+
+        async def landing(wanted: Wanted, flight: Handle, until: float) -> None:
+            request = asyncio.current_task()
+            assert request is not None
+            self.waiting[request] = flight
+            try:
+                await landed(wanted, flight, until)
+            finally:
+                del self.waiting[request]
+
+        async def looking(wanted: Wanted, flight: Handle) -> bool:
+            turn = self.turn
+            out = await in_flight(wanted, flight)
+            if out:
+                self.looked[flight] = turn
+            return out
+
+        async def applying(*arguments: Any, **options: Any) -> Any:
+            self.calls_out += 1
+            try:
+                return await apply_token(*arguments, **options)
+            finally:
+                self.calls_out -= 1
+
+        async def storing(
+            lead: Lead, obtained: tuple[CloudTokenOfType, ...], expires_at_ms: int, **options: Any
+        ) -> Any:
+            hashes = frozenset(sha256(each.token.reveal()) for each in obtained)
+            self._watcher.arrived(lead.handle, hashes, expires_at_ms)
+            return await store(lead, obtained, expires_at_ms, **options)
+
+        replaced: tuple[tuple[object, str, Callable[..., Any]], ...] = (
+            (flights, "start", starting),
+            (flights, "landed", landing),
+            (tokens, "in_flight", looking),
+            (cloud, "apply_token", applying),
+            (tokens, "store", storing),
+        )
+        for owner, name, function in replaced:
+            setattr(owner, name, function)
+
+
+def sha256(cloud_token: str) -> str:
+    """Return what the sandbox lists a cloud token by."""
+    return hashlib.sha256(cloud_token.encode()).hexdigest()

@@ -1,0 +1,119 @@
+"""What the histories must find: each takes one safeguard out of the server, in this process alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final
+from unittest import mock
+
+from app.store.connection import Script, Store
+from tests.histories.instance import Instance
+
+LATER: Final = "later"
+"""Where the mutated script leaves what it should have queued."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Texts of the scripts and what stands in their place; each must be there, or the mutation is none any more."""
+
+    lua: Mapping[str, str]
+    python: Callable[[], Any] | None = None
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Take the safeguard out until the block ends."""
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.object(Script, "text", property(self._text)))
+            stack.enter_context(mock.patch.object(Script, "sha", property(_sha)))
+            if self.python:
+                stack.enter_context(self.python())
+            yield
+
+    def _text(self, script: Script) -> str:
+        text = _TEXT(script)
+        for right, wrong in self.lua.items():
+            text = text.replace(right, wrong)
+        return text
+
+    def stale(self, scripts: Sequence[str]) -> list[str]:
+        """Return the texts that are in none of the scripts."""
+        texts = [_TEXT(Script(name)) for name in scripts]
+        return [right for right in self.lua if not any(right in text for text in texts)]
+
+
+def _original(name: str) -> Callable[[Script], str]:
+    made = Script.__dict__[name]
+    assert isinstance(made, cached_property)
+    function: Callable[[Script], str] = made.func
+    return function
+
+
+_TEXT: Final = _original("text")
+_sha: Final = _original("sha")
+
+
+@contextmanager
+def _queued_later() -> Iterator[None]:
+    """Queue what was revoked only when the instance that answered delivers next: it keeps it in its own memory."""
+    run, deliver = Store.run, Instance.deliver
+    enqueue = _EnqueueLater("later", may_oom=True)
+    waiting: dict[int, list[tuple[str, ...]]] = {}
+
+    async def running(self: Store, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
+        answer = await run(self, script, keys, *arguments)
+        if script.name in {"revoke", "device"}:
+            shard = keys[0].partition(":")[0]
+            while (entry := await self.command("LPOP", f"{shard}:{LATER}")) is not None:
+                waiting.setdefault(id(self), []).append((shard, *entry.split(" ")))
+        return answer
+
+    async def delivering(self: Instance) -> bool:
+        for shard, *entry in waiting.pop(id(self.parts.store), []):
+            await run(self.parts.store, enqueue, [f"{shard}:q"], *entry)
+        return await deliver(self)
+
+    with mock.patch.object(Store, "run", running), mock.patch.object(Instance, "deliver", delivering):
+        yield
+
+
+class _EnqueueLater(Script):
+    """What the mutated script left out."""
+
+    @property
+    def text(self) -> str:
+        return _TEXT(Script("raise", may_oom=True)).partition("-- Raises a floor")[0] + (
+            "enqueue(ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), '')\nreturn 1"
+        )
+
+
+MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
+    {
+        "the epoch comparison": Mutation(
+            {
+                "if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[3] then": "if false then",
+                "record[1] ~= state or record[2] ~= epoch or": "record[1] ~= state or",
+                "flight[2] == ARGV[3] and standing": "standing",
+                " and redis.call('HGET', KEYS[1], 'epoch') == ARGV[4]": "",
+            }
+        ),
+        "the jti claim": Mutation({"if user and user ~= request then": "if false then"}),
+        "the tombstone on a flight": Mutation(
+            {"if record[1] ~= 'live' and record[1] ~= 'applying' then": "if record[1] ~= 'live' then"}
+        ),
+        "queueing before answering": Mutation(
+            {
+                "enqueue(handle, priority, record[4], job)": "redis.call('RPUSH', shard .. 'later', "
+                "string.format('%s %d %.0f', handle, priority, record[4]))"
+            },
+            _queued_later,
+        ),
+        "the floor": Mutation(
+            {"return begun < tonumber(floors[1] or 0) or begun < tonumber(floors[2] or 0)": "return false"}
+        ),
+    }
+)
