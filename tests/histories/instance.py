@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from aiohttp import web
 
-from app.assembly import JOBS, PARTS, REVOCATIONS, build
+from app.assembly import PARTS, build
 from app.model.grants import Grant
 from app.model.policy import Policy
 from app.service import delivery as delivering
@@ -26,6 +26,7 @@ from app.store.keys import Handle
 from app.store.line import Command, Line
 from app.store.records import CloudTokenOfType, Lead, Wanted
 from app.tasks import end
+from app.web.api import JOBS, REVOCATIONS
 from app.web.oauth import SERVICES
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ QUICK: Final = {
     "app.service.revoke.CONFIRM_WITHIN_S": 0.0,
     "app.service.delivery.SEND_WITHIN_S": 5.0,
     "app.service.delivery.MAX_ATTEMPTS": 2,
-    "app.service.jobs.LEAST_BREATH_S": 0.0,
+    "app.service.jobs.MOST_BREATH_S": 0.0,
     "app.service.jobs.BREATH": 0,
     "app.store.connection.FIRST_DELAY_S": 0.003,
     "app.store.connection.LAST_DELAY_S": 0.003,
