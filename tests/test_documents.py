@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from string import Template
+from typing import Any
 
 import pytest
+import structlog
 
 from app.settings import Settings
+from tests.cli.conftest import Cli
 from tests.processes import ROOT, Dev, running_dev
 
 README = (ROOT / "README.md").read_text()
@@ -78,6 +84,42 @@ def test_a_service_and_an_operator_find_a_token_as_shown(
     by_device, by_token = block("sh", "app audit").splitlines()
     assert "granted" in sh(f"{by_token} --state {dev.state}", TOKEN=token)
     assert by_device.startswith(".venv/bin/python -m app audit --client-id ")
+
+
+def test_tokens_are_taken_back_as_shown(
+    dev: Dev,
+    environment: dict[str, str],
+    need_program: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each of the README's revokes is one, and nothing is live after them; the API's examples are answered."""
+    need_program("curl")
+
+    def sh(line: str, **more: str) -> Any:
+        run = subprocess.run(["sh", "-c", line], env=environment | more, capture_output=True, text=True, check=True)
+        return json.loads(run.stdout)
+
+    def cli(line: str, typed: str = "", **more: str) -> str:
+        """Run a verb in this process: a dozen processes would take long."""
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        words = [Template(word).substitute(environment | more) for word in shlex.split(line)]
+        answer = Cli(monkeypatch, capsys)(*words[words.index("app") + 1 :], "--state", str(dev.state))
+        assert answer.code == 0, (line, answer)
+        return answer.out
+
+    handle = sh(block("sh", "oauth/token"))["handle"]
+    listing, *revokes = block("sh", "tokens revoke").splitlines()
+    assert handle in cli(listing)
+    for line in revokes:
+        cli(f"{line} --no-wait", "everything\n" if "--all" in line else "y\n", HANDLE=handle)
+    add, *asked = block("sh", "--right admin").splitlines()
+    key = cli(add).split()[-1]
+    structlog.reset_defaults()
+    tokens, counted, begun, audit = (sh(line, KEY=key) for line in asked)
+    assert (tokens["items"], counted) == ([], {"count": 0})
+    assert begun["selection"] == {"role": "sensor"}
+    assert len(audit["items"]) == 4
 
 
 def test_the_verbs_shown_answer_as_shown(dev: Dev) -> None:
