@@ -67,6 +67,13 @@ class InsufficientScope(Refusal):
     code = "insufficient_scope"
 
 
+class Forbidden(Refusal):
+    """Whoever asks is known, and may not do this; or a browser sent a form for another site."""
+
+    status = 403
+    code = "forbidden"
+
+
 class NotFound(Refusal):
     """There is nothing at this address."""
 

@@ -34,6 +34,10 @@ CLOCK: Final = web.AppKey("clock", Clock)
 TOLD: Final = web.RequestKey("told", dict[str, object])
 """What a handler adds to the request's line in the log: one line costs half as much as two."""
 
+Renderer = Callable[[web.Request, Refusal], web.Response]
+RENDERERS: Final = web.AppKey("renderers", dict[str, Renderer])
+"""How a refusal is shown below a prefix, where not as JSON."""
+
 _REALM: Final = 'realm="mqtt-token-server"'
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -67,17 +71,24 @@ async def _answer(request: web.Request, handler: Handler) -> tuple[web.StreamRes
     try:
         return await handler(request), None
     except Refusal as error:
-        return render(error), error
+        return _show(request, error), error
     except web.HTTPException as error:
         refusal = _translate(error)
-        response = render(refusal) if refusal else error
+        response = _show(request, refusal) if refusal else error
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response, refusal
     except Exception:
         log.exception("broken")
         broken = Internal("a fault of the server: report the request ID")
-        return render(broken), broken
+        return _show(request, broken), broken
+
+
+def _show(request: web.Request, refusal: Refusal) -> web.Response:
+    for prefix, renderer in request.app[RENDERERS].items():
+        if request.path.startswith(prefix):
+            return renderer(request, refusal)
+    return render(refusal)
 
 
 def render(refusal: Refusal) -> web.Response:

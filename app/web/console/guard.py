@@ -1,0 +1,126 @@
+"""Who may do what from a browser: whose form it is, whose session, and with which role.
+
+A form of another site is told by what the browser says of it (Fetch Metadata, RFC 6454): a page can forge neither
+``Sec-Fetch-Site`` nor ``Origin``. So no form needs a token of its own, and none can be forgotten.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from app.errors import Forbidden
+from app.model.operators import Operator, Role
+from app.model.secrets import SessionId
+from app.service.sign_in import SignedIn, SignIn
+from app.web.console.rendering import OPERATOR, PREFIX
+from app.web.oauth import SERVICES
+
+SIGN_IN: Final = web.AppKey("sign_in", SignIn)
+TRUSTED_PROXIES: Final = web.AppKey("trusted_proxies", Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network])
+
+_COOKIE: Final = "session"
+_SECURE_COOKIE: Final = "__Host-session"
+"""By its name no neighbouring host, and nobody over plain http, can set it (RFC 6265bis 4.1.3)."""
+
+REFRESH_HEADER: Final = "X-Refresh"
+"""What the script sends when a page looks again by itself: nobody sits there for that, so no session lives longer."""
+
+_MAX_COOKIE_CHARS: Final = 128
+
+
+def check_same_origin(request: web.Request) -> None:
+    """See that a form was sent by a page of this very console.
+
+    Raises ``Forbidden`` where the browser says otherwise, or where nothing says anything: who sends neither header is
+    no browser of these years.
+    """
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    own = request.app[SERVICES].issuer_url
+    if origin is None and site is None:
+        raise Forbidden("this form did not say which site it came from: use a current browser", cause="no origin")
+    if site not in {None, "same-origin"} or origin not in {None, _origin(own)}:
+        # Another name of this same machine counts as another site, for a name can be made to point anywhere.
+        raise Forbidden(
+            f"this form came from another site, or by another address of this server: open {own}{PREFIX}/",
+            cause=f"origin {origin!r}, Sec-Fetch-Site {site!r}",
+        )
+
+
+async def find_operator(request: web.Request) -> Operator | None:
+    """Return who is signed in, and remember it for the page; None if nobody is. Raises ``Unavailable``."""
+    session = session_of(request)
+    if session is None:
+        return None
+    operator = await request.app[SIGN_IN].find(session, touch=REFRESH_HEADER not in request.headers)
+    if operator is not None:
+        request[OPERATOR] = operator
+    return operator
+
+
+def check_role(operator: Operator, needed: Role) -> None:
+    """See that the operator may do this. Raises ``Forbidden``."""
+    if not operator.role.covers(needed):
+        raise Forbidden(f"this takes the role {needed}, and {operator.name} is {operator.role}", cause=operator.actor)
+
+
+def session_of(request: web.Request) -> SessionId | None:
+    """Return the session that the browser holds, whatever it is worth."""
+    text = request.cookies.get(_cookie(request), "")
+    return SessionId(text) if text and len(text) <= _MAX_COOKIE_CHARS else None
+
+
+def give_session(request: web.Request, response: web.Response, signed_in: SignedIn) -> None:
+    """Give the browser its session; it keeps it until it is closed."""
+    response.set_cookie(
+        _cookie(request),
+        signed_in.session.reveal(),
+        path="/",
+        httponly=True,
+        secure=_secure(request),
+        samesite="Strict",
+    )
+
+
+def take_session(request: web.Request, response: web.Response) -> None:
+    """Make the browser forget its session."""
+    response.del_cookie(_cookie(request), path="/", httponly=True, secure=_secure(request), samesite="Strict")
+
+
+def address_of(request: web.Request) -> str:
+    """Return the address somebody comes from: the last one in ``X-Forwarded-For`` that no trusted proxy has."""
+    trusted = request.app[TRUSTED_PROXIES]
+    hops = [hop.strip() for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
+    address = request.remote or ""
+    while hops and _is_in(address, trusted):
+        address = hops.pop()
+    return address if _parsed(address) else request.remote or ""
+
+
+def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError:
+        return None
+
+
+def _secure(request: web.Request) -> bool:
+    return request.app[SERVICES].issuer_url.startswith("https:")
+
+
+def _cookie(request: web.Request) -> str:
+    return _SECURE_COOKIE if _secure(request) else _COOKIE
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,184 @@
+"""What all pages of the console have in common.
+
+A page is a function of a ``Visit`` and, if it takes any, of a ``query`` or a ``form``, each a struct by whose type a
+request is read. It returns what to show, or where to go next. A form that is refused is shown again as it was filled
+in, by the function ``again`` that showed it first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final, get_type_hints
+from urllib.parse import urlencode
+
+from aiohttp import web
+from multidict import MultiDict, MultiMapping
+
+from app.cloud.client import CloudClient
+from app.errors import Refusal, Unavailable
+from app.model.operators import Operator, Role
+from app.service.audit import Trail
+from app.service.jobs import Jobs
+from app.service.registry import Registry
+from app.service.revocations import Revocations
+from app.store.sealing import KeyRing
+from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL, Asked
+from app.web.console import carried
+from app.web.console.forms import Filled, convert, filled, read_fields
+from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator
+from app.web.console.rendering import PREFIX, Shown, render
+from app.web.middleware import CLOCK, TOLD
+
+KEYS: Final = web.AppKey("carried_keys", KeyRing)
+CLOUD: Final = web.AppKey("cloud", CloudClient)
+
+DONE: Final = "done"
+"""The parameter by which the page after a form says what was done: a word that its template knows, or nothing."""
+
+ANSWER_WITHIN_S: Final = 8.0
+"""A page waits no longer for anything; a balancer gives up soon after."""
+
+_MAX_ADDRESS_CHARS: Final = 2000
+_CLIENT_ERRORS: Final = range(400, 500)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where to go next, and what to say there (see ``DONE``)."""
+
+    to: str
+    done: str = ""
+    query: Mapping[str, str] | None = None
+
+    @property
+    def location(self) -> str:
+        """The address, with its parameters."""
+        parameters = {**(self.query or {}), **({DONE: self.done} if self.done else {})}
+        return f"{self.to}?{urlencode(parameters)}" if parameters else self.to
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who looks at a page, and at which: the variable parts of its path."""
+
+    app: web.Application
+    operator: Operator
+    path: Mapping[str, str]
+
+    @property
+    def by(self) -> str:
+        """The operator as the audit names them."""
+        return self.operator.actor
+
+    @property
+    def registry(self) -> Registry:
+        """The registry as this operator works with it."""
+        return self.app[REGISTRY].acting_as(self.by)
+
+    @property
+    def revocations(self) -> Revocations:
+        """Tokens and what is done about them."""
+        return self.app[REVOCATIONS]
+
+    @property
+    def jobs(self) -> Jobs:
+        """Large revocations."""
+        return self.app[JOBS]
+
+    @property
+    def trail(self) -> Trail:
+        """The audit trail."""
+        return self.app[TRAIL]
+
+    @property
+    def cloud(self) -> CloudClient:
+        """The cloud's API, within the quotas."""
+        return self.app[CLOUD]
+
+    @property
+    def now_ms(self) -> int:
+        """The time, in Unix ms."""
+        return self.app[CLOCK].now_ms()
+
+
+@dataclass(frozen=True)
+class Page:
+    """One address of the console for one method, and the least role that may use it."""
+
+    method: str
+    path: str
+    function: Callable[..., Awaitable[Shown | Moved]]
+    role: Role
+    again: Callable[..., Awaitable[Shown]] | None = None
+    """Shows the form that sends here, given the visit and ``form``, what was typed into it."""
+
+    @cached_property
+    def types(self) -> Mapping[str, Any]:
+        """The types of ``query`` and ``form``, as far as the function has them."""
+        return get_type_hints(self.function, include_extras=True)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request of somebody who is signed in; whoever is not is asked to, and loses nothing.
+
+        Raises ``Forbidden`` for a form of another site and for a role that is not enough, and what the function raises.
+        """
+        fields: MultiMapping[str] = MultiDict()
+        if self.method == "POST":
+            check_same_origin(request)
+            fields = await read_fields(request)
+        operator = await find_operator(request)
+        if operator is None:
+            return self._ask_to_sign_in(request, fields)
+        request[TOLD] = {"who": operator.actor}
+        check_role(operator, self.role)
+        if self.method == "POST":
+            fields = carried.fields_of(request.app[KEYS], request.path, MultiDict(fields), request.app[CLOCK].now_ms())
+        visit = Visit(request.app, operator, request.match_info)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                answer = await self._call(visit, request, fields)
+        except TimeoutError:
+            raise Unavailable(f"this took longer than {ANSWER_WITHIN_S:g} s: try again") from None
+        if isinstance(answer, Moved):
+            return see_other(answer.location)
+        return render(request, answer)
+
+    async def _call(self, visit: Visit, request: web.Request, fields: MultiMapping[str]) -> Shown | Moved:
+        try:
+            if self.method == "POST":
+                form_type = self.types.get("form", Asked)
+                form = convert(fields, form_type)
+                return await self.function(visit, **({"form": form} if "form" in self.types else {}))
+            asked = MultiDict(request.query)
+            done = asked.pop(DONE, "")
+            query = convert(asked, self.types.get("query", Asked))
+            shown = await self.function(visit, **({"query": query} if "query" in self.types else {}))
+        except Refusal as refusal:
+            if self.again is None or refusal.status not in _CLIENT_ERRORS:
+                raise
+            typed: Filled = filled(fields, self.types.get("form", Asked))
+            form_again = await self.again(visit, form=typed)
+            return replace(
+                form_again, status=refusal.status, context={**form_again.context, "problem": refusal}
+            )
+        if isinstance(shown, Shown):
+            return replace(shown, context={"done": done, **shown.context})
+        return shown
+
+    def _ask_to_sign_in(self, request: web.Request, fields: MultiMapping[str]) -> web.StreamResponse:
+        if self.method == "POST":
+            sealed = carried.seal(request.app[KEYS], request.path, fields, request.app[CLOCK].now_ms())
+            return render(request, Shown.of("sign_in.html", status=401, to=f"{PREFIX}/", carried=sealed, ended=True))
+        if REFRESH_HEADER in request.headers:
+            # A script asks: a redirect would put the sign-in page into the middle of the one that is there.
+            return web.Response(status=401)
+        to = request.path_qs if len(request.path_qs) <= _MAX_ADDRESS_CHARS else request.path
+        return see_other(Moved(f"{PREFIX}/sign-in", query={"to": to} if to != f"{PREFIX}/" else None).location)
+
+
+def see_other(location: str) -> web.Response:
+    """Send the browser on with a GET (RFC 9110 section 15.4.4), so that a reload sends no form again."""
+    return web.Response(status=303, headers={"Location": location})

@@ -1,0 +1,171 @@
+"""How a page is made: its template in the reader's language, and the headers every answer of the console carries."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+
+from app import __version__
+from app.errors import NotFound, Refusal
+from app.model.operators import Operator, Role
+from app.web.console.languages import COOKIE, LANGUAGES, Language, choose
+from app.web.middleware import CLOCK
+
+PREFIX: Final = "/admin"
+
+OPERATOR: Final = web.RequestKey("operator", Operator)
+"""Who is signed in, once that is known."""
+
+_PACKAGE: Final = Path(__file__).parents[2]
+_FOLDERS: Final = (_PACKAGE / "templates", _PACKAGE.parent / "templates")
+_ENVIRONMENTS: Final = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
+_STATIC: Final = web.AppKey("static", Mapping[str, "_File"])
+_SECURE: Final = web.AppKey("secure", bool)
+
+_HEADERS: Final = {
+    # No inline script or style, nothing from elsewhere: what an attacker could smuggle into a page does not run.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    # What a page shows stays in no cache, and the back button asks anew.
+    "Cache-Control": "no-store",
+    # With no-referrer browsers would send `Origin: null` with a form, and every form would look foreign.
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+_STRICT_TRANSPORT: Final = "max-age=31536000"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A page to show: its template below ``console/`` and what is filled in."""
+
+    template: str
+    context: Mapping[str, Any]
+    status: int = 200
+
+    @classmethod
+    def of(cls, template: str, *, status: int = 200, **context: Any) -> Shown:
+        """Name the template, and fill it in."""
+        return cls(template, context, status)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the stylesheet's and pictures' folder, with the digest that is part of its address."""
+
+    body: bytes
+    content_type: str
+    digest: str
+
+
+def set_up(app: web.Application, *, secure: bool) -> None:
+    """Find templates and files, for every language; ``secure`` where browsers come by https alone."""
+    app[_SECURE] = secure
+    app[_STATIC] = _files()
+    for code, language in LANGUAGES.items():
+        environment = aiohttp_jinja2.setup(
+            app,
+            app_key=_ENVIRONMENTS[code],
+            loader=jinja2.FileSystemLoader(_FOLDERS),
+            autoescape=True,  # whatever is filled in is text: markup in a note or a topic stays what was typed
+            undefined=jinja2.StrictUndefined,
+            extensions=["jinja2.ext.i18n"],
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
+        environment.globals |= {
+            "language": language,
+            "languages": LANGUAGES,
+            "static": lambda name: f"{PREFIX}/static/{name}?v={app[_STATIC][name].digest}",
+            "version": __version__,
+            "Role": Role,
+        }
+        environment.filters |= {
+            "number": language.number,
+            "percent": language.percent,
+            "span": language.span,
+            "when": language.when,
+            "segment": lambda text: quote(text, safe="@:"),
+        }
+    app.on_response_prepare.append(_harden)
+
+
+def language_of(request: web.Request) -> Language:
+    """Return the language a request is answered in."""
+    return choose(request.cookies.get(COOKIE), request.headers.get("Accept-Language", ""))
+
+
+def render(request: web.Request, shown: Shown) -> web.Response:
+    """Make a page."""
+    language = language_of(request)
+    now_ms = request.app[CLOCK].now_ms()
+    context = {
+        "operator": request.get(OPERATOR),
+        "here": request.path,
+        "now_ms": now_ms,
+        "ago": lambda at_ms: language.ago(at_ms, now_ms),
+        "problem": None,
+        "done": "",
+    }
+    return aiohttp_jinja2.render_template(
+        f"console/{shown.template}",
+        request,
+        {**context, **shown.context},
+        app_key=_ENVIRONMENTS[language.code],
+        status=shown.status,
+    )
+
+
+def render_refusal(request: web.Request, refusal: Refusal) -> web.Response:
+    """Make the page that says why a request was refused, and what helps."""
+    response = render(request, Shown.of("refused.html", status=refusal.status, problem=refusal))
+    if refusal.retry_after_s is not None:
+        response.headers["Retry-After"] = str(refusal.retry_after_s)
+    return response
+
+
+async def static(request: web.Request) -> web.Response:
+    """Answer ``GET /admin/static/NAME``. Raises ``NotFound``."""
+    file = request.app[_STATIC].get(request.match_info["name"])
+    if file is None:
+        raise NotFound("there is no such file")
+    response = web.Response(body=file.body, content_type=file.content_type)
+    if request.query.get("v") == file.digest:
+        # Another content has another address, so this one can be kept for ever.
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+def _files() -> dict[str, _File]:
+    folder = next(folder / "static" for folder in _FOLDERS if (folder / "static").is_dir())
+    return {
+        path.name: _File(
+            body=(body := path.read_bytes()),
+            content_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+            digest=hashlib.sha256(body).hexdigest()[:12],
+        )
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+
+
+async def _harden(request: web.Request, response: web.StreamResponse) -> None:
+    """Give every answer below ``/admin`` its headers, refusals and redirects included."""
+    if request.path == PREFIX or request.path.startswith(f"{PREFIX}/"):
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.app[_SECURE]:
+            response.headers["Strict-Transport-Security"] = _STRICT_TRANSPORT

@@ -1,0 +1,125 @@
+"""Signing in and out, the language, and going on with what an ended session interrupted."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+
+from app.errors import InvalidRequest, Refusal
+from app.model.secrets import Password
+from app.web.api import Asked
+from app.web.console import carried
+from app.web.console.forms import convert, read_fields
+from app.web.console.guard import (
+    SIGN_IN,
+    address_of,
+    check_same_origin,
+    find_operator,
+    give_session,
+    session_of,
+    take_session,
+)
+from app.web.console.languages import COOKIE, LANGUAGES
+from app.web.console.pages import KEYS, Moved, see_other
+from app.web.console.rendering import OPERATOR, PREFIX, Shown, render
+from app.web.middleware import CLOCK, TOLD
+
+_YEAR_S: Final = 365 * 24 * 3600
+
+
+class SignInForm(Asked, frozen=True):
+    """Who signs in; ``to`` is the page they meant, ``carried`` a form that was sent after their session had ended."""
+
+    name: str = ""
+    password: Password = msgspec.field(default_factory=lambda: Password(""))
+    to: str = ""
+    carried: str = ""
+
+
+class LanguageForm(Asked, frozen=True):
+    """A language's code, and the page on which it was chosen."""
+
+    language: str
+    to: str = ""
+
+
+async def ask(request: web.Request) -> web.StreamResponse:
+    """Answer ``GET /admin/sign-in``."""
+    to = local(request.query.get("to", ""))
+    if await find_operator(request):
+        return see_other(to)
+    nobody_yet = await request.app[SIGN_IN].nobody_yet()
+    return render(request, Shown.of("sign_in.html", to=to, carried="", nobody_yet=nobody_yet))
+
+
+async def sign_in(request: web.Request) -> web.StreamResponse:
+    """Answer ``POST /admin/sign-in``: a new session each time, so that none can have been planted before."""
+    check_same_origin(request)
+    form = convert(await read_fields(request), SignInForm)
+    to = local(form.to)
+    try:
+        signed_in = await request.app[SIGN_IN].sign_in(form.name, form.password, address_of(request))
+    except Refusal as refusal:
+        if refusal.retry_after_s is None and refusal.status >= 500:  # noqa: PLR2004
+            raise
+        shown = Shown.of(
+            "sign_in.html", status=refusal.status, to=to, carried=form.carried, name=form.name, problem=refusal
+        )
+        response = render(request, shown)
+        if refusal.retry_after_s is not None:
+            response.headers["Retry-After"] = str(refusal.retry_after_s)
+        request[TOLD] = {"error": refusal.code, "cause": refusal.cause}
+        return response
+    if (before := session_of(request)) is not None:
+        await request.app[SIGN_IN].sign_out(before)
+    request[TOLD] = {"who": signed_in.operator.actor}
+    request[OPERATOR] = signed_in.operator
+    response = _go_on(request, form.carried) if form.carried else see_other(to)
+    give_session(request, response, signed_in)
+    return response
+
+
+async def sign_out(request: web.Request) -> web.StreamResponse:
+    """Answer ``POST /admin/sign-out``."""
+    check_same_origin(request)
+    if (session := session_of(request)) is not None:
+        await request.app[SIGN_IN].sign_out(session)
+    response = see_other(Moved(f"{PREFIX}/sign-in", query={"done": "signed-out"}).location)
+    take_session(request, response)
+    return response
+
+
+async def choose_language(request: web.Request) -> web.StreamResponse:
+    """Answer ``POST /admin/language``; whoever is about to sign in may choose as well."""
+    check_same_origin(request)
+    form = convert(await read_fields(request), LanguageForm)
+    if form.language not in LANGUAGES:
+        raise InvalidRequest(f"there is no such language; there are {', '.join(LANGUAGES)}")
+    response = see_other(local(form.to))
+    response.set_cookie(COOKIE, form.language, path=PREFIX, max_age=_YEAR_S, httponly=True, samesite="Strict")
+    return response
+
+
+async def to_overview(request: web.Request) -> web.StreamResponse:
+    """Answer ``GET /admin``."""
+    return see_other(f"{PREFIX}/")
+
+
+def local(address: str) -> str:
+    """Return ``address`` if it is a page of the console, else the overview: nobody is led elsewhere from here."""
+    parts = urlsplit(address) if address.isprintable() and "\\" not in address else urlsplit("")
+    if parts.scheme or parts.netloc or not parts.path.startswith(f"{PREFIX}/") or "//" in parts.path:
+        return f"{PREFIX}/"
+    return address
+
+
+def _go_on(request: web.Request, sealed: str) -> web.Response:
+    """Show what was about to be sent when the session had ended; sending it takes another click."""
+    try:
+        form = carried.unseal(request.app[KEYS], sealed, request.app[CLOCK].now_ms())
+    except InvalidRequest as refusal:
+        return render(request, Shown.of("go_on.html", to=f"{PREFIX}/", carried="", problem=refusal))
+    return render(request, Shown.of("go_on.html", to=form.path, carried=sealed))
