@@ -26,6 +26,7 @@ from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
 from app.service.jobs import Jobs
+from app.service.operators import OperatorOffice
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
@@ -38,9 +39,11 @@ from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.index import Index
 from app.store.jobs import JobBook
+from app.store.operators import Operators
 from app.store.quota import PACE
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
+from app.store.sessions import Sessions
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
@@ -69,6 +72,8 @@ class Parts:
     tokens: Tokens
     queue: RevocationQueue
     api_keys: ApiKeys
+    operators: Operators
+    sessions: Sessions
     audit: Audit
 
 
@@ -124,6 +129,7 @@ class Office:
     revocations: Revocations
     jobs: Jobs
     api_keys: KeyOffice
+    operators: OperatorOffice
     trail: Trail
 
 
@@ -143,6 +149,7 @@ async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
             revocations=revocations,
             jobs=jobs,
             api_keys=KeyOffice(parts.api_keys, by=by),
+            operators=OperatorOffice(parts.operators, by=by),
             trail=Trail(parts.audit, parts.tokens),
         )
     finally:
@@ -155,6 +162,7 @@ def _parts(settings: Settings) -> Parts:
     except ValueError as error:
         raise Misconfigured(f"SEALING_KEYS: {error}") from None
     store = Store(settings.redis_url)
+    operators = Operators(store, keys)
     return Parts(
         settings=settings,
         store=store,
@@ -169,6 +177,8 @@ def _parts(settings: Settings) -> Parts:
         ),
         queue=RevocationQueue(store),
         api_keys=ApiKeys(store, keys),
+        operators=operators,
+        sessions=Sessions(store, keys, operators),
         audit=Audit(store),
     )
 

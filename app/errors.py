@@ -60,6 +60,13 @@ class NoToken(InvalidToken):
     """No API key was sent where one is needed; the challenge then names no error (RFC 6750 3.1)."""
 
 
+class SignInFailed(Refusal):
+    """Nobody signs in with this name and password: one sentence for an unknown name and a wrong password."""
+
+    status = 401
+    code = "sign_in_failed"
+
+
 class InsufficientScope(Refusal):
     """The API key is good, and lacks the right that this needs (RFC 6750 3.1)."""
 
@@ -95,7 +102,7 @@ class TooLarge(Refusal):
 
 
 class TooManyRequests(Refusal):
-    """This device has used up what one device may ask for; ``retry_after_s`` says for how long."""
+    """The caller has used up what one may ask for; ``retry_after_s`` says for how long."""
 
     status = 429
     code = "temporarily_unavailable"

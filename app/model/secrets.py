@@ -63,3 +63,15 @@ class CloudToken(Secret):
 
 class AccessKeySecret(Secret):
     """The secret half of a cloud access key."""
+
+
+class Password(Secret):
+    """An operator's password as it was typed or drawn."""
+
+
+class PasswordHash(Secret):
+    """What is kept of a password: Argon2id with its parameters and salt (RFC 9106)."""
+
+
+class SessionId(Secret):
+    """What a browser holds of its session at the console."""

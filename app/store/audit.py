@@ -59,6 +59,12 @@ class What(StrEnum):
     JOB_DONE = "job_done"
     KEY_ADDED = "key_added"
     KEY_REMOVED = "key_removed"
+    OPERATOR_ADDED = "operator_added"
+    OPERATOR_CHANGED = "operator_changed"
+    OPERATOR_REMOVED = "operator_removed"
+    SIGNED_IN = "signed_in"
+    SIGNED_OUT = "signed_out"
+    SIGN_IN_REFUSED = "sign_in_refused"
 
 
 SERVER = "server"
@@ -67,7 +73,10 @@ SERVER = "server"
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What somebody does, as a script writes it down; ``who`` is ``cli:USER``, ``key:NAME`` or ``device:ID``."""
+    """What somebody does, as a script writes it down.
+
+    ``who`` is ``cli:USER``, ``operator:NAME``, ``key:NAME`` or ``device:ID``.
+    """
 
     who: str
     what: What

@@ -1,0 +1,76 @@
+"""Operators: the people at the console, what each may do, and what can be a password."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from app.model.secrets import Password
+
+MIN_PASSWORD_CHARS: Final = 10
+MAX_PASSWORD_CHARS: Final = 256
+
+_MAX_TYPED_CHARS: Final = 4 * MAX_PASSWORD_CHARS
+"""What may be typed for one: normalising can make one character of up to four, and never looks at more than this."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Role(StrEnum):
+    """What an operator may do: look, act on devices and tokens, everything."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    def covers(self, needed: Role) -> bool:
+        """Tell whether whoever has this role may do what ``needed`` may: each may do all that the ones before may."""
+        ranks = list(Role)
+        return ranks.index(self) >= ranks.index(needed)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person, without the password; ``created_at_ms`` is Unix time in ms."""
+
+    name: str
+    role: Role
+    created_at_ms: int
+
+    @property
+    def actor(self) -> str:
+        """How the audit trail names them."""
+        return f"operator:{self.name}"
+
+
+def is_name(text: str) -> bool:
+    """Tell whether ``text`` can name an operator: it is shown in pages, tables, logs and the audit trail."""
+    return _NAME.fullmatch(text) is not None
+
+
+def draw_password() -> Password:
+    """Draw a password of 128 random bits."""
+    return Password(secrets.token_urlsafe(16))
+
+
+def normalised(password: Password) -> Password | None:
+    """Return the password as it is hashed, or None if none can be like this: too short, too long, no Unicode text.
+
+    NFKC, so that the same password typed on another keyboard is the same (NIST SP 800-63B section 3.1.1.2).
+    """
+    typed = password.reveal()
+    # A megabyte is not worked on, whoever sends it.
+    if len(typed) > _MAX_TYPED_CHARS:
+        return None
+    text = unicodedata.normalize("NFKC", typed)
+    if not MIN_PASSWORD_CHARS <= len(text) <= MAX_PASSWORD_CHARS:
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which a form or a terminal can hold
+        return None
+    return Password(text)
