@@ -32,6 +32,7 @@ from app.service.refusals import Refusals
 from app.service.registry import Registry
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
+from app.service.sign_in import SignIn
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
 from app.store.audit import SERVER, Audit
@@ -49,11 +50,14 @@ from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
 from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL
 from app.web.bearer import KEY_CHECK, REFUSALS
+from app.web.console import rendering
+from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
+from app.web.console.pages import CLOUD, KEYS
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
 from app.web.home import set_up_templates
-from app.web.middleware import CLOCK, envelope
+from app.web.middleware import CLOCK, RENDERERS, envelope
 from app.web.oauth import SERVICES, Broker, Services
 from app.web.routes import add_routes
 
@@ -94,9 +98,14 @@ def build(settings: Settings) -> web.Application:
     app[CLOCK] = parts.store.clock
     app[KEY_CHECK] = KeyCheck(parts.api_keys)
     app[REFUSALS] = Refusals(parts.audit)
+    app[SIGN_IN] = SignIn(parts.operators, parts.sessions)
+    app[KEYS] = parts.keys
+    app[TRUSTED_PROXIES] = list(settings.trusted_networks)
+    app[RENDERERS] = ((rendering.PREFIX, rendering.render_refusal),)
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)
+    rendering.set_up(app, secure=settings.issuer_url.startswith("https:"))
     add_routes(app)
     app[CREDENTIALS] = credentials_of(settings, parts.store.clock.now_ms)
     check_mqtt_access_key(settings)
@@ -202,6 +211,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.store.close)
         cloud = await stack.enter_async_context(open_cloud(settings, app[CREDENTIALS], parts.store))
+        app[CLOUD] = cloud
         flights = Flights(parts.tokens, cloud, clock)
         stack.push_async_callback(flights.close)
         delivery = Delivery(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
@@ -132,6 +132,11 @@ class Settings(_Quotas):
         description="Cut a device off once the cloud confirmed a revoke (CloseConnection, on newer instances). "
         "One that holds another token comes back with it.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks, comma separated, of the balancers in front: only they are believed about "
+        "where an operator comes from (X-Forwarded-For).",
+    )
     device_max_live_tokens: int = Field(16, ge=1, description="Live tokens one device may hold.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Tokens newly applied for, for one device.")
     request_deadline_s: float = Field(10.0, gt=0.5, le=120, description="Seconds a caller waits at most.")
@@ -182,6 +187,12 @@ class Settings(_Quotas):
         _web_address(text)
         return text.rstrip("/")
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        _parse_networks(text)
+        return text
+
     @model_validator(mode="after")
     def _region(self) -> Self:
         if not self.cloud_endpoint and self.cloud_region not in regions.REGIONS:
@@ -201,6 +212,11 @@ class Settings(_Quotas):
     def qps(self) -> Mapping[str, float]:
         """Calls a second that the account may make, for each action."""
         return {action: getattr(self, _setting_of(action)) for action in catalog.ACTIONS}
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks of ``trusted_proxies``."""
+        return _parse_networks(self.trusted_proxies)
 
     @property
     def endpoint(self) -> str:
@@ -242,6 +258,11 @@ def _web_address(text: str) -> SplitResult:
         # Answers and parameters carry tokens: in the clear they would be anyone's on the way.
         raise ValueError("must be https unless the host is a loopback address")
     return url
+
+
+def _parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read comma separated addresses and networks. Raises ``ValueError`` with the wrong one."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -35,7 +35,7 @@ TOLD: Final = web.RequestKey("told", dict[str, object])
 """What a handler adds to the request's line in the log: one line costs half as much as two."""
 
 Renderer = Callable[[web.Request, Refusal], web.Response]
-RENDERERS: Final = web.AppKey("renderers", dict[str, Renderer])
+RENDERERS: Final = web.AppKey("renderers", Sequence[tuple[str, Renderer]])
 """How a refusal is shown below a prefix, where not as JSON."""
 
 _REALM: Final = 'realm="mqtt-token-server"'
@@ -85,7 +85,7 @@ async def _answer(request: web.Request, handler: Handler) -> tuple[web.StreamRes
 
 
 def _show(request: web.Request, refusal: Refusal) -> web.Response:
-    for prefix, renderer in request.app[RENDERERS].items():
+    for prefix, renderer in request.app[RENDERERS]:
         if request.path.startswith(prefix):
             return renderer(request, refusal)
     return render(refusal)
@@ -107,6 +107,12 @@ def render(refusal: Refusal) -> web.Response:
             pass
     body = {"error": refusal.code, "error_description": printable(refusal.description)}
     return web.json_response(body, status=refusal.status, headers=headers)
+
+
+def tell(request: web.Request, **more: object) -> None:
+    """Add to the request's line in the log."""
+    told: dict[str, object] = request.get(TOLD, {})
+    request[TOLD] = told | more
 
 
 def printable(text: str) -> str:

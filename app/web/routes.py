@@ -6,8 +6,11 @@ from typing import Final
 
 from aiohttp import web
 
+from app.model.operators import Role
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth, openapi
 from app.web.api import Endpoint
+from app.web.console import overview, rendering, session, tokens
+from app.web.console.pages import Page
 
 API: Final = (
     Endpoint("GET", "/api/devices", api_devices.list_devices),
@@ -30,6 +33,23 @@ API: Final = (
 )
 """What programs of operators call, each with an API key that has ``admin``."""
 
+CONSOLE: Final = (
+    Page("GET", "/admin/", overview.show, Role.VIEWER),
+    # Tokens.
+    Page("GET", "/admin/tokens", tokens.list_tokens, Role.VIEWER),
+    Page("POST", "/admin/tokens", tokens.search, Role.VIEWER, again=tokens.search_again),
+    Page("GET", "/admin/tokens/{handle}", tokens.show, Role.VIEWER),
+    # Revocations.
+    # Devices.
+    # Groups.
+    # Audit.
+    # Explorer.
+    # Operators, API keys and one's own account.
+    # Last, for all else: whoever is signed in is told so on a page of the console.
+    Page("GET", "/admin/{rest:.*}", session.nowhere, Role.VIEWER),
+)
+"""The pages of operators, each with the least role that may open it, or send its form."""
+
 
 def add_routes(app: web.Application) -> None:
     """Add every address to ``app``."""
@@ -44,6 +64,13 @@ def add_routes(app: web.Application) -> None:
             web.post("/oauth/revoke", oauth.revoke),
             web.get("/openapi.json", openapi.openapi),
             *(web.route(each.method, each.path, each.answer) for each in API),
+            web.get("/admin", session.to_overview),
+            web.get("/admin/static/{name}", rendering.static),
+            web.get("/admin/sign-in", session.ask),
+            web.post("/admin/sign-in", session.sign_in),
+            web.post("/admin/sign-out", session.sign_out),
+            web.post("/admin/language", session.choose_language),
+            *(web.route(each.method, each.path, each.answer) for each in CONSOLE),
         ]
     )
     app[openapi.DESCRIPTION] = openapi.describe(API)

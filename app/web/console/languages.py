@@ -65,9 +65,7 @@ class Language:
         said = format_timedelta(
             timedelta(milliseconds=at_ms - now_ms), add_direction=True, threshold=1.5, locale=self.locale
         )
-        return Markup('<time datetime="{0}" title="{1} UTC">{2}</time>').format(
-            exact, self.when(at_ms), escape(said)
-        )
+        return Markup('<time datetime="{0}" title="{1} UTC">{2}</time>').format(exact, self.when(at_ms), escape(said))
 
 
 _FOLDERS: Final = (Path(__file__).parents[2] / "templates", Path(__file__).parents[3] / "templates")
@@ -91,14 +89,11 @@ LANGUAGES: Final[Mapping[str, Language]] = {each.code: each for each in (ENGLISH
 
 def choose(cookie: str | None, accept_language: str) -> Language:
     """Return what somebody chose before, else the first language the browser asks for that there is, else English."""
-    if cookie in LANGUAGES:
+    if cookie and cookie in LANGUAGES:
         return LANGUAGES[cookie]
-    wanted: list[tuple[float, str]] = []
-    for part in accept_language[:200].split(","):
-        if match := _PREFERENCE.fullmatch(part):
-            wanted.append((float(match[2] or 1), match[1].lower()))
+    preferences = filter(None, map(_PREFERENCE.fullmatch, accept_language[:200].split(",")))
     # Sorting keeps the order of equals, which is the browser's.
-    for weight, code in sorted(wanted, key=lambda each: -each[0]):
-        if weight and code in LANGUAGES:
-            return LANGUAGES[code]
+    for match in sorted(preferences, key=lambda match: -float(match[2] or 1)):
+        if float(match[2] or 1) and match[1].lower() in LANGUAGES:
+            return LANGUAGES[match[1].lower()]
     return ENGLISH

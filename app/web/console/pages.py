@@ -30,7 +30,7 @@ from app.web.console import carried
 from app.web.console.forms import Filled, convert, filled, read_fields
 from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator
 from app.web.console.rendering import PREFIX, Shown, render
-from app.web.middleware import CLOCK, TOLD
+from app.web.middleware import CLOCK, tell
 
 KEYS: Final = web.AppKey("carried_keys", KeyRing)
 CLOUD: Final = web.AppKey("cloud", CloudClient)
@@ -132,7 +132,7 @@ class Page:
         operator = await find_operator(request)
         if operator is None:
             return self._ask_to_sign_in(request, fields)
-        request[TOLD] = {"who": operator.actor}
+        tell(request, who=operator.actor)
         check_role(operator, self.role)
         if self.method == "POST":
             fields = carried.fields_of(request.app[KEYS], request.path, MultiDict(fields), request.app[CLOCK].now_ms())
@@ -161,9 +161,7 @@ class Page:
                 raise
             typed: Filled = filled(fields, self.types.get("form", Asked))
             form_again = await self.again(visit, form=typed)
-            return replace(
-                form_again, status=refusal.status, context={**form_again.context, "problem": refusal}
-            )
+            return replace(form_again, status=refusal.status, context={**form_again.context, "problem": refusal})
         if isinstance(shown, Shown):
             return replace(shown, context={"done": done, **shown.context})
         return shown

@@ -114,7 +114,8 @@ def render(request: web.Request, shown: Shown) -> web.Response:
     now_ms = request.app[CLOCK].now_ms()
     context = {
         "operator": request.get(OPERATOR),
-        "here": request.path,
+        "path": request.path,
+        "here": str(request.rel_url.without_query_params("done")),
         "now_ms": now_ms,
         "ago": lambda at_ms: language.ago(at_ms, now_ms),
         "problem": None,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from app.errors import InvalidRequest, Refusal
+from app.errors import InvalidRequest, NotFound, Refusal
 from app.model.secrets import Password
 from app.web.api import Asked
 from app.web.console import carried
@@ -23,9 +23,9 @@ from app.web.console.guard import (
     take_session,
 )
 from app.web.console.languages import COOKIE, LANGUAGES
-from app.web.console.pages import KEYS, Moved, see_other
+from app.web.console.pages import KEYS, Moved, Visit, see_other
 from app.web.console.rendering import OPERATOR, PREFIX, Shown, render
-from app.web.middleware import CLOCK, TOLD
+from app.web.middleware import CLOCK, tell
 
 _YEAR_S: Final = 365 * 24 * 3600
 
@@ -71,11 +71,11 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         response = render(request, shown)
         if refusal.retry_after_s is not None:
             response.headers["Retry-After"] = str(refusal.retry_after_s)
-        request[TOLD] = {"error": refusal.code, "cause": refusal.cause}
+        tell(request, error=refusal.code, cause=refusal.cause)
         return response
     if (before := session_of(request)) is not None:
         await request.app[SIGN_IN].sign_out(before)
-    request[TOLD] = {"who": signed_in.operator.actor}
+    tell(request, who=signed_in.operator.actor)
     request[OPERATOR] = signed_in.operator
     response = _go_on(request, form.carried) if form.carried else see_other(to)
     give_session(request, response, signed_in)
@@ -103,9 +103,14 @@ async def choose_language(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def to_overview(request: web.Request) -> web.StreamResponse:
+async def to_overview(_: web.Request) -> web.StreamResponse:
     """Answer ``GET /admin``."""
     return see_other(f"{PREFIX}/")
+
+
+async def nowhere(_: Visit) -> Shown:
+    """Answer whatever has no page. Raises ``NotFound``."""
+    raise NotFound("there is nothing at this address")
 
 
 def local(address: str) -> str:
