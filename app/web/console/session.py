@@ -63,8 +63,6 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     try:
         signed_in = await request.app[SIGN_IN].sign_in(form.name, form.password, address_of(request))
     except Refusal as refusal:
-        if refusal.retry_after_s is None and refusal.status >= 500:  # noqa: PLR2004
-            raise
         shown = Shown.of(
             "sign_in.html", status=refusal.status, to=to, carried=form.carried, name=form.name, problem=refusal
         )
