@@ -59,7 +59,6 @@ from app.web.console.pages import CLOUD, KEYS
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
-from app.web.home import set_up_templates
 from app.web.middleware import ANSWERED, CLOCK, RENDERERS, envelope
 from app.web.oauth import SERVICES, Broker, Services
 from app.web.routes import add_routes
@@ -109,7 +108,6 @@ def build(settings: Settings) -> web.Application:
     app[ANSWERED] = {"/oauth/token": app[TALLIES].answered}
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
-    set_up_templates(app)
     rendering.set_up(app, secure=settings.issuer_url.startswith("https:"))
     add_routes(app)
     app[CREDENTIALS] = credentials_of(settings, parts.store.clock.now_ms)

@@ -49,7 +49,7 @@ async def show(visit: Visit) -> Shown:
         "soonest": revocations.tokens(everything, limit=SOONEST),
         "trail": visit.trail.search(Query(), limit=LAST_LINES),
     }
-    found = await asyncio.gather(*(_part(name, step) for name, step in steps.items()))
+    *found, checks = await asyncio.gather(*(_part(name, step) for name, step in steps.items()), check_all(visit.app))
     parts = dict(zip(steps, found, strict=True))
     if not any(part is not None for part in found):
         raise Unavailable("the server cannot reach its memory just now; ask again")
@@ -58,7 +58,7 @@ async def show(visit: Visit) -> Shown:
     return Shown.of(
         "overview.html",
         **parts,
-        checks=await check_all(visit.app),
+        checks=checks,
         chart=stack([(minute.answered, minute.turned_away) for minute in hour.minutes]) if hour else None,
         cloud_away=cloud is not None and cloud.failing_since_ms > 0 and cloud.kind in _AWAY,
     )
