@@ -147,7 +147,7 @@ class Tallies:
         return await self._book.seen()
 
     async def quotas(self) -> list[Use]:
-        """Return the use of the egress group's limit, of the main actions' and of any in use. Raises ``Unavailable``."""
+        """Return the use of the egress group's limit, of the main actions' and any in use. Raises ``Unavailable``."""
         uses = await self._use.read()
         return [use for use in uses if use.action in {"", *MAIN_ACTIONS} or use.taken or use.waiting]
 
