@@ -164,8 +164,8 @@ def _files() -> dict[str, _File]:
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
-    """Give every answer below ``/admin`` its headers, refusals and redirects included."""
-    if request.path == PREFIX or request.path.startswith(f"{PREFIX}/"):
+    """Give every answer below ``/admin``, and the page at ``/``, its headers, refusals and redirects included."""
+    if request.path in {"/", PREFIX} or request.path.startswith(f"{PREFIX}/"):
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         if request.app[_SECURE]:
