@@ -22,6 +22,7 @@ from app.service.authenticate import Authenticator
 from app.service.cloud_desk import CloudDesk
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
+from app.service.explorer import Explorer
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
@@ -54,6 +55,7 @@ from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
 from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL
 from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.console import rendering
+from app.web.console.explorer import EXPLORER
 from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
 from app.web.console.overview import TALLIES
 from app.web.console.pages import CLOUD, DESK, KEYS, POLICIES
@@ -227,6 +229,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             open_cloud(settings, app[CREDENTIALS], parts.store, noted=tallies.called)
         )
         app[CLOUD], app[DESK] = cloud, CloudDesk(cloud, parts.audit, by=SERVER)
+        app[EXPLORER] = Explorer(cloud, parts.audit)
         flights = Flights(parts.tokens, cloud, clock, tallies.applied)
         stack.push_async_callback(flights.close)
         delivery = Delivery(

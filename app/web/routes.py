@@ -13,6 +13,7 @@ from app.web.console import (
     device_cloud,
     device_keys,
     devices,
+    explorer,
     groups,
     overview,
     rendering,
@@ -91,6 +92,9 @@ CONSOLE: Final = (
     Page("POST", "/admin/groups/{group_id}/delete", groups.delete, Role.OPERATOR, again=groups.delete_again),
     # Audit.
     # Explorer.
+    Page("GET", "/admin/explorer", explorer.list_actions, Role.ADMIN),
+    Page("GET", "/admin/explorer/{action}", explorer.show, Role.ADMIN),
+    Page("POST", "/admin/explorer/{action}", explorer.call, Role.ADMIN, again=explorer.again),
     # Operators, API keys and one's own account.
     # Last, for all else: whoever is signed in is told so on a page of the console.
     Page("GET", "/admin/{rest:.*}", session.nowhere, Role.VIEWER),
