@@ -10,6 +10,7 @@ from app.model.operators import Role
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth, openapi
 from app.web.api import Endpoint
 from app.web.console import (
+    audit,
     device_cloud,
     device_keys,
     devices,
@@ -91,6 +92,9 @@ CONSOLE: Final = (
     Page("GET", "/admin/groups/{group_id}/delete", groups.ask_to_delete, Role.OPERATOR),
     Page("POST", "/admin/groups/{group_id}/delete", groups.delete, Role.OPERATOR, again=groups.delete_again),
     # Audit.
+    Page("GET", "/admin/audit", audit.show, Role.VIEWER),
+    Page("POST", "/admin/audit", audit.search, Role.VIEWER, again=audit.search_again),
+    Page("GET", "/admin/audit.csv", audit.export, Role.VIEWER),
     # Explorer.
     Page("GET", "/admin/explorer", explorer.list_actions, Role.ADMIN),
     Page("GET", "/admin/explorer/{action}", explorer.show, Role.ADMIN),
