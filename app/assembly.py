@@ -57,6 +57,8 @@ from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.console import rendering
 from app.web.console.explorer import EXPLORER
 from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
+from app.web.console.keys import API_KEYS
+from app.web.console.operators import OPERATORS
 from app.web.console.overview import TALLIES
 from app.web.console.pages import CLOUD, DESK, KEYS, POLICIES
 from app.web.drain import DRAINING, Runner
@@ -105,6 +107,7 @@ def build(settings: Settings) -> web.Application:
     app[REFUSALS] = Refusals(parts.audit)
     app[SIGN_IN] = SignIn(parts.operators, parts.sessions)
     app[KEYS] = parts.keys
+    app[OPERATORS], app[API_KEYS] = parts.operators, parts.api_keys
     app[POLICIES] = parts.policies
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)
     app[RENDERERS] = ((rendering.PREFIX, rendering.render_refusal),)
