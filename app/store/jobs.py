@@ -16,8 +16,8 @@ from app.store.line import Command
 _START: Final = Script("job_start", may_oom=True)
 _CLAIM: Final = Script("job_claim", may_oom=True)
 
-LEASE_MS: Final = 10_000
-"""A worker that says nothing for this long has lost its shard."""
+LEASE_MS: Final = 3_000
+"""A worker that says nothing for this long has lost its shard. Two at one shard do no harm, so it need not be long."""
 
 AT_ONCE: Final = 2
 """Shards of a job that are gone through at once, whatever the number of instances."""

@@ -11,8 +11,9 @@ from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.model.selections import Selection
 from app.store.connection import Store
+from app.store.devices import Devices
 from app.store.jobs import JobBook
-from app.store.keys import ALL_SHARDS, Shard
+from app.store.keys import ALL_SHARDS, Handle, Shard
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
 from app.store.revocations import CLAIM_MS, EVERYTHING, HEADS, LAPSE_MS, Backlog, Claim, RevocationQueue
 from app.store.tokens import Tokens
@@ -160,6 +161,22 @@ async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_
     assert not await fleet.tokens.revoke(records[-1], Priority.DEVICE, by="cli:test")
     order = [claim.handle async for claim in claims(revocations)]
     assert order == [record.handle for record in (records[-1], *records[:-1])]
+
+
+async def test_a_device_may_hold_thousands(
+    store: Store, devices: Devices, revocations: RevocationQueue, device: Device
+) -> None:
+    """However many tokens a device was allowed, one revoke takes them all: Lua's own limits are kept."""
+    shard, until_ms = Shard.of(device.client_id), store.clock.now_ms() + LIFE_S * 1000
+    handles = [f"{shard.number:02}-{number}" for number in range(9000)]
+    fields = ("state", "live", "client_id", device.client_id, "role", "sensor", "expires_at_ms", until_ms)
+    await store.each([("HSET", shard.token(Handle(handle)), *fields) for handle in handles])
+    for key in (shard.live(device.client_id), shard.everything, shard.role("sensor")):
+        await store.each([("ZADD", key, until_ms, handle) for handle in handles])
+    _, revoked = await devices.change(device, device, KEY, revoke=True)
+    assert revoked == len(handles)
+    assert (await revocations.backlog()).queued == len(handles)
+    assert await store.command("EXISTS", shard.live(device.client_id), shard.everything, shard.role("sensor")) == 0
 
 
 async def test_what_outlived_itself_lapses_in_the_tail_too(
