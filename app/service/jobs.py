@@ -125,15 +125,16 @@ class Jobs:
         revoked once.
         """
         loop = asyncio.get_running_loop()
-        extended_at = loop.time()
+        extended_at = due = loop.time()
         by_floor = selection.kind is not Kind.TOPIC
         if by_floor:
             await self._queue.raise_floor(_floor(selection), job, [shard])
         async for handles in self._index.chunks(selection, shard):
             for first in range(0, len(handles), AT_A_TIME):
-                began, few = loop.time(), handles[first : first + AT_A_TIME]
+                few = handles[first : first + AT_A_TIME]
                 await self._queue.revoke(shard, few, Priority.BULK, by=f"job:{job}", job=job, swept=by_floor)
-                await asyncio.sleep(max(LEAST_BREATH_S, len(few) / PACE - (loop.time() - began)))
+                due += len(few) / PACE
+                await asyncio.sleep(max(LEAST_BREATH_S, due - loop.time()))
             if not handles:
                 await asyncio.sleep(LEAST_BREATH_S)
             if loop.time() - extended_at > LEASE_MS / 3000:
