@@ -46,11 +46,11 @@ from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
 from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL
 from app.web.bearer import KEY_CHECK, REFUSALS
-from app.web.drain import DRAINING, Runner
+from app.web.drain import Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
 from app.web.home import set_up_templates
-from app.web.middleware import CLOCK, envelope
+from app.web.middleware import CLOCK, DRAINING, envelope
 from app.web.oauth import SERVICES, Broker, Services
 from app.web.routes import add_routes
 
