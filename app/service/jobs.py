@@ -114,8 +114,13 @@ class Jobs:
         worked = False
         for job, selection in await self._book.open():
             if shard := await self._book.claim(job):
-                await self._go_through(job, selection, shard)
-                worked = True
+                try:
+                    await self._go_through(job, selection, shard)
+                    worked = True
+                except Unavailable:
+                    raise
+                except Exception:  # its shard falls to the next look, and the other jobs are none the worse
+                    log.exception("job_broken", job=job)
         return worked
 
     async def _go_through(self, job: str, selection: Selection, shard: Shard) -> None:

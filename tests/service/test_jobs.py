@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,27 @@ async def test_a_job_keeps_its_pace(
     after = await done(jobs, job)
     assert after.queued >= 4
     assert after.done_at_ms - after.created_at_ms >= after.queued / module.PACE * 1000
+
+
+async def test_a_job_that_breaks_holds_up_no_other(
+    fleet: Fleet, store: Store, book: JobBook, index: Index, jobs: Jobs, workers: Workers
+) -> None:
+    """Whatever is wrong with one, those after it are gone through."""
+    await fleet.issue_many(5)
+    broken = await jobs.start(Selection.of_topic("plant/#"), "operator:o", counted=5)
+    good = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=5)
+
+    class Breaking(RevocationQueue):
+        """Cannot take what one job asks for."""
+
+        async def revoke(self, *args: Any, **options: Any) -> int:
+            if options["job"] == broken.id:
+                raise ValueError("a fault of this server's own")
+            return await super().revoke(*args, **options)
+
+    workers.tasks.append(asyncio.create_task(Jobs(book, index, Breaking(store)).run()))
+    assert (await done(jobs, good)).queued == 5
+    assert (await jobs.get(broken.id)).done_at_ms == 0
 
 
 async def test_a_topic_is_revoked_shard_by_shard(fleet: Fleet, store: Store, jobs: Jobs, workers: Workers) -> None:
