@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from typing import NoReturn, Self
+import re
+from typing import Final, NoReturn, Self
+
+_PASSWORD: Final = re.compile(r"\b(RW|R|W)\|[^\s']+")
 
 
 class Secret:
@@ -63,3 +66,8 @@ class CloudToken(Secret):
 
 class AccessKeySecret(Secret):
     """The secret half of a cloud access key."""
+
+
+def without_passwords(text: str) -> str:
+    """Return what may be logged of a text that quotes a caller: MQTT passwords (``R|…``) are pasted anywhere."""
+    return _PASSWORD.sub(r"\1|...", text)

@@ -24,6 +24,7 @@ from app.errors import (
     TooLarge,
 )
 from app.logs import REQUEST_ID
+from app.model.secrets import without_passwords
 from app.store.clock import Clock
 
 log = structlog.get_logger(__name__)
@@ -130,7 +131,8 @@ def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | 
     if refusal is None:
         log.info("request", **line, **request.get(TOLD, {}))
     else:
-        log.info("request", **line, error=refusal.code, description=refusal.description, cause=refusal.cause)
+        description, cause = without_passwords(refusal.description), without_passwords(refusal.cause)
+        log.info("request", **line, error=refusal.code, description=description, cause=cause)
 
 
 def _shown(request: web.Request) -> str:

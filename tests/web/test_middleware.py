@@ -12,6 +12,8 @@ from aiohttp.test_utils import TestClient
 
 from app.web.middleware import printable
 from tests.callers import Caller, read
+from tests.waiting import until
+from tests.web.operators import Operator
 
 PATHS = ["/", "/healthz", "/readyz", "/.well-known/oauth-authorization-server", "/nothing", "/oauth/token"]
 
@@ -80,3 +82,21 @@ async def test_no_log_line_holds_what_was_put_into_a_path(server: TestClient[Any
     assert shown[-1] == "/oauth/token"
     text = json.dumps(lines, default=repr)
     assert not [part for part in re.split(r"\W", secret) if len(part) > 3 and part in text]
+
+
+async def test_a_token_in_the_wrong_place_is_written_nowhere(caller: Caller, server: TestClient[Any, Any]) -> None:
+    """A password pasted where a scope, a role or a client ID belongs is refused with it, and written down without."""
+    token = "R|LzMTXLFl5sYWJMlDz4tLq5HC1iGU1P28"
+    operator = await Operator.of(server)
+    with structlog.testing.capture_logs() as lines:
+        await caller.token(scope=token)
+        for name in ("client_id", "role", "topic"):
+            assert (await operator.get("/api/tokens", **{name: token})).status == 400
+            assert (await operator.post("/api/revocations", {name: token})).status == 400
+
+        async def trail() -> list[dict[str, Any]]:
+            return await operator.all("/api/audit", what="refused")
+
+        await until(trail, "the refusal in the trail")
+    assert len([line for line in lines if line["event"] == "request" and line["status"] == 400]) == 7
+    assert token[2:] not in json.dumps(lines, default=repr) + json.dumps(await trail())
