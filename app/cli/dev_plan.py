@@ -99,6 +99,7 @@ def welcome(plan: Plan, settings: Mapping[str, str], people: Example, *, started
 Ready in {started_in_s:.1f} s. Ctrl-C stops all parts; the state stays in {plan.state}.
 
   server   {plan.server}{f" (more instances on {others})" if others else ""}
+  console  {plan.server}/admin/ (name {people.operator_name}, password {people.operator_password})
   cloud    {plan.sandbox} (the sandbox), its MQTT broker {HOST}:{plan.mqtt_port}
   policy   {plan.state / "policy.toml"} (what devices may do; change it, it is read again)
   logs     {plan.state / "logs"}

@@ -9,12 +9,13 @@ import time
 from typing import Final, Literal
 
 from app.cli.dev_plan import Plan, dev_json, welcome
-from app.cli.setup import find_device, open_registry
+from app.cli.setup import find_device, open_office
 from app.embedded import parts, state
 from app.embedded.example import DASHBOARD_ID, DEVICE_ID, BrokenState, Example, load_example, load_settings
 from app.embedded.supervisor import Part, PartFailed, Supervisor
 from app.errors import Misconfigured, Refusal
-from app.model.secrets import ClientSecret
+from app.model.operators import Role
+from app.model.secrets import ClientSecret, Password
 from app.service.registry import Registration
 from app.settings import Settings
 
@@ -31,7 +32,7 @@ def run(plan: Plan) -> None:
     except BrokenState as error:
         raise Misconfigured(str(error)) from error
     except TimeoutError:
-        raise Refusal(f"the example devices could not be registered within {_REGISTER_WITHIN_S:g} s") from None
+        raise Refusal(f"the examples could not be registered within {_REGISTER_WITHIN_S:g} s") from None
     except OSError as error:
         raise Misconfigured(f"--state {plan.state}: {error}") from error
 
@@ -113,12 +114,16 @@ class Dev:
 
 
 async def _register(settings: Settings, people: Example) -> None:
-    """Register the example devices that are not there yet; the dashboard's record names its role itself."""
+    """Register the examples that are not there yet; the dashboard's record names its role itself."""
     wanted = ((DEVICE_ID, "", people.device_secret), (DASHBOARD_ID, "dashboard", people.dashboard_secret))
-    async with open_registry(settings) as registry:
+    async with open_office(settings) as office:
         for client_id, role, secret in wanted:
-            if await find_device(registry, client_id) is None:
-                await registry.add(Registration(client_id, role, secret=ClientSecret(secret), note="example of dev"))
+            if await find_device(office.registry, client_id) is None:
+                await office.registry.add(
+                    Registration(client_id, role, secret=ClientSecret(secret), note="example of dev")
+                )
+        if people.operator_name not in {operator.name for operator in await office.operators.all()}:
+            await office.operators.add(people.operator_name, Role.ADMIN, Password(people.operator_password))
 
 
 async def _cancel(*tasks: asyncio.Task[None] | asyncio.Task[Literal[True]]) -> None:

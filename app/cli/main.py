@@ -17,6 +17,7 @@ from app.cli import (
     devices_file,
     jobs,
     keys,
+    operators,
     policy,
     sandbox,
     serve,
@@ -42,6 +43,7 @@ tokens.app.command("revoke")(tokens_revoke.revoke)
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(operators.app, name="operators")
 app.add_typer(policy.app, name="policy")
 app.command()(audit.audit)
 app.command()(device.device)

@@ -15,7 +15,7 @@ MIN_PASSWORD_CHARS: Final = 10
 MAX_PASSWORD_CHARS: Final = 256
 
 _MAX_TYPED_CHARS: Final = 4 * MAX_PASSWORD_CHARS
-"""What may be typed for one: normalising can make one character of up to four, and never looks at more than this."""
+"""No more is looked at; normalising may make one character of several that were typed."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -60,7 +60,7 @@ def draw_password() -> Password:
 def normalised(password: Password) -> Password | None:
     """Return the password as it is hashed, or None if none can be like this: too short, too long, no Unicode text.
 
-    NFKC, so that the same password typed on another keyboard is the same (NIST SP 800-63B section 3.1.1.2).
+    NFKC, so that the same password typed on another keyboard is the same (NIST SP 800-63B-4 section 3.1.1.2).
     """
     typed = password.reveal()
     # A megabyte is not worked on, whoever sends it.

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
-from app.model.operators import Operator, Role
-from app.model.secrets import Password
-from app.store.operators import Operators
+from app.errors import InvalidRequest, NotFound, SignInFailed, Unavailable
+from app.model.operators import Operator, Role, draw_password, is_name
+from app.model.secrets import Password, PasswordHash
+from app.service.audit import tell
+from app.service.passwords import PASSWORDS
+from app.service.sign_in import count_attempt, tell_refused
+from app.store.audit import Act, What
+from app.store.operators import MAX_OPERATORS, Account, Operators, Roll
+from app.store.sealing import CannotOpen
+
+_TRIES: Final = 5
+"""How often a change is decided anew because another one came first."""
+
+Change = Callable[[Roll], tuple[Operator, PasswordHash | None]]
+"""What to write of an operator as things stand, without a hash to remove them. Raises what it refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +41,150 @@ class OperatorOffice:
         self._by = by
 
     async def add(self, name: str, role: Role, password: Password | None = None) -> Made:
-        """Add an operator."""
-        raise NotImplementedError
+        """Add an operator; without a password one is drawn.
+
+        Raises ``InvalidRequest`` for a wrong or taken name or a password that must not be, and ``Unavailable``.
+        """
+        if not is_name(name):
+            raise InvalidRequest(
+                "an operator's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
+            )
+        chosen = draw_password() if password is None else password
+        hashed = await PASSWORDS.make(name, chosen)
+        new = Operator(name, role, self._operators.now_ms())
+
+        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+            if name in roll.accounts:
+                raise InvalidRequest(f"there is an operator {name} already: change or remove that one")
+            if len(roll.accounts) >= MAX_OPERATORS:
+                raise InvalidRequest(f"there are {MAX_OPERATORS} operators already: remove who has left")
+            return new, hashed
+
+        await self._write(change, What.OPERATOR_ADDED, f"{name}: role {role}")
+        return Made(name, role, chosen if password is None else None)
 
     async def set_password(self, name: str, password: Password | None = None) -> Made:
-        """Give an operator another password, and end all their sessions."""
-        raise NotImplementedError
+        """Give an operator another password, and end all their sessions; without one it is drawn.
+
+        Raises ``NotFound``, ``InvalidRequest`` for a password that must not be, and ``Unavailable``.
+        """
+        account = _account(await self._operators.read(), name)
+        chosen = draw_password() if password is None else password
+        hashed = await PASSWORDS.make(name, chosen)
+        await self._write(
+            lambda roll: (_account(roll, name).operator, hashed), What.OPERATOR_CHANGED, f"{name}: password"
+        )
+        return Made(name, account.operator.role, chosen if password is None else None)
 
     async def set_role(self, name: str, role: Role) -> None:
-        """Give an operator another role, and end all their sessions."""
-        raise NotImplementedError
+        """Give an operator another role, and end all their sessions.
+
+        Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
+        """
+
+        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+            account = _account(roll, name)
+            if role is not Role.ADMIN:
+                _check_admin_left(roll, name)
+            return replace(account.operator, role=role), account.hash
+
+        await self._write(change, What.OPERATOR_CHANGED, f"{name}: role {role}")
 
     async def end_sessions(self, name: str) -> None:
-        """Log an operator out everywhere."""
-        raise NotImplementedError
+        """Log an operator out everywhere. Raises ``NotFound`` and ``Unavailable``."""
+
+        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+            account = _account(roll, name)
+            return account.operator, account.hash
+
+        await self._write(change, What.OPERATOR_CHANGED, f"{name}: logged out everywhere")
 
     async def remove(self, name: str) -> None:
-        """Remove an operator, and end all their sessions."""
-        raise NotImplementedError
+        """Remove an operator, and end all their sessions; also one whose record cannot be opened.
+
+        Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
+        """
+
+        def change(roll: Roll) -> tuple[Operator, None]:
+            if name not in roll.accounts:
+                raise _not_found()
+            _check_admin_left(roll, name)
+            return Operator(name, Role.VIEWER, 0), None
+
+        await self._write(change, What.OPERATOR_REMOVED, name)
 
     async def all(self) -> list[Operator]:
         """Return every operator by name. Raises ``Unavailable``."""
-        raise NotImplementedError
+        roll = await self._operators.read()
+        return [_account(roll, name).operator for name in sorted(roll.accounts)]
 
     async def change_password(self, name: str, old: Password, new: Password) -> None:
-        """Change an operator's own password, and end all their sessions, this one too."""
-        raise NotImplementedError
+        """Change an operator's own password, and end all their sessions, the one that this is done in too.
+
+        The old one is asked for and attempts are slowed down as at signing in, or whoever finds a browser left open
+        could keep the account. Raises ``SignInFailed`` for a wrong old one, ``InvalidRequest`` for a new one that must
+        not be, ``TooManyRequests`` and ``Unavailable``.
+        """
+        with PASSWORDS.place():
+            await count_attempt(self._operators.attempts, name, "")
+            account = await self._find(name)
+            right = (await PASSWORDS.check(account.hash if account else None, old)).right
+        if not account or not right:
+            await tell_refused(self._operators.attempts, name, "changing the password")
+            raise SignInFailed("the old password is not right: try again, or have an admin set a new one")
+        await self._operators.attempts.passed(name, "")
+        proved = account
+        hashed = await PASSWORDS.make(name, new)
+
+        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+            # What was proved is the password of this epoch: it may have been changed against an intruder meanwhile.
+            if (now := _account(roll, name)).epoch != proved.epoch:
+                raise SignInFailed("the operator was changed by another at this moment: sign in again")
+            return now.operator, hashed
+
+        await self._write(change, What.OPERATOR_CHANGED, f"{name}: password")
+
+    async def _find(self, name: str) -> Account | None:
+        try:
+            return await self._operators.find(name)
+        except CannotOpen as error:
+            raise _unopened(str(error)) from error
+
+    async def _write(self, change: Change, what: What, detail: str) -> None:
+        """Decide on a change as things stand, and write it if they still do."""
+        act = Act(self._by, what, detail)
+        for _ in range(_TRIES):
+            roll = await self._operators.read()
+            operator, hashed = change(roll)
+            if await self._operators.write(roll, operator, hashed, act):
+                tell(act)
+                return
+        raise Unavailable("others are changing operators at this moment: ask again")
+
+
+def _account(roll: Roll, name: str) -> Account:
+    if name not in roll.accounts:
+        raise _not_found()
+    account = roll.accounts[name]
+    if account is None:
+        raise _unopened(f"operator {name}")
+    return account
+
+
+def _check_admin_left(roll: Roll, name: str) -> None:
+    """Raise if this is the last admin: nobody could make another one at the console."""
+    admins = {each for each, account in roll.accounts.items() if account and account.operator.role is Role.ADMIN}
+    if admins == {name}:
+        raise InvalidRequest(f"{name} is the last admin: make another operator one first")
+
+
+def _not_found() -> NotFound:
+    return NotFound("there is no operator of that name")
+
+
+def _unopened(cause: str) -> Unavailable:
+    return Unavailable(
+        "an operator's record cannot be opened: put its key back into SEALING_KEYS, or remove and add the operator",
+        cause=cause,
+        retry_after_s=60,
+    )

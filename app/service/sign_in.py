@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 from dataclasses import dataclass
 
-from app.model.operators import Operator
+import structlog
+
+from app.errors import SignInFailed, TooManyRequests, Unavailable
+from app.model.operators import Operator, is_name
 from app.model.secrets import Password, SessionId
-from app.store.operators import Operators
+from app.service.audit import tell
+from app.service.passwords import PASSWORDS
+from app.store.attempts import Attempts
+from app.store.audit import Act, What
+from app.store.operators import Account, Operators
+from app.store.sealing import CannotOpen
 from app.store.sessions import Sessions
+
+log = structlog.get_logger(__name__)
+
+_NOBODY = ""
+"""Looked up in place of what is no name; no operator can have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +38,89 @@ class SignIn:
     """Who is at the console."""
 
     def __init__(self, operators: Operators, sessions: Sessions) -> None:
+        """Look people up in ``operators``, keep who is signed in in ``sessions``."""
         self._operators = operators
         self._sessions = sessions
 
     async def sign_in(self, name: str, password: Password, address: str) -> SignedIn:
-        """Begin a session. Raises ``SignInFailed``, ``TooManyRequests`` and ``Unavailable``."""
-        raise NotImplementedError
+        """Begin a session for whoever knows the password; ``address`` is the IP address of who asks.
+
+        Raises ``SignInFailed``, in the same words and after the same work whether the name or the password is wrong;
+        ``TooManyRequests`` before any work, and ``Unavailable``.
+        """
+        with PASSWORDS.place():
+            # Before the password is looked at: guesses that come all at once count too.
+            await count_attempt(self._operators.attempts, name, address)
+            account = await self._find(name)
+            verdict = await PASSWORDS.check(account.hash if account else None, password)
+        if account is None or not verdict.right:
+            await tell_refused(self._operators.attempts, name, _from(address))
+            raise _failed()
+        await self._operators.attempts.passed(name, address)
+        if verdict.rehashed:
+            await self._operators.rehash(account, verdict.rehashed)
+        begun = await self._sessions.begin(account, _from(address))
+        if begun is None:
+            # The operator was changed while the password was looked at: it may be another one by now.
+            raise _failed()
+        tell(Act(account.operator.actor, What.SIGNED_IN, _from(address)))
+        session, ends_at_ms = begun
+        return SignedIn(session, account.operator, ends_at_ms)
 
     async def find(self, session: SessionId, *, touch: bool = True) -> Operator | None:
-        """Return whose session it is, or None if it has ended or never was. Raises ``Unavailable``."""
-        raise NotImplementedError
+        """Return whose session it is, with the role they have now; ``touch`` prolongs it.
+
+        None: it is unknown, was idle for too long, is past its end, or was ended. Raises ``Unavailable``.
+        """
+        try:
+            account = await self._sessions.find(session, touch=touch)
+        except CannotOpen as error:
+            raise _unopened(error) from error
+        return account.operator if account else None
 
     async def sign_out(self, session: SessionId) -> None:
-        """End a session. Raises ``Unavailable``."""
-        raise NotImplementedError
+        """End a session, if it has not ended already. Raises ``Unavailable``."""
+        if act := await self._sessions.end(session):
+            tell(act)
 
     async def nobody_yet(self) -> bool:
-        """Tell whether there is no operator at all. Raises ``Unavailable``."""
-        raise NotImplementedError
+        """Tell whether there is no operator at all; the command line adds the first one. Raises ``Unavailable``."""
+        return not await self._operators.any()
+
+    async def _find(self, name: str) -> Account | None:
+        try:
+            return await self._operators.find(name if is_name(name) else _NOBODY)
+        except CannotOpen as error:
+            raise _unopened(error) from error
+
+
+async def count_attempt(attempts: Attempts, name: str, address: str) -> None:
+    """Count an attempt to prove a password. Raises ``TooManyRequests`` if it comes too early, and ``Unavailable``."""
+    if wait_ms := await attempts.count(name, address):
+        wait_s = math.ceil(wait_ms / 1000)
+        raise TooManyRequests(f"too many attempts: wait {wait_s} s, then try again", retry_after_s=wait_s)
+
+
+async def tell_refused(attempts: Attempts, name: str, detail: str) -> None:
+    """Write down an attempt that failed, in the log at least. What is no name may be anything, and is not repeated."""
+    act = Act("stranger", What.SIGN_IN_REFUSED, f"{name if is_name(name) else 'no name'} {detail}".rstrip())
+    tell(act)
+    try:
+        await attempts.tell_refused(act)
+    except Unavailable as error:
+        log.warning("refusal_not_written", cause=error.cause)
+
+
+def _from(address: str) -> str:
+    try:
+        return f"from {ipaddress.ip_address(address)}"
+    except ValueError:
+        return ""
+
+
+def _failed() -> SignInFailed:
+    return SignInFailed("the name or the password is not right: try again, or have an admin set a new password")
+
+
+def _unopened(error: CannotOpen) -> Unavailable:
+    return Unavailable("the server cannot open this operator's record", cause=str(error), retry_after_s=60)

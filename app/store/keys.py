@@ -36,7 +36,13 @@ mac:HMAC           handle of a cloud token in hand               until that toke
 {q}:lines          how many wait for permits, at each instance   a second after the last one spoke up
 {ops}:keys         API keys, sealed, by ID                       until removed
 {ops}:names        API keys' IDs by name                         until removed
+{ops}:people       operators, sealed, by name                    until removed
+{ops}:epoch        the last epoch given to any operator          for ever: without it, ended sessions could come
+                                                                 back
+{ops}:s:DIGEST     an operator's session, by its ID's hash       half an hour unused, half a day at most
 {ops}:a            audit of what concerns no single device       capped
+{tries}:n:DIGEST   attempts to prove a password, by the name     an hour after the last
+{tries}:a:DIGEST   the same, by the address they came from       likewise
 {refused}:a        audit of refusals to proven callers           capped
 {strangers}:a      audit of refusals to all others               capped
 =================  ============================================  ==========================================
@@ -55,6 +61,8 @@ SHARDS: Final = 64
 
 API_KEYS: Final = "{ops}:keys"
 API_KEY_NAMES: Final = "{ops}:names"
+OPERATORS: Final = "{ops}:people"
+OPERATOR_EPOCH: Final = "{ops}:epoch"
 JOBS_AUDIT: Final = "{jobs}:a"
 OPERATORS_AUDIT: Final = "{ops}:a"
 """One tag for all of the operators', so that a change and its line in the audit are one step."""
@@ -190,6 +198,21 @@ def job_key(job: str) -> str:
 def job_work_key(job: str) -> str:
     """Return the key of the shards that a job has still to go through."""
     return f"{{jobs}}:w:{job}"
+
+
+def session_key(digest: str) -> str:
+    """Return the key of an operator's session; beside the operators, so that one script reads both."""
+    return f"{{ops}}:s:{digest}"
+
+
+def attempts_by_name_key(digest: str) -> str:
+    """Return the key of the attempts to prove a name's password; one tag for all, for one script counts by both."""
+    return f"{{tries}}:n:{digest}"
+
+
+def attempts_by_address_key(digest: str) -> str:
+    """Return the key of the attempts that came from an address."""
+    return f"{{tries}}:a:{digest}"
 
 
 def mac_key(mac: str) -> str:

@@ -1,15 +1,124 @@
-"""Operators in Redis: sealed records by name."""
+"""Operators in Redis: sealed records by name, each under an epoch that only ever rises."""
 
 from __future__ import annotations
 
-from app.store.connection import Store
-from app.store.sealing import KeyRing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from app.model.operators import Operator, Role
+from app.model.secrets import PasswordHash, Secret
+from app.store.attempts import Attempts
+from app.store.audit import Act
+from app.store.connection import Script, Store
+from app.store.keys import OPERATOR_EPOCH, OPERATORS
+from app.store.sealing import CannotOpen, KeyRing
+
+# Whoever is dismissed, or has their sessions ended, is so when Redis is full too.
+_WRITE: Final = Script("operator_write", may_oom=True)
+_REHASH: Final = Script("operator_rehash")
+_KEYS: Final = [OPERATORS, OPERATOR_EPOCH]
+
+MAX_OPERATORS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An operator as they lie in Redis. ``epoch`` is when role, password or sessions were last changed: µs at least."""
+
+    operator: Operator
+    hash: PasswordHash
+    epoch: int
+    text: str
+    """The record itself, so that a script can tell whether it still stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """All operators at one moment, by name: None for a record that cannot be opened. ``epoch`` is the last given."""
+
+    accounts: Mapping[str, Account | None]
+    epoch: int
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """An operator as they lie sealed: whoever writes to Redis could else make himself an admin."""
+
+    role: Role
+    hash: str
+    created_at_ms: int
 
 
 class Operators:
-    """The people at the console, as they lie in Redis."""
+    """The people at the console."""
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         """Read and write through ``store``, seal with ``keys``."""
         self._store = store
         self._keys = keys
+        self.attempts = Attempts(store)
+        """Who tries their passwords."""
+
+    def now_ms(self) -> int:
+        """Return Redis's time, Unix ms."""
+        return self._store.clock.now_ms()
+
+    async def find(self, name: str) -> Account | None:
+        """Return an operator, or None. Raises ``Unavailable``, and ``CannotOpen`` for a record that was not ours."""
+        text = await self._store.command("HGET", OPERATORS, name)
+        return self.opened(name, text) if text else None
+
+    def opened(self, name: str, text: str) -> Account:
+        """Open a record as it lies in Redis. Raises ``CannotOpen``."""
+        epoch, _, sealed = text.partition(" ")
+        # With the epoch, or whoever writes to Redis could turn it back to one whose sessions were ended.
+        record = msgspec.json.decode(self._keys.open(sealed, "operator", name, epoch).reveal(), type=_Record)
+        return Account(Operator(name, record.role, record.created_at_ms), PasswordHash(record.hash), int(epoch), text)
+
+    async def any(self) -> bool:
+        """Tell whether there is an operator. Raises ``Unavailable``."""
+        return bool(await self._store.command("HLEN", OPERATORS))
+
+    async def read(self) -> Roll:
+        """Return all operators. Raises ``Unavailable``."""
+        # The epoch first: of what changes in between, ``write`` then knows.
+        epoch, words = await self._store.each([("GET", OPERATOR_EPOCH), ("HGETALL", OPERATORS)])
+        names, texts = words[::2], words[1::2]
+        accounts = {name: self._opened_or_none(name, text) for name, text in zip(names, texts, strict=True)}
+        return Roll(accounts, int(epoch or 0))
+
+    async def write(self, read: Roll, operator: Operator, password: PasswordHash | None, act: Act) -> bool:
+        """Write an operator's record under a new epoch, which ends their sessions; without ``password``, remove it.
+
+        False if anything about any operator was changed since ``read``: then nothing is written, for what was decided
+        by it may no longer hold. Not to be sent again blindly. Raises ``Unavailable``.
+        """
+        # No less than the last given to anyone: not even a clock that was set back, between a removal and the same name
+        # added again, brings an old one back. No less than the time: nor does a Redis that lost its last seconds.
+        epoch = max(self._store.clock.now_ms() * 1000, read.epoch + 1)
+        text = self._text(operator, password, epoch) if password else ""
+        last = read.epoch or ""
+        return bool(
+            await self._store.run(_WRITE, _KEYS, last, epoch, operator.name, text, act.who, act.what, act.detail)
+        )
+
+    async def rehash(self, account: Account, password: PasswordHash) -> None:
+        """Keep another hash of the same password, if the record still stands; no session ends. Raises ``Unavailable``.
+
+        May be sent again.
+        """
+        text = self._text(account.operator, password, account.epoch)
+        await self._store.run(_REHASH, [OPERATORS], account.operator.name, account.text, text)
+
+    def _text(self, operator: Operator, password: PasswordHash, epoch: int) -> str:
+        record = _Record(operator.role, password.reveal(), operator.created_at_ms)
+        sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "operator", operator.name, str(epoch))
+        return f"{epoch} {sealed}"
+
+    def _opened_or_none(self, name: str, text: str) -> Account | None:
+        try:
+            return self.opened(name, text)
+        except CannotOpen:
+            return None

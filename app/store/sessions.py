@@ -1,17 +1,100 @@
-"""Sessions of operators in Redis: by the hash of their ID, good for one epoch of their operator."""
+"""Sessions of operators in Redis: by the hash of their ID, each good for one epoch of its operator."""
 
 from __future__ import annotations
 
-from app.store.connection import Store
-from app.store.operators import Operators
-from app.store.sealing import KeyRing
+import hashlib
+import re
+import secrets
+from typing import Final
+
+import structlog
+
+from app.model.secrets import Secret, SessionId
+from app.store.audit import Act, What
+from app.store.connection import Script, Store
+from app.store.keys import OPERATORS, session_key
+from app.store.operators import Account, Operators
+from app.store.sealing import CannotOpen, KeyRing
+
+log = structlog.get_logger(__name__)
+
+# Who has to revoke something is at the console when Redis is full too.
+_BEGIN: Final = Script("session_begin", may_oom=True)
+_FIND: Final = Script("session_find", may_oom=True)
+_END: Final = Script("session_end", may_oom=True)
+
+IDLE_MS: Final = 30 * 60_000
+LONGEST_MS: Final = 12 * 3_600_000
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Sessions:
-    """Who is signed in, as it lies in Redis."""
+    """Who is signed in."""
 
     def __init__(self, store: Store, keys: KeyRing, operators: Operators) -> None:
-        """Read and write through ``store``, seal with ``keys``; whose a session is, ``operators`` know."""
+        """Read and write through ``store``, seal with ``keys``; ``operators`` know whose a session is."""
         self._store = store
         self._keys = keys
         self._operators = operators
+
+    async def begin(self, account: Account, detail: str) -> tuple[SessionId, int] | None:
+        """Begin a session of 256 random bits, and return it and when it ends at last (Unix ms).
+
+        ``detail`` is for the audit. None if the operator was changed or removed since ``account`` was read.
+        Raises ``Unavailable``.
+        """
+        session = SessionId(secrets.token_urlsafe(32))
+        name, created_at_ms = account.operator.name, self._store.clock.now_ms()
+        # The script reads the fields themselves; this seal is empty and proves them. Whoever writes to Redis could else
+        # sign himself in as anybody.
+        seal = self._keys.seal(Secret(""), "session", _digest(session), _terms(name, account.epoch, created_at_ms))
+        begun = await self._store.run(
+            _BEGIN,
+            [session_key(_digest(session)), OPERATORS],
+            name,
+            account.epoch,
+            created_at_ms,
+            seal,
+            IDLE_MS,
+            LONGEST_MS,
+            account.operator.actor,
+            detail,
+        )
+        return (session, created_at_ms + LONGEST_MS) if begun else None
+
+    async def find(self, session: SessionId, *, touch: bool) -> Account | None:
+        """Return whose session it is, in one round trip; ``touch`` prolongs it. None: ended, or never begun.
+
+        Raises ``Unavailable``, and ``CannotOpen`` if the operator's record cannot be unsealed.
+        """
+        if not _ID.fullmatch(session.reveal()):
+            return None
+        keys = [session_key(_digest(session)), OPERATORS]
+        answer = await self._store.run(_FIND, keys, int(touch), IDLE_MS, LONGEST_MS)
+        if not answer:
+            return None
+        name, epoch, created_at_ms, seal, text = answer
+        try:
+            self._keys.open(seal, "session", _digest(session), _terms(name, epoch, created_at_ms))
+        except CannotOpen as error:
+            # Forged, or begun under a sealing key that is no longer there: sign in again.
+            log.warning("session_not_ours", cause=str(error))
+            return None
+        return self._operators.opened(name, text)
+
+    async def end(self, session: SessionId) -> Act | None:
+        """End a session; None if there was none. May be sent again. Raises ``Unavailable``."""
+        if not _ID.fullmatch(session.reveal()):
+            return None
+        who = await self._store.run(_END, [session_key(_digest(session))])
+        return Act(who, What.SIGNED_OUT) if who else None
+
+
+def _digest(session: SessionId) -> str:
+    """All that Redis gets of it: whoever reads there can sign in as nobody."""
+    return hashlib.sha256(session.reveal().encode()).hexdigest()
+
+
+def _terms(name: str, epoch: int | str, created_at_ms: int | str) -> str:
+    return f"{name} {epoch} {created_at_ms}"

@@ -12,8 +12,10 @@ from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.index import Index
 from app.store.jobs import JobBook
+from app.store.operators import Operators
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing, new_key_text
+from app.store.sessions import Sessions
 from app.store.tokens import Tokens
 from tests.store.fleet import Fleet
 
@@ -61,6 +63,18 @@ def index(store: Store, tokens: Tokens) -> Index:
 def book(store: Store) -> JobBook:
     """The jobs of that store."""
     return JobBook(store)
+
+
+@pytest.fixture
+def operators(store: Store, keys: KeyRing) -> Operators:
+    """The operators of that store."""
+    return Operators(store, keys)
+
+
+@pytest.fixture
+def sessions(store: Store, keys: KeyRing, operators: Operators) -> Sessions:
+    """The operators' sessions on that store."""
+    return Sessions(store, keys, operators)
 
 
 @pytest.fixture

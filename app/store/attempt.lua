@@ -1,0 +1,36 @@
+-- Counts an attempt to prove a password, or tells that it comes too early. Some are free; before each further one more
+-- time must have passed since the last: 1, 2, 4 ... seconds. One that comes too early is not counted by either key.
+-- Not to be sent again: it would count twice.
+--
+-- KEYS  1 counter of the name  2 counter of the address, if one is known
+-- ARGV  2 free by name   3 longest delay by name, in ms   4, 5 the same by address   6 forget_ms
+-- Returns 0, or how many ms to wait.
+
+local function early_ms(key, free, longest_ms)
+  local seen = redis.call('HMGET', key, 'count', 'at_ms')
+  local count, at_ms = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
+  if at_ms + ARGV[6] <= now_ms then
+    redis.call('DEL', key)
+    return 0
+  end
+  if count < free then
+    return 0
+  end
+  local delay_ms = math.min(longest_ms, 1000 * 2 ^ math.min(count - free, 30))
+  -- Never longer than that, even if the clock was set back since.
+  return math.min(delay_ms, at_ms + delay_ms - now_ms)
+end
+
+local wait_ms = 0
+for place, key in ipairs(KEYS) do
+  wait_ms = math.max(wait_ms, early_ms(key, tonumber(ARGV[2 * place]), tonumber(ARGV[2 * place + 1])))
+end
+if wait_ms > 0 then
+  return math.ceil(wait_ms)
+end
+for _, key in ipairs(KEYS) do
+  redis.call('HINCRBY', key, 'count', 1)
+  redis.call('HSET', key, 'at_ms', now_ms)
+  redis.call('PEXPIRE', key, ARGV[6])
+end
+return 0

@@ -1,0 +1,86 @@
+"""Attempts to prove a password: counted by name and by address before the password is looked at, and slowed down."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from typing import Final
+
+from app.store.audit import Act, Audit
+from app.store.connection import Script, Store
+from app.store.keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by_name_key
+
+# Who has to revoke something signs in when Redis is full too. No flood gets far by that: what is counted is hashed.
+_COUNT: Final = Script("attempt", may_oom=True)
+_TAKE_BACK: Final = Script("attempt_passed", may_oom=True)
+
+FREE_BY_NAME: Final = 5
+LONGEST_BY_NAME_MS: Final = 60_000
+FREE_BY_ADDRESS: Final = 20
+LONGEST_BY_ADDRESS_MS: Final = 15 * 60_000
+FORGET_AFTER_MS: Final = 3_600_000
+"""After so long without an attempt a count is forgotten."""
+
+
+class Attempts:
+    """Counts of attempts, as they lie in Redis."""
+
+    def __init__(self, store: Store) -> None:
+        """Read and write through ``store``."""
+        self._store = store
+        self._audit = Audit(store)
+
+    async def count(self, name: str, address: str) -> int:
+        """Count an attempt and return 0, or return how many ms it came too early: then nothing is counted.
+
+        ``name`` is whatever was typed for one, ``address`` an IP address; an empty one counts for nothing. Not to be
+        sent again: it would count twice. Raises ``Unavailable``.
+        """
+        wait_ms: int = await self._store.run(
+            _COUNT,
+            _keys(name, address),
+            FREE_BY_NAME,
+            LONGEST_BY_NAME_MS,
+            FREE_BY_ADDRESS,
+            LONGEST_BY_ADDRESS_MS,
+            FORGET_AFTER_MS,
+        )
+        return wait_ms
+
+    async def passed(self, name: str, address: str) -> None:
+        """The last attempt was right: forget those by name, and take this one back from those by address.
+
+        Not all of the address's: whoever has one password could else guess at others' without end, signing in now and
+        then. Not to be sent again. Raises ``Unavailable``.
+        """
+        await self._store.run(_TAKE_BACK, _keys(name, address))
+
+    async def tell_refused(self, act: Act) -> None:
+        """Write down an attempt that failed, apart from what happened, so that no flood flushes it.
+
+        Raises ``Unavailable``.
+        """
+        await self._audit.write([(STRANGERS_AUDIT, act, "")])
+
+
+def network_of(address: str) -> str:
+    """Return what counts as one address: of IPv6 the /64, for whoever has one address there has all of them."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
+    return str(parsed)
+
+
+def _keys(name: str, address: str) -> list[str]:
+    # Digests: what is typed for a name is of any length, and may have been meant for the password.
+    keys = [attempts_by_name_key(_digest(name))]
+    return [*keys, attempts_by_address_key(_digest(network_of(address)))] if address else keys
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

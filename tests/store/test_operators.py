@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from app.model.operators import Operator, Role
+from app.model.secrets import PasswordHash
+from app.store.audit import Act, What
+from app.store.connection import Store
+from app.store.keys import OPERATORS
+from app.store.operators import Account, Operators
+from app.store.sealing import CannotOpen, KeyRing, new_key_text
+
+ANN = Operator("ann", Role.VIEWER, 1)
+HASH = PasswordHash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$kept-hash")
+ADDED = Act("cli:test", What.OPERATOR_ADDED, "ann")
+CHANGED = Act("cli:test", What.OPERATOR_CHANGED, "ann")
+REMOVED = Act("cli:test", What.OPERATOR_REMOVED, "ann")
+
+
+async def put(operators: Operators, operator: Operator = ANN, act: Act = ADDED) -> Account:
+    """Write an operator's record, and return it as it is read."""
+    assert await operators.write(await operators.read(), operator, HASH, act)
+    account = await operators.find(operator.name)
+    assert account is not None
+    return account
+
+
+async def test_what_is_written_is_read(operators: Operators) -> None:
+    """By name and all together; nobody is there until somebody was added."""
+    assert not await operators.any()
+    assert await operators.find("ann") is None
+    account = await put(operators)
+    assert (account.operator, account.hash) == (ANN, HASH)
+    assert await operators.any()
+    roll = await operators.read()
+    assert (roll.accounts, roll.epoch) == ({"ann": account}, account.epoch)
+    assert HASH.reveal() not in repr(roll)
+
+
+async def test_a_change_overtaken_by_another_is_not_written(operators: Operators, store: Store) -> None:
+    """What was decided by one reading is written only while all of it holds; the audit has one line a change."""
+    first = await operators.read()
+    assert await operators.write(first, ANN, HASH, ADDED)
+    for operator in (ANN, Operator("bob", Role.ADMIN, 2)):
+        assert not await operators.write(first, operator, HASH, ADDED)
+        assert not await operators.write(first, operator, None, REMOVED)
+    assert set((await operators.read()).accounts) == {"ann"}
+    assert await store.command("XLEN", "{ops}:a") == 1
+
+
+async def test_an_epoch_never_comes_back(operators: Operators, store: Store) -> None:
+    """It rises with each change of anybody, also over a removal and a clock that is set back by a day."""
+    epochs = []
+    for shift_ms in (0, 0, 86_400_000, -86_400_000, 0):
+        store.clock.shift_ms = shift_ms
+        epochs.append((await put(operators)).epoch)
+        epochs.append((await put(operators, act=CHANGED)).epoch)
+        assert await operators.write(await operators.read(), ANN, None, REMOVED)
+        assert await operators.find("ann") is None
+    assert epochs == sorted(set(epochs))
+
+
+async def test_whoever_writes_to_redis_makes_nobody_an_admin(operators: Operators, store: Store, keys: KeyRing) -> None:
+    """A record moved to another name, under another epoch, from another server or made up does not open."""
+    await put(operators)
+    await put(operators, Operator("root", Role.ADMIN, 1))
+    text = await store.command("HGET", OPERATORS, "root")
+    epoch, _, sealed = text.partition(" ")
+    foreign = Operators(store, KeyRing.parse(new_key_text("k1")))
+    assert await foreign.write(await operators.read(), ANN, HASH, CHANGED)
+    stolen = await store.command("HGET", OPERATORS, "ann")
+    as_key = keys.seal(HASH, "api-key", "ann", epoch)
+    for forged in (text, f"{int(epoch) + 1} {sealed}", stolen, f"{epoch} {as_key}", "", " ", "1", "x y", epoch):
+        await store.command("HSET", OPERATORS, "ann", forged)
+        if forged:
+            with pytest.raises(CannotOpen):
+                await operators.find("ann")
+        assert (await operators.read()).accounts["ann"] is None
+        assert (await operators.read()).accounts["root"] is not None
+
+
+async def test_another_hash_of_the_same_password_ends_nothing(operators: Operators) -> None:
+    """It is kept under the same epoch, and not if the record was changed meanwhile."""
+    account, other = await put(operators), PasswordHash("$argon2id$other")
+    await operators.rehash(account, other)
+    now = await operators.find("ann")
+    assert now is not None
+    assert (now.hash, now.epoch) == (other, account.epoch)
+    changed = await put(operators, act=CHANGED)
+    await operators.rehash(now, other)
+    assert await operators.find("ann") == changed
+    assert await operators.write(await operators.read(), ANN, None, REMOVED)
+    await operators.rehash(changed, other)
+    assert await operators.find("ann") is None
