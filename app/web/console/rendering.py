@@ -96,6 +96,7 @@ def set_up(app: web.Application, *, secure: bool) -> None:
         environment.filters |= {
             "number": language.number,
             "percent": language.percent,
+            "sentence": language.sentence,
             "span": language.span,
             "when": language.when,
             "segment": lambda text: quote(text, safe="@:"),
