@@ -159,6 +159,7 @@ class Page:
         except Refusal as refusal:
             if self.again is None or refusal.status not in _CLIENT_ERRORS:
                 raise
+            tell(request, error=refusal.code, description=refusal.description, cause=refusal.cause)
             typed: Filled = filled(fields, self.types.get("form", Asked))
             form_again = await self.again(visit, form=typed)
             return replace(form_again, status=refusal.status, context={**form_again.context, "problem": refusal})

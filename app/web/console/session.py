@@ -23,7 +23,7 @@ from app.web.console.guard import (
     take_session,
 )
 from app.web.console.languages import COOKIE, LANGUAGES
-from app.web.console.pages import KEYS, Moved, Visit, see_other
+from app.web.console.pages import DONE, KEYS, Moved, Visit, see_other
 from app.web.console.rendering import OPERATOR, PREFIX, Shown, render
 from app.web.middleware import CLOCK, tell
 
@@ -52,7 +52,8 @@ async def ask(request: web.Request) -> web.StreamResponse:
     if await find_operator(request):
         return see_other(to)
     nobody_yet = await request.app[SIGN_IN].nobody_yet()
-    return render(request, Shown.of("sign_in.html", to=to, carried="", nobody_yet=nobody_yet))
+    done = request.query.get(DONE, "")
+    return render(request, Shown.of("sign_in.html", to=to, carried="", nobody_yet=nobody_yet, done=done))
 
 
 async def sign_in(request: web.Request) -> web.StreamResponse:
@@ -63,8 +64,6 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     try:
         signed_in = await request.app[SIGN_IN].sign_in(form.name, form.password, address_of(request))
     except Refusal as refusal:
-        if refusal.retry_after_s is None and refusal.status >= 500:  # noqa: PLR2004
-            raise
         shown = Shown.of(
             "sign_in.html", status=refusal.status, to=to, carried=form.carried, name=form.name, problem=refusal
         )
@@ -87,7 +86,7 @@ async def sign_out(request: web.Request) -> web.StreamResponse:
     check_same_origin(request)
     if (session := session_of(request)) is not None:
         await request.app[SIGN_IN].sign_out(session)
-    response = see_other(Moved(f"{PREFIX}/sign-in", query={"done": "signed-out"}).location)
+    response = see_other(Moved(f"{PREFIX}/sign-in", done="signed-out").location)
     take_session(request, response)
     return response
 

@@ -1,0 +1,113 @@
+"""Signing in at the console, as a browser does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp.test_utils import TestClient
+
+from app.model.operators import Role
+from tests.web.console.conftest import PASSWORD, SAME_ORIGIN, Browser, SignedIn
+
+
+async def test_whoever_is_not_signed_in_is_asked_to(server: TestClient[Any, Any]) -> None:
+    """A page leads to the sign-in page, which leads back to it."""
+    browser = Browser(server)
+    seen = await browser.get("/admin/tokens", role="sensor")
+    assert seen.status == 303
+    assert seen.location == "/admin/sign-in?to=%2Fadmin%2Ftokens%3Frole%3Dsensor"
+    assert 'value="/admin/tokens?role=sensor"' in (await browser.follow(seen)).text
+
+
+async def test_signing_in_leads_to_the_page_that_was_meant(server: TestClient[Any, Any], signed_in: SignedIn) -> None:
+    """After signing in one is where one wanted to go, and is known there."""
+    await signed_in(Role.VIEWER, "ada")
+    browser = Browser(server)
+    form = {"name": "ada", "password": PASSWORD, "to": "/admin/tokens?role=sensor"}
+    seen = await browser.post("/admin/sign-in", form)
+    assert (seen.status, seen.location) == (303, "/admin/tokens?role=sensor")
+    page = await browser.follow(seen)
+    assert page.status == 200
+    assert ">ada<" in page.text
+
+
+async def test_a_wrong_password_and_an_unknown_name_look_alike(
+    server: TestClient[Any, Any], signed_in: SignedIn
+) -> None:
+    """Nobody learns from the answer which names there are."""
+    await signed_in(Role.VIEWER, "ada")
+    wrong = await Browser(server).sign_in("ada", "not the password at all")
+    unknown = await Browser(server).sign_in("eve", "not the password at all")
+    assert wrong.status == unknown.status == 401
+    assert wrong.text == unknown.text.replace('value="eve"', 'value="ada"')
+    assert "not the password" not in wrong.text
+    assert not wrong.cookies
+
+
+async def test_a_guesser_is_told_to_wait(server: TestClient[Any, Any], signed_in: SignedIn) -> None:
+    """After some wrong passwords the answer is 429 with a Retry-After, for the right password too."""
+    await signed_in(Role.VIEWER, "ada")
+    for _ in range(5):
+        assert (await Browser(server).sign_in("ada", "not the password at all")).status == 401
+    await Browser(server).sign_in("ada", "not the password at all")
+    seen = await Browser(server).sign_in("ada")
+    assert seen.status == 429
+    assert int(seen.headers["Retry-After"]) >= 1
+    assert not seen.cookies
+
+
+async def test_signing_out_ends_the_session_everywhere_it_was_copied_to(signed_in: SignedIn) -> None:
+    """A session that was signed out is none, whoever still holds its cookie."""
+    browser = await signed_in()
+    thief = Browser(browser.client, cookies=dict(browser.cookies))
+    seen = await browser.post("/admin/sign-out")
+    assert "You are signed out." in (await browser.follow(seen)).text
+    assert not browser.cookies
+    assert (await thief.get("/admin/")).status == 303
+
+
+async def test_a_session_counts_at_every_instance(signed_in: SignedIn, other_server: TestClient[Any, Any]) -> None:
+    """Who signed in at one instance is signed in at all."""
+    browser = await signed_in()
+    assert (await Browser(other_server, cookies=browser.cookies).get("/admin/")).status == 200
+
+
+async def test_the_language_is_the_browsers_until_another_is_chosen(signed_in: SignedIn) -> None:
+    """The browser's preference decides first, and the switch from then on."""
+    browser = await signed_in()
+    browser.language = "zh-CN,zh;q=0.9,en;q=0.8"
+    assert '<html lang="zh-Hans">' in (await browser.get("/admin/")).text
+    seen = await browser.post("/admin/language", {"language": "en", "to": "/admin/tokens"})
+    assert seen.location == "/admin/tokens"
+    assert '<html lang="en">' in (await browser.follow(seen)).text
+
+
+async def test_a_form_that_was_sent_too_late_is_not_lost(signed_in: SignedIn) -> None:
+    """After signing in again, a form goes on as it was filled in, once one says so."""
+    browser = await signed_in(Role.OPERATOR, "ada")
+    browser.cookies.clear()
+    late = await browser.post("/admin/tokens", {"q": "plant/7/#", "by": "topic"})
+    assert late.status == 401
+    assert "Nothing you entered is lost" in late.text
+    sealed = late.text.partition('name="carried" value="')[2].partition('"')[0]
+    form = {"name": "ada", "password": PASSWORD, "carried": sealed}
+    back = await browser.post("/admin/sign-in", form)
+    assert back.status == 200
+    assert 'action="/admin/tokens"' in back.text
+    sent = await browser.post("/admin/tokens", {"carried": sealed})
+    assert sent.location == "/admin/tokens?topic=plant%2F7%2F%23"
+    assert "plant" not in sealed
+
+
+async def test_an_unknown_address_is_a_page_of_the_console(signed_in: SignedIn) -> None:
+    """What is not there is said in the console's own words, with the way back."""
+    seen = await (await signed_in()).get("/admin/nothing/here")
+    assert seen.status == 404
+    assert "There is nothing here" in seen.text
+    assert 'href="/admin/devices"' in seen.text
+
+
+async def test_a_refresh_keeps_no_session_alive_and_is_not_redirected(server: TestClient[Any, Any]) -> None:
+    """A page that looks again by itself is told 401 once the session has ended."""
+    seen = await Browser(server).ask("GET", "/admin/", headers={"X-Refresh": "1"} | SAME_ORIGIN)
+    assert seen.status == 401
