@@ -122,6 +122,33 @@ def test_tokens_are_taken_back_as_shown(
     assert len(audit["items"]) == 4
 
 
+def test_people_are_added_and_removed_as_shown(
+    dev: Dev, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line of the README's block about operators does what it says."""
+    said = []
+    for line in block("sh", "operators add").splitlines():
+        words = shlex.split(line)
+        answer = Cli(monkeypatch, capsys)(*words[words.index("app") + 1 :], "--state", str(dev.state))
+        assert answer.code == 0, (line, answer)
+        said.append(answer.out)
+    structlog.reset_defaults()
+    added, password, role, listed, removed = said
+    assert added.startswith("ann is added as operator; the password, shown this once:\n")
+    assert password.splitlines()[-1] != added.splitlines()[-1]
+    assert role == "ann is admin now, and logged out everywhere\n"
+    assert {"admin", "ann"} <= set(listed.split())
+    assert removed == "ann is removed\n"
+
+
+def test_the_welcome_shown_names_the_same_places(dev: Dev) -> None:
+    """The README's welcome has the lines that `dev` says, as far as it shows them."""
+    shown = [line.split()[0] for line in block("text", "Ready in").splitlines() if line.startswith("  ")]
+    said = [line.split()[0] for line in dev.said.partition("Ready in")[2].splitlines() if line.startswith("  ")]
+    assert shown[-1] == "…"
+    assert said[: len(shown) - 1] == shown[:-1]
+
+
 def test_the_verbs_shown_answer_as_shown(dev: Dev) -> None:
     """What the README shows of ``policy explain`` is what it prints."""
     shown = block("text", "policy explain").split("\n", 1)[1]

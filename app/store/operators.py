@@ -16,9 +16,9 @@ from app.store.connection import Script, Store
 from app.store.keys import OPERATOR_EPOCH, OPERATORS
 from app.store.sealing import CannotOpen, KeyRing
 
-# Whoever is dismissed, or has their sessions ended, is so when Redis is full too.
+# Whoever is dismissed, or has their sessions ended, is so when Redis is full too; and whoever signs in then is let in.
 _WRITE: Final = Script("operator_write", may_oom=True)
-_REHASH: Final = Script("operator_rehash")
+_REHASH: Final = Script("operator_rehash", may_oom=True)
 _KEYS: Final = [OPERATORS, OPERATOR_EPOCH]
 
 MAX_OPERATORS: Final = 1000

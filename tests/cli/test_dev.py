@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -20,6 +21,14 @@ from alibabacloud_onsmqtt20200420 import models
 from alibabacloud_onsmqtt20200420.client import Client
 from alibabacloud_tea_openapi.models import Config as SdkConfig
 
+from app.embedded.example import read_settings
+from app.model.operators import Role
+from app.model.secrets import Password, Secret
+from app.service.sign_in import SignedIn, SignIn
+from app.store.connection import Store
+from app.store.operators import Operators
+from app.store.sealing import KeyRing
+from app.store.sessions import Sessions
 from tests import processes
 from tests.processes import Dev
 
@@ -99,7 +108,12 @@ def test_logs_hold_no_secret(dev: Dev) -> None:
     content = dev.json
     logs = "".join(path.read_text(errors="replace") for path in (dev.state / "logs").iterdir())
     assert logs
-    for secret in (content["device"]["secret"], content["access_key_secret"], token["mqtt"]["tokens"][0]["token"]):
+    for secret in (
+        content["device"]["secret"],
+        content["operator"]["password"],
+        content["access_key_secret"],
+        token["mqtt"]["tokens"][0]["token"],
+    ):
         assert secret not in logs
 
 
@@ -111,6 +125,27 @@ def test_the_printed_curl_line(dev: Dev, need_program: Callable[[str], str]) -> 
     assert curl(dev, need_program)["access_token"] == first["access_token"]
     assert curl(dev, need_program, dev.json["instances"][1]["url"])["access_token"] == first["access_token"]
     assert calls(dev) == counted
+
+
+def test_the_example_operator(dev: Dev) -> None:
+    """The welcome tells where the console is and who may sign in; that is an admin with the password it shows."""
+    operator = dev.json["operator"]
+    console = f"  console  {dev.json['server']}/admin/ (name {operator['name']}, password {operator['password']})\n"
+    assert console in dev.said
+    listed = json.loads(paste(f"{sys.executable} -m app operators list --json --state {dev.state}").stdout)
+    assert [(each["name"], each["role"]) for each in listed] == [("admin", "admin")]
+    keys = KeyRing.parse(Secret(read_settings(dev.state / "settings.env")["SEALING_KEYS"]))
+
+    async def sign_in() -> SignedIn:
+        store = Store(Secret(dev.json["redis"]))
+        operators = Operators(store, keys)
+        try:
+            door = SignIn(operators, Sessions(store, keys, operators))
+            return await door.sign_in(operator["name"], Password(operator["password"]), "127.0.0.1")
+        finally:
+            await store.close()
+
+    assert asyncio.run(sign_in()).operator.role is Role.ADMIN
 
 
 def test_the_tour(dev: Dev) -> None:

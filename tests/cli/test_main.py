@@ -17,5 +17,5 @@ def test_help_names_every_verb(cli: Cli) -> None:
     answer = cli("--help")
     assert answer.code == 0
     assert "short-lived, topic-scoped tokens" in answer.out
-    for verb in ("dev", "serve", "sandbox", "devices", "policy", "device"):
+    for verb in ("dev", "serve", "sandbox", "devices", "operators", "policy", "device"):
         assert f"\n  {verb} " in answer.out

@@ -266,6 +266,28 @@ async def test_nothing_secret_lies_in_redis_or_the_log(
     assert "argon2" not in everything
 
 
+async def test_a_full_redis_keeps_nobody_out(
+    door: SignIn, office: OperatorOffice, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has to revoke something signs in, and who has to go is put out, when nothing else can be written."""
+    session = (await door.sign_in("ann", PASSWORD, HERE)).session
+    hash_with(monkeypatch, CountingHasher(memory_cost=16))
+    await store.command("CONFIG", "SET", "maxmemory", 1)
+    try:
+        with pytest.raises(Unavailable):
+            await store.command("SET", "x", "y")
+        assert (await refused(door, "ann", WRONG)).status == 401
+        again = (await door.sign_in("ann", PASSWORD, HERE)).session
+        assert await door.find(session) is not None
+        await door.sign_out(session)
+        await office.end_sessions("ann")
+        assert await door.find(again) is None
+        await office.remove("ann")
+        assert (await refused(door, "ann", PASSWORD)).status == 401
+    finally:
+        await store.command("CONFIG", "SET", "maxmemory", 0)
+
+
 async def test_a_restart_of_redis_keeps_operators_and_their_sessions(
     tmp_path: Path, keys: KeyRing, hashing: CountingHasher
 ) -> None:

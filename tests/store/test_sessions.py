@@ -157,7 +157,7 @@ async def test_no_session_begins_for_an_operator_changed_meanwhile(
 async def test_whoever_writes_to_redis_signs_in_as_nobody(
     sessions: Sessions, operators: Operators, account: Account, store: Store
 ) -> None:
-    """A session turned into another operator's, another epoch's or a younger one is none, and so is a made-up one."""
+    """A session made another operator's, another epoch's or younger is none; a prolonged one ends in time."""
     root = await put(operators, Operator("root", Role.ADMIN, 1))
     session = await begin(sessions, account)
     key = await the_key(store)
@@ -171,6 +171,10 @@ async def test_whoever_writes_to_redis_signs_in_as_nobody(
         words = [word for pair in zip(("name", "epoch", "created_at_ms", "seal"), forged, strict=True) for word in pair]
         await store.command("HSET", key, *words)
         assert await sessions.find(session, touch=True) is None
+    await store.command("HSET", key, "name", "ann", "epoch", honest[1], "seal", honest[3], "until_ms", 1 << 45)
+    assert await sessions.find(session, touch=False) is not None
+    store.clock.shift_ms = LONGEST_MS
+    assert await sessions.find(session, touch=False) is None
     other = Sessions(store, KeyRing.parse(new_key_text("k1")), operators)
     assert await sessions.find(await begin(other, root), touch=True) is None
 
