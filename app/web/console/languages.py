@@ -20,7 +20,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 from babel.support import NullTranslations, Translations
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from app.web.console.sentences import CONTEXT, Sentences
 
@@ -72,7 +72,7 @@ class Language:
         said = format_timedelta(
             timedelta(milliseconds=at_ms - now_ms), add_direction=True, threshold=1.5, locale=self.locale
         )
-        return Markup('<time datetime="{0}" title="{1} UTC">{2}</time>').format(exact, self.when(at_ms), escape(said))
+        return Markup('<time datetime="{0}" title="{1} UTC">{2}</time>').format(exact, self.when(at_ms), said)
 
 
 _FOLDERS: Final = (Path(__file__).parents[2] / "templates", Path(__file__).parents[3] / "templates")

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient
+from argon2 import PasswordHasher
 
 from app.assembly import PARTS
 from app.model.operators import Role
 from app.model.secrets import Password
 from app.service.operators import OperatorOffice
+from app.service.passwords import Passwords
 from tests.web.conftest import ISSUER
 
 PASSWORD = "correct horse battery"
@@ -72,6 +74,14 @@ class Browser:
     async def sign_in(self, name: str, password: str = PASSWORD) -> Seen:
         """Sign in."""
         return await self.post("/admin/sign-in", {"name": name, "password": password})
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash with the same algorithm at little cost: what a password is worth is tested with the service."""
+    cheap = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr("app.service.operators.PASSWORDS", cheap)
+    monkeypatch.setattr("app.service.sign_in.PASSWORDS", cheap)
 
 
 SignedIn = Callable[..., Awaitable[Browser]]
