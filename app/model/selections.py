@@ -121,6 +121,11 @@ class Selection:
     def __str__(self) -> str:
         return f"{self.kind}={self.value}" if self.value else self.kind
 
+    @property
+    def topic(self) -> tuple[str, str]:
+        """The verb and the filter of a topic selection; the verb is empty where either is meant."""
+        return _split(self.value)
+
     def reaches(self, scope: str) -> bool:
         """Tell whether a topic selection takes a token of this scope."""
         verb, topic_filter = _split(self.value)

@@ -17,7 +17,7 @@ from app.service.audit import tell
 from app.store.audit import Act, What
 from app.store.connection import insist
 from app.store.index import Index
-from app.store.jobs import LEASE_MS, Job, JobBook, draw_id
+from app.store.jobs import LEASE_MS, Job, JobBook, draw_id, is_id
 from app.store.keys import Shard
 from app.store.records import Priority
 from app.store.revocations import EVERYTHING, RevocationQueue
@@ -54,14 +54,21 @@ class Jobs:
         self._queue = queue
         self._woken = asyncio.Event()
 
-    async def start(self, selection: Selection, by: str, *, counted: int) -> Job:
+    async def start(self, selection: Selection, by: str, *, counted: int, job: str = "") -> Job:
         """Begin to revoke a role, a topic or everything for ``by``; ``counted`` is what was shown before.
 
-        When this returns, a role or everything is denied at every instance; a topic will be, shard by shard. If it does
-        not return, the job may have begun all the same: then it is finished, never half. Raises ``Unavailable``.
+        ``job`` is an ID that was drawn with what was shown: sent twice, it is begun once. When this returns, a role or
+        everything is denied at every instance; a topic will be, shard by shard. If it does not return, the job may have
+        begun all the same: then it is finished, never half. Raises ``InvalidRequest`` for the ID of another
+        selection's job, or none, and ``Unavailable``.
         """
-        job = draw_id()
-        await insist(partial(self._book.start, job, selection, by, counted), within_s=BEGIN_WITHIN_S)
+        if job and not is_id(job):
+            raise InvalidRequest("this is no job's ID")
+        job = job or draw_id()
+        started = await insist(partial(self._book.start, job, selection, by, counted), within_s=BEGIN_WITHIN_S)
+        if not started:
+            # What was confirmed is never another thing than what is done.
+            raise InvalidRequest(f"job {job} revokes another selection: begin this one anew")
         if selection.kind is not Kind.TOPIC:
             await insist(partial(self._queue.raise_floor, _floor(selection), job), within_s=BEGIN_WITHIN_S)
         tell(Act(by, What.JOB_STARTED, f"{job}: {selection}, {counted} counted"))

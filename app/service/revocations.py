@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -19,6 +19,7 @@ from app.store.audit import Act, What
 from app.store.connection import insist
 from app.store.index import Index, Page, Progress
 from app.store.jobs import Job
+from app.store.keys import Handle, Shard
 from app.store.records import Priority, TokenRecord
 from app.store.revocations import Queue, RevocationQueue
 from app.store.tokens import Tokens
@@ -28,6 +29,9 @@ log = structlog.get_logger(__name__)
 REVOKE_WITHIN_S: Final = 1.0
 SEARCH_BUDGET_S: Final = 1.0
 """So long at most a page of a topic's tokens is searched for, before the caller gets what there is."""
+
+SURVEY_BUDGET_S: Final = 1.0
+"""So long at most is counted for somebody who is about to revoke; nobody in a hurry waits for a last digit."""
 
 
 def select(
@@ -56,6 +60,20 @@ class Revoked:
     client_id: str
     handle: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a revoke would take, and in how many seconds the cloud would have been told, at the present queue.
+
+    Tokens include what is being applied for. Where a number is not ``exact`` there was no time to count to the end.
+    """
+
+    tokens: int
+    devices: int
+    est_told_s: float
+    tokens_exact: bool = True
+    devices_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,37 @@ class Revocations:
             await self._registry.get(selection.value)
         return await self._index.count(selection, progress)
 
+    async def survey(self, selection: Selection) -> Prospect:
+        """Tell what a revoke of more than single tokens would take. Raises ``NotFound`` as ``revoke``, ``Unavailable``.
+
+        Within ``SURVEY_BUDGET_S``: a large topic, and the devices of a large role, are counted as far as that goes.
+        """
+        if selection.kind is Kind.CLIENT_ID:
+            await self._registry.get(selection.value)
+        found = await self._index.survey(selection, budget_s=SURVEY_BUDGET_S)
+        exact = found.whole or selection.kind is not Kind.TOPIC
+        tokens = found.tokens if found.whole or selection.kind is Kind.TOPIC else await self._index.count(selection)
+        priority = Priority.OPERATOR if selection.kind is Kind.CLIENT_ID else Priority.BULK
+        est_told_s = await self._told_in_s(tokens, found.scopes, priority)
+        return Prospect(tokens, found.devices, est_told_s, tokens_exact=exact, devices_exact=found.whole)
+
+    async def survey_each(self, records: Sequence[TokenRecord]) -> Prospect:
+        """Tell what a revoke of these would take. Raises ``Unavailable``."""
+        standing = [record for record in records if record.state != "revoked"]
+        est_told_s = await self._told_in_s(len(standing), [record.scope for record in standing], Priority.OPERATOR)
+        return Prospect(len(standing), len({record.client_id for record in standing}), est_told_s)
+
+    async def _told_in_s(self, tokens: int, scopes: Sequence[str], priority: Priority) -> float:
+        return (await self._queue.ahead(priority) + tokens) * _calls_each(scopes) / self._pace
+
+    async def how_far(self, cursor: str) -> float:
+        """Tell which share of all live tokens a list has behind it. Raises ``InvalidRequest`` and ``Unavailable``."""
+        try:
+            behind, all_ = await self._index.how_far(cursor)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        return behind / all_ if all_ else 1.0
+
     async def tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> Page:
         """List live tokens, the first to expire first. A page may be short, or empty, and still have a next.
 
@@ -118,11 +167,20 @@ class Revocations:
             raise NotFound("there is no such token")
         return record
 
-    async def revoke(self, selection: Selection, by: str, *, counted: int | None = None) -> Revoked | Job:
+    async def tokens_of(self, handles: Sequence[str]) -> list[TokenRecord | None]:
+        """Tell what is known of each of some handles, whatever became of it. Raises ``Unavailable``."""
+        known = [Handle(handle) for handle in handles if Shard.of_handle(handle)]
+        records = dict(zip(known, await self._tokens.read_all(known), strict=True)) if known else {}
+        return [records.get(Handle(handle)) for handle in handles]
+
+    async def revoke(
+        self, selection: Selection, by: str, *, counted: int | None = None, job: str = ""
+    ) -> Revoked | Job:
         """Revoke a selection for ``by``: one token or device at once, anything larger as a job.
 
-        ``counted`` is what was shown before, if anything was. A topic is not counted here: that takes a search, and a
-        revoke is not to wait for it. Raises ``NotFound`` and ``Unavailable``.
+        ``counted`` is what was shown before, if anything was, and ``job`` an ID drawn then (``Jobs.start``). A topic is
+        not counted here: that takes a search, and a revoke is not to wait for it. Raises ``InvalidRequest`` for an ID
+        that is another job's, ``NotFound`` and ``Unavailable``.
         """
         if selection.kind is Kind.HANDLE:
             return await self._revoke_token(selection.value, by)
@@ -132,7 +190,7 @@ class Revocations:
             return Revoked(selection.value, "", count)
         if counted is None:
             counted = 0 if selection.kind is Kind.TOPIC else await self._index.count(selection)
-        return await self._jobs.start(selection, by, counted=counted)
+        return await self._jobs.start(selection, by, counted=counted, job=job)
 
     async def _revoke_token(self, handle: str, by: str) -> Revoked:
         record = await self.token(handle)
@@ -168,7 +226,11 @@ class Revocations:
     async def overview(self) -> Overview:
         """Count the queue, and estimate when it will be empty. Raises ``Unavailable``."""
         backlog = await self._queue.backlog()
-        # A token may be two cloud tokens, and so two calls: reckoned from those that go next.
-        calls = [len(parse_scope(scope).split()) for scope in backlog.scopes]
-        each = sum(calls) / len(calls) if calls else 1
-        return Overview(backlog.queued, backlog.failed, backlog.queued * each / self._pace)
+        # Reckoned from those that go next.
+        return Overview(backlog.queued, backlog.failed, backlog.queued * _calls_each(backlog.scopes) / self._pace)
+
+
+def _calls_each(scopes: Sequence[str]) -> float:
+    """Return how many calls a token takes on average: it may be two cloud tokens."""
+    calls = [len(parse_scope(scope).split()) for scope in scopes]
+    return sum(calls) / len(calls) if calls else 1

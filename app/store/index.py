@@ -19,6 +19,15 @@ MAX_DIGITS: Final = 15
 CHUNK: Final = 200
 """Records read at a time, so that neither Redis nor this process is held for long."""
 
+SEARCHED: Final = 500
+"""So many a search for a topic looks at in one go: of over a million only that gets far in a second."""
+
+SAMPLE: Final = 50
+"""Scopes that a survey brings along."""
+
+SPARE: Final = 8
+"""So many more than its share are asked of each index that is read beside others."""
+
 Progress = Callable[[int, int], None]
 """Told as a search goes on: shards gone through, tokens found."""
 
@@ -52,6 +61,19 @@ class Page:
 
     records: tuple[TokenRecord, ...]
     next_cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How many tokens there are of a selection, of how many devices, and the scopes of some.
+
+    Unless it is ``whole`` there may be more of either.
+    """
+
+    tokens: int
+    devices: int
+    scopes: tuple[str, ...]
+    whole: bool
 
 
 class Index:
@@ -94,22 +116,61 @@ class Index:
             record = await self._tokens.read(selection.value)
             return Page((record,) if record and record.state == "live" else (), "")
         keys = _keys(selection, ALL_SHARDS)
-        size = CHUNK if selection.kind is Kind.TOPIC else limit
+        size = SEARCHED if selection.kind is Kind.TOPIC else limit
         loop = asyncio.get_running_loop()
         until = loop.time() + budget_s
         records: list[TokenRecord] = []
         while True:
             places = await self.after(keys, place, size)
-            for record in await self._tokens.read_all([Handle(each.handle) for each in places]):
-                if record and record.state == "live" and _means(selection, record.scope):
-                    records.append(record)
-                    if len(records) == limit:
-                        return Page(tuple(records), str(Place(record.expires_at_ms, record.handle)))
+            handles = await self._meant(selection, [Handle(each.handle) for each in places])
+            # Of a search that finds much no more is read than the page can hold.
+            for start in range(0, len(handles), limit):
+                for record in await self._tokens.read_all(handles[start : start + limit]):
+                    if record and record.state == "live":
+                        records.append(record)
+                        if len(records) == limit:
+                            return Page(tuple(records), str(Place(record.expires_at_ms, record.handle)))
             if len(places) < size:
                 return Page(tuple(records), "")
             place = places[-1]
             if loop.time() > until:
                 return Page(tuple(records), str(place))
+
+    async def how_far(self, cursor: str) -> tuple[int, int]:
+        """Tell how many records a list of everything has behind it at a cursor, and how many there are.
+
+        Raises ``ValueError`` and ``Unavailable``.
+        """
+        place, now_ms = Place.parse(cursor), self._store.clock.now_ms()
+        keys = _keys(Selection.of_everything(), ALL_SHARDS)
+        rows = await self._store.each(
+            [("ZCOUNT", key, now_ms, until) for until in (place.expires_at_ms, "+inf") for key in keys]
+        )
+        return sum(rows[: len(keys)]), sum(rows[len(keys) :])
+
+    async def survey(self, selection: Selection, *, budget_s: float) -> Survey:
+        """Go through a selection to see how many tokens, of how many devices; after ``budget_s`` as far as it came.
+
+        Raises ``Unavailable``.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + budget_s
+        tokens, devices = 0, 0
+        scopes: list[str] = []
+        for shard in [Shard.of(selection.value)] if selection.kind is Kind.CLIENT_ID else ALL_SHARDS:
+            seen: set[str] = set()  # a device's tokens all lie in one shard
+            async for handles in self.chunks(selection, shard):
+                rows = await self._store.each(
+                    [("HMGET", shard.token(handle), "client_id", "scope") for handle in handles]
+                )
+                known = [(client_id, scope) for client_id, scope in rows if client_id and scope]
+                tokens += len(known)
+                seen |= {client_id for client_id, _ in known}
+                scopes += [scope for _, scope in known[: SAMPLE - len(scopes)]]
+                if loop.time() > until:
+                    return Survey(tokens, devices + len(seen), tuple(scopes), whole=False)
+            devices += len(seen)
+        return Survey(tokens, devices, tuple(scopes), whole=True)
 
     async def page_of(self, keys: Sequence[str], cursor: str, limit: int) -> Page:
         """Return the records of any indexes, in their order. Raises as ``page``."""
@@ -127,33 +188,41 @@ class Index:
         while places := await self.after(keys, place, CHUNK):
             place = places[-1]
             handles = [Handle(each.handle) for each in places]
-            if selection.kind is Kind.TOPIC:
-                scopes = await self._store.each([("HGET", shard.token(handle), "scope") for handle in handles])
-                handles = [handle for handle, scope in zip(handles, scopes, strict=True) if _means(selection, scope)]
-            yield handles
+            yield await self._meant(selection, handles)
+
+    async def _meant(self, selection: Selection, handles: Sequence[Handle]) -> list[Handle]:
+        """Of records in an index that serves a selection, return those that it means."""
+        if selection.kind is not Kind.TOPIC or not handles:
+            return list(handles)
+        scopes = await self._store.each([("HGET", Shard(int(handle[:2])).token(handle), "scope") for handle in handles])
+        return [handle for handle, scope in zip(handles, scopes, strict=True) if scope and selection.reaches(scope)]
 
     async def after(self, keys: Sequence[str], place: Place, limit: int) -> list[Place]:
         """Return the first ``limit`` places after ``place`` in all these indexes together. Raises ``Unavailable``."""
-        found: list[Place] = []
-        counts = dict.fromkeys(keys, limit)
-        while counts:
+        found: dict[str, list[Place]] = {}
+        known_to: dict[str, Place] = {}
+        # Their share of the page each, and some more, for no two indexes are alike.
+        counts = dict.fromkeys(keys, min(limit, 2 * limit // len(keys) + SPARE))
+        short = list(keys)
+        while True:
             rows = await self._store.each(
                 [
-                    ("ZRANGE", key, place.expires_at_ms, "+inf", "BYSCORE", "LIMIT", 0, count, "WITHSCORES")
-                    for key, count in counts.items()
+                    ("ZRANGE", key, place.expires_at_ms, "+inf", "BYSCORE", "LIMIT", 0, counts[key], "WITHSCORES")
+                    for key in short
                 ]
             )
-            again: dict[str, int] = {}
-            for (key, count), row in zip(counts.items(), rows, strict=True):
+            for key, row in zip(short, rows, strict=True):
                 places = [Place(int(score), handle) for handle, score in zip(row[::2], row[1::2], strict=True)]
-                beyond = [each for each in places if each > place]
-                if len(beyond) < limit and len(places) == count:
-                    # Others of the very same millisecond come before it.
-                    again[key] = count + limit
-                else:
-                    found += beyond
-            counts = again
-        return sorted(found)[:limit]
+                # Others of the very same millisecond stand before the place, and are behind us.
+                found[key] = [each for each in places if each > place]
+                known_to.pop(key, None)
+                if len(places) == counts[key]:
+                    known_to[key] = places[-1]
+            first = sorted(each for of_key in found.values() for each in of_key)[:limit]
+            short = [key for key, last in known_to.items() if len(first) < limit or last < first[-1]]
+            if not short:
+                return first
+            counts |= {key: 4 * counts[key] for key in short}
 
 
 def _keys(selection: Selection, shards: Sequence[Shard]) -> list[str]:
@@ -162,7 +231,3 @@ def _keys(selection: Selection, shards: Sequence[Shard]) -> list[str]:
     if selection.kind is Kind.ROLE:
         return [shard.role(selection.value) for shard in shards]
     return [shard.everything for shard in shards]
-
-
-def _means(selection: Selection, scope: str | None) -> bool:
-    return selection.kind is not Kind.TOPIC or (scope is not None and selection.reaches(scope))

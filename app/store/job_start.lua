@@ -2,10 +2,11 @@
 --
 -- KEYS  1 all jobs  2 open jobs  3 the job  4 its work
 -- ARGV  2 job   3 selection   4 by   5 counted   6 shards   7 keep_ms
--- Returns 1, or 0 if it is there already.
+-- Returns 1 if it is there now, or 0 if another selection's job has this ID.
 
-if redis.call('EXISTS', KEYS[3]) == 1 then
-  return 0
+local selection = redis.call('HGET', KEYS[3], 'selection')
+if selection then
+  return selection == ARGV[3] and 1 or 0
 end
 redis.call('HSET', KEYS[3], 'selection', ARGV[3], 'by', ARGV[4], 'counted', ARGV[5], 'created_at_ms', now_ms)
 redis.call('PEXPIRE', KEYS[3], ARGV[7])

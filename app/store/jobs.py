@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ AT_ONCE: Final = 2
 KEEP_MS: Final = 31 * 24 * 3600 * 1000
 """A job is kept for longer than any token lives."""
 
+_ID: Final = re.compile(r"[0-9a-f]{16}")
 _COUNTS: Final = ("queued", "confirmed", "failed", "lapsed", "dropped")
 
 
@@ -69,10 +71,13 @@ class JobBook:
         """Read and write through ``store``."""
         self._store = store
 
-    async def start(self, job: str, selection: Selection, by: str, counted: int) -> None:
-        """Write down a job under an ID of ``draw_id``. May be sent again. Raises ``Unavailable``."""
+    async def start(self, job: str, selection: Selection, by: str, counted: int) -> bool:
+        """Write down a job under an ID of ``draw_id``; False if that is the ID of another selection's job.
+
+        May be sent again: what is there stays as it is. Raises ``Unavailable``.
+        """
         keys = [JOBS, OPEN_JOBS, job_key(job), job_work_key(job)]
-        await self._store.run(_START, keys, job, str(selection), by, counted, SHARDS, KEEP_MS)
+        return bool(await self._store.run(_START, keys, job, str(selection), by, counted, SHARDS, KEEP_MS))
 
     async def open(self) -> list[tuple[str, Selection]]:
         """Return the jobs with work left, the oldest first. Raises ``Unavailable``."""
@@ -135,6 +140,11 @@ class JobBook:
 def draw_id() -> str:
     """Draw a job's ID."""
     return secrets.token_hex(8)
+
+
+def is_id(text: str) -> bool:
+    """Tell whether ``text`` could have been drawn."""
+    return _ID.fullmatch(text) is not None
 
 
 def _job(job: str, row: list[str | None], left: int, counts: list[list[str | None]]) -> Job | None:

@@ -27,6 +27,9 @@ LAPSE_MS: Final = 60_000
 HEADS: Final = 8
 """Of each shard's queue so many are looked at, to see whose turn is first over all shards."""
 
+SPAN: Final = 2**42
+"""A priority's part of the queue's order (``turn`` in ``_shared.lua``)."""
+
 EVERYTHING: Final = "*"
 """The floor of every role; no role has this name (``policy_file``)."""
 
@@ -144,6 +147,11 @@ class RevocationQueue:
         """Return the keys of one queue in all shards, for ``Index.after``: by turn, by due time, or by expiry."""
         names = {"queued": Shard.queue, "delayed": Shard.delayed, "failed": Shard.failed}
         return [names[queue].__get__(shard) for shard in ALL_SHARDS]
+
+    async def ahead(self, priority: Priority) -> int:
+        """Count the revocations that go before, or among, those of this priority. Raises ``Unavailable``."""
+        until = (priority + 1) * SPAN
+        return sum(await self._store.each([("ZCOUNT", shard.queue, "-inf", f"({until}") for shard in ALL_SHARDS]))
 
     async def backlog(self) -> Backlog:
         """Count what is queued and what failed. Raises ``Unavailable``."""

@@ -9,7 +9,7 @@ from aiohttp import web
 from app.model.operators import Role
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth, openapi
 from app.web.api import Endpoint
-from app.web.console import overview, rendering, session, tokens
+from app.web.console import overview, rendering, revocations, revoking, session, tokens
 from app.web.console.pages import Page
 
 API: Final = (
@@ -36,10 +36,17 @@ API: Final = (
 CONSOLE: Final = (
     Page("GET", "/admin/", overview.show, Role.VIEWER),
     # Tokens.
-    Page("GET", "/admin/tokens", tokens.list_tokens, Role.VIEWER),
+    Page("GET", "/admin/tokens", tokens.list_tokens, Role.VIEWER, again=tokens.search_again),
     Page("POST", "/admin/tokens", tokens.search, Role.VIEWER, again=tokens.search_again),
     Page("GET", "/admin/tokens/{handle}", tokens.show, Role.VIEWER),
     # Revocations.
+    Page("GET", "/admin/revoke", revoking.ask, Role.OPERATOR),
+    Page("POST", "/admin/revoke", revoking.revoke, Role.OPERATOR, again=revoking.ask_again),
+    Page("GET", "/admin/revoked", revoking.revoked, Role.VIEWER),
+    Page("GET", "/admin/revocations", revocations.show, Role.VIEWER),
+    Page("POST", "/admin/revocations/{handle}/retry", revocations.retry, Role.OPERATOR, again=revocations.show_token),
+    Page("POST", "/admin/revocations/{handle}/drop", revocations.drop, Role.OPERATOR, again=revocations.show_token),
+    Page("GET", "/admin/jobs/{job}", revocations.show_job, Role.VIEWER),
     # Devices.
     # Groups.
     # Audit.

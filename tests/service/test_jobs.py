@@ -12,7 +12,7 @@ from app.service import jobs as module
 from app.service.jobs import Jobs
 from app.store.connection import Store
 from app.store.index import Index
-from app.store.jobs import LEASE_MS, Job, JobBook
+from app.store.jobs import LEASE_MS, Job, JobBook, draw_id
 from app.store.keys import ALL_SHARDS, SHARDS, Shard
 from app.store.revocations import EVERYTHING, RevocationQueue
 from app.tasks import end
@@ -115,6 +115,27 @@ async def test_everything_is_revoked_and_what_comes_after_stays(
     assert (await done(jobs, job)).queued == 20
     assert await queued(store) == {record.handle for record in before}
     assert {(await fleet.read(record.handle)).state for record in after} == {"live"}
+
+
+async def test_an_id_that_was_shown_begins_one_job_of_one_selection(fleet: Fleet, jobs: Jobs, workers: Workers) -> None:
+    """Sent twice, it is begun once, and takes nothing that came after; for anything else the ID is refused."""
+    await fleet.issue_many(3)
+    job = draw_id()
+    first = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=3, job=job)
+    later = await fleet.issue_many(3, prefix="later")
+    again = await jobs.start(Selection.of_role("sensor"), "operator:p", counted=6, job=job)
+    assert (first.id, again) == (job, first)
+    workers.begin()
+    assert (await done(jobs, first)).queued == 3
+    assert (await jobs.start(Selection.of_role("sensor"), "operator:o", counted=3, job=job)).queued == 3
+    for selection in (Selection.of_role("line"), Selection.of_topic("plant/#"), Selection.of_everything()):
+        with pytest.raises(InvalidRequest, match="another selection"):
+            await jobs.start(selection, "operator:o", counted=3, job=job)
+    for wrong in ("x", job.upper() + "\n", "*", "a" * 10_000):
+        with pytest.raises(InvalidRequest, match="no job's ID"):
+            await jobs.start(Selection.of_role("sensor"), "operator:o", counted=3, job=wrong)
+    assert {(await fleet.read(record.handle)).state for record in later} == {"live"}
+    assert [each.id for each in (await jobs.page()).jobs] == [job]
 
 
 async def test_a_job_is_finished_by_another_when_its_worker_dies(

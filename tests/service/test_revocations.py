@@ -5,9 +5,10 @@ import pytest
 from app.errors import InvalidRequest, NotFound
 from app.model.policy_file import parse_policy
 from app.model.selections import Selection
+from app.service import revocations as module
 from app.service.jobs import Jobs
 from app.service.registry import Registry
-from app.service.revocations import Overview, Revocations, Revoked
+from app.service.revocations import Overview, Prospect, Revocations, Revoked
 from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.index import Index
@@ -85,6 +86,41 @@ async def test_what_is_larger_is_a_job(fleet: Fleet, service: Revocations) -> No
     job = await service.revoke(Selection.of_topic("plant/#"), "operator:o", counted=17)
     assert isinstance(job, Job)
     assert job.counted == 17
+
+
+async def test_what_a_revoke_would_take_is_told_before(
+    fleet: Fleet, service: Revocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens, devices, and when the cloud will know, behind what goes first; in a hurry, what is known so far."""
+    records = [await fleet.issue(f"d{number}", scope=f"pub:a/{number} sub:b/{number}") for number in range(4)]
+    await fleet.issue("line", role="line", scope="sub:line/x")
+    assert await service.survey(Selection.of_role("sensor")) == Prospect(4, 4, 8 / 5)
+    assert await service.survey(Selection.of_topic("line/#")) == Prospect(1, 1, 1 / 5)
+    assert await service.survey(Selection.of_client_id(records[0].client_id)) == Prospect(1, 1, 2 / 5)
+    assert await service.survey_each(records[:2]) == Prospect(2, 2, 4 / 5)
+    await service.revoke(Selection.of_handle(records[0].handle), "operator:o")
+    assert await service.survey_each([await fleet.read(records[0].handle), records[1]]) == Prospect(1, 1, 4 / 5)
+    assert (await service.survey(Selection.of_role("sensor"))).est_told_s == 8 / 5
+    with pytest.raises(NotFound):
+        await service.survey(Selection.of_client_id("GID_plant@@@nobody"))
+
+    monkeypatch.setattr(module, "SURVEY_BUDGET_S", -1)
+    everything = await service.survey(Selection.of_everything())
+    assert (everything.tokens, everything.tokens_exact, everything.devices_exact) == (4, True, False)
+    topic = await service.survey(Selection.of_topic("+/+"))
+    assert (topic.tokens < 4, topic.tokens_exact) == (True, False)
+
+
+async def test_records_are_read_by_any_texts(fleet: Fleet, service: Revocations) -> None:
+    """What is no handle, or unknown, is known as that."""
+    record = await fleet.issue("d1")
+    unknown = ["00-" + "x" * 22, "nonsense", "", "99-" + "x" * 22]
+    assert await service.tokens_of([*unknown, record.handle]) == [None] * 4 + [record]
+    assert await service.tokens_of(["nonsense"]) == [None]
+    page = await service.tokens(Selection.of_everything(), limit=1)
+    assert await service.how_far(page.next_cursor) == 1
+    with pytest.raises(InvalidRequest, match="cursor"):
+        await service.how_far("nonsense")
 
 
 async def test_the_queue_is_shown_with_the_time_it_will_take(

@@ -63,6 +63,28 @@ async def test_many_that_expire_at_one_instant_are_all_met(store: Store, index: 
     assert met == handles
 
 
+async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: Index) -> None:
+    """All of a page in one shard, many of one millisecond there, a few in others: in order, each once."""
+    expected: list[Place] = []
+    for shard, times in (
+        (ALL_SHARDS[3], range(2_000, 2_300)),
+        (ALL_SHARDS[4], [2_100] * 150),
+        (ALL_SHARDS[5], [1_999, 2_100, 9_000]),
+    ):
+        places = [Place(at + 2_000_000_000_000, shard.draw_handle()) for at in times]
+        expected += places
+        words = [word for each in places for word in (each.expires_at_ms, each.handle)]
+        await store.command("ZADD", shard.everything, *words)
+    keys = [shard.everything for shard in ALL_SHARDS]
+    for limit in (1, 7, 50, 1000):
+        place, met = Place(), list[Place]()
+        while places := await index.after(keys, place, limit):
+            assert len(places) <= limit
+            place = places[-1]
+            met += places
+        assert met == sorted(expected), limit
+
+
 async def test_a_walk_meets_what_moves_on_its_way(fleet: Fleet, store: Store, index: Index) -> None:
     """A flight that lands while a shard is gone through, its token ending before the flight would have, is met."""
     lead = await fleet.lead("d1", life_s=70)
@@ -135,6 +157,43 @@ async def test_counting_is_what_a_revoke_would_take(
     assert flight.wanted.role == "sensor"
     await revocations.raise_floor(EVERYTHING, "job")
     assert await index.count(Selection.of_handle(records[1].handle)) == 0
+
+
+async def test_a_survey_counts_devices_too_and_ends_in_time(fleet: Fleet, index: Index) -> None:
+    """Tokens and applications, of how many devices, with the scopes of some; out of time, what it has so far."""
+    device = await fleet.add("d1")
+    for number in range(3):
+        lead = await take_lead(fleet.tokens, want(device, f"pub:plant/d1/{number}"))
+        await keep(fleet.tokens, fleet.store, lead, token=f"t{number}")
+    await fleet.issue("d2")
+    await fleet.lead("d3")
+    await fleet.issue("line", role="line", scope="sub:line/x")
+    for selection, counts in {
+        Selection.of_everything(): (6, 4),
+        Selection.of_role("sensor"): (5, 3),
+        Selection.of_topic("sub:line/#"): (1, 1),
+        Selection.of_topic("plant/d1/#"): (3, 1),
+        Selection.of_topic("nothing/#"): (0, 0),
+        Selection.of_client_id(device.client_id): (3, 1),
+    }.items():
+        survey = await index.survey(selection, budget_s=5)
+        assert (survey.tokens, survey.devices, survey.whole, len(survey.scopes)) == (*counts, True, counts[0]), (
+            selection
+        )
+        assert all(scope.startswith(("pub:", "sub:")) for scope in survey.scopes)
+    hasty = await index.survey(Selection.of_everything(), budget_s=-1)
+    assert not hasty.whole
+    assert 0 < hasty.tokens < 6
+
+
+async def test_how_far_a_list_is_can_be_told_from_its_cursor(fleet: Fleet, index: Index) -> None:
+    """How many are behind it, of how many: whoever searches for a second a page sees it move."""
+    records = [await fleet.issue(f"d{number}", life_s=1000 + number * 100) for number in range(4)]
+    page = await index.page(Selection.of_everything(), "", 3, budget_s=5)
+    assert await index.how_far(page.next_cursor) == (3, 4)
+    assert await index.how_far(str(Place(records[0].expires_at_ms - 1))) == (0, 4)
+    with pytest.raises(ValueError, match="no cursor"):
+        await index.how_far("x")
 
 
 async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) -> None:

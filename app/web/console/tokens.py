@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from app.errors import NotFound
-from app.model.devices import CLIENT_ID_MARK
+from app.errors import InvalidRequest, NotFound
+from app.model.devices import CLIENT_ID_MARK, MAX_CLIENT_ID_CHARS
+from app.model.grants import PUBLISH, SUBSCRIBE
 from app.model.secrets import Secret
-from app.model.selections import Selection
+from app.model.selections import Kind, MalformedSelection, Selection
+from app.service.audit import Query
 from app.service.revocations import select
 from app.web.api import Asked
 from app.web.console.forms import Filled
@@ -18,10 +22,16 @@ from app.web.console.pages import Moved, Visit
 from app.web.console.rendering import PREFIX, Shown
 
 PAGE: Final = 50
+LINES: Final = 20
 ADDRESS: Final = f"{PREFIX}/tokens"
 
-Kind = Literal["auto", "client_id", "role", "topic", "token"]
-_MAKERS: Final = {"client_id": Selection.of_client_id, "role": Selection.of_role, "topic": Selection.of_topic}
+By = Literal["auto", "client_id", "role", "topic", "pub", "sub", "token"]
+"""What the one field holds: a guess, or what somebody says it is."""
+
+MAX_NAME_CHARS: Final = MAX_CLIENT_ID_CHARS + len("pub:")
+"""Client IDs, roles and topic filters all end at 64 characters; a token is longer."""
+
+_LABELLED: Final = re.compile(r"(?:RW|R|W)\|")
 
 
 class TokensAsked(Asked, frozen=True):
@@ -32,27 +42,41 @@ class TokensAsked(Asked, frozen=True):
     topic: str | None = None
     cursor: str = ""
 
-    @property
-    def narrowed(self) -> dict[str, str]:
-        """What is asked for, as a query; empty for all."""
-        given = {"client_id": self.client_id, "role": self.role, "topic": self.topic}
-        return {name: value for name, value in given.items() if value is not None}
-
 
 class Search(Asked, frozen=True):
     """One field for all that somebody may have in hand. It travels in a body, for it may be a token."""
 
     q: Secret = msgspec.field(default_factory=lambda: Secret(""))
-    by: Kind = "auto"
+    by: By = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Something else that the same text could mean, and its address."""
+
+    selection: Selection
+    address: str
 
 
 async def list_tokens(visit: Visit, query: TokensAsked) -> Shown:
     """List live tokens, the first to expire first; a topic is searched for a second a page."""
-    selection = select(**query.narrowed, everything=not query.narrowed)
+    narrowed = query.client_id is not None or query.role is not None or query.topic is not None
+    selection = select(client_id=query.client_id, role=query.role, topic=query.topic, everything=not narrowed)
     page = await visit.revocations.tokens(selection, query.cursor, PAGE)
-    next_page = f"{ADDRESS}?{urlencode(query.narrowed | {'cursor': page.next_cursor})}" if page.next_cursor else ""
+    counted = selection.kind in {Kind.ROLE, Kind.EVERYTHING}
+    searching = selection.kind is Kind.TOPIC and page.next_cursor
+    next_query = {**query_of(selection), "cursor": page.next_cursor}
     return Shown.of(
-        "tokens.html", selection=selection, asked=query, records=page.records, next_page=next_page, by="auto"
+        "tokens.html",
+        by="auto",
+        selection=selection,
+        others=_others(selection),
+        records=page.records,
+        first=not query.cursor,
+        count=await visit.revocations.count(selection) if counted else None,
+        searched=await visit.revocations.how_far(page.next_cursor) if searching else None,
+        next_page=f"{ADDRESS}?{urlencode(next_query)}" if page.next_cursor else "",
+        revoke_all=f"{PREFIX}/revoke?{urlencode(query_of(selection) or {'all': 1})}",
     )
 
 
@@ -61,39 +85,71 @@ async def search(visit: Visit, form: Search) -> Moved:
     text = form.q.reveal().strip()
     if not text:
         return Moved(ADDRESS)
-    kind = form.by if form.by != "auto" else _guess(text)
-    if kind == "token":
+    is_token = len(text) > MAX_NAME_CHARS or _LABELLED.match(text) is not None
+    if form.by in {"auto", "token"} and (CLIENT_ID_MARK not in text or is_token):
         handle = await visit.trail.handle_of(Secret(text))
-        if handle is None:
-            raise NotFound("no record of this token is left: it is none of ours, or expired more than 10 minutes ago")
-        return Moved(f"{ADDRESS}/{quote(handle)}")
-    _MAKERS[kind](text)  # says what is wrong with it
-    return Moved(ADDRESS, query={kind: text})
+        if handle is not None:
+            return Moved(f"{ADDRESS}/{quote(handle)}")
+    if form.by == "token" or (form.by == "auto" and is_token):
+        raise NotFound("no record of this token is left: it is none of ours, or expired more than 10 minutes ago")
+    if is_token:
+        # Whatever else is refused quotes what was entered.
+        raise InvalidRequest("this may be a token, and is no client ID, role or topic filter: search for it as a token")
+    return Moved(ADDRESS, query=query_of(_read(text, _guess(text) if form.by == "auto" else form.by)))
 
 
-async def search_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (what was entered may be a token)
-    """Show the list of all under the search that could not be."""
-    page = await visit.revocations.tokens(select(everything=True), "", PAGE)
-    return Shown.of(
-        "tokens.html",
-        selection=select(everything=True),
-        asked=TokensAsked(),
-        records=page.records,
-        next_page="",
-    )
+async def search_again(_: Visit, form: Filled) -> Shown:
+    """Show the search that could not be; what was entered may be a token, and is not shown again."""
+    return Shown.of("tokens.html", selection=None, by=form.get("by", "auto"))
 
 
 async def show(visit: Visit) -> Shown:
     """Show what is known of a token, whatever became of it."""
     record = await visit.revocations.token(visit.path["handle"])
-    return Shown.of("token.html", record=record)
+    lines = (await visit.trail.search(Query(handle=record.handle), limit=LINES)).lines
+    return Shown.of("token.html", record=record, lines=lines)
 
 
-def _guess(text: str) -> Kind:
+def query_of(selection: Selection) -> dict[str, str]:
+    """Return a selection as the parameters of an address; none for everything."""
+    return {selection.kind.value: selection.value} if selection.value else {}
+
+
+def _read(text: str, by: By) -> Selection:
+    match by:
+        case "client_id":
+            return select(client_id=text)
+        case "role":
+            return select(role=text)
+        case "topic":
+            return select(topic=text)
+        case _:
+            return select(topic=text if text.startswith(f"{by}:") else f"{by}:{text}")
+
+
+def _guess(text: str) -> By:
     if CLIENT_ID_MARK in text:
         return "client_id"
-    if "|" in text:
-        return "token"
-    if any(mark in text for mark in "/#+:"):
-        return "topic"
-    return "role"
+    return "topic" if any(mark in text for mark in "/#+:") else "role"
+
+
+def _others(selection: Selection) -> list[Other]:
+    """Return what else the text could mean: whoever entered it may have meant that."""
+    if selection.kind is Kind.EVERYTHING:
+        return []
+    text = selection.topic[1] if selection.kind is Kind.TOPIC else selection.value
+    others = []
+    for make, value in (
+        (Selection.of_client_id, text),
+        (Selection.of_role, text),
+        (Selection.of_topic, f"{PUBLISH}:{text}"),
+        (Selection.of_topic, f"{SUBSCRIBE}:{text}"),
+        (Selection.of_topic, text),
+    ):
+        try:
+            other = make(value)
+        except MalformedSelection:
+            continue
+        if other != selection:
+            others.append(Other(other, f"{ADDRESS}?{urlencode(query_of(other))}"))
+    return others

@@ -1,0 +1,92 @@
+"""``/admin/revocations``: what the cloud has still to be told, and what it refused; ``/admin/jobs``: large revokes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+from urllib.parse import urlencode
+
+from app.store.index import Page
+from app.store.records import TokenRecord
+from app.store.revocations import Queue
+from app.web.api import Asked
+from app.web.console import tokens
+from app.web.console.forms import Filled
+from app.web.console.pages import Moved, Visit
+from app.web.console.rendering import PREFIX, Shown
+
+PAGE: Final = 50
+SOME: Final = 10
+"""So many of each list stand on the page that shows all of them."""
+
+ADDRESS: Final = f"{PREFIX}/revocations"
+
+
+class RevocationsAsked(Asked, frozen=True):
+    """One list of the page, from ``cursor`` on; without a name the beginning of each."""
+
+    show: Literal["", "failed", "delayed", "queued", "jobs"] = ""
+    cursor: str = ""
+
+
+async def show(visit: Visit, query: RevocationsAsked) -> Shown:
+    """Show the queue towards the cloud and the large revokes of the last month."""
+    overview = await visit.revocations.overview()
+    lists: dict[str, Sequence[object]]
+    if query.show == "jobs":
+        jobs = await visit.jobs.page(query.cursor, PAGE)
+        lists, more = {"jobs": jobs.jobs}, {"jobs": _next("jobs", jobs.next_cursor)}
+    elif query.show:
+        page = await visit.revocations.queue(query.show, query.cursor, PAGE)
+        lists, more = {query.show: _rows(page)}, {query.show: _next(query.show, page.next_cursor)}
+    else:
+        lists, more = await _beginnings(visit)
+    return Shown.of("revocations.html", show=query.show, overview=overview, lists=lists, more=more)
+
+
+async def show_job(visit: Visit) -> Shown:
+    """Show how far a large revoke is."""
+    job = await visit.jobs.get(visit.path["job"])
+    return Shown.of("job.html", job=job, overview=await visit.revocations.overview())
+
+
+async def retry(visit: Visit) -> Moved:
+    """Queue a failed revocation again."""
+    record = await visit.revocations.retry(visit.path["handle"], visit.by)
+    return Moved(f"{tokens.ADDRESS}/{record.handle}", done="retried")
+
+
+async def drop(visit: Visit) -> Moved:
+    """Give a failed revocation up."""
+    record = await visit.revocations.drop(visit.path["handle"], visit.by)
+    return Moved(f"{tokens.ADDRESS}/{record.handle}", done="dropped")
+
+
+async def show_token(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (nothing is filled in)
+    """Show how things stand with a token whose revocation is not failed any more."""
+    return await tokens.show(visit)
+
+
+async def _beginnings(visit: Visit) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
+    """Return the beginning of each list, and the addresses of those that go on."""
+    lists: dict[str, Sequence[object]] = {}
+    more: dict[str, str] = {}
+    queues: tuple[Queue, ...] = ("failed", "delayed", "queued")
+    for name in queues:
+        page = await visit.revocations.queue(name, limit=SOME)
+        lists[name], more[name] = _rows(page), _address(name) if page.next_cursor else ""
+    jobs = await visit.jobs.page(limit=SOME)
+    lists["jobs"], more["jobs"] = jobs.jobs, _address("jobs") if jobs.next_cursor else ""
+    return lists, more
+
+
+def _rows(page: Page) -> list[tuple[str, TokenRecord]]:
+    return [(record.handle, record) for record in page.records]
+
+
+def _next(name: str, cursor: str) -> str:
+    return _address(name, cursor) if cursor else ""
+
+
+def _address(name: str, cursor: str = "") -> str:
+    return f"{ADDRESS}?{urlencode({'show': name} | ({'cursor': cursor} if cursor else {}))}"
