@@ -101,7 +101,7 @@ def build(settings: Settings) -> web.Application:
     app[SIGN_IN] = SignIn(parts.operators, parts.sessions)
     app[KEYS] = parts.keys
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)
-    app[RENDERERS] = ((rendering.PREFIX, rendering.render_refusal),)
+    app[RENDERERS] = ((rendering.is_console, rendering.render_refusal),)
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     set_up_templates(app)

@@ -37,6 +37,8 @@ _JINJA: Final = {
     "trim_blocks": "true",
     "lstrip_blocks": "true",
 }
+_PASSED_ON: Final = {"app/store/index.py", "app/store/jobs.py"}
+"""Whose ``ValueError`` is passed on in its own words."""
 _NOT_AT_THE_CONSOLE: Final = {
     # What devices and programs alone are given …
     *("InvalidClient", "InvalidToken", "NoToken", "InsufficientScope", "UnsupportedGrantType", "MalformedScope"),
@@ -64,7 +66,7 @@ def messages() -> Catalog:
 def updated(catalog: Catalog) -> Catalog:
     """Return the messages there are, with the translations that ``catalog`` has for them."""
     fresh = Catalog(catalog.locale)
-    for message in sorted(messages(), key=lambda message: (message.context or "", message.id)):
+    for message in sorted(messages(), key=lambda message: (message.context or "", str(message.id))):
         if message.id:
             known = catalog.get(message.id, message.context)
             same = known is not None and known.id == message.id
@@ -85,13 +87,15 @@ def refusals() -> Iterator[str]:
     names = {kind.name for path in _files("app/model") for kind in _classes(path) if _is_error(kind)}
     names |= {kind.name for kind in _classes(ROOT / "app/errors.py")}
     for path in [*(path for room in _ROOMS for path in _files(room)), *(ROOT / name for name in _MODULES)]:
-        if str(path.relative_to(ROOT)) in _DEVICES_ALONE:
+        module = str(path.relative_to(ROOT))
+        if module in _DEVICES_ALONE:
             continue
+        meant = names - _NOT_AT_THE_CONSOLE | ({"ValueError"} if module in _PASSED_ON else set())
         tree = ast.parse(path.read_text())
         constants = dict(_constants(tree))
         for node in ast.walk(tree):
             match node:
-                case ast.Call(func=ast.Name(id=name), args=[said, *_]) if name in names - _NOT_AT_THE_CONSOLE:
+                case ast.Call(func=ast.Name(id=name), args=[said, *_]) if name in meant:
                     sentence = _Reading(constants).read(said)
                     if any(character.isalpha() for character in _HOLE.sub("", sentence)):
                         yield sentence
