@@ -33,6 +33,7 @@ from app.service.registry import Registry
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.service.sign_in import SignIn
+from app.service.tallies import Tallies
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
 from app.store.audit import SERVER, Audit
@@ -41,10 +42,11 @@ from app.store.devices import Devices
 from app.store.index import Index
 from app.store.jobs import JobBook
 from app.store.operators import Operators
-from app.store.quota import PACE
+from app.store.quota import PACE, QuotaUse
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.sessions import Sessions
+from app.store.tallies import TallyBook
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
@@ -52,12 +54,12 @@ from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL
 from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.console import rendering
 from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
+from app.web.console.overview import TALLIES
 from app.web.console.pages import CLOUD, KEYS
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
-from app.web.home import set_up_templates
-from app.web.middleware import CLOCK, RENDERERS, envelope
+from app.web.middleware import ANSWERED, CLOCK, RENDERERS, envelope
 from app.web.oauth import SERVICES, Broker, Services
 from app.web.routes import add_routes
 
@@ -102,9 +104,10 @@ def build(settings: Settings) -> web.Application:
     app[KEYS] = parts.keys
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)
     app[RENDERERS] = ((rendering.is_console, rendering.render_refusal),)
+    app[TALLIES] = _tallies(parts)
+    app[ANSWERED] = {"/oauth/token": app[TALLIES].answered}
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
-    set_up_templates(app)
     rendering.set_up(app, secure=settings.issuer_url.startswith("https:"))
     add_routes(app)
     app[CREDENTIALS] = credentials_of(settings, parts.store.clock.now_ms)
@@ -196,6 +199,12 @@ def _registry(parts: Parts, by: str) -> Registry:
     return Registry(parts.devices, parts.policies, parts.store.clock, by=by)
 
 
+def _tallies(parts: Parts) -> Tallies:
+    settings, store = parts.settings, parts.store
+    use = QuotaUse(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+    return Tallies(TallyBook(store), use, store.clock)
+
+
 def _revoking(parts: Parts, wake: Callable[[], None] = lambda: None) -> tuple[Revocations, Jobs]:
     index = Index(parts.store, parts.tokens)
     jobs = Jobs(JobBook(parts.store), index, parts.queue)
@@ -210,9 +219,13 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
     settings, clock = parts.settings, parts.store.clock
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.store.close)
-        cloud = await stack.enter_async_context(open_cloud(settings, app[CREDENTIALS], parts.store))
+        tallies = app[TALLIES]
+        await stack.enter_async_context(running(tallies.run))
+        cloud = await stack.enter_async_context(
+            open_cloud(settings, app[CREDENTIALS], parts.store, noted=tallies.called)
+        )
         app[CLOUD] = cloud
-        flights = Flights(parts.tokens, cloud, clock)
+        flights = Flights(parts.tokens, cloud, clock, tallies.applied)
         stack.push_async_callback(flights.close)
         delivery = Delivery(
             parts.queue,
@@ -220,6 +233,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             cloud,
             pace=settings.qps["RevokeToken"] * PACE,
             close_connections=settings.close_connection_on_revoke,
+            confirmed=tallies.revoked,
         )
         revocations, jobs = _revoking(parts, delivery.wake)
         app[REVOCATIONS], app[JOBS] = revocations, jobs

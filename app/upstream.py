@@ -9,7 +9,7 @@ from dataclasses import fields
 import structlog
 
 from app.cloud.chain import Chain, Sources
-from app.cloud.client import CloudClient
+from app.cloud.client import CloudClient, Noted
 from app.cloud.credentials import Credentials, CredentialsProvider, LastingCredentials, RenewedCredentials
 from app.errors import Misconfigured
 from app.service.pacing import Pacing
@@ -44,7 +44,12 @@ def credentials_of(settings: Settings, now_ms: Callable[[], int]) -> Credentials
 
 
 @asynccontextmanager
-async def open_cloud(settings: Settings, credentials: CredentialsProvider, store: Store) -> AsyncIterator[CloudClient]:
+async def open_cloud(
+    settings: Settings,
+    credentials: CredentialsProvider,
+    store: Store,
+    noted: Noted = lambda _action, _error: None,
+) -> AsyncIterator[CloudClient]:
     """Open the client of the cloud; its calls keep to the quotas together with those of all other instances.
 
     Its credentials are kept fresh as long as it is open.
@@ -65,6 +70,7 @@ async def open_cloud(settings: Settings, credentials: CredentialsProvider, store
                 credentials=credentials,
                 quota=quota,
                 now_ms=store.clock.now_ms,
+                noted=noted,
             )
         )
 

@@ -238,7 +238,7 @@ def test_the_wheel_holds_all_that_serving_needs(tmp_path: Path) -> None:
         [sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True, check=True
     ).stdout
     for name in (
-        "app/templates/home.html",
+        "app/templates/console/home.html",
         "app/store/request.lua",
         "app/store/_shared.lua",
         "app/embedded/policy.toml",

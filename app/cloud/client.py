@@ -34,6 +34,9 @@ THROTTLED_BACK_OFF_S: Final = 1.0
 
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
+Noted = Callable[[str, CloudError | None], None]
+"""Told of each attempt: its action, and how it failed."""
+
 log = structlog.get_logger(__name__)
 jitter = random.SystemRandom()
 
@@ -61,6 +64,7 @@ class CloudClient(Actions):
         quota: Quota,
         now_ms: Callable[[], int],
         attempt_timeout_s: float = 3.0,
+        noted: Noted = lambda _action, _error: None,
     ) -> None:
         """Use ``session``, which ``open`` makes.
 
@@ -75,6 +79,7 @@ class CloudClient(Actions):
         self._quota = quota
         self._now_ms = now_ms
         self._attempt_timeout_s = attempt_timeout_s
+        self._noted = noted
 
     @classmethod
     @asynccontextmanager
@@ -88,6 +93,7 @@ class CloudClient(Actions):
         quota: Quota,
         now_ms: Callable[[], int],
         attempt_timeout_s: float = 3.0,
+        noted: Noted = lambda _action, _error: None,
     ) -> AsyncIterator[Self]:
         """Make a client with a session of its own, and close it at the end. Parameters as for the class."""
         async with aiohttp.ClientSession(
@@ -108,6 +114,7 @@ class CloudClient(Actions):
                 quota=quota,
                 now_ms=now_ms,
                 attempt_timeout_s=attempt_timeout_s,
+                noted=noted,
             )
 
     def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
@@ -163,8 +170,9 @@ class CloudClient(Actions):
         while True:
             attempt += 1
             try:
-                return await self._attempt(action, parameters, expected, deadline=deadline)
+                answer = await self._attempt(action, parameters, expected, deadline=deadline)
             except CloudError as error:
+                self._noted(action, error)
                 log.warning(
                     "cloud call failed",
                     action=action,
@@ -185,6 +193,9 @@ class CloudClient(Actions):
                     raise
                 if error.kind not in RETRIED:
                     raise
+            else:
+                self._noted(action, None)
+                return answer
             await asyncio.sleep(pause_s)
             await self._quota.permit(action, deadline=deadline)
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn
@@ -66,13 +67,15 @@ class Delivery:
         *,
         pace: float,
         close_connections: bool = False,
+        confirmed: Callable[[], None] = lambda: None,
     ) -> None:
         """Claim from ``queue``, open with ``tokens``, send through ``cloud``, whose quota lets ``pace`` calls a second.
 
         The pace itself is kept by ``cloud``; this only makes room for it. ``close_connections``: cut the device off as
-        well, for the broker looks at a token only when it is used.
+        well, for the broker looks at a token only when it is used. ``confirmed`` is told of each that is done.
         """
         self._close_connections = close_connections
+        self._confirmed = confirmed
         self._queue = queue
         self._tokens = tokens
         self._cloud = cloud
@@ -160,6 +163,7 @@ class Delivery:
             await self._postpone(claim, error, counts=error.kind not in RETRIED)
         else:
             await self._settle(claim, "confirmed")
+            self._confirmed()
             tell(Act("cloud", What.CONFIRMED), client_id=claim.client_id, handle=claim.handle)
             if self._close_connections:
                 await self._close_connection(claim)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -62,11 +63,12 @@ MAX_MARK_S: Final = 60
 class Flights:
     """The applications of this instance, and the waiting for anybody's."""
 
-    def __init__(self, tokens: Tokens, cloud: CloudClient, clock: Clock) -> None:
-        """Apply through ``cloud``, store in ``tokens``."""
+    def __init__(self, tokens: Tokens, cloud: CloudClient, clock: Clock, applied: Callable[[], None]) -> None:
+        """Apply through ``cloud``, store in ``tokens``, and tell ``applied`` of each new token."""
         self._tokens = tokens
         self._cloud = cloud
         self._clock = clock
+        self._applied = applied
         self._own: dict[Handle, asyncio.Task[None]] = {}
         self._watches: dict[Handle, asyncio.Task[None]] = {}
 
@@ -152,6 +154,8 @@ class Flights:
                 lambda: self._tokens.store(lead, obtained, expires_at_ms, whole=not broken), within_s=STORE_DEADLINE_S
             )
             client_id = lead.wanted.device.client_id
+            if outcome == "stored":
+                self._applied()
             act = Act(f"device:{client_id}", What.GRANTED) if outcome == "stored" else Act(SERVER, What.DISCARDED)
             tell(act, client_id=client_id, handle=lead.handle, scope=lead.wanted.scope)
         if unexpected:

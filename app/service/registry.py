@@ -131,6 +131,10 @@ class Registry:
         devices, next_cursor = await self._devices.page(after, limit)
         return DevicesPage(tuple(devices), next_cursor)
 
+    async def count(self) -> int:
+        """Count all devices. Raises ``Unavailable``."""
+        return await self._devices.count()
+
     def all(self) -> AsyncIterator[Device]:
         """Iterate over all devices. Raises ``Unavailable``."""
         return self._devices.all()

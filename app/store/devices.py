@@ -131,6 +131,10 @@ class Devices:
             for device in await self._of(shard, sorted(await self._store.command("SMEMBERS", shard.devices))):
                 yield device
 
+    async def count(self) -> int:
+        """Return how many devices are registered. Raises ``Unavailable``."""
+        return sum(await self._store.each([("SCARD", shard.devices) for shard in ALL_SHARDS]))
+
     async def page(self, after: ClientId | None, limit: int) -> tuple[list[Device], str]:
         """Return up to ``limit`` devices after that one (None: from the start), and the client ID to go on from.
 

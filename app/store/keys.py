@@ -43,6 +43,10 @@ mac:HMAC           handle of a cloud token in hand               until that toke
 {ops}:a            audit of what concerns no single device       capped
 {tries}:n:DIGEST   attempts to prove a password, by the name     an hour after the last
 {tries}:a:DIGEST   the same, by the address they came from       likewise
+{stats}:m:MINUTE   what was counted in a minute of Unix time     two hours
+{stats}:b:NAME     number of the last counts an instance added   two hours
+{stats}:cloud      when calls to the cloud last succeeded and    seven days
+                   failed, and how
 {refused}:a        audit of refusals to proven callers           capped
 {strangers}:a      audit of refusals to all others               capped
 =================  ============================================  ==========================================
@@ -54,6 +58,7 @@ import hashlib
 import re
 import secrets
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NewType, Self
 
@@ -66,6 +71,9 @@ OPERATOR_EPOCH: Final = "{ops}:epoch"
 JOBS_AUDIT: Final = "{jobs}:a"
 OPERATORS_AUDIT: Final = "{ops}:a"
 """One tag for all of the operators', so that a change and its line in the audit are one step."""
+
+CLOUD_SEEN: Final = "{stats}:cloud"
+_QUOTA_LINES: Final = "{q}:lines"
 
 REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
@@ -220,7 +228,30 @@ def mac_key(mac: str) -> str:
     return f"mac:{mac}"
 
 
+def minute_key(minute: int) -> str:
+    """Return the key of what was counted in a minute of Unix time; one tag, for an instance adds to several at once."""
+    return f"{{stats}}:m:{minute}"
+
+
+def batch_key(instance: str) -> str:
+    """Return the key of the number of the last counts that an instance added."""
+    return f"{{stats}}:b:{instance}"
+
+
 def quota_keys(action: str, egress_group: str) -> list[str]:
     """Return the keys of an API's and an egress group's permits; all share a tag, for one script takes from both."""
-    buckets = (f"{{q}}:a:{action}", f"{{q}}:e:{egress_group}")
-    return [key for bucket in buckets for key in (bucket, f"{bucket}:due")] + ["{q}:lines"]
+    buckets = (_quota_log(action), _egress_log(egress_group))
+    return [key for bucket in buckets for key in (bucket, f"{bucket}:due")] + [_QUOTA_LINES]
+
+
+def quota_use_keys(actions: Iterable[str], egress_group: str) -> list[str]:
+    """Return the keys that tell how much of these APIs' quotas and of an egress group's is in use."""
+    return [_QUOTA_LINES, _egress_log(egress_group), *map(_quota_log, actions)]
+
+
+def _quota_log(action: str) -> str:
+    return f"{{q}}:a:{action}"
+
+
+def _egress_log(egress_group: str) -> str:
+    return f"{{q}}:e:{egress_group}"

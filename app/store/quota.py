@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.store.connection import Script, Store
-from app.store.keys import quota_keys
+from app.store.keys import quota_keys, quota_use_keys
 
 PACE: Final = 0.98
 """The share of a limit that is used: a second of the cloud's is not quite a second of ours."""
 
 _QUOTA: Final = Script("quota")
+_USE: Final = Script("quota_use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +85,38 @@ class Buckets:
             str(PACE),
         )
         return Taken(permits, wait_us / 1_000_000, tuple(lines), tuple(group_lines), pace, group_pace)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How much of one limit is in use: permits taken within the last second, and how many are waited for.
+
+    ``action`` is empty for the egress group. ``limit`` and ``pace`` are in calls a second; the pace is what is used.
+    """
+
+    action: str
+    limit: float
+    taken: int
+    waiting: int
+
+    @property
+    def pace(self) -> float:
+        """Where calls begin to wait."""
+        return PACE * self.limit
+
+
+class QuotaUse:
+    """The buckets as people look at them; nothing is taken."""
+
+    def __init__(self, store: Store, *, qps: Mapping[str, float], egress_qps: float, egress_group: str) -> None:
+        """Take the account's limits, as ``Buckets``."""
+        self._store = store
+        self._qps = qps
+        self._egress_qps = egress_qps
+        self._group = egress_group
+
+    async def read(self) -> list[Use]:
+        """Return the use of the egress group's limit, then of each action's. Raises ``Unavailable``."""
+        rows = await self._store.run(_USE, quota_use_keys(self._qps, self._group), self._group, *self._qps)
+        limits = {"": self._egress_qps} | dict(self._qps)
+        return [Use(action, limit, *row) for (action, limit), row in zip(limits.items(), rows, strict=True)]

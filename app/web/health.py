@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, TypedDict
 
 from aiohttp import web
 
@@ -22,18 +22,31 @@ async def healthz(_: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
-async def readyz(request: web.Request) -> web.Response:
-    """Answer ``GET /readyz``: every part is asked; a part that is out of reach says why, with 503."""
-    checks: dict[str, dict[str, str | bool]] = {}
-    for name, ping in request.app[PINGS].items():
+class Check(TypedDict):
+    """How a part of this instance is."""
+
+    ok: bool
+    detail: str
+
+
+async def check_all(app: web.Application) -> dict[str, Check]:
+    """Ask every part how it is; one that is out of reach says why."""
+    checks: dict[str, Check] = {}
+    for name, ping in app[PINGS].items():
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 checks[name] = {"ok": True, "detail": await ping()}
         except (Unavailable, TimeoutError) as error:
             reason = error.description if isinstance(error, Unavailable) else "no answer"
             checks[name] = {"ok": False, "detail": reason}
-    if request.app[DRAINING].is_set():
+    if app[DRAINING].is_set():
         checks["instance"] = {"ok": False, "detail": "shutting down"}
+    return checks
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Answer ``GET /readyz``: every part is asked; with one that is out of reach, 503."""
+    checks = await check_all(request.app)
     ready = all(check["ok"] for check in checks.values())
     body = {"status": "ready" if ready else "not ready", "checks": checks}
     return web.json_response(body, status=200 if ready else 503, headers={"Cache-Control": "no-store"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -38,6 +38,9 @@ Renderer = Callable[[web.Request, Refusal], web.Response]
 RENDERERS: Final = web.AppKey("renderers", Sequence[tuple[Callable[[web.Request], bool], Renderer]])
 """How a refusal is shown to some requests, where not as JSON."""
 
+ANSWERED: Final = web.AppKey("answered", Mapping[str, Callable[[int], None]])
+"""Who counts the answers at an address, by their status."""
+
 _REALM: Final = 'realm="mqtt-token-server"'
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -60,6 +63,8 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
         if request.app[DRAINING].is_set():
             # So that nobody sends the next request into a connection that is about to close.
             response.force_close()
+        if counted := request.app[ANSWERED].get(request.path):
+            counted(response.status)
         _log(request, response, refusal, elapsed_ms=round((time.perf_counter() - started) * 1000, 1))
     finally:
         REQUEST_ID.reset(logged)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from app.store.connection import Store
-from app.store.quota import PACE, Buckets
+from app.store.quota import PACE, Buckets, QuotaUse
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
 
@@ -222,3 +222,22 @@ async def test_everything_dies_by_itself(site: Site) -> None:
     assert {"{q}:lines", "{q}:e:all", "{q}:a:ApplyToken", "{q}:a:RevokeToken:due"} <= {*keys}
     for key in keys:
         assert -1 != await site.store.command("PTTL", key) <= 1100
+
+
+async def test_people_see_how_much_is_in_use(store: Store) -> None:
+    """Permits of the last second and the lines of all instances are told, and looking takes nothing."""
+    site = Site(store)
+    use = QuotaUse(store, qps=QPS, egress_qps=300, egress_group="all")
+    first, second, elsewhere = site.instance(), site.instance(), site.instance(group="other")
+    assert await site.take(first, "RevokeToken", line=4) == 1
+    assert await site.take(second, "RevokeToken", line=3) == 0
+    assert await site.take(elsewhere, "QueryToken") == 1
+    for _ in range(2):
+        seen = {each.action: each for each in await use.read()}
+        assert list(seen) == ["", *QPS]
+        assert (seen["RevokeToken"].limit, seen["RevokeToken"].pace) == (5, 5 * PACE)
+        assert (seen["RevokeToken"].taken, seen["RevokeToken"].waiting) == (1, 6)
+        assert (seen[""].limit, seen[""].taken, seen[""].waiting) == (300, 1, 6)
+        assert (seen["QueryToken"].taken, seen["ApplyToken"].taken) == (1, 0)
+    site.pass_s(1.1)
+    assert not any(each.taken or each.waiting for each in await use.read())

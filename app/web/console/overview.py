@@ -1,13 +1,76 @@
-"""The first page: how things stand."""
+"""``/admin/``: how things stand."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from app.cloud.errors import Kind
+from app.errors import Unavailable
+from app.service.audit import Query
 from app.service.revocations import select
+from app.service.tallies import Hour, Tallies
+from app.store.tallies import Seen
+from app.web.console.chart import stack
 from app.web.console.pages import Visit
 from app.web.console.rendering import Shown
+from app.web.health import check_all
+
+log = structlog.get_logger(__name__)
+
+TALLIES: Final = web.AppKey("tallies", Tallies)
+
+SOONEST: Final = 5
+LAST_LINES: Final = 10
+PART_WITHIN_S: Final = 3.0
+"""A part that takes longer is left out; the others stand."""
+
+_AWAY: Final = frozenset({Kind.UNREACHABLE, Kind.TRANSIENT, Kind.ACCOUNT})
+"""The last call's failure, of these kinds, says that the next ones will fail too, whatever they ask for."""
 
 
 async def show(visit: Visit) -> Shown:
-    """Show how things stand."""
-    page = await visit.revocations.tokens(select(everything=True), limit=5)
-    return Shown.of("overview.html", records=page.records)
+    """Show how things stand: each part by itself, so that one which fails takes no other along.
+
+    Raises ``Unavailable`` if there is nothing at all to show.
+    """
+    tallies, revocations, everything = visit.app[TALLIES], visit.revocations, select(everything=True)
+    steps: dict[str, Awaitable[Any]] = {
+        "live": revocations.count(everything),
+        "devices": visit.registry.count(),
+        "hour": tallies.hour(),
+        "queue": revocations.overview(),
+        "cloud": tallies.cloud(),
+        "quotas": tallies.quotas(),
+        "soonest": revocations.tokens(everything, limit=SOONEST),
+        "trail": visit.trail.search(Query(), limit=LAST_LINES),
+    }
+    *found, checks = await asyncio.gather(*(_part(name, step) for name, step in steps.items()), check_all(visit.app))
+    parts = dict(zip(steps, found, strict=True))
+    if not any(part is not None for part in found):
+        raise Unavailable("the server cannot reach its memory just now; ask again")
+    hour: Hour | None = parts["hour"]
+    cloud: Seen | None = parts["cloud"]
+    return Shown.of(
+        "overview.html",
+        **parts,
+        checks=checks,
+        chart=stack([(minute.answered, minute.turned_away) for minute in hour.minutes]) if hour else None,
+        cloud_away=cloud is not None and cloud.failing_since_ms > 0 and cloud.kind in _AWAY,
+    )
+
+
+async def _part(name: str, step: Awaitable[Any]) -> Any:
+    """Return what a step finds, or None if it cannot for now."""
+    try:
+        async with asyncio.timeout(PART_WITHIN_S):
+            return await step
+    except (Unavailable, TimeoutError) as error:
+        log.warning("part_left_out", part=name, cause=getattr(error, "cause", "no answer in time"))
+    except Exception:
+        log.exception("part_broken", part=name)
+    return None

@@ -180,8 +180,8 @@ def _files() -> dict[str, _File]:
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
-    """Give every answer below ``/admin`` its headers, refusals and redirects included."""
-    if is_console(request):
+    """Give every answer below ``/admin``, and the page at ``/``, its headers, refusals and redirects included."""
+    if request.path == "/" or is_console(request):
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         if request.app[_SECURE]:

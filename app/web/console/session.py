@@ -98,7 +98,7 @@ async def choose_language(request: web.Request) -> web.StreamResponse:
     if form.language not in LANGUAGES:
         raise InvalidRequest(f"there is no such language; there are {', '.join(LANGUAGES)}")
     response = see_other(local(form.to))
-    response.set_cookie(COOKIE, form.language, path=PREFIX, max_age=_YEAR_S, httponly=True, samesite="Strict")
+    response.set_cookie(COOKIE, form.language, path="/", max_age=_YEAR_S, httponly=True, samesite="Strict")
     return response
 
 
