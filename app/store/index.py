@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from app.model.selections import Kind, Selection
 from app.store.connection import Store
@@ -32,8 +32,7 @@ Progress = Callable[[int, int], None]
 """Told as a search goes on: shards gone through, tokens found."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(NamedTuple):
     """A place in the order of an index: by expiry (Unix ms; by turn in a queue), then by handle.
 
     It stays where it is whatever is added, removed or restarted meanwhile. That is why an index is not read with ZSCAN,

@@ -20,7 +20,7 @@ from app.web.api import Asked
 from app.web.console.forms import Filled
 from app.web.console.pages import Moved, Visit
 from app.web.console.rendering import PREFIX, Shown
-from app.web.console.tokens import query_of
+from app.web.console.tokens import ADDRESS, query_of
 
 MOST_HANDLES: Final = 50
 """As many as a page of tokens has boxes; more would not fit into every address either."""
@@ -134,6 +134,7 @@ async def _ask_for_tokens(visit: Visit, handles: list[str]) -> Shown:
         rows=list(zip(handles, records, strict=True)),
         devices=sorted({record.client_id for record in known if record.state != "revoked"}),
         prospect=prospect,
+        back=f"{ADDRESS}/{known[0].handle}" if len(handles) == 1 else ADDRESS,
         fields=[("handle", record.handle) for record in known],
         job="",
         typed="",
@@ -148,6 +149,7 @@ async def _ask_for(visit: Visit, selection: Selection, typed: str = "") -> Shown
         rows=[],
         devices=[selection.value] if selection.kind is Kind.CLIENT_ID else [],
         prospect=await visit.revocations.survey(selection),
+        back=Moved(ADDRESS, query=query_of(selection)).location,
         fields=list((query_of(selection) or {"all": "1"}).items()),
         job="" if selection.kind is Kind.CLIENT_ID else draw_id(),
         typed=typed,

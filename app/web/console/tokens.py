@@ -83,7 +83,7 @@ async def list_tokens(visit: Visit, query: TokensAsked) -> Shown:
 async def search(visit: Visit, form: Search) -> Moved:
     """Find out what was entered, and go there: a token in hand is looked up here and never gets into an address."""
     text = form.q.reveal().strip()
-    if not text:
+    if text in {"", "#"}:
         return Moved(ADDRESS)
     is_token = len(text) > MAX_NAME_CHARS or _LABELLED.match(text) is not None
     if form.by in {"auto", "token"} and (CLIENT_ID_MARK not in text or is_token):
