@@ -56,4 +56,11 @@ for (const all of document.querySelectorAll("[data-all]")) {
   });
 }
 
+// A link that is told as a button is pressed as one, by the space bar too.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== " " || !event.target.matches?.('a[role="button"]')) return;
+  event.preventDefault();
+  event.target.click();
+});
+
 refresh();
