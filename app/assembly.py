@@ -19,6 +19,7 @@ from app.logs import configure_logging
 from app.service.api_keys import KeyCheck, KeyOffice
 from app.service.audit import Trail
 from app.service.authenticate import Authenticator
+from app.service.cloud_desk import CloudDesk
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
 from app.service.flights import Flights
@@ -55,7 +56,7 @@ from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.console import rendering
 from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
 from app.web.console.overview import TALLIES
-from app.web.console.pages import CLOUD, KEYS
+from app.web.console.pages import CLOUD, DESK, KEYS, POLICIES
 from app.web.drain import DRAINING, Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
@@ -102,6 +103,7 @@ def build(settings: Settings) -> web.Application:
     app[REFUSALS] = Refusals(parts.audit)
     app[SIGN_IN] = SignIn(parts.operators, parts.sessions)
     app[KEYS] = parts.keys
+    app[POLICIES] = parts.policies
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)
     app[RENDERERS] = ((rendering.is_console, rendering.render_refusal),)
     app[TALLIES] = _tallies(parts)
@@ -224,7 +226,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         cloud = await stack.enter_async_context(
             open_cloud(settings, app[CREDENTIALS], parts.store, noted=tallies.called)
         )
-        app[CLOUD] = cloud
+        app[CLOUD], app[DESK] = cloud, CloudDesk(cloud, parts.audit, by=SERVER)
         flights = Flights(parts.tokens, cloud, clock, tallies.applied)
         stack.push_async_callback(flights.close)
         delivery = Delivery(

@@ -95,6 +95,13 @@ class MethodNotAllowed(Refusal):
     code = "method_not_allowed"
 
 
+class CloudRefused(Refusal):
+    """The cloud was asked, and refuses: asking again changes nothing."""
+
+    status = 409
+    code = "cloud_refused"
+
+
 class TooLarge(Refusal):
     """The request is larger than anything a device has reason to send."""
 

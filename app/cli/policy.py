@@ -17,6 +17,7 @@ from app.errors import Misconfigured
 from app.model.devices import ClientId, Device, MalformedClientId, parse_client_id
 from app.model.grants import PUBLISH, SUBSCRIBE
 from app.model.policy_file import load_policy
+from app.rpc.catalog import ACTIONS
 from app.rpc.ram import least_policy
 
 SERVER_ACTIONS: Final = ("ApplyToken", "QueryToken", "RevokeToken")
@@ -78,6 +79,9 @@ def ram(
         bool,
         typer.Option("--close-connection", envvar="CLOSE_CONNECTION_ON_REVOKE", help="Also what that setting needs."),
     ] = False,
+    console: Annotated[
+        bool, typer.Option("--console", help="Also what operators do at the cloud by hand, in the console: all of it.")
+    ] = False,
     state: StateOption = None,
 ) -> None:
     """Print the least RAM policy for the access key of this server: JSON to paste into the cloud's console.
@@ -89,7 +93,7 @@ def ram(
         if "*" in glob:
             print(f"warning: {place} needs every parent topic like {glob}: name the first level", file=sys.stderr)
     actions = (*SERVER_ACTIONS, "CloseConnection") if close_connection else SERVER_ACTIONS
-    document = least_policy(actions, instance_id or _setting("CLOUD_INSTANCE_ID", state), globs)
+    document = least_policy(ACTIONS if console else actions, instance_id or _setting("CLOUD_INSTANCE_ID", state), globs)
     print(json.dumps(document, indent=2))
 
 

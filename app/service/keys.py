@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
@@ -23,12 +24,15 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.exceptions import PyJWTError
 
 from app.errors import InvalidRequest
 from app.model.devices import MIN_SECRET_BYTES, Algorithm
 from app.model.secrets import ClientSecret, Secret
 
-VerificationKey = bytes | EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
+PublicKey = EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
+VerificationKey = bytes | PublicKey
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
@@ -39,6 +43,11 @@ _PUBLIC_TYPES: Final[dict[Algorithm, type]] = {
     Algorithm.EDDSA: Ed25519PublicKey,
     Algorithm.RS256: RSAPublicKey,
 }
+_JWK_KINDS: Final[dict[str, Any]] = {"EC": ECAlgorithm, "OKP": OKPAlgorithm, "RSA": RSAAlgorithm}
+_JWK_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+"""Members that only a private or shared key has (RFC 7518 section 6)."""
+_JWK_ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in _PUBLIC_TYPES} | {"Ed25519": Algorithm.EDDSA}
+"""The algorithms by their names in a JWK; RFC 9864 has a second one for EdDSA with Ed25519."""
 
 
 def new_secret() -> ClientSecret:
@@ -68,20 +77,81 @@ def check_secret(secret: ClientSecret) -> ClientSecret:
 
 def check_public_key(pem: str, algorithm: Algorithm) -> Secret:
     """Check a public key made elsewhere, and return it in one form. Raises ``InvalidRequest`` with the cure."""
+    return _public_pem(_fitting(_from_pem(pem), algorithm))
+
+
+def read_public_key(text: str) -> tuple[Algorithm, Secret]:
+    """Read a public key as PEM or as a JWK (RFC 7517); returns what it is for, and the key as PEM.
+
+    Raises ``InvalidRequest`` with the cure; no part of the text is in it, for it may be the private half.
+    """
+    if text.lstrip().startswith("{"):
+        key, said = _from_jwk(text)
+    else:
+        key, said = _from_pem(text), None
+    algorithm = next(each for each, type_ in _PUBLIC_TYPES.items() if isinstance(key, type_))
+    _fitting(key, algorithm)
+    if said not in {None, algorithm}:
+        raise InvalidRequest(f"the JWK's alg is not for a key of this kind, which is for {algorithm}")
+    return algorithm, _public_pem(key)
+
+
+def _from_pem(pem: str) -> PublicKey:
     if "PRIVATE KEY" in pem:
-        # The private half must stay with the device: what was sent here once is no proof any more.
-        raise InvalidRequest("this is a private key, which never leaves its device: register the public half")
+        raise _private()
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
         raise InvalidRequest("the public key is no PEM of the form BEGIN PUBLIC KEY") from None
-    if not isinstance(key, _ANY_PUBLIC_TYPE) or not isinstance(key, _PUBLIC_TYPES[algorithm]):
+    if not isinstance(key, _ANY_PUBLIC_TYPE):
+        raise InvalidRequest("a device's key is on the curve P-256, an Ed25519 key, or RSA")
+    return key
+
+
+def _from_jwk(text: str) -> tuple[PublicKey, Algorithm | None]:
+    """Read a JWK, and which algorithm it says it is for, if it does (RFC 7517 section 4, RFC 7518 section 6)."""
+    try:
+        jwk = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError):
+        raise InvalidRequest("the public key is no JWK: it is no JSON object") from None
+    if "keys" in jwk:
+        raise InvalidRequest("this is a set of keys: send the one JWK that is the device's")
+    if jwk.get("kty") == "oct":
+        # A public key is for everybody's eyes; who sends a shared secret in its place has just shown it to a clipboard.
+        raise InvalidRequest("this JWK is a shared secret (kty oct), which must not be sent: have one made here")
+    if _JWK_PRIVATE & jwk.keys():
+        raise _private()
+    reader = _JWK_KINDS.get(jwk["kty"]) if isinstance(jwk.get("kty"), str) else None
+    if reader is None:
+        raise InvalidRequest("the JWK's kty must be EC, OKP or RSA")
+    if jwk.get("use", "sig") != "sig":
+        raise InvalidRequest("the JWK's use must be sig, or left out: this key is not for signatures")
+    said = jwk.get("alg")
+    if said is not None and (not isinstance(said, str) or said not in _JWK_ALGORITHMS):
+        raise InvalidRequest(f"the JWK's alg must be one of {', '.join(_JWK_ALGORITHMS)}, or left out")
+    try:
+        key = reader.from_jwk(jwk)
+    except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
+        key = None
+    if not isinstance(key, _ANY_PUBLIC_TYPE):
+        raise InvalidRequest("the JWK is incomplete, broken, or on another curve than P-256 and Ed25519")
+    return key, _JWK_ALGORITHMS[said] if said else None
+
+
+def _private() -> InvalidRequest:
+    # The private half must stay with the device: what was sent here once is no proof any more.
+    return InvalidRequest("this is a private key, which never leaves its device: register the public half")
+
+
+def _fitting(key: PublicKey, algorithm: Algorithm) -> PublicKey:
+    """See that a key is one for ``algorithm``. Raises ``InvalidRequest``."""
+    if not isinstance(key, _PUBLIC_TYPES[algorithm]):
         raise InvalidRequest(f"the public key is not one for {algorithm}")
     if isinstance(key, EllipticCurvePublicKey) and not isinstance(key.curve, SECP256R1):
         raise InvalidRequest("ES256 takes a key on the curve P-256")
     if isinstance(key, RSAPublicKey) and not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise InvalidRequest(f"RS256 takes a key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, not {key.key_size}")
-    return _public_pem(key)
+    return key
 
 
 @lru_cache(maxsize=10_000)
@@ -110,5 +180,5 @@ def decoy(algorithm: Algorithm) -> VerificationKey:
     return secrets.token_bytes(MIN_SECRET_BYTES)
 
 
-def _public_pem(key: EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey) -> Secret:
+def _public_pem(key: PublicKey) -> Secret:
     return Secret(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from app.errors import InvalidRequest, NotFound, Unavailable
-from app.model.devices import MAX_CLIENT_ID_CHARS, Algorithm, Device, MalformedClientId, methods_of, parse_client_id
+from app.model.devices import (
+    CLIENT_ID_MARK,
+    MAX_CLIENT_ID_CHARS,
+    Algorithm,
+    ClientId,
+    Device,
+    MalformedClientId,
+    methods_of,
+    parse_client_id,
+)
 from app.model.policy import Policy
 from app.model.secrets import ClientSecret, Secret
-from app.model.templates import is_value
 from app.service import keys
 from app.service.audit import tell
+from app.service.device_records import check_record, differences, narrows
 from app.store.audit import Act, What
 from app.store.clock import Clock
 from app.store.devices import Conflict, Devices, PreviousKey, Registered
 
-MAX_NOTE_CHARS: Final = 200
-MAX_ATTRIBUTES: Final = 32
+SEARCH_BUDGET_S: Final = 1.0
+"""So long at most a page of devices is searched for, or a group's are counted, before the caller gets what there is."""
+
 MAX_GRACE_S: Final = 30 * 24 * 3600
 """Longest time an old key may stay good beside a new one: as long as a token may live."""
-
-_ATTRIBUTE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +87,7 @@ class Registry:
             client_id = parse_client_id(registration.client_id)
         except MalformedClientId as error:
             raise InvalidRequest(str(error)) from None
-        if self._policy().role_for(client_id, registration.role or None) is None:
-            names = ", ".join(self._policy().roles)
-            raise InvalidRequest(
-                f"there is no role {registration.role!r} in the policy: it has {names}"
-                if registration.role
-                else f"no role of the policy matches {client_id}: name one of {names}"
-            )
-        _check_attributes(registration.attributes)
-        if len(registration.note) > MAX_NOTE_CHARS or not registration.note.isprintable():
-            raise InvalidRequest(f"the note must be one line of at most {MAX_NOTE_CHARS} characters")
-        _check_key(registration.algorithm, registration.secret, registration.public_key)
-        return Device(
+        device = Device(
             client_id=client_id,
             algorithm=registration.algorithm,
             methods=methods_of(registration.algorithm),
@@ -100,6 +96,9 @@ class Registry:
             note=registration.note,
             created_at_ms=self._clock.now_ms(),
         )
+        check_record(device, self._policy())
+        _check_key(registration.algorithm, registration.secret, registration.public_key)
+        return device
 
     async def add(self, registration: Registration) -> Added:
         """Register a new device. Raises ``InvalidRequest`` (also if it is there already) and ``Unavailable``."""
@@ -109,7 +108,7 @@ class Registry:
             act = self._act(What.DEVICE_ADDED, f"role {device.role}" if device.role else "")
             device = await self._devices.add(device, key, act)
         except Conflict:
-            raise InvalidRequest(f"{device.client_id} is registered already: rotate or remove it") from None
+            raise InvalidRequest(f"{device.client_id} is registered already: rotate its key, or remove it") from None
         tell(act, client_id=device.client_id)
         return replace(added, device=device)
 
@@ -124,11 +123,7 @@ class Registry:
 
     async def page(self, cursor: str = "", limit: int = 50) -> DevicesPage:
         """List devices. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
-        try:
-            after = parse_client_id(cursor) if cursor else None
-        except MalformedClientId:
-            raise InvalidRequest("the cursor is none that was given here") from None
-        devices, next_cursor = await self._devices.page(after, limit)
+        devices, next_cursor = await self._devices.page(_after(cursor), limit)
         return DevicesPage(tuple(devices), next_cursor)
 
     async def count(self) -> int:
@@ -138,6 +133,43 @@ class Registry:
     def all(self) -> AsyncIterator[Device]:
         """Iterate over all devices. Raises ``Unavailable``."""
         return self._devices.all()
+
+    async def search(self, part: str, cursor: str = "", limit: int = 50) -> DevicesPage:
+        """List the devices that have ``part`` in their client ID; the one that it is the client ID of comes first.
+
+        A page may be short, or empty, and still have a next. Raises as ``page``.
+        """
+        if not 0 < len(part) <= MAX_CLIENT_ID_CHARS:
+            raise InvalidRequest(f"search for 1 to {MAX_CLIENT_ID_CHARS} characters: no client ID is longer")
+        exact = await self._devices.find(part) if CLIENT_ID_MARK in part else None
+        devices, next_cursor = await self._devices.page(_after(cursor), limit, part=part, budget_s=SEARCH_BUDGET_S)
+        if exact:
+            devices = [each for each in devices if each.client_id != part]
+            devices = devices if cursor else [exact, *devices]
+        return DevicesPage(tuple(devices), next_cursor)
+
+    async def count_of_group(self, group_id: str) -> tuple[int, bool]:
+        """Count the devices of a group ID for a second at most; returns also whether that is all. ``Unavailable``."""
+        return await self._devices.count_of_group(group_id, budget_s=SEARCH_BUDGET_S)
+
+    async def update(
+        self, client_id: str, *, role: str, attributes: Mapping[str, str], note: str
+    ) -> tuple[Device, int]:
+        """Change what is registered of a device beside its key; returns it, and how much was revoked.
+
+        If it may do less by the new record than by the old one, or had no grant by that, all it holds is revoked: a
+        token that was issued may carry what is no longer permitted. Otherwise its tokens stay good at the broker, and
+        it gets a new one the next time it asks. Raises ``InvalidRequest``, and as ``disable``.
+        """
+        registered = await self._read(client_id)
+        old = registered.device
+        device = replace(old, role=role, attributes=dict(attributes), note=note)
+        if device == old:
+            return old, 0
+        check_record(device, self._policy())
+        revoke = narrows(old, device, self._policy())
+        detail = ", ".join(differences(old, device))
+        return await self._change(registered, device, What.DEVICE_CHANGED, detail, revoke=revoke)
 
     async def disable(self, client_id: str) -> int:
         """Refuse the device from now on and revoke all it holds; returns how much that was.
@@ -231,6 +263,13 @@ class Registry:
         return Act(self._by, what, detail)
 
 
+def _after(cursor: str) -> ClientId | None:
+    try:
+        return parse_client_id(cursor) if cursor else None
+    except MalformedClientId:
+        raise InvalidRequest("the cursor is none that was given here") from None
+
+
 def _changed() -> Unavailable:
     return Unavailable("the device was changed by another at the same moment: look at it and try again")
 
@@ -256,14 +295,3 @@ def _check_key(algorithm: Algorithm, secret: ClientSecret | None, public_key: st
         if algorithm.symmetric:
             raise InvalidRequest("a public key goes with ES256, EdDSA or RS256: say which")
         keys.check_public_key(public_key, algorithm)
-
-
-def _check_attributes(attributes: Mapping[str, str]) -> None:
-    if len(attributes) > MAX_ATTRIBUTES:
-        raise InvalidRequest(f"a device has at most {MAX_ATTRIBUTES} attributes")
-    for name, value in attributes.items():
-        if not _ATTRIBUTE_NAME.fullmatch(name):
-            raise InvalidRequest(f"an attribute's name has 1 to 32 of A-Z a-z 0-9 _ -, not {name!r}")
-        if not is_value(value):
-            # It is put into topics: + # or / in it would widen them, or move them into a neighbour's.
-            raise InvalidRequest(f"attribute {name}: its value must be of A-Z a-z 0-9 _ . @ : - and not empty")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -10,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from app.model.devices import Algorithm, ClientId, Device, methods_of
+from app.model.devices import CLIENT_ID_MARK, Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.audit import SERVER, Act, What
 from app.store.connection import Script, Store
@@ -96,6 +98,11 @@ class Devices:
             self._cache.popitem(last=False)
         return registered
 
+    async def find(self, client_id: str) -> Device | None:
+        """Read the record without its key, as it is listed. Raises ``Unavailable``."""
+        found = await self._of(Shard.of(client_id), [client_id])
+        return found[0] if found else None
+
     async def add(self, device: Device, key: Secret, act: Act = _ADDED) -> Device:
         """Register a new device. Raises ``Conflict`` if there is one of that client ID, and ``Unavailable``."""
         epoch, _ = await self._write(Registered(device, key), act, read_epoch="", revoke=False)
@@ -135,23 +142,50 @@ class Devices:
         """Return how many devices are registered. Raises ``Unavailable``."""
         return sum(await self._store.each([("SCARD", shard.devices) for shard in ALL_SHARDS]))
 
-    async def page(self, after: ClientId | None, limit: int) -> tuple[list[Device], str]:
+    async def page(
+        self, after: ClientId | None, limit: int, *, part: str = "", budget_s: float = math.inf
+    ) -> tuple[list[Device], str]:
         """Return up to ``limit`` devices after that one (None: from the start), and the client ID to go on from.
 
         In the order of ``all``; an empty client ID ends. A device keeps its place whatever is added or removed, so
-        ``after`` need not be registered any more. Raises ``Unavailable``.
+        ``after`` need not be registered any more. Only those are returned that have ``part`` in their client ID,
+        whatever its case; the page is as short as it is when that has taken ``budget_s`` seconds. Raises
+        ``Unavailable``.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + budget_s
         first = Shard.of(after).number if after else 0
+        seen: str = after or ""
         devices: list[Device] = []
         for shard in ALL_SHARDS[first:]:
             client_ids = sorted(await self._store.command("SMEMBERS", shard.devices))
             if after and shard.number == first:
                 client_ids = client_ids[bisect_right(client_ids, after) :]
+            wanted = [each for each in client_ids if part.lower() in each.lower()] if part else client_ids
             room = limit - len(devices)
-            devices += await self._of(shard, client_ids[:room])
-            if len(client_ids) >= room:
-                return devices, client_ids[room - 1]
+            devices += await self._of(shard, wanted[:room])
+            if len(wanted) >= room:
+                return devices, wanted[room - 1]
+            seen = client_ids[-1] if client_ids else seen
+            # However slow Redis is, each page gets further than the one before.
+            if loop.time() > until and seen != (after or "") and shard != ALL_SHARDS[-1]:
+                return devices, seen
         return devices, ""
+
+    async def count_of_group(self, group_id: str, *, budget_s: float) -> tuple[int, bool]:
+        """Count the devices of a group ID for at most ``budget_s`` seconds; returns also whether that is all of them.
+
+        Raises ``Unavailable``.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + budget_s
+        count = 0
+        for shard in ALL_SHARDS:
+            if loop.time() > until:
+                return count, False
+            client_ids = await self._store.command("SMEMBERS", shard.devices)
+            count += sum(each.startswith(group_id + CLIENT_ID_MARK) for each in client_ids)
+        return count, True
 
     async def _of(self, shard: Shard, client_ids: list[str]) -> list[Device]:
         if not client_ids:

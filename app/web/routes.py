@@ -9,7 +9,18 @@ from aiohttp import web
 from app.model.operators import Role
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth, openapi
 from app.web.api import Endpoint
-from app.web.console import overview, rendering, revocations, revoking, session, tokens
+from app.web.console import (
+    device_cloud,
+    device_keys,
+    devices,
+    groups,
+    overview,
+    rendering,
+    revocations,
+    revoking,
+    session,
+    tokens,
+)
 from app.web.console.pages import Page
 
 API: Final = (
@@ -33,6 +44,9 @@ API: Final = (
 )
 """What programs of operators call, each with an API key that has ``admin``."""
 
+_DEVICE: Final = "/admin/devices/{client_id}"
+_CREDENTIAL: Final = f"{_DEVICE}/credential"
+
 CONSOLE: Final = (
     Page("GET", "/admin/", overview.show, Role.VIEWER),
     # Tokens.
@@ -48,7 +62,33 @@ CONSOLE: Final = (
     Page("POST", "/admin/revocations/{handle}/drop", revocations.drop, Role.OPERATOR, again=revocations.show_token),
     Page("GET", "/admin/jobs/{job}", revocations.show_job, Role.VIEWER),
     # Devices.
+    Page("GET", "/admin/devices", devices.list_devices, Role.VIEWER),
+    Page("POST", "/admin/devices", device_keys.register, Role.OPERATOR, again=device_keys.new_again),
+    Page("GET", "/admin/devices/new", device_keys.new, Role.OPERATOR),
+    Page("GET", _DEVICE, devices.show, Role.VIEWER),
+    Page("GET", f"{_DEVICE}/edit", devices.edit, Role.OPERATOR),
+    Page("POST", f"{_DEVICE}/edit", devices.update, Role.OPERATOR, again=devices.edit_again),
+    Page("GET", f"{_DEVICE}/rotate", device_keys.ask_to_rotate, Role.OPERATOR),
+    Page("POST", f"{_DEVICE}/rotate", device_keys.rotate, Role.OPERATOR, again=device_keys.rotate_again),
+    Page("GET", f"{_DEVICE}/disable", devices.ask_to_disable, Role.OPERATOR),
+    Page("POST", f"{_DEVICE}/disable", devices.disable, Role.OPERATOR),
+    Page("POST", f"{_DEVICE}/enable", devices.enable, Role.OPERATOR),
+    Page("GET", f"{_DEVICE}/remove", devices.ask_to_remove, Role.OPERATOR),
+    Page("POST", f"{_DEVICE}/remove", devices.remove, Role.OPERATOR),
+    Page("POST", f"{_DEVICE}/close", device_cloud.close, Role.OPERATOR, again=devices.show_again),
+    Page("GET", f"{_DEVICE}/message", device_cloud.message, Role.OPERATOR),
+    Page("POST", f"{_DEVICE}/message", device_cloud.send, Role.OPERATOR, again=device_cloud.message_again),
+    Page("GET", _CREDENTIAL, device_cloud.credential, Role.VIEWER),
+    Page("POST", _CREDENTIAL, device_cloud.look, Role.VIEWER, again=device_cloud.credential_again),
+    Page("POST", f"{_CREDENTIAL}/register", device_cloud.register, Role.OPERATOR, again=device_cloud.credential_again),
+    Page("POST", f"{_CREDENTIAL}/refresh", device_cloud.refresh, Role.OPERATOR, again=device_cloud.credential_again),
+    Page("GET", f"{_CREDENTIAL}/unregister", device_cloud.ask, Role.OPERATOR),
+    Page("POST", f"{_CREDENTIAL}/unregister", device_cloud.unregister, Role.OPERATOR, again=device_cloud.ask_again),
     # Groups.
+    Page("GET", "/admin/groups", groups.list_groups, Role.VIEWER),
+    Page("POST", "/admin/groups", groups.create, Role.OPERATOR, again=groups.list_again),
+    Page("GET", "/admin/groups/{group_id}/delete", groups.ask_to_delete, Role.OPERATOR),
+    Page("POST", "/admin/groups/{group_id}/delete", groups.delete, Role.OPERATOR, again=groups.delete_again),
     # Audit.
     # Explorer.
     # Operators, API keys and one's own account.

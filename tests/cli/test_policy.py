@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded import example
+from app.rpc.catalog import ACTIONS
 from tests.cli.conftest import Cli
 
 
@@ -129,3 +130,13 @@ def test_the_set_up_of_the_least_ram_policy(cli: Cli, tmp_path: Path, monkeypatc
     assert "mq:CloseConnection" not in cli("policy", "ram").out
     monkeypatch.setenv("CLOSE_CONNECTION_ON_REVOKE", "true")
     assert "mq:CloseConnection" in cli("policy", "ram").out
+
+
+def test_the_ram_policy_of_the_console_allows_every_action(cli: Cli, tmp_path: Path) -> None:
+    """What operators do by hand is allowed too, and each action on the instance alone."""
+    file = tmp_path / "policy.toml"
+    file.write_text('[roles.r]\nmatch = ["GID_plant@@@*"]\npublish = ["x/1"]\n')
+    answer = cli("policy", "ram", str(file), "--instance-id", "post-cn-1", "--console").out
+    for action in ACTIONS:
+        assert f'"mq:{action}"' in answer
+    assert '"*"' not in answer

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from app.errors import InvalidRequest, NotFound
-from app.model.devices import Algorithm
+from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.policy_file import parse_policy
 from app.model.secrets import ClientSecret
 from app.service import keys
+from app.service.device_records import narrows
 from app.service.registry import Registration, Registry
 from app.store.connection import Store
 from app.store.devices import Devices
@@ -19,6 +20,9 @@ publish = ["plant/{device_id}/up/#"]
 
 [roles.line]
 publish = ["plant/{attr.line}/#"]
+
+[roles.wide]
+publish = ["plant/#"]
 """,
     "policy.toml",
 )
@@ -116,3 +120,129 @@ async def test_all_devices_are_listed(registry: Registry) -> None:
         await registry.add(Registration(name))
     await registry.remove("GID_plant@@@d7")
     assert {device.client_id async for device in registry.all()} == names - {"GID_plant@@@d7"}
+
+
+async def test_a_search_finds_every_device_that_has_the_text_in_its_client_id(registry: Registry) -> None:
+    """Whatever its case and its shard, page by page, each once; the one that is meant exactly comes first."""
+    for number in range(120):
+        await registry.add(Registration(f"GID_plant@@@{'Pump' if number % 3 == 0 else 'd'}-{number}"))
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = await registry.search("pump-", cursor, 7)
+        found += [device.client_id for device in page.devices]
+        assert len(page.devices) <= 7
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    assert sorted(found) == sorted(f"GID_plant@@@Pump-{number}" for number in range(0, 120, 3))
+
+    first = (await registry.search("GID_plant@@@d-1", "", 50)).devices
+    assert first[0].client_id == "GID_plant@@@d-1"
+    assert len(first) == len({device.client_id for device in first}) > 5
+
+
+async def test_a_search_gives_up_after_its_time_and_goes_on_where_it_was(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little time there is, each page gets further, and the whole finds everything."""
+    monkeypatch.setattr("app.service.registry.SEARCH_BUDGET_S", 0.0)
+    names = {f"GID_plant@@@d{number}" for number in range(30)}
+    for name in names:
+        await registry.add(Registration(name))
+    found: set[str] = set()
+    cursors = [""]
+    while cursors == [""] or cursors[-1]:
+        page = await registry.search("plant@@@d", cursors[-1])
+        found |= {device.client_id for device in page.devices}
+        cursors.append(page.next_cursor)
+    assert found == names
+    assert len(cursors) == len(set(cursors[1:])) + 1 > 5
+    assert await registry.count_of_group("GID_plant") != (30, True)
+
+
+@pytest.mark.parametrize("part", ["", "x" * 65, "x" * 10_000])
+async def test_what_no_client_id_can_hold_is_not_searched_for(registry: Registry, part: str) -> None:
+    """A search for nothing, or for more than 64 characters, is refused."""
+    with pytest.raises(InvalidRequest, match="1 to 64"):
+        await registry.search(part)
+
+
+async def test_the_devices_of_a_group_are_counted(registry: Registry) -> None:
+    """Only those with that very group ID."""
+    for client_id in ("GID_plant@@@a", "GID_plant@@@b", "GID_plants@@@a", "GID_other@@@GID_plant@@@a"):
+        await registry.add(Registration(client_id, role="line", attributes={"line": "a"}))
+    assert await registry.count_of_group("GID_plant") == (2, True)
+    assert await registry.count_of_group("GID_nobody") == (0, True)
+
+
+async def test_a_record_is_changed_and_its_key_stays(registry: Registry, devices: Devices) -> None:
+    """Role, attributes and note are replaced; an old key in grace stays good, and the epoch is raised."""
+    await registry.add(Registration("GID_plant@@@d1", note="old"))
+    await registry.rotate("GID_plant@@@d1", grace_s=60)
+    before = await devices.read("GID_plant@@@d1")
+    assert before is not None
+    device, _ = await registry.update("GID_plant@@@d1", role="line", attributes={"line": "l1"}, note="new")
+    after = await devices.read("GID_plant@@@d1")
+    assert after is not None
+    assert (after.key, after.previous) == (before.key, before.previous)
+    assert after.device == device
+    assert (device.role, device.attributes, device.note) == ("line", {"line": "l1"}, "new")
+    assert int(device.epoch) > int(before.device.epoch)
+
+
+async def test_a_change_that_changes_nothing_is_none(registry: Registry) -> None:
+    """A form that is sent twice raises no epoch the second time."""
+    await registry.add(Registration("GID_plant@@@d1"))
+    first, _ = await registry.update("GID_plant@@@d1", role="", attributes={"line": "a"}, note="n")
+    second, revoked = await registry.update("GID_plant@@@d1", role="", attributes={"line": "a"}, note="n")
+    assert (first, 0) == (second, revoked)
+
+
+@pytest.mark.parametrize(
+    ("role", "attributes", "note", "complaint"),
+    [
+        ("ghost", {}, "", "ghost"),
+        ("line", {"line": "a/b"}, "", "attribute line"),
+        ("line", {"<b>": "a"}, "", "name"),
+        ("line", {"line": "a"}, "two\nlines", "note"),
+        ("line", {"line": "a"}, "x" * 201, "note"),
+        ("line", {"line": "a"}, "\x1b[31m", "note"),
+    ],
+)
+async def test_a_wrong_change_is_refused(
+    registry: Registry, role: str, attributes: dict[str, str], note: str, complaint: str
+) -> None:
+    """As at registering; the record stays."""
+    added = await registry.add(Registration("GID_plant@@@d1"))
+    with pytest.raises(InvalidRequest, match=complaint):
+        await registry.update("GID_plant@@@d1", role=role, attributes=attributes, note=note)
+    assert await registry.get("GID_plant@@@d1") == added.device
+    with pytest.raises(NotFound):
+        await registry.update("GID_plant@@@nobody", role="", attributes={}, note="")
+
+
+def record(role: str, attributes: dict[str, str], note: str = "") -> Device:
+    """A record of one device."""
+    client_id = ClientId("GID_plant@@@d1")
+    return Device(client_id, Algorithm.HS256, methods_of(Algorithm.HS256), role, attributes, note=note)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "narrower"),
+    [
+        (record("", {}), record("", {}, "another note"), False),
+        (record("", {}), record("sensor", {}), False),  # by match or by name: the same role
+        (record("", {}), record("", {"line": "a"}), False),  # an attribute that no template takes
+        (record("", {}), record("wide", {}), False),
+        (record("wide", {}), record("", {}), True),
+        (record("", {}), record("line", {"line": "a"}), True),
+        (record("line", {"line": "a"}), record("line", {"line": "b"}), True),
+        (record("line", {"line": "a"}), record("line", {}), True),  # no grant any more
+        (record("line", {}), record("line", {"line": "a"}), True),  # whatever it holds, it is of another time
+        (record("line", {}), record("line", {}, "another note"), False),
+    ],
+)
+def test_a_change_is_narrower_if_it_takes_a_permission_away(old: Device, new: Device, *, narrower: bool) -> None:
+    """Then, and only then, what the device holds must go."""
+    assert narrows(old, new, POLICY) is narrower

@@ -18,10 +18,13 @@ from aiohttp import web
 from multidict import MultiDict, MultiMapping
 
 from app.cloud.client import CloudClient
-from app.errors import Refusal, Unavailable
+from app.errors import Internal, Refusal, Unavailable
 from app.model.operators import Operator, Role
+from app.model.policy import Policy
 from app.service.audit import Trail
+from app.service.cloud_desk import CloudDesk
 from app.service.jobs import Jobs
+from app.service.policies import Policies
 from app.service.registry import Registry
 from app.service.revocations import Revocations
 from app.store.sealing import KeyRing
@@ -34,6 +37,8 @@ from app.web.middleware import CLOCK, tell
 
 KEYS: Final = web.AppKey("carried_keys", KeyRing)
 CLOUD: Final = web.AppKey("cloud", CloudClient)
+DESK: Final = web.AppKey("cloud_desk", CloudDesk)
+POLICIES: Final = web.AppKey("policies", Policies)
 
 DONE: Final = "done"
 """The parameter by which the page after a form says what was done: a word that its template knows, or nothing."""
@@ -42,7 +47,6 @@ ANSWER_WITHIN_S: Final = 8.0
 """A page waits no longer for anything; a balancer gives up soon after."""
 
 _MAX_ADDRESS_CHARS: Final = 2000
-_CLIENT_ERRORS: Final = range(400, 500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,16 @@ class Visit:
     def cloud(self) -> CloudClient:
         """The cloud's API, within the quotas."""
         return self.app[CLOUD]
+
+    @property
+    def desk(self) -> CloudDesk:
+        """What this operator does at the cloud by hand."""
+        return self.app[DESK].acting_as(self.by)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force now."""
+        return self.app[POLICIES]()
 
     @property
     def now_ms(self) -> int:
@@ -157,8 +171,9 @@ class Page:
             query = convert(asked, self.types.get("query", Asked))
             shown = await self.function(visit, **({"query": query} if "query" in self.types else {}))
         except Refusal as refusal:
-            if self.again is None or refusal.status not in _CLIENT_ERRORS:
+            if self.again is None or isinstance(refusal, Internal):
                 raise
+            # Also where a part is away: what was typed is not lost. If the form needs that part too, it says so itself.
             tell(request, error=refusal.code, description=refusal.description, cause=refusal.cause)
             typed: Filled = filled(fields, self.types.get("form", Asked))
             form_again = await self.again(visit, form=typed)

@@ -121,7 +121,7 @@ def render(request: web.Request, shown: Shown) -> web.Response:
     """Make a page."""
     language = language_of(request)
     now_ms = request.app[CLOCK].now_ms()
-    context = {
+    context: dict[str, Any] = {
         "operator": request.get(OPERATOR),
         "path": request.path,
         "here": str(request.rel_url.without_query_params("done")),
@@ -130,21 +130,18 @@ def render(request: web.Request, shown: Shown) -> web.Response:
         "problem": None,
         "done": "",
     }
-    return aiohttp_jinja2.render_template(
-        f"console/{shown.template}",
-        request,
-        {**context, **shown.context},
-        app_key=_ENVIRONMENTS[language.code],
-        status=shown.status,
+    context |= shown.context
+    response = aiohttp_jinja2.render_template(
+        f"console/{shown.template}", request, context, app_key=_ENVIRONMENTS[language.code], status=shown.status
     )
+    if context["problem"] is not None and context["problem"].retry_after_s is not None:
+        response.headers["Retry-After"] = str(context["problem"].retry_after_s)
+    return response
 
 
 def render_refusal(request: web.Request, refusal: Refusal) -> web.Response:
     """Make the page that says why a request was refused, and what helps."""
-    response = render(request, Shown.of("refused.html", status=refusal.status, problem=refusal))
-    if refusal.retry_after_s is not None:
-        response.headers["Retry-After"] = str(refusal.retry_after_s)
-    return response
+    return render(request, Shown.of("refused.html", status=refusal.status, problem=refusal))
 
 
 async def static(request: web.Request) -> web.Response:

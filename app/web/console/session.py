@@ -68,8 +68,6 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
             "sign_in.html", status=refusal.status, to=to, carried=form.carried, name=form.name, problem=refusal
         )
         response = render(request, shown)
-        if refusal.retry_after_s is not None:
-            response.headers["Retry-After"] = str(refusal.retry_after_s)
         tell(request, error=refusal.code, cause=refusal.cause)
         return response
     if (before := session_of(request)) is not None:

@@ -1,0 +1,169 @@
+"""What operators do at the cloud by hand: group IDs, devices' credentials, connections, messages.
+
+The guide's chapters 11 to 14, and CloseConnection. What changed something, or may have, gets its line in the audit
+trail, without any secret and without what a message said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
+
+import structlog
+
+from app.cloud.answers import DeviceCredential, Group
+from app.cloud.client import CloudClient
+from app.cloud.errors import RETRIED, CloudError, Kind
+from app.errors import CloudRefused, InvalidRequest, Refusal, Unavailable
+from app.rpc.catalog import ACTIONS
+from app.rpc.parameters import problems
+from app.service.audit import tell
+from app.store.audit import Act, Audit, What
+from app.store.connection import insist
+from app.store.keys import OPERATORS_AUDIT, Shard
+
+log = structlog.get_logger(__name__)
+
+LOOK_WITHIN_S: Final = 1.5
+"""A page waits no longer to learn whether a device is online; the rest of it needs no cloud."""
+
+LIST_WITHIN_S: Final = 3.0
+ACT_WITHIN_S: Final = 4.0
+"""What was refused for lack of an answer is shown beside the list, which is asked for anew: both in one page's time."""
+
+NOTE_WITHIN_S: Final = 1.0
+
+_NO_CREDENTIAL: Final = "probably this device has no credential at the cloud: register one"
+_MISSING_ACTION: Final = ("apinotsupport", "invalidaction", "invalidapi")
+
+_Result = TypeVar("_Result")
+
+
+class CloudDesk:
+    """The cloud as operators use it by hand. Every method raises the refusals of ``refusal_of``."""
+
+    def __init__(self, cloud: CloudClient, audit: Audit, *, by: str) -> None:
+        """Call ``cloud``, within the quotas, and write to ``audit`` that ``by`` did it."""
+        self._cloud = cloud
+        self._audit = audit
+        self._by = by
+
+    def acting_as(self, by: str) -> CloudDesk:
+        """Return the same desk for another operator."""
+        return CloudDesk(self._cloud, self._audit, by=by)
+
+    async def is_online(self, client_id: str) -> bool:
+        """Tell whether the device is connected now (13.1)."""
+        return await self._look(partial(self._cloud.query_session, client_id), within_s=LOOK_WITHIN_S)
+
+    async def credential(self, client_id: str) -> DeviceCredential:
+        """Read the device's credential at the cloud (14.2)."""
+        return await self._look(partial(self._cloud.get_device_credential, client_id), unknown=_NO_CREDENTIAL)
+
+    async def register_credential(self, client_id: str) -> DeviceCredential:
+        """Give the device a credential (14.1); one that it had is good no more."""
+        call = partial(self._cloud.register_device_credential, client_id)
+        return await self._act(What.CREDENTIAL_REGISTERED, client_id, call)
+
+    async def refresh_credential(self, client_id: str) -> DeviceCredential:
+        """Replace the secret of the device's credential (14.4); the old one is good no more."""
+        call = partial(self._cloud.refresh_device_credential, client_id)
+        return await self._act(What.CREDENTIAL_REFRESHED, client_id, call, unknown=_NO_CREDENTIAL)
+
+    async def unregister_credential(self, client_id: str) -> None:
+        """Take the device's credential away (14.3)."""
+        call = partial(self._cloud.unregister_device_credential, client_id)
+        await self._act(What.CREDENTIAL_UNREGISTERED, client_id, call, unknown=_NO_CREDENTIAL)
+
+    async def close_connection(self, client_id: str) -> None:
+        """Cut the device's connection; it may come back with what it holds (FACTS 3.1)."""
+        await self._act(What.CONNECTION_CLOSED, client_id, partial(self._cloud.close_connection, client_id))
+
+    async def send_message(self, client_id: str, topic: str, payload: str) -> str:
+        """Publish to a topic (12.1), written down as for this device; returns the message's ID.
+
+        Raises ``InvalidRequest`` too, for what can be no topic or payload.
+        """
+        _check("SendMessage", MqttTopic=topic, Payload=payload)
+        call = partial(self._cloud.send_message, topic, payload)
+        return await self._act(What.MESSAGE_SENT, client_id, call, detail=f"to {topic}")
+
+    async def groups(self) -> tuple[Group, ...]:
+        """List the instance's group IDs (11.2), by name."""
+        return tuple(
+            sorted(
+                await self._look(self._cloud.list_group_ids, within_s=LIST_WITHIN_S), key=lambda group: group.group_id
+            )
+        )
+
+    async def create_group(self, group_id: str) -> None:
+        """Create a group ID (11.1). Raises ``InvalidRequest`` too."""
+        _check("CreateGroupId", GroupId=group_id)
+        await self._act(What.GROUP_CREATED, "", partial(self._cloud.create_group_id, group_id), detail=group_id)
+
+    async def delete_group(self, group_id: str) -> None:
+        """Delete a group ID (11.3). Raises ``InvalidRequest`` too."""
+        _check("DeleteGroupId", GroupId=group_id)
+        await self._act(What.GROUP_DELETED, "", partial(self._cloud.delete_group_id, group_id), detail=group_id)
+
+    async def _look(
+        self, call: Callable[..., Awaitable[_Result]], *, within_s: float = ACT_WITHIN_S, unknown: str = ""
+    ) -> _Result:
+        try:
+            return await call(deadline=asyncio.get_running_loop().time() + within_s)
+        except CloudError as error:
+            raise refusal_of(error, unknown=unknown, changes=False) from error
+
+    async def _act(
+        self,
+        what: What,
+        client_id: str,
+        call: Callable[..., Awaitable[_Result]],
+        *,
+        detail: str = "",
+        unknown: str = "",
+    ) -> _Result:
+        try:
+            result = await call(deadline=asyncio.get_running_loop().time() + ACT_WITHIN_S)
+        except CloudError as error:
+            if error.uncertain:
+                doubt = f"perhaps: its answer was lost ({error.code})"
+                await self._note(Act(self._by, what, f"{detail}; {doubt}" if detail else doubt), client_id)
+            raise refusal_of(error, unknown=unknown) from error
+        await self._note(Act(self._by, what, detail), client_id)
+        return result
+
+    async def _note(self, act: Act, client_id: str) -> None:
+        """Write down what was done. That cannot be taken back, so the log alone has to do where Redis is away."""
+        tell(act, client_id=client_id)
+        stream = Shard.of(client_id).audit if client_id else OPERATORS_AUDIT
+        try:
+            await insist(partial(self._audit.write, [(stream, act, client_id)]), within_s=NOTE_WITHIN_S)
+        except Unavailable as error:
+            log.error("act_not_in_the_trail", who=act.who, what=act.what, cause=error.cause)  # noqa: TRY400 (expected)
+
+
+def refusal_of(error: CloudError, *, unknown: str = "", changes: bool = True) -> Refusal:
+    """Return what an operator is told of an error of the cloud: its code, the probable cause and the cure.
+
+    ``Unavailable`` where asking again helps, else ``CloudRefused``. ``unknown`` is the probable cause of a refused
+    parameter; ``changes``: the call would have changed something, so it matters that it may have.
+    """
+    cause = unknown if unknown and error.kind is Kind.PARAMETER else error.probable_cause
+    told = f"{error.code}; {cause}" if cause else error.code
+    if error.code.lower().startswith(_MISSING_ACTION):
+        return CloudRefused(f"this cloud instance does not have this action ({told})", cause=str(error))
+    if error.uncertain and changes:
+        return Unavailable(f"the cloud may have done it, its answer was lost: look again ({told})", cause=str(error))
+    if error.kind in RETRIED:
+        wait_s = max(1, math.ceil(error.retry_after_s or 1))
+        return Unavailable(f"{error.sentence} ({told})", cause=str(error), retry_after_s=wait_s)
+    return CloudRefused(f"{error.sentence} ({told})", cause=str(error))
+
+
+def _check(action: str, **parameters: str) -> None:
+    if wrong := problems(ACTIONS[action], parameters):
+        raise InvalidRequest("; ".join(wrong))

@@ -1,0 +1,136 @@
+"""Registering a device and giving it another key: the pages on which a secret is shown, once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from app.errors import InvalidRequest, NotFound, Refusal
+from app.model.devices import Algorithm
+from app.service import keys
+from app.service.registry import MAX_GRACE_S, Added, Registration
+from app.web.api import Asked
+from app.web.console.devices import ADDRESS, address_of, attributes_of, held, to_device
+from app.web.console.forms import Filled
+from app.web.console.pages import Moved, Visit
+from app.web.console.rendering import Shown
+from app.web.oauth import SERVICES
+
+HOUR_S: Final = 3600
+
+Choice = Literal["HS256", "ES256", "EdDSA", "RS256", "pasted"]
+"""Where the key comes from: a secret or a pair made here, by its algorithm, or a public key that is pasted."""
+
+
+class KeyForm(Asked, frozen=True):
+    """Which key a device gets. ``public_key`` is PEM or a JWK."""
+
+    key: Choice = "HS256"
+    public_key: str = ""
+
+
+class NewDeviceForm(KeyForm, frozen=True):
+    """A device to register."""
+
+    client_id: str = ""
+    role: str = ""
+    attributes: str = ""
+    note: str = ""
+
+
+class RotateForm(KeyForm, frozen=True):
+    """Another key for a device; the old one stays good for ``grace_h`` hours."""
+
+    grace_h: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_S // HOUR_S)] = 0
+
+
+async def new(visit: Visit) -> Shown:
+    """Show the form that registers a device."""
+    return await new_again(visit, {})
+
+
+async def new_again(visit: Visit, form: Filled) -> Shown:
+    """Show that form as it was filled in, and the way to the device if there is one already."""
+    there = ""
+    try:
+        if form.get("client_id"):
+            there = address_of((await visit.registry.get(form["client_id"].strip())).client_id)
+    except NotFound:
+        pass
+    return Shown.of("device_new.html", form=_showable(form), roles=list(visit.policy.roles), there=there)
+
+
+async def register(visit: Visit, form: NewDeviceForm) -> Shown | Moved:
+    """Register a device; what was made for it is shown in this very answer and never again."""
+    algorithm, public_key = _chosen(form)
+    added = await visit.registry.add(
+        Registration(
+            client_id=form.client_id.strip(),
+            role=form.role,
+            algorithm=algorithm,
+            attributes=attributes_of(form.attributes),
+            note=form.note,
+            public_key=public_key,
+        )
+    )
+    if public_key is not None:
+        return Moved(address_of(added.device.client_id), done="registered")
+    return _shown_once(visit, added, new_device=True)
+
+
+async def ask_to_rotate(visit: Visit) -> Shown:
+    """Show the form that gives a device another key."""
+    device = await visit.registry.get(visit.path["client_id"])
+    return await rotate_again(visit, {"key": device.algorithm})
+
+
+async def rotate_again(visit: Visit, form: Filled) -> Shown:
+    """Show that form as it was filled in."""
+    device = await visit.registry.get(visit.path["client_id"])
+    return Shown.of("device_rotate.html", device=device, form=_showable(form), held=await held(visit))
+
+
+async def rotate(visit: Visit, form: RotateForm) -> Shown | Moved:
+    """Give a device another key."""
+    algorithm, public_key = _chosen(form)
+    added, revoked = await visit.registry.rotate(
+        visit.path["client_id"], algorithm=algorithm, public_key=public_key, grace_s=form.grace_h * HOUR_S
+    )
+    if public_key is not None:
+        return to_device(visit, "rotated", revoked)
+    return _shown_once(visit, added, new_device=False, revoked=revoked)
+
+
+def _shown_once(visit: Visit, added: Added, *, new_device: bool, revoked: int = 0) -> Shown:
+    return Shown.of(
+        "device_key.html",
+        device=added.device,
+        secret=added.secret or added.private_key,
+        new_device=new_device,
+        revoked=revoked,
+        server=visit.app[SERVICES].issuer_url,
+        devices=ADDRESS,
+    )
+
+
+def _chosen(form: KeyForm) -> tuple[Algorithm, str | None]:
+    """Return the algorithm, and the public key as PEM if one was pasted. Raises ``InvalidRequest``."""
+    if form.key != "pasted":
+        if form.public_key.strip():
+            # Whoever pasted one meant it to count.
+            raise InvalidRequest("a public key was pasted, and another key chosen: choose the pasted one, or empty it")
+        return Algorithm(form.key), None
+    if not form.public_key.strip():
+        raise InvalidRequest("paste the public key, as PEM or as a JWK")
+    algorithm, pem = keys.read_public_key(form.public_key)
+    return algorithm, pem.reveal()
+
+
+def _showable(form: Filled) -> Filled:
+    """Return the form without what may be a private key: only what is surely a public one is shown again."""
+    try:
+        keys.read_public_key(form.get("public_key", ""))
+    except Refusal:
+        return {name: value for name, value in form.items() if name != "public_key"}
+    return form

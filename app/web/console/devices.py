@@ -1,0 +1,192 @@
+"""``/admin/devices``: the registry, and all that is known of one device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from app.errors import InvalidRequest, Refusal
+from app.model.devices import Device
+from app.model.selections import Selection
+from app.service.audit import Query
+from app.web.api import Asked
+from app.web.console.forms import Filled
+from app.web.console.pages import Moved, Visit
+from app.web.console.rendering import PREFIX, Shown
+
+PAGE: Final = 50
+ADDRESS: Final = f"{PREFIX}/devices"
+LAST_LINES: Final = 10
+
+
+class DevicesAsked(Asked, frozen=True):
+    """Which devices: all, or those with ``q`` in their client ID; from ``cursor`` on.
+
+    ``gone`` and ``revoked`` tell what was removed on the page before.
+    """
+
+    q: str = ""
+    cursor: str = ""
+    gone: str = ""
+    revoked: int = 0
+
+
+class DeviceAsked(Asked, frozen=True):
+    """How many tokens were ``revoked`` by what was done on the page before."""
+
+    revoked: int = 0
+
+
+class DeviceForm(Asked, frozen=True):
+    """What can be changed of a device beside its key; ``attributes`` are a line each."""
+
+    role: str = ""
+    attributes: str = ""
+    note: str = ""
+
+
+async def list_devices(visit: Visit, query: DevicesAsked) -> Shown:
+    """List devices, or search for a second a page."""
+    page, problem = None, None
+    part = query.q.strip()
+    try:
+        found = visit.registry.search(part, query.cursor, PAGE) if part else visit.registry.page(query.cursor, PAGE)
+        page = await found
+    except InvalidRequest as refusal:
+        problem = refusal
+    narrowed = {"q": part} if part else {}
+    return Shown.of(
+        "devices.html",
+        status=problem.status if problem else 200,
+        asked=query,
+        devices=page.devices if page else (),
+        roles={device.client_id: role_of(visit, device) for device in page.devices} if page else {},
+        next_page=f"{ADDRESS}?{urlencode(narrowed | {'cursor': page.next_cursor})}"
+        if page and page.next_cursor
+        else "",
+        problem=problem,
+    )
+
+
+async def show(visit: Visit, query: DeviceAsked) -> Shown:
+    """Show a device: its record, what it may do and why, what it holds, what was done; and whether it is online."""
+    return await _show(visit, query)
+
+
+async def show_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (its buttons have no fields)
+    """Show the device after one of its buttons was refused; where that sends to, there is no page."""
+    shown = await _show(visit, DeviceAsked())
+    return replace(shown, context={**shown.context, "here": address_of(visit.path["client_id"])})
+
+
+async def _show(visit: Visit, query: DeviceAsked) -> Shown:
+    device = await visit.registry.get(visit.path["client_id"])
+    tokens = await visit.revocations.tokens(Selection.of_client_id(device.client_id), limit=PAGE)
+    trail = await visit.trail.search(Query(client_id=device.client_id), limit=LAST_LINES)
+    online, cloud_problem = None, ""
+    try:
+        online = await visit.desk.is_online(device.client_id)
+    except Refusal as refusal:
+        # All else on the page is known here.
+        cloud_problem = refusal.description
+    return Shown.of(
+        "device.html",
+        device=device,
+        explanation=visit.policy.explain(device.client_id, device.role or None, device.attributes),
+        records=tokens.records,
+        more_tokens=bool(tokens.next_cursor),
+        lines=trail.lines,
+        online=online,
+        cloud_problem=cloud_problem,
+        revoked=query.revoked,
+    )
+
+
+async def edit(visit: Visit) -> Shown:
+    """Show the form that changes a device's record."""
+    device = await visit.registry.get(visit.path["client_id"])
+    lines = "\n".join(f"{name}={value}" for name, value in device.attributes.items())
+    return await edit_again(visit, {"role": device.role, "attributes": lines, "note": device.note})
+
+
+async def edit_again(visit: Visit, form: Filled) -> Shown:
+    """Show that form as it was filled in."""
+    device = await visit.registry.get(visit.path["client_id"])
+    return Shown.of(
+        "device_edit.html", device=device, form=form, roles=list(visit.policy.roles), held=await held(visit)
+    )
+
+
+async def update(visit: Visit, form: DeviceForm) -> Moved:
+    """Change a device's record."""
+    _, revoked = await visit.registry.update(
+        visit.path["client_id"], role=form.role, attributes=attributes_of(form.attributes), note=form.note
+    )
+    return to_device(visit, "changed", revoked)
+
+
+async def ask_to_disable(visit: Visit) -> Shown:
+    """Say what disabling a device will do."""
+    device = await visit.registry.get(visit.path["client_id"])
+    return Shown.of("device_disable.html", device=device, held=await held(visit))
+
+
+async def disable(visit: Visit) -> Moved:
+    """Refuse a device from now on."""
+    return to_device(visit, "disabled", await visit.registry.disable(visit.path["client_id"]))
+
+
+async def enable(visit: Visit) -> Moved:
+    """Let a device in again."""
+    await visit.registry.enable(visit.path["client_id"])
+    return to_device(visit, "enabled")
+
+
+async def ask_to_remove(visit: Visit) -> Shown:
+    """Say what removing a device will do."""
+    device = await visit.registry.get(visit.path["client_id"])
+    return Shown.of("device_remove.html", device=device, held=await held(visit))
+
+
+async def remove(visit: Visit) -> Moved:
+    """Forget a device."""
+    client_id = visit.path["client_id"]
+    revoked = await visit.registry.remove(client_id)
+    return Moved(ADDRESS, done="removed", query={"gone": client_id, "revoked": str(revoked)})
+
+
+def address_of(client_id: str) -> str:
+    """Return where a device's page is."""
+    return f"{ADDRESS}/{quote(client_id, safe='@:')}"
+
+
+def to_device(visit: Visit, done: str, revoked: int = 0) -> Moved:
+    """Go on to the device's page, and say there what was done."""
+    return Moved(address_of(visit.path["client_id"]), done=done, query={"revoked": str(revoked)} if revoked else {})
+
+
+async def held(visit: Visit) -> int:
+    """Count what the device holds and applies for now."""
+    return await visit.revocations.count(Selection.of_client_id(visit.path["client_id"]))
+
+
+def role_of(visit: Visit, device: Device) -> str:
+    """Return the role that the policy's match gives a device whose record names none; empty for none."""
+    role = visit.policy.role_for(device.client_id, None) if not device.role else None
+    return role.name if role else ""
+
+
+def attributes_of(text: str) -> dict[str, str]:
+    """Read attributes, ``name=value`` a line. Raises ``InvalidRequest`` with the line's number."""
+    attributes: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not equals:
+            raise InvalidRequest(f"line {number} of the attributes: write name=value")
+        if name in attributes:
+            raise InvalidRequest(f"line {number} of the attributes: there is one of that name above")
+        attributes[name] = value
+    return attributes

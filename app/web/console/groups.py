@@ -1,0 +1,65 @@
+"""``/admin/groups``: the instance's group IDs at the cloud (guide chapter 11)."""
+
+from __future__ import annotations
+
+from app.errors import Refusal
+from app.web.api import Asked
+from app.web.console.forms import Filled
+from app.web.console.pages import Moved, Visit
+from app.web.console.rendering import PREFIX, Shown
+
+ADDRESS = f"{PREFIX}/groups"
+
+
+class GroupsAsked(Asked, frozen=True):
+    """The group ID that was created or deleted on the page before."""
+
+    group_id: str = ""
+
+
+class GroupForm(Asked, frozen=True):
+    """A group ID to create."""
+
+    group_id: str = ""
+
+
+async def list_groups(visit: Visit, query: GroupsAsked) -> Shown:
+    """List the group IDs; where the cloud is away, say so."""
+    groups, problem = None, None
+    try:
+        groups = await visit.desk.groups()
+    except Refusal as refusal:
+        problem = refusal
+    status = problem.status if problem else 200
+    return Shown.of("groups.html", status=status, groups=groups, problem=problem, form={}, group_id=query.group_id)
+
+
+async def list_again(visit: Visit, form: Filled) -> Shown:
+    """Show the list, and the form as it was filled in."""
+    shown = await list_groups(visit, GroupsAsked())
+    return Shown.of(shown.template, **{**shown.context, "form": form})
+
+
+async def create(visit: Visit, form: GroupForm) -> Moved:
+    """Create a group ID."""
+    group_id = form.group_id.strip()
+    await visit.desk.create_group(group_id)
+    return Moved(ADDRESS, done="created", query={"group_id": group_id})
+
+
+async def ask_to_delete(visit: Visit) -> Shown:
+    """Say what deleting a group ID will do, and to how many devices."""
+    count, counted_all = await visit.registry.count_of_group(visit.path["group_id"])
+    return Shown.of("group_delete.html", group_id=visit.path["group_id"], count=count, counted_all=counted_all)
+
+
+async def delete_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (there are no fields)
+    """Show that page after it was refused."""
+    return await ask_to_delete(visit)
+
+
+async def delete(visit: Visit) -> Moved:
+    """Delete a group ID."""
+    group_id = visit.path["group_id"]
+    await visit.desk.delete_group(group_id)
+    return Moved(ADDRESS, done="deleted", query={"group_id": group_id})
