@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,33 +72,64 @@ def no_complaint(judge: Judge) -> Iterator[None]:
     assert judge.complaints == []
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def new_page(chromium: Browser, site: Site, judge: Judge) -> NewPage:
-    """A function that opens another browser's first page, signed in if ``name`` is given."""
+@dataclass
+class Opener:
+    """Opens browsers of their own; who was signed in before, is so in the next one too: hashing takes its time."""
 
-    async def make(name: str = ADMIN, language: str = "en", **options: Any) -> Page:
-        viewport = options.pop("viewport", DESK)
-        context = await chromium.new_context(base_url=site.url, locale=language, viewport=viewport, **options)
+    chromium: Browser
+    site: Site
+    judge: Judge
+    cookies: dict[str, Any] = field(default_factory=dict)
+
+    async def open(self, name: str = ADMIN, language: str = "en", **options: Any) -> Page:
+        """Open another browser's first page, signed in if ``name`` is given."""
+        context = await self.chromium.new_context(
+            base_url=self.site.url,
+            locale=language,
+            storage_state=self.cookies.get(name),
+            **{"viewport": DESK} | options,
+        )
         context.set_default_timeout(WAIT_MS)
         page = await context.new_page()
-        judge.watch(page)
-        if name:
+        self.judge.watch(page)
+        if name and name not in self.cookies:
             await sign_in(page, name)
+            self.cookies[name] = await context.storage_state()
+        elif name:
+            await page.goto("/admin/")
         return page
 
-    return make
+
+@pytest.fixture(scope="session")
+def opener(chromium: Browser, site: Site, judge: Judge) -> Opener:
+    """Who opens browsers."""
+    return Opener(chromium, site, judge)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_page(opener: Opener) -> AsyncIterator[NewPage]:
+    """A function that opens another browser's first page, as ``Opener.open``; all are closed after the test."""
+    pages: list[Page] = []
+
+    async def make(*arguments: Any, **options: Any) -> Page:
+        pages.append(await opener.open(*arguments, **options))
+        return pages[-1]
+
+    yield make
+    for page in pages:
+        await page.context.close()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def admin(new_page: NewPage) -> Page:
+async def admin(opener: Opener) -> Page:
     """An admin's page, the same for all tests that only look."""
-    return await new_page(ADMIN)
+    return await opener.open(ADMIN)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chinese(new_page: NewPage) -> Page:
+async def chinese(opener: Opener) -> Page:
     """The page of an admin who reads Chinese on a phone, the same for all tests that only look."""
-    return await new_page(ADMIN, "zh-CN", viewport=PHONE)
+    return await opener.open(ADMIN, "zh-CN", viewport=PHONE)
 
 
 async def sign_in(page: Page, name: str, password: str = PASSWORD, *, at: str = "/admin/") -> None:

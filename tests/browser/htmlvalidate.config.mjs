@@ -3,6 +3,10 @@ export default {
   root: true,
   extends: ["html-validate:recommended", "html-validate:a11y", "html-validate:document"],
   rules: {
+    // Boxes to tick and what is selected share a name: that is how a form sends a list.
+    "form-dup-name": ["error", { shared: ["radio", "button", "reset", "submit", "checkbox", "hidden"] }],
+    // A link that looks like a button is marked so for the stylesheet; console.js lets Space press it.
+    "prefer-native-element": ["error", { exclude: ["button"] }],
     "doctype-style": ["error", { style: "lowercase" }],
     // A button in a form sends it, unless it says otherwise: that is what a button in a form is for.
     "no-implicit-button-type": "off",

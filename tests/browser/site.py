@@ -34,7 +34,8 @@ from tests.processes import Dev, running_dev
 from tests.waiting import until
 
 PASSWORD: Final = "correct horse battery"
-VIEWER, OPERATOR, ADMIN = "vera", "otto", "ada"
+VIEWER, OPERATOR, ADMIN, SENT_OUT = "vera", "otto", "ada", "lena"
+"""Who is signed in, each in their role; the last one is an operator whose sessions a test ends."""
 
 LONG_ID: Final = "GID_plant@@@press-shop-7_line-12_robot-cell-3_axis-controller-04"
 """As long as a client ID can be: 64 characters."""
@@ -56,6 +57,11 @@ max_lifetime_s = 86400
 match = ["GID_plant@@@m*"]
 publish = ["meters/{device_id}/up"]
 subscribe = ["meters/all"]
+
+[roles.valve]
+match = ["GID_plant@@@v*"]
+publish = ["valves/{device_id}/state"]
+subscribe = ["valves/{device_id}/orders"]
 
 [roles.press]
 match = ["GID_plant@@@press-*"]
@@ -144,7 +150,8 @@ def running_site(state: Path) -> Iterator[Site]:
 
 async def _fill(site: Site) -> None:
     async with site.office() as office, site.cloud() as cloud, aiohttp.ClientSession(site.url) as session:
-        for name, role in ((VIEWER, Role.VIEWER), (OPERATOR, Role.OPERATOR), (ADMIN, Role.ADMIN)):
+        roles = {VIEWER: Role.VIEWER, OPERATOR: Role.OPERATOR, ADMIN: Role.ADMIN, SENT_OUT: Role.OPERATOR}
+        for name, role in roles.items():
             await office.operators.add(name, role, Password(PASSWORD))
         await office.api_keys.add("billing", [Right.INTROSPECT])
         await office.api_keys.add("ops-automation_eu-central", list(Right))
@@ -187,6 +194,7 @@ async def _fill(site: Site) -> None:
             "client_id": LONG_ID,
             "job": meters.id,
             "name": OPERATOR,
+            "key": "ops-automation_eu-central",
             "group_id": "GID_lab",
             "action": "SendMessage",
         }

@@ -20,6 +20,14 @@ MORE: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "tokens-none": ("/admin/tokens", {"role": "dashboard"}),
     "token-revoked": ("/admin/tokens/{revoked_handle}", {}),
     "token-failed": ("/admin/tokens/{failed_handle}", {}),
+    "revoke-one": ("/admin/revoke", {"handle": "{handle}"}),
+    "revoke-revoked": ("/admin/revoke", {"handle": "{revoked_handle}"}),
+    "revoke-a-device": ("/admin/revoke", {"client_id": "{client_id}"}),
+    "revoke-a-role": ("/admin/revoke", {"role": "sensor"}),
+    "revoke-by-topic": ("/admin/revoke", {"topic": "pub:plant/+/up/#"}),
+    "revoke-everything": ("/admin/revoke", {"all": "1"}),
+    "revoked-one": ("/admin/revoked", {"handle": "{revoked_handle}"}),
+    "revocations-failed": ("/admin/revocations", {"show": "failed"}),
     "nothing": ("/admin/no/such/page", {}),
 }
 """Pages as they look in other states; the name is what they are called in pictures."""
@@ -44,6 +52,7 @@ def _name(path: str) -> str:
 
 
 def _address(site: Site, path: str, query: dict[str, str]) -> str:
-    full = _VARIABLE.sub(lambda match: quote(site.paths[match[1]], safe="@:"), path)
+    paths = site.paths | ({"name": site.paths["key"]} if path.startswith("/admin/keys") else {})
+    full = _VARIABLE.sub(lambda match: quote(paths[match[1]], safe="@:"), path)
     filled = {name: _VARIABLE.sub(lambda match: site.paths[match[1]], value) for name, value in query.items()}
     return f"{full}?{urlencode(filled)}" if filled else full
