@@ -47,13 +47,13 @@ class Judge:
         """Find nothing wrong with the page as it is, in light and dark, and on a phone; its document is kept."""
         (self.folder / f"{name}.html").write_bytes(await self.documents[page].body())
         # Once with every rule; what is dark may only be too pale.
-        assert await self._violations(page, "light", {}) == []
-        assert await self._violations(page, "dark", {"runOnly": ["color-contrast"]}) == []
-        await page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-        assert await overflow(page) == []
-        await page.set_viewport_size(DESK)  # type: ignore[arg-type]
-        assert await overflow(page) == []
-        assert self.complaints == []
+        wrong = await self._violations(page, "light", {})
+        wrong += await self._violations(page, "dark", {"runOnly": ["color-contrast"]})
+        for size in (PHONE, DESK):
+            await page.set_viewport_size(size)  # type: ignore[arg-type]
+            wrong += await overflow(page)
+        wrong += self.complaints
+        assert not wrong, "\n".join(wrong)
 
     async def _violations(self, page: Page, scheme: Any, options: dict[str, Any]) -> list[str]:
         """Return the serious violations that axe finds: rule, and the elements that break it."""
