@@ -10,13 +10,15 @@ from typing import Any, Final
 
 from playwright.async_api import ConsoleMessage, Page, Response
 
+from tests.browser.site import NOTES
+
 PHONE: Final = {"width": 390, "height": 844}
 DESK: Final = {"width": 1280, "height": 800}
 
 _REFUSED: Final = "Failed to load resource: the server responded with a status of 4"
 _IMPACTS: Final = {"serious", "critical"}
-_FOREIGN: Final = re.compile(r"[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}")
-"""Three Latin words in a row: a name or a role's word is one."""
+_FOREIGN: Final = re.compile(r"[^\u4e00-\u9fff]*[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}[^\u4e00-\u9fff]*")
+"""Three Latin words in a row, and none in Chinese: a name or a role's word is one."""
 
 
 @dataclass
@@ -88,7 +90,7 @@ async def overflow(page: Page) -> list[str]:
 
 
 async def foreign(page: Page) -> list[str]:
-    """Return the sentences of a page in Chinese that are in English, and are neither data nor marked as English."""
+    """Return the sentences of a page in Chinese that are in English, and neither marked as such nor somebody's notes."""
     texts: list[str] = await page.evaluate(
         """() => {
           const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
@@ -100,4 +102,4 @@ async def foreign(page: Page) -> list[str]:
           return found;
         }"""
     )
-    return [text.strip() for text in texts if _FOREIGN.search(text)]
+    return [text.strip() for text in texts if _FOREIGN.fullmatch(text.strip()) and text.strip() not in NOTES]

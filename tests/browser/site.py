@@ -43,7 +43,13 @@ LONG_ID: Final = "GID_plant@@@press-shop-7_line-12_robot-cell-3_axis-controller-
 GATEWAY_ID: Final = "GID_plant@@@gateway:hall-4"
 DISABLED_ID: Final = "GID_plant@@@d-retired"
 NEW_ID: Final = "GID_plant@@@d-never-seen"
-NOTE: Final = '<b>Bold</b> 三号车间的传感器 & "quoted" <script>alert(1)</script>'
+NOTES: Final = (
+    '<b>Bold</b> 三号车间的传感器 & "quoted" <script>alert(1)</script>',
+    "replaced by d17",
+    "example of dev",
+)
+"""What people wrote about devices, in whatever language."""
+
 
 _POLICY: Final = """
 [roles.sensor]
@@ -160,10 +166,10 @@ async def _fill(site: Site) -> None:
         fleet = {example["client_id"]: example["secret"]}
         fleet |= {client_id: await _add(office, client_id) for client_id in _names("d", _READINGS)}
         fleet |= {client_id: await _add(office, client_id) for client_id in _names("m", 6)}
-        fleet[LONG_ID] = await _add(office, LONG_ID, note=NOTE)
+        fleet[LONG_ID] = await _add(office, LONG_ID, note=NOTES[0])
         fleet[GATEWAY_ID] = await _add(office, GATEWAY_ID, role="gateway", attributes={"site": "suzhou-2"}, note="网关")
         await _add(office, NEW_ID, algorithm=Algorithm.ES256)
-        retired = {DISABLED_ID: await _add(office, DISABLED_ID, note="replaced by d17")}
+        retired = {DISABLED_ID: await _add(office, DISABLED_ID, note=NOTES[1])}
         callers = [Caller(session, site.url, client_id, secret) for client_id, secret in (fleet | retired).items()]
         for few in range(0, len(callers), 10):
             answers = await asyncio.gather(*(caller.token() for caller in callers[few : few + 10]))

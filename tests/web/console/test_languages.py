@@ -163,7 +163,11 @@ def test_the_search_for_unmarked_texts_finds_them(tmp_path: Path) -> None:
         path.write_text(source)
         with pytest.raises(AssertionError):
             test_every_text_of_a_template_is_marked(path)
-    for source in ('{{ "no such token" if a else "" }}', "{{ _(state) }}", '{% set a = ["the first one", _("the second one")] %}'):
+    for source in (
+        '{{ "no such token" if a else "" }}',
+        "{{ _(state) }}",
+        '{% set a = ["the first one", _("the second one")] %}',
+    ):
         path.write_text(source)
         with pytest.raises(AssertionError):
             test_every_sentence_in_an_expression_is_marked(path)
