@@ -71,4 +71,7 @@ document.addEventListener("keydown", (event) => {
   event.target.click();
 });
 
+// On a phone the pages stand in one row: the one that is open is brought into sight.
+document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 refresh();

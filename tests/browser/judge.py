@@ -90,7 +90,7 @@ async def overflow(page: Page) -> list[str]:
 
 
 async def foreign(page: Page) -> list[str]:
-    """Return the sentences of a page in Chinese that are in English, and neither marked as such nor somebody's notes."""
+    """Return the sentences of a page in Chinese that are in English, and neither marked so nor somebody's notes."""
     texts: list[str] = await page.evaluate(
         """() => {
           const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
