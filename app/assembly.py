@@ -22,6 +22,7 @@ from app.service.authenticate import Authenticator
 from app.service.cloud_desk import CloudDesk
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
+from app.service.explorer import Explorer
 from app.service.flights import Flights
 from app.service.held import Holder
 from app.service.introspect import Introspector
@@ -54,7 +55,10 @@ from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
 from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL
 from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.console import rendering
+from app.web.console.explorer import EXPLORER
 from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
+from app.web.console.keys import API_KEYS
+from app.web.console.operators import OPERATORS
 from app.web.console.overview import TALLIES
 from app.web.console.pages import CLOUD, DESK, KEYS, POLICIES
 from app.web.drain import DRAINING, Runner
@@ -103,6 +107,7 @@ def build(settings: Settings) -> web.Application:
     app[REFUSALS] = Refusals(parts.audit)
     app[SIGN_IN] = SignIn(parts.operators, parts.sessions)
     app[KEYS] = parts.keys
+    app[OPERATORS], app[API_KEYS] = parts.operators, parts.api_keys
     app[POLICIES] = parts.policies
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)
     app[RENDERERS] = ((rendering.is_console, rendering.render_refusal),)
@@ -227,6 +232,7 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
             open_cloud(settings, app[CREDENTIALS], parts.store, noted=tallies.called)
         )
         app[CLOUD], app[DESK] = cloud, CloudDesk(cloud, parts.audit, by=SERVER)
+        app[EXPLORER] = Explorer(cloud, parts.audit)
         flights = Flights(parts.tokens, cloud, clock, tallies.applied)
         stack.push_async_callback(flights.close)
         delivery = Delivery(

@@ -53,6 +53,7 @@ def call(
     InstanceId and RegionId are the set-up's where they are left out; a list is --ClientIdList A --ClientIdList B.
     """
     from app.cli import call_print  # noqa: PLC0415 - `--help` of other verbs stays quick
+    from app.cloud.exchange import Received, Sent  # noqa: PLC0415
 
     if wants_help and not name:
         typer.echo(context.get_help())
@@ -69,7 +70,7 @@ def call(
     parameters = parse(action, context.args, anyway=anyway)
     sent: list[bytes] = []
     answer = asyncio.run(_call(settings(state), action, parameters, form, sent))
-    shown = call_print.Shown(action, answer, sent[0] if show_signing else None)
+    shown = call_print.Shown(Received(action, answer), Sent(sent[0]) if show_signing else None)
     if raw:
         shown.print_raw()
     elif as_json:

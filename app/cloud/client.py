@@ -72,9 +72,9 @@ class CloudClient(Actions):
         attempt. An attempt without an answer is given up after ``attempt_timeout_s``.
         """
         self._session = session
-        self._url = f"{endpoint.rstrip('/')}/"
-        self._region = region
-        self._instance_id = instance_id
+        self.url: Final = f"{endpoint.rstrip('/')}/"
+        self.region: Final = region
+        self.instance_id: Final = instance_id
         self._credentials = credentials
         self._quota = quota
         self._now_ms = now_ms
@@ -216,7 +216,7 @@ class CloudClient(Actions):
             async with (
                 asyncio.timeout_at(min(deadline, now + self._attempt_timeout_s)),
                 # A redirect is not followed: it would carry the parameters to wherever it says.
-                self._session.post(self._url, data=form, headers=_FORM, allow_redirects=False) as response,
+                self._session.post(self.url, data=form, headers=_FORM, allow_redirects=False) as response,
             ):
                 content = await _read(response.content)
         except TimeoutError:
@@ -232,8 +232,8 @@ class CloudClient(Actions):
         """Return the body: all parameters of the call and those of chapter 7, signed (chapter 5)."""
         signed = {
             "Action": action,
-            "InstanceId": self._instance_id,
-            "RegionId": self._region,
+            "InstanceId": self.instance_id,
+            "RegionId": self.region,
             "Format": "JSON",
             "Version": API_VERSION,
             "AccessKeyId": credentials.access_key_id,

@@ -28,6 +28,9 @@ MAX_BATCH: Final = 10
 EGRESS_QPS: Final = 300
 """Calls a second from one source IP over all actions; beyond it the cloud blocks the IP (chapter 8)."""
 
+SECRETS: Final = frozenset({"Token", "DeviceAccessKeySecret", "SecurityToken", "Signature"})
+"""Parameters and fields whose value is nobody's but the caller's: shown on demand alone, and written down nowhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -113,6 +116,8 @@ class Action:
     """The codes of its own table, in the guide's order."""
     methods: tuple[Literal["GET", "POST"], ...] = ("POST",)
     """As the API's own description has it (FACTS 3.1). The gateway serves either: the guide signs GET as well."""
+    changes: bool = True
+    """Whether anything is another after it: people are asked before they call it by hand."""
 
     @property
     def malformed(self) -> str:
@@ -198,7 +203,7 @@ _CREDENTIAL_ERRORS: Final = (
 )
 
 
-def _credential_action(name: str, chapter: str, answer: tuple[Field, ...]) -> Action:
+def _credential_action(name: str, chapter: str, answer: tuple[Field, ...], *, changes: bool = True) -> Action:
     """One of the four actions of chapter 14; their 500 calls a second are not in the guide (FACTS 1)."""
     return Action(
         name,
@@ -208,6 +213,7 @@ def _credential_action(name: str, chapter: str, answer: tuple[Field, ...]) -> Ac
         answer,
         _needs(name, _ON_INSTANCE, inferred=True),
         _CREDENTIAL_ERRORS,
+        changes=changes,
     )
 
 
@@ -246,6 +252,7 @@ _ROWS: Final = (
             "InvalidParameter.%s",
         ),
         methods=("GET", "POST"),
+        changes=False,
     ),
     Action(
         "RevokeToken",
@@ -302,6 +309,7 @@ _ROWS: Final = (
             "PermissionCheckFailed",
         ),
         methods=("GET", "POST"),
+        changes=False,
     ),
     Action(
         "DeleteGroupId",
@@ -338,6 +346,7 @@ _ROWS: Final = (
         _needs("QuerySessionByClientId", _ON_INSTANCE, inferred=True),
         _TOKEN_ERRORS,
         methods=("GET", "POST"),
+        changes=False,
     ),
     Action(
         "BatchQuerySessionByClientIds",
@@ -351,9 +360,10 @@ _ROWS: Final = (
         _needs("BatchQuerySessionByClientIds", _ON_INSTANCE, inferred=True),
         _TOKEN_ERRORS,
         methods=("GET", "POST"),
+        changes=False,
     ),
     _credential_action("RegisterDeviceCredential", "14.1", (_REQUEST_ID, _CREDENTIAL)),
-    _credential_action("GetDeviceCredential", "14.2", (_REQUEST_ID, _CREDENTIAL)),
+    _credential_action("GetDeviceCredential", "14.2", (_REQUEST_ID, _CREDENTIAL), changes=False),
     _credential_action("UnRegisterDeviceCredential", "14.3", (_REQUEST_ID,)),
     _credential_action("RefreshDeviceCredential", "14.4", (_REQUEST_ID, _CREDENTIAL)),
     Action(

@@ -72,6 +72,7 @@ class What(StrEnum):
     SIGNED_IN = "signed_in"
     SIGNED_OUT = "signed_out"
     SIGN_IN_REFUSED = "sign_in_refused"
+    CALLED = "called"
 
 
 SERVER = "server"

@@ -10,10 +10,15 @@ from app.model.operators import Role
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth, openapi
 from app.web.api import Endpoint
 from app.web.console import (
+    account,
+    audit,
     device_cloud,
     device_keys,
     devices,
+    explorer,
     groups,
+    keys,
+    operators,
     overview,
     rendering,
     revocations,
@@ -90,8 +95,29 @@ CONSOLE: Final = (
     Page("GET", "/admin/groups/{group_id}/delete", groups.ask_to_delete, Role.OPERATOR),
     Page("POST", "/admin/groups/{group_id}/delete", groups.delete, Role.OPERATOR, again=groups.delete_again),
     # Audit.
+    Page("GET", "/admin/audit", audit.show, Role.VIEWER),
+    Page("POST", "/admin/audit", audit.search, Role.VIEWER, again=audit.search_again),
+    Page("GET", "/admin/audit.csv", audit.export, Role.VIEWER),
     # Explorer.
+    Page("GET", "/admin/explorer", explorer.list_actions, Role.ADMIN),
+    Page("GET", "/admin/explorer/{action}", explorer.show, Role.ADMIN),
+    Page("POST", "/admin/explorer/{action}", explorer.call, Role.ADMIN, again=explorer.again),
     # Operators, API keys and one's own account.
+    Page("GET", "/admin/operators", operators.list_operators, Role.ADMIN),
+    Page("POST", "/admin/operators", operators.add, Role.ADMIN, again=operators.add_again),
+    Page("GET", "/admin/operators/{name}", operators.show, Role.ADMIN),
+    Page("POST", "/admin/operators/{name}/role", operators.set_role, Role.ADMIN, again=operators.again),
+    Page("POST", "/admin/operators/{name}/password", operators.set_password, Role.ADMIN, again=operators.again),
+    Page("POST", "/admin/operators/{name}/sessions", operators.end_sessions, Role.ADMIN),
+    Page("GET", "/admin/operators/{name}/remove", operators.ask_to_remove, Role.ADMIN),
+    Page("POST", "/admin/operators/{name}/remove", operators.remove, Role.ADMIN, again=operators.again),
+    Page("GET", "/admin/keys", keys.list_keys, Role.ADMIN),
+    Page("POST", "/admin/keys", keys.add, Role.ADMIN, again=keys.add_again),
+    Page("GET", "/admin/keys/{name}/remove", keys.ask_to_remove, Role.ADMIN),
+    Page("POST", "/admin/keys/{name}/remove", keys.remove, Role.ADMIN),
+    Page("GET", "/admin/account", account.show, Role.VIEWER),
+    Page("POST", "/admin/account/password", account.change_password, Role.VIEWER, again=account.again),
+    Page("POST", "/admin/account/sessions", account.end_sessions, Role.VIEWER),
     # Last, for all else: whoever is signed in is told so on a page of the console.
     Page("GET", "/admin/{rest:.*}", session.nowhere, Role.VIEWER),
 )

@@ -1,14 +1,14 @@
 """What all pages of the console have in common.
 
 A page is a function of a ``Visit`` and, if it takes any, of a ``query`` or a ``form``, each a struct by whose type a
-request is read. It returns what to show, or where to go next. A form that is refused is shown again as it was filled
-in, by the function ``again`` that showed it first.
+request is read. It returns what to show, where to go next, or a file. A form that is refused is shown again as it was
+filled in, by the function ``again`` that showed it first.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, get_type_hints
@@ -62,6 +62,27 @@ class Moved:
         """The address, with its parameters."""
         parameters = {**(self.query or {}), **({DONE: self.done} if self.done else {})}
         return f"{self.to}?{urlencode(parameters)}" if parameters else self.to
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A file to be kept, in parts as they are made: each gets as long as it takes.
+
+    One that breaks off is seen to have done so, for its end is missing.
+    """
+
+    parts: AsyncIterator[bytes]
+    content_type: str
+    filename: str
+
+    @property
+    def response(self) -> web.Response:
+        """The answer, not yet begun."""
+        headers = {
+            "Content-Type": self.content_type,
+            "Content-Disposition": f'attachment; filename="{self.filename}"',
+        }
+        return web.Response(body=self.parts, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +145,7 @@ class Page:
 
     method: str
     path: str
-    function: Callable[..., Awaitable[Shown | Moved]]
+    function: Callable[..., Awaitable[Shown | Moved | Streamed]]
     role: Role
     again: Callable[..., Awaitable[Shown]] | None = None
     """Shows the form that sends here, given the visit and ``form``, what was typed into it."""
@@ -158,9 +179,9 @@ class Page:
             raise Unavailable(f"this took longer than {ANSWER_WITHIN_S:g} s: try again") from None
         if isinstance(answer, Moved):
             return see_other(answer.location)
-        return render(request, answer)
+        return answer.response if isinstance(answer, Streamed) else render(request, answer)
 
-    async def _call(self, visit: Visit, request: web.Request, fields: MultiMapping[str]) -> Shown | Moved:
+    async def _call(self, visit: Visit, request: web.Request, fields: MultiMapping[str]) -> Shown | Moved | Streamed:
         try:
             if self.method == "POST":
                 form_type = self.types.get("form", Asked)

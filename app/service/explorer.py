@@ -1,0 +1,91 @@
+"""Calling the cloud by hand: any action, with any parameters, written down before it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from app.cloud.client import CloudClient
+from app.cloud.errors import CloudError
+from app.cloud.exchange import Received, Sent
+from app.rpc.catalog import SECRETS, Action
+from app.service.audit import tell
+from app.store.audit import Act, Audit, What
+from app.store.keys import OPERATORS_AUDIT
+
+_MOST_CHARS: Final = 100
+"""Of one parameter in the audit."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """A call and what became of it: an answer, or the error for which there is none.
+
+    ``sent`` is None if nothing went out. ``took_s`` is from then to the answer, in seconds.
+    """
+
+    sent: Sent | None
+    received: Received | None
+    error: CloudError | None
+    took_s: float
+
+
+class Explorer:
+    """What an admin tries out at the cloud."""
+
+    def __init__(self, cloud: CloudClient, audit: Audit) -> None:
+        """Call through ``cloud``, within its quotas; write down in ``audit``."""
+        self._cloud = cloud
+        self._audit = audit
+
+    async def call(
+        self,
+        action: Action,
+        parameters: Mapping[str, str],
+        format_: Literal["JSON", "XML"],
+        *,
+        by: str,
+        deadline: float,
+    ) -> Called:
+        """Call ``action`` once, whatever the catalog says of ``parameters``. ``deadline`` is loop time in seconds.
+
+        Raises ``Unavailable``, and then nothing was sent.
+        """
+        act = Act(by, What.CALLED, _detail(action, parameters))
+        # First: what was sent must not lack its line because Redis went away meanwhile.
+        await self._audit.write([(OPERATORS_AUDIT, act, "")])
+        tell(act)
+        clock = asyncio.get_running_loop().time
+        sent: list[Sent] = []
+        began = clock()
+
+        def sending(form: bytes) -> None:
+            nonlocal began
+            sent.append(Sent(form))
+            began = clock()
+
+        received = error = None
+        try:
+            raw = await self._cloud.call(
+                action.name, parameters, deadline=deadline, format_=format_, checked=False, sending=sending
+            )
+            received = Received(action, raw)
+        except CloudError as failed:
+            error = failed
+        return Called(sent[0] if sent else None, received, error, clock() - began)
+
+
+def _detail(action: Action, parameters: Mapping[str, str]) -> str:
+    """Tell what was called, without its secrets and without what a message said."""
+    shown = (
+        f"{name} of {len(value)} characters" if name == "Payload" else f"{name}={_printable(value[:_MOST_CHARS])}"
+        for name, value in parameters.items()
+        if name not in SECRETS
+    )
+    return " ".join((action.name, *shown))
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)

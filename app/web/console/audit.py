@@ -1,0 +1,153 @@
+"""``/admin/audit``: who did what, in the browser and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from app.errors import InvalidRequest
+from app.model.secrets import Secret
+from app.service.audit import MAX_LINES, Query, Trail
+from app.store.audit import Line, Page, What
+from app.web.api import Asked
+from app.web.console.forms import Filled
+from app.web.console.pages import Moved, Streamed, Visit
+from app.web.console.rendering import PREFIX, Shown
+
+ADDRESS: Final = f"{PREFIX}/audit"
+PAGE: Final = 100
+MAX_EXPORTED: Final = 100_000
+
+_COLUMNS: Final = ("time", "who", "what", "client_id", "handle", "detail")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_MAX_TIME_CHARS: Final = 32
+
+
+class AuditAsked(Asked, frozen=True):
+    """Which lines; what is empty does not matter. Times are as a browser's field has them, in UTC."""
+
+    who: str = ""
+    what: str = ""
+    client_id: str = ""
+    handle: str = ""
+    since: str = ""
+    until: str = ""
+    cursor: str = ""
+
+    @property
+    def narrowed(self) -> dict[str, str]:
+        """What is asked for, as a query without the cursor."""
+        given = msgspec.structs.asdict(self)
+        return {name: value for name, value in given.items() if value and name != "cursor"}
+
+    def query(self) -> Query:
+        """Return the same for the trail. Raises ``InvalidRequest`` for a time that is none."""
+        return Query(
+            client_id=self.client_id,
+            who=self.who,
+            what=self.what,
+            handle=self.handle,
+            since_ms=_ms(self.since, "From"),
+            until_ms=_ms(self.until, "Until"),
+        )
+
+
+class TokenInHand(Asked, frozen=True):
+    """A token as somebody holds it. It travels in a body."""
+
+    token: Secret = msgspec.field(default_factory=lambda: Secret(""))
+
+
+async def show(visit: Visit, query: AuditAsked) -> Shown:
+    """Show lines, the newest first; a filter that can fit nothing stays as it was filled in."""
+    try:
+        page = await visit.trail.search(query.query(), cursor=query.cursor, limit=PAGE)
+    except InvalidRequest as refusal:
+        return _shown(query, Page([], None), refusal)
+    return _shown(query, page)
+
+
+async def search(visit: Visit, form: TokenInHand) -> Moved:
+    """Go to what concerns a token in hand: by its handle, for the token itself belongs into no address."""
+    found = await visit.trail.about(Query(), form.token)
+    return Moved(ADDRESS, query={"handle": found.handle})
+
+
+async def search_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (what was entered may be a token)
+    """Show all lines under the search that found nothing."""
+    return await show(visit, AuditAsked())
+
+
+async def export(visit: Visit, query: AuditAsked) -> Streamed:
+    """Send all lines that fit, as CSV (RFC 4180). Raises as ``Trail.search``."""
+    asked = query.query()
+    first = await visit.trail.search(asked, limit=MAX_LINES)
+    day = datetime.fromtimestamp(visit.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
+    return Streamed(_lines(visit.trail, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
+
+
+async def _lines(trail: Trail, asked: Query, page: Page) -> AsyncIterator[bytes]:
+    """Make the file page by page, so that neither Redis nor this process holds more than one at a time."""
+    # Spreadsheets take a file for UTF-8 by this mark alone.
+    yield "\ufeff".encode() + _csv([_COLUMNS])
+    left = MAX_EXPORTED
+    while True:
+        yield _csv(map(_row, page.lines[:left]))
+        if len(page.lines) > left:
+            yield _csv([("", "", "cut off", "", "", f"after {MAX_EXPORTED} lines: narrow the time, and export again")])
+            return
+        if page.cursor is None:
+            return
+        left -= len(page.lines)
+        page = await trail.search(asked, cursor=str(page.cursor), limit=MAX_LINES)
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    at = datetime.fromtimestamp(line.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (at, *map(harmless, (line.who, line.what, line.client_id, line.handle, line.detail)))
+
+
+def harmless(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: it would run what a stranger wrote into a client ID."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def _csv(rows: Iterable[Iterable[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    # Half a surrogate pair, which JSON can hold, is no UTF-8.
+    return text.getvalue().encode(errors="replace")
+
+
+def _shown(asked: AuditAsked, page: Page, problem: InvalidRequest | None = None) -> Shown:
+    older = {**asked.narrowed, "cursor": str(page.cursor)} if page.cursor else None
+    return Shown.of(
+        "audit.html",
+        status=problem.status if problem else 200,
+        problem=problem,
+        asked=asked,
+        kinds=list(What),
+        lines=page.lines,
+        older=f"{ADDRESS}?{urlencode(older)}" if older else "",
+        seen_to_ms=page.cursor.at_ms if page.cursor else 0,
+        full=len(page.lines) == PAGE,
+        export=f"{ADDRESS}.csv?{urlencode(asked.narrowed)}" if asked.narrowed else f"{ADDRESS}.csv",
+        most_exported=MAX_EXPORTED,
+    )
+
+
+def _ms(text: str, field: str) -> int:
+    """Read what a browser's field for date and time sends (HTML, local date and time), as UTC; 0 for nothing."""
+    if not text:
+        return 0
+    try:
+        at = datetime.fromisoformat(text[:_MAX_TIME_CHARS])
+    except ValueError:
+        raise InvalidRequest(f"{field}: write a time as 2026-11-24T14:30, in UTC") from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)

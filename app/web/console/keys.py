@@ -1,0 +1,62 @@
+"""``/admin/keys``: API keys of services."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from app.errors import NotFound
+from app.model.api_keys import Right
+from app.service.api_keys import KeyOffice
+from app.store.api_keys import ApiKeys
+from app.web.api import Asked
+from app.web.console.forms import Filled
+from app.web.console.pages import Moved, Visit
+from app.web.console.rendering import PREFIX, Shown
+
+API_KEYS: Final = web.AppKey("api_keys", ApiKeys)
+ADDRESS: Final = f"{PREFIX}/keys"
+
+
+class Adding(Asked, frozen=True):
+    """A new key."""
+
+    name: str = ""
+    rights: list[Right] = msgspec.field(default_factory=list)
+
+
+async def list_keys(visit: Visit) -> Shown:
+    """Show every key, and a form for one more."""
+    return Shown.of("keys.html", keys=await _office(visit).all(), rights=list(Right), name="")
+
+
+async def add(visit: Visit, form: Adding) -> Shown:
+    """Make one; its text is shown this once."""
+    made = await _office(visit).add(form.name, form.rights)
+    return Shown.of("key.html", name=made.name, rights=sorted(made.rights), text=made.text.reveal())
+
+
+async def add_again(visit: Visit, form: Filled) -> Shown:
+    """Show the list under a form that was refused."""
+    keys = await _office(visit).all()
+    return Shown.of("keys.html", keys=keys, rights=list(Right), name=form.get("name", ""))
+
+
+async def ask_to_remove(visit: Visit) -> Shown:
+    """Say what removing a key will do."""
+    for key in await _office(visit).all():
+        if key.name == visit.path["name"]:
+            return Shown.of("key_remove.html", key=key)
+    raise NotFound("there is no key of that name")
+
+
+async def remove(visit: Visit) -> Moved:
+    """Remove a key."""
+    await _office(visit).remove(visit.path["name"])
+    return Moved(ADDRESS, done="removed")
+
+
+def _office(visit: Visit) -> KeyOffice:
+    return KeyOffice(visit.app[API_KEYS], by=visit.by)
