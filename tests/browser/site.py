@@ -198,6 +198,8 @@ async def _fill(site: Site) -> None:
             "revoked_handle": revoked.handle,
             "failed_handle": failed.handle,
             "client_id": LONG_ID,
+            "disabled_id": DISABLED_ID,
+            "gateway_id": GATEWAY_ID,
             "job": meters.id,
             "name": OPERATOR,
             "key": "ops-automation_eu-central",

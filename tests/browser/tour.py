@@ -11,8 +11,8 @@ from app.web.routes import CONSOLE
 from tests.browser.site import Site
 
 _VARIABLE: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
-_NO_PAGES: Final = {"/admin/{rest:.*}"}
-"""What is no page of its own: the one for all that is not there is among ``MORE`` with an address."""
+_NO_PAGES: Final = {"/admin/{rest:.*}", "/admin/audit.csv"}
+"""What is no page to look at: a file, and the one for all that is not there, which is among ``MORE``."""
 
 MORE: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "tokens-of-a-device": ("/admin/tokens", {"client_id": "{client_id}"}),
@@ -28,6 +28,10 @@ MORE: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "revoke-everything": ("/admin/revoke", {"all": "1"}),
     "revoked-one": ("/admin/revoked", {"handle": "{revoked_handle}"}),
     "revocations-failed": ("/admin/revocations", {"show": "failed"}),
+    "devices-searched": ("/admin/devices", {"search": "press"}),
+    "device-disabled": ("/admin/devices/{disabled_id}", {}),
+    "device-with-much": ("/admin/devices/{gateway_id}", {}),
+    "audit-of-a-device": ("/admin/audit", {"client_id": "{disabled_id}"}),
     "nothing": ("/admin/no/such/page", {}),
 }
 """Pages as they look in other states; the name is what they are called in pictures."""

@@ -469,6 +469,10 @@ EVIL = (
 def check_harmless(seen: Seen, where: object) -> None:
     """See that nothing that was put in has become part of the page, and that nothing broke."""
     assert seen.status < 500, (where, seen.status)
+    if not seen.headers.get("Content-Type", "").startswith("text/html"):
+        # No browser takes it for a page.
+        assert seen.status == 303 or seen.headers.get("Content-Disposition", "").startswith("attachment"), where
+        return
     tags = Tags(seen.text).seen
     assert not tags & {"xss", "x-evil", "onload", "style"}, where
     assert "1337" not in seen.text or "7*191" not in str(where), where
@@ -481,6 +485,11 @@ def fields_of(type_: type[Asked]) -> list[str]:
     return [*(each.name for each in msgspec.structs.fields(type_)), "<xss>"]
 
 
+LINE = 7000
+"""A longer address is refused before it comes to us."""
+
+
+@pytest.mark.timeout(180)  # some two thousand requests
 async def test_nothing_that_is_sent_becomes_part_of_a_page(signed_in: SignedIn, caller: Caller) -> None:
     """Markup, control characters and texts without end, in every field, query and address: text they were and stay."""
     await caller.token()
@@ -491,7 +500,7 @@ async def test_nothing_that_is_sent_becomes_part_of_a_page(signed_in: SignedIn, 
                 path = address(page, evil)
                 check_harmless(await browser.get(path), path)
             for field in (*fields_of(page.types.get("query", Asked)), "done"):
-                check_harmless(await browser.get(address(page), **{field: evil}), (page.path, field, evil))
+                check_harmless(await browser.get(address(page), **{field: evil[:LINE]}), (page.path, field, evil))
         for page in POSTS:
             for field in fields_of(page.types.get("form", Asked)):
                 seen = await browser.post(address(page), {field: evil})
@@ -500,7 +509,7 @@ async def test_nothing_that_is_sent_becomes_part_of_a_page(signed_in: SignedIn, 
             for field in fields_of(form):
                 seen = await Browser(browser.client).post(path, {field: evil})
                 check_harmless(seen, (path, field, evil))
-        check_harmless(await Browser(browser.client).get("/admin/sign-in", to=evil), evil)
+        check_harmless(await Browser(browser.client).get("/admin/sign-in", to=evil[:LINE]), evil)
 
 
 @pytest.fixture

@@ -135,7 +135,8 @@ def test_every_text_of_a_template_is_marked(path: Path) -> None:
     texts = Texts()
     texts.feed("".join(value if kind == "data" else "" for kind, value in tokens(path.read_text())))
     texts.close()
-    unmarked = [text.replace("mqtt-token-server", "").strip() for text in texts.found]
+    # Names are the same in every language: ours, and how the audit writes who somebody is.
+    unmarked = [text.replace("mqtt-token-server", "").replace("operator:…", "").strip() for text in texts.found]
     assert [text for text in unmarked if re.search(r"[A-Za-z]{2}", text)] == []
 
 
