@@ -28,7 +28,7 @@ MORE: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "revoke-everything": ("/admin/revoke", {"all": "1"}),
     "revoked-one": ("/admin/revoked", {"handle": "{revoked_handle}"}),
     "revocations-failed": ("/admin/revocations", {"show": "failed"}),
-    "devices-searched": ("/admin/devices", {"search": "press"}),
+    "devices-searched": ("/admin/devices", {"q": "press"}),
     "device-disabled": ("/admin/devices/{disabled_id}", {}),
     "device-with-much": ("/admin/devices/{gateway_id}", {}),
     "audit-of-a-device": ("/admin/audit", {"client_id": "{disabled_id}"}),
