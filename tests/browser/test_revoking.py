@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,9 +24,11 @@ DONE = "Done: nobody can use them any more, neither here nor at the broker."
 
 
 @asynccontextmanager
-async def connected(answer: dict[str, Any]) -> AsyncIterator[Connection]:
-    """Connect to the broker with a token, as a device that stays."""
-    connection = await asyncio.to_thread(Connection, answer)
+async def connected(
+    answer: dict[str, Any], heard: Callable[[str, str], None] = lambda _topic, _text: None
+) -> AsyncIterator[Connection]:
+    """Connect to the broker with a token, as a device that stays; ``heard`` gets topic and text of each message."""
+    connection = await asyncio.to_thread(Connection, answer, heard)
     try:
         yield connection
     finally:
