@@ -61,10 +61,10 @@ from app.web.console.keys import API_KEYS
 from app.web.console.operators import OPERATORS
 from app.web.console.overview import TALLIES
 from app.web.console.pages import CLOUD, DESK, KEYS, POLICIES
-from app.web.drain import DRAINING, Runner
+from app.web.drain import Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
-from app.web.middleware import ANSWERED, CLOCK, RENDERERS, envelope
+from app.web.middleware import ANSWERED, CLOCK, DRAINING, RENDERERS, envelope
 from app.web.oauth import SERVICES, Broker, Services
 from app.web.routes import add_routes
 

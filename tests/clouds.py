@@ -25,6 +25,10 @@ class Cloud:
         """Return how many tokens were made."""
         return (await self.calls("ApplyToken")).get("OK", 0)
 
+    async def limit(self, **limits: object) -> None:
+        """Set its quotas."""
+        await self._post("limits", limits)
+
     async def forget_calls(self) -> None:
         """Count from nothing."""
         await self._delete("calls")

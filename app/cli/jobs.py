@@ -10,7 +10,7 @@ import typer
 from app.cli.job_progress import as_record, figures, follow_job, print_job
 from app.cli.setup import JsonOption, StateOption
 from app.cli.times import shown_time
-from app.cli.tokens import do
+from app.cli.tokens import do, tell_of_more
 
 if TYPE_CHECKING:
     from app.assembly import Office
@@ -32,7 +32,7 @@ def list_jobs(
 ) -> None:
     """List them, the newest first."""
 
-    async def find(office: Office) -> list[Job]:
+    async def find(office: Office) -> tuple[list[Job], bool]:
         jobs: list[Job] = []
         cursor = ""
         while len(jobs) < limit:
@@ -40,15 +40,16 @@ def list_jobs(
             jobs += page.jobs
             cursor = page.next_cursor
             if not cursor:
-                break
-        return jobs
+                return jobs, False
+        return jobs, True
 
-    jobs = do(state, find)
+    jobs, more = do(state, find)
     if as_json:
         print(json.dumps([as_record(job) for job in jobs]))
-        return
-    for job in jobs:
-        print(f"{job.id}  {shown_time(job.created_at_ms)}  {job.by}  {job.selection}  {figures(job)}")
+    else:
+        for job in jobs:
+            print(f"{job.id}  {shown_time(job.created_at_ms)}  {job.by}  {job.selection}  {figures(job)}")
+    tell_of_more(limit, more=more)
 
 
 @app.command()

@@ -80,10 +80,9 @@ def list_tokens(
     records, more = do(state, find)
     if as_json:
         print(json.dumps([_record(record) for record in records]))
-        return
-    _show_lines(records)
-    if more:
-        print(f"and more: --limit {limit} was reached", file=sys.stderr)
+    else:
+        _show_lines(records)
+    tell_of_more(limit, more=more)
 
 
 @app.command()
@@ -117,17 +116,18 @@ def queue(
 ) -> None:
     """Show what the cloud has still to be told, the next first."""
 
-    async def look(office: Office) -> tuple[list[TokenRecord], Overview]:
-        records, _ = await _pages(lambda cursor, most: office.revocations.queue(which.value, cursor, most), limit)
-        return records, await office.revocations.overview()
+    async def look(office: Office) -> tuple[list[TokenRecord], bool, Overview]:
+        records, more = await _pages(lambda cursor, most: office.revocations.queue(which.value, cursor, most), limit)
+        return records, more, await office.revocations.overview()
 
-    records, overview = do(state, look)
+    records, more, overview = do(state, look)
     if as_json:
         figures = {"queued": overview.queued, "failed": overview.failed, "est_empty_s": overview.est_empty_s}
         print(json.dumps({"overview": figures, "items": [_record(record) for record in records]}))
-        return
-    print(f"{overview.queued} queued, empty in about {shown_span(overview.est_empty_s)}; {overview.failed} failed")
-    _show_lines(records)
+    else:
+        print(f"{overview.queued} queued, empty in about {shown_span(overview.est_empty_s)}; {overview.failed} failed")
+        _show_lines(records)
+    tell_of_more(limit, more=more)
 
 
 @app.command()
@@ -156,6 +156,12 @@ def state_of(record: TokenRecord) -> str:
     """Say how things stand with a token."""
     told = _TOLD.get(record.revocation, record.revocation)
     return f"{record.state}: {told}" if told else record.state
+
+
+def tell_of_more(limit: int, *, more: bool) -> None:
+    """Say that a list was cut short, beside what a machine reads as well: it would take a part for the whole."""
+    if more:
+        print(f"and more: --limit {limit} was reached", file=sys.stderr)
 
 
 async def _pages(page_of: Callable[[str, int], Awaitable[Page]], limit: int) -> tuple[list[TokenRecord], bool]:

@@ -26,7 +26,7 @@ from app.cloud.errors import CloudError, Kind
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.model.topics import TopicFilter
-from app.rpc.catalog import MAX_BATCH
+from app.rpc.catalog import MAX_BATCH, MIN_TOKEN_LIFE_S
 
 
 class Actions(ABC):
@@ -45,8 +45,12 @@ class Actions(ABC):
         *,
         deadline: float,
         repeatable: bool = True,
+        again_until_ms: int | None = None,
     ) -> Expected:
-        """Call with the permit for the first attempt in hand; ``repeatable`` says that twice does no harm."""
+        """Call with the permit for the first attempt in hand; ``repeatable`` says that twice does no harm.
+
+        After ``again_until_ms``, Unix ms, no further attempt is made.
+        """
 
     async def _ask(
         self,
@@ -68,6 +72,8 @@ class Actions(ABC):
         The caller took the permit for the first attempt with ``permits``, before it computed the expiry: the wait must
         not eat into the least life the cloud accepts.
 
+        An attempt that the cloud would refuse, as the token would expire too soon by then, is not made.
+
         If the error is ``uncertain`` the cloud may have made a token that nobody will ever hold.
         """
         parameters = {
@@ -75,7 +81,8 @@ class Actions(ABC):
             "ExpireTime": str(expires_at_ms),
             "Resources": ",".join(sorted(resources)),
         }
-        answer = await self._call("ApplyToken", parameters, ApplyTokenAnswer, deadline=deadline)
+        last_ms = expires_at_ms - MIN_TOKEN_LIFE_S * 1000
+        answer = await self._call("ApplyToken", parameters, ApplyTokenAnswer, deadline=deadline, again_until_ms=last_ms)
         return CloudToken(answer.token)
 
     async def query_token(self, token: CloudToken, *, deadline: float) -> bool:

@@ -158,13 +158,19 @@ class CloudClient(Actions):
         *,
         deadline: float,
         repeatable: bool = True,
+        again_until_ms: int | None = None,
     ) -> Expected:
         """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it.
 
-        The first attempt has its permit; each further one takes its own.
+        The first attempt has its permit; each further one takes its own, and is made by ``again_until_ms`` (Unix ms)
+        at the latest.
         """
-        if asyncio.get_running_loop().time() >= deadline:
+        now = asyncio.get_running_loop().time()
+        if now >= deadline:
             raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
+        again_until = deadline
+        if again_until_ms is not None:
+            again_until = min(deadline, now + (again_until_ms - self._now_ms()) / 1000)
         most_uncertain = MAX_UNCERTAIN_ATTEMPTS if repeatable else 1
         attempt = uncertain = 0
         while True:
@@ -188,7 +194,7 @@ class CloudClient(Actions):
                     self._credentials.doubt()
                 uncertain += error.uncertain
                 pause_s = _pause_s(error, attempt)
-                in_time = asyncio.get_running_loop().time() + pause_s < deadline
+                in_time = asyncio.get_running_loop().time() + pause_s < again_until
                 if attempt == MAX_ATTEMPTS or uncertain == most_uncertain or not in_time:
                     raise
                 if error.kind not in RETRIED:
@@ -197,7 +203,7 @@ class CloudClient(Actions):
                 self._noted(action, None)
                 return answer
             await asyncio.sleep(pause_s)
-            await self._quota.permit(action, deadline=deadline)
+            await self._quota.permit(action, deadline=again_until)
 
     async def _attempt(
         self, action: str, parameters: Mapping[str, str | Secret], expected: type[Expected], *, deadline: float

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from typing import NoReturn, Self
+import re
+from typing import Final, NoReturn, Self
+
+_PASSWORD: Final = re.compile(r"\b(RW|R|W)\|[^\s']+")
 
 
 class Secret:
@@ -75,3 +78,8 @@ class PasswordHash(Secret):
 
 class SessionId(Secret):
     """What a browser holds of its session at the console."""
+
+
+def without_passwords(text: str) -> str:
+    """Return what may be logged of a text that quotes a caller: MQTT passwords (``R|…``) are pasted anywhere."""
+    return _PASSWORD.sub(r"\1|...", text)

@@ -162,7 +162,8 @@ class Delivery:
         except CloudError as error:
             await self._postpone(claim, error, counts=error.kind not in RETRIED)
         else:
-            await self._settle(claim, "confirmed")
+            if not await self._settle(claim, "confirmed"):
+                return
             self._confirmed()
             tell(Act("cloud", What.CONFIRMED), client_id=claim.client_id, handle=claim.handle)
             if self._close_connections:
@@ -190,17 +191,21 @@ class Delivery:
         # While the cloud is down nothing is learned about this revocation: ``counts`` False, it costs no attempt.
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
-            await self._settle(claim, "failed")
-            tell(Act("cloud", What.FAILED), client_id=claim.client_id, handle=claim.handle)
+            if await self._settle(claim, "failed"):
+                tell(Act("cloud", What.FAILED), client_id=claim.client_id, handle=claim.handle)
             return
         backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.tries, 10))
         again_in_ms = int(backoff_ms * _spread())
         log.warning("revocation_postponed", handle=claim.handle, cause=str(error), again_in_ms=again_in_ms)
         await self._settle(claim, "queued", again_in_ms=again_in_ms, counts=counts)
 
-    async def _settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> None:
+    async def _settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
+        """Record what came of a claim; False: it had fallen to another meanwhile, whose word it is now."""
         settle = partial(self._queue.settle, claim, outcome, again_in_ms=again_in_ms, counts=counts)
-        await insist(settle, within_s=SETTLE_WITHIN_S)
+        ours = await insist(settle, within_s=SETTLE_WITHIN_S)
+        if not ours:
+            log.warning("revocation_overtaken", handle=claim.handle)
+        return ours
 
 
 def _spread() -> float:

@@ -20,6 +20,7 @@ from app.errors import (
     TooManyRequests,
     Unavailable,
 )
+from app.model.secrets import without_passwords
 from app.service.api_keys import Bearer
 from app.service.audit import tell
 from app.service.authenticate import Credentials, claimed_client_id
@@ -121,5 +122,7 @@ def _refused(caller: Credentials | Bearer, refusal: Refusal) -> _Refused:
 
 
 def _act(refused: _Refused, times: int) -> Act:
-    detail = "".join(each if each.isprintable() else "?" for each in refused.detail)[:MAX_DETAIL_CHARS]
+    detail = "".join(each if each.isprintable() else "?" for each in without_passwords(refused.detail))[
+        :MAX_DETAIL_CHARS
+    ]
     return Act(refused.who, What.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)

@@ -42,10 +42,15 @@ end
 
 -- Whether a revoke of a role or of everything took what was begun at this count of such revokes. A count and no time:
 -- two that fall into one microsecond, or a clock set back, cannot mix up what was begun before and what after.
+local floor_of = {}
 local function swept(role, begun)
-  local floors = redis.call('HMGET', shard .. 'floors', '*', role)
-  begun = tonumber(begun or 0)
-  return begun < tonumber(floors[1] or 0) or begun < tonumber(floors[2] or 0)
+  local floor = floor_of[role]
+  if not floor then
+    local floors = redis.call('HMGET', shard .. 'floors', '*', role)
+    floor = math.max(tonumber(floors[1] or 0), tonumber(floors[2] or 0))
+    floor_of[role] = floor
+  end
+  return tonumber(begun or 0) < floor
 end
 
 -- Reads a record if it still stands: in this state, taken by no floor, and begun under this epoch. Returns nil or
@@ -122,31 +127,59 @@ local function finish(handle, what, job, who)
   count(job, what, 1)
 end
 
--- Revokes one record. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
--- cloud tokens arrive, store.lua queues them instead of handing them out. Returns whether anything changed; one that is
--- revoked already only moves forward, if this one's priority goes first: what changes is a line of the audit, of `who`.
-local function revoke(handle, priority, job, who)
-  local key = shard .. 't:' .. handle
-  local record = redis.call('HMGET', key, 'state', 'client_id', 'role', 'expires_at_ms', 'priority')
-  if record[1] == 'revoked' then
-    if priority < tonumber(record[5] or DEVICE) then
-      redis.call('HSET', key, 'priority', priority)
-      redis.call('ZADD', shard .. 'q', 'XX', turn(priority, record[4] or 0), handle)
-    end
-    return false
-  end
-  if record[1] ~= 'live' and record[1] ~= 'applying' then
-    return false
-  end
-  redis.call('HSET', key, 'state', 'revoked', 'revoked_at_ms', now_ms, 'priority', priority)
-  if job and job ~= '' then
-    redis.call('HSET', key, 'job', job)
-  end
-  unindex(handle, record[2], record[3])
-  if record[1] == 'live' then
-    enqueue(handle, priority, record[4], job)
-  end
-  audit(who, 'revoked', record[2], handle, '')
-  return true
+-- Enters a record among those to be queued.
+local function queue_up(fields, turns, handle, priority, expires_at_ms)
+  fields[#fields + 1], fields[#fields + 2] = 'revocation', 'queued'
+  turns[#turns + 1], turns[#turns + 2] = turn(priority, expires_at_ms), handle
 end
 
+-- Lua takes no call with more arguments than this, twice over.
+local AT_ONCE = 1000
+
+-- Revokes records. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
+-- cloud tokens arrive, store.lua queues them instead of handing them out. Returns how many this changed; one that is
+-- revoked already only moves forward, if this one's priority goes first: what changes is a line of the audit, of `who`.
+-- With `by_floor` only those that a floor took are meant. What many have in common is written once: this is most of
+-- what a large revocation costs.
+local function revoke(handles, priority, job, who, by_floor)
+  local revoked, turns, gone = 0, {}, {}
+  for _, handle in ipairs(handles) do
+    local key = shard .. 't:' .. handle
+    local record = redis.call('HMGET', key, 'state', 'client_id', 'role', 'expires_at_ms', 'priority', 'begun')
+    local state = record[1]
+    if not state or by_floor and not swept(record[3], record[6]) then
+      state = ''
+    end
+    if state == 'revoked' and priority < tonumber(record[5] or DEVICE) then
+      redis.call('HSET', key, 'priority', priority)
+      redis.call('ZADD', shard .. 'q', 'XX', turn(priority, record[4] or 0), handle)
+    elseif state == 'live' or state == 'applying' then
+      local fields = {'state', 'revoked', 'revoked_at_ms', now_ms, 'priority', priority}
+      if job and job ~= '' then
+        fields[#fields + 1], fields[#fields + 2] = 'job', job
+      end
+      if state == 'live' then
+        queue_up(fields, turns, handle, priority, record[4])
+      end
+      redis.call('HSET', key, unpack(fields))
+      for _, index in ipairs(indexes(record[2], record[3])) do
+        gone[index] = gone[index] or {}
+        table.insert(gone[index], handle)
+      end
+      audit(who, 'revoked', record[2], handle, '')
+      revoked = revoked + 1
+    end
+  end
+  for index, members in pairs(gone) do
+    for first = 1, #members, AT_ONCE do
+      redis.call('ZREM', index, unpack(members, first, math.min(#members, first + AT_ONCE - 1)))
+    end
+  end
+  for first = 1, #turns, AT_ONCE do
+    redis.call('ZADD', shard .. 'q', unpack(turns, first, math.min(#turns, first + AT_ONCE - 1)))
+  end
+  if #turns > 0 then
+    count(job, 'queued', #turns / 2)
+  end
+  return revoked
+end

@@ -16,11 +16,7 @@ end
 
 local revoked = 0
 if ARGV[6] == '1' then
-  for _, handle in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    if revoke(handle, OPERATOR, '', ARGV[8]) then
-      revoked = revoked + 1
-    end
-  end
+  revoked = revoke(redis.call('ZRANGE', KEYS[3], 0, -1), OPERATOR, '', ARGV[8])
 end
 
 audit(ARGV[8], ARGV[9], ARGV[2], '', ARGV[10])

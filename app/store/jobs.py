@@ -16,9 +16,10 @@ from app.store.line import Command
 
 _START: Final = Script("job_start", may_oom=True)
 _CLAIM: Final = Script("job_claim", may_oom=True)
+_EXTEND: Final = Script("job_extend", may_oom=True)
 
-LEASE_MS: Final = 10_000
-"""A worker that says nothing for this long has lost its shard."""
+LEASE_MS: Final = 3_000
+"""A worker that says nothing for this long has lost its shard. Two at one shard do no harm, so it need not be long."""
 
 AT_ONCE: Final = 2
 """Shards of a job that are gone through at once, whatever the number of instances."""
@@ -97,16 +98,11 @@ class JobBook:
 
     async def extend(self, job: str, shard: Shard) -> None:
         """Keep a claim for another lease. Raises ``Unavailable``."""
-        until_ms = self._store.clock.now_ms() + LEASE_MS
-        await self._store.command("ZADD", job_work_key(job), "XX", "GT", until_ms, shard.number)
+        await self._store.run(_EXTEND, [job_work_key(job)], shard.number, LEASE_MS)
 
     async def shard_done(self, job: str, shard: Shard) -> None:
         """Strike a shard off. May be sent again. Raises ``Unavailable``."""
         await self._store.command("ZREM", job_work_key(job), shard.number)
-
-    async def give_back(self, job: str, shard: Shard) -> None:
-        """Leave a claimed shard to whoever comes next. Raises ``Unavailable``."""
-        await self._store.command("ZADD", job_work_key(job), "XX", 0, shard.number)
 
     async def read(self, job: str) -> Job | None:
         """Read a job and count what became of it. Raises ``Unavailable``."""

@@ -17,7 +17,7 @@ from app.store.keys import quota_keys, quota_use_keys
 PACE: Final = 0.98
 """The share of a limit that is used: a second of the cloud's is not quite a second of ours."""
 
-_QUOTA: Final = Script("quota")
+_QUOTA: Final = Script("quota", may_oom=True)  # without permits nothing is revoked; a log holds the limit at most
 _USE: Final = Script("quota_use")
 
 

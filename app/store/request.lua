@@ -61,12 +61,7 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now_ms)
 if redis.call('ZCARD', KEYS[5]) >= tonumber(ARGV[13]) then
   -- What a floor took, and its job has not come to yet, is not held against the device.
-  for _, held in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
-    local record = redis.call('HMGET', shard .. 't:' .. held, 'role', 'begun')
-    if record[1] and swept(record[1], record[2]) then
-      revoke(held, BULK, nil, 'server')
-    end
-  end
+  revoke(redis.call('ZRANGE', KEYS[5], 0, -1), BULK, '', 'server', true)
 end
 if redis.call('ZCARD', KEYS[5]) >= tonumber(ARGV[13]) then
   local first = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')

@@ -6,16 +6,8 @@
 --       6... handles
 -- Returns how many this revoked.
 
-local revoked = 0
+local handles = {}
 for position = 6, #ARGV do
-  local handle = ARGV[position]
-  local meant = true
-  if ARGV[4] == '1' then
-    local record = redis.call('HMGET', shard .. 't:' .. handle, 'role', 'begun')
-    meant = record[1] and swept(record[1], record[2])
-  end
-  if meant and revoke(handle, tonumber(ARGV[2]), ARGV[3], ARGV[5]) then
-    revoked = revoked + 1
-  end
+  handles[#handles + 1] = ARGV[position]
 end
-return revoked
+return revoke(handles, tonumber(ARGV[2]), ARGV[3], ARGV[5], ARGV[4] == '1')

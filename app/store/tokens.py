@@ -33,7 +33,7 @@ _EXTEND: Final = Script("extend")
 _STORE: Final = Script("store", may_oom=True)
 _FAIL: Final = Script("fail", may_oom=True)
 _NAME: Final = Script("name", may_oom=True)
-_USE: Final = Script("use")
+_USE: Final = Script("use", may_oom=True)  # a device that revokes uses an assertion up; it is gone in minutes
 _READ: Final = Script("read", may_oom=True)
 REVOKE: Final = Script("revoke", may_oom=True)
 

@@ -10,10 +10,11 @@ from typing import Final
 
 from aiohttp import web
 
+from app.web.malformed import Door
+from app.web.middleware import DRAINING
+
 WITHIN_S: Final = 7.0
 """From SIGTERM to the last answer; service managers grant ten seconds, and leads are handed over after it."""
-
-DRAINING: Final = web.AppKey("draining", asyncio.Event)
 
 
 class Runner(web.AppRunner):
@@ -29,6 +30,10 @@ class Runner(web.AppRunner):
             auto_decompress=False,  # no form is compressed: a stranger's is not unpacked before it is refused
         )
         self._drain_s = drain_s
+
+    async def _make_server(self) -> web.Server:
+        """Make what answers each connection; gunicorn's worker and ``serve`` both come by here."""
+        return Door(self.app, await super()._make_server())
 
     async def cleanup(self) -> None:
         """Turn unready, wait until that can have been noticed, finish what was begun, and stop."""

@@ -9,7 +9,7 @@ from typing import Final, TypedDict
 from aiohttp import web
 
 from app.errors import Unavailable
-from app.web.drain import DRAINING
+from app.web.middleware import DRAINING
 
 PING_TIMEOUT_S: Final = 2.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -23,14 +24,17 @@ from app.errors import (
     TooLarge,
 )
 from app.logs import REQUEST_ID
+from app.model.secrets import without_passwords
 from app.store.clock import Clock
-from app.web.drain import DRAINING
 
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CLOCK: Final = web.AppKey("clock", Clock)
+DRAINING: Final = web.AppKey("draining", asyncio.Event)
+"""Set from SIGTERM on."""
+
 TOLD: Final = web.RequestKey("told", dict[str, object])
 """What a handler adds to the request's line in the log: one line costs half as much as two."""
 
@@ -55,11 +59,7 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
     logged = REQUEST_ID.set(request_id)
     try:
         response, refusal = await _answer(request, handler)
-        response.headers["X-Request-ID"] = request_id
-        # A device without a clock sets itself by this.
-        response.headers["X-Timestamp"] = str(request.app[CLOCK].now_s())
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Server"] = "mqtt-token-server"  # without versions, which only an attacker would use
+        stamp(response, request.app, request_id)
         if request.app[DRAINING].is_set():
             # So that nobody sends the next request into a connection that is about to close.
             response.force_close()
@@ -69,6 +69,15 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
     finally:
         REQUEST_ID.reset(logged)
     return response
+
+
+def stamp(response: web.StreamResponse, app: web.Application, request_id: str) -> None:
+    """Give an answer the headers that every answer has."""
+    response.headers["X-Request-ID"] = request_id
+    # A device without a clock sets itself by this.
+    response.headers["X-Timestamp"] = str(app[CLOCK].now_s())
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Server"] = "mqtt-token-server"  # without versions, which only an attacker would use
 
 
 async def _answer(request: web.Request, handler: Handler) -> tuple[web.StreamResponse, Refusal | None]:
@@ -140,17 +149,21 @@ def _translate(error: web.HTTPException) -> Refusal | None:
 
 
 def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | None, *, elapsed_ms: float) -> None:
+    line = {"method": request.method, "path": _shown(request), "status": response.status, "ms": elapsed_ms}
     if refusal is None:
-        told = request.get(TOLD, {})
-        log.info("request", method=request.method, path=request.path, status=response.status, ms=elapsed_ms, **told)
-        return
-    log.info(
-        "request",
-        method=request.method,
-        path=request.path,
-        status=response.status,
-        ms=elapsed_ms,
-        error=refusal.code,
-        description=refusal.description,
-        cause=refusal.cause,
-    )
+        log.info("request", **line, **request.get(TOLD, {}))
+    else:
+        description, cause = without_passwords(refusal.description), without_passwords(refusal.cause)
+        log.info("request", **line, error=refusal.code, description=description, cause=cause)
+
+
+def _shown(request: web.Request) -> str:
+    """Return the address as the route table has it: what a caller puts into a path may be a token, or any secret."""
+    if resource := request.match_info.route.resource:
+        return resource.canonical
+    # No such address, or not by this method.
+    return request.path if request.path in _plain_addresses(request.app.router) else "(none of ours)"
+
+
+def _plain_addresses(router: web.UrlDispatcher) -> set[str]:
+    return {resource.canonical for resource in router.resources() if isinstance(resource, web.PlainResource)}

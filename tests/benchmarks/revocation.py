@@ -94,7 +94,7 @@ def main() -> None:
             rows += uvloop.run(drain(Settings.load(env)))
     width = max(len(row[0]) for row in rows)
     for what, figure, wanted in rows:
-        print(f"{what:{width}}  {figure:>24}  {wanted}")
+        print(f"{what:{width}}  {figure:>26}  {wanted}")
 
 
 @contextlib.contextmanager
@@ -156,10 +156,14 @@ async def queueing(settings: Settings, devices: site.Devices, ports: list[int], 
             job, during, took_s = await revoke(settings, rate)
             queued = await used_memory(client)
             after = [await rate() for _ in range(3)]
-    slower = 1 - statistics.mean(during) / statistics.mean(before + after)
+    usual, meanwhile = statistics.mean(before + after), statistics.mean(during)
     return [
         (f"queueing {job.queued} revocations, {len(ports)} at work", f"{took_s:.1f} s", "100,000 < 30 s"),
-        ("cached token requests meanwhile", f"{slower:.0%} slower", "<= 25 %"),
+        (
+            "cached token requests a second, and meanwhile",
+            f"{usual:.0f} -> {meanwhile:.0f}, {1 - meanwhile / usual:.0%} slower",
+            "<= 25 %",
+        ),
         ("a live token in Redis", f"{(stocked - empty) / count:.0f} bytes", ""),
         ("a queued revocation beside it", f"{(queued - stocked) / count:+.0f} bytes", "stated"),
     ]

@@ -87,7 +87,7 @@ class Instance(threading.Thread):
 def instance(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Outcome], Instance]]:
     """A function that starts an instance."""
     monkeypatch.setattr(service_jobs, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(service_jobs, "BREATH", 0)
+    monkeypatch.setattr(service_jobs, "LEAST_BREATH_S", 0)
     monkeypatch.setattr(job_progress, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(job_progress, "LINE_EVERY_S", 0)
     started: list[Instance] = []
@@ -126,13 +126,28 @@ def test_live_tokens_are_listed_and_shown(cli: Cli, state: str, issue: Issue) ->
         (["--limit", "2"], 2),
     ):
         assert len(cli("tokens", "list", *options, "--state", state).out.splitlines()) == count, options
-    assert "and more" in cli("tokens", "list", "--limit", "2", "--state", state).err
     handle = records[0].handle
     shown = cli("tokens", "show", handle, "--state", state).out
     assert handle in shown
     assert "live" in shown
     assert json.loads(cli("tokens", "show", handle, "--state", state, "--json").out)["handle"] == handle
     assert "cloud-token" not in shown + str(listed)
+
+
+def test_a_list_that_is_cut_short_says_so(cli: Cli, state: str, issue: Issue) -> None:
+    """To machines as well, beside their JSON: a part taken for the whole would be what nobody revokes."""
+    for record in issue(6)[:3]:
+        cli("tokens", "revoke", record.handle, "--yes", "--state", state)
+    for _ in range(3):
+        cli("tokens", "revoke", "--role", "press", "--yes", "--no-wait", "--state", state)
+    for words in (["tokens", "list"], ["tokens", "queue"], ["jobs", "list"]):
+        for as_json in ([], ["--json"]):
+            assert "and more" in cli(*words, "--limit", "2", "--state", state, *as_json).err, words
+            assert cli(*words, "--limit", "3", "--state", state, *as_json).err in {
+                "",
+                "and more: --limit 3 was reached\n",
+            }
+            assert cli(*words, "--limit", "4", "--state", state, *as_json).err == "", words
 
 
 def test_a_token_is_revoked_once_and_after_that_is_said_to_be(cli: Cli, state: str, issue: Issue) -> None:

@@ -36,6 +36,8 @@ APPLIED = answer({"RequestId": REQUEST_ID, "Token": TOKEN.reveal()})
 VALID = answer({"RequestId": REQUEST_ID, "TokenStatus": True})
 REVOKED = answer({"RequestId": REQUEST_ID})
 A = (parse_filter("a"),)
+NOW_MS = 1_609_434_061_999
+"""The time of the client."""
 
 
 async def test_apply_token_sends_what_the_guide_says(cloud: Cloud, client: CloudClient) -> None:
@@ -129,7 +131,7 @@ async def test_an_answer_that_says_nothing_is_transient(cloud: Cloud, client: Cl
     """Whatever the cloud sends in place of an answer is an error to try again on, once, and never a success."""
     cloud.answers = [BAD[bad]]
     for call in (
-        client.apply_token(TokenType.R, A, 1, deadline=soon()),
+        client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()),
         client.query_token(TOKEN, deadline=soon()),
         client.revoke_token(TOKEN, deadline=soon()),
     ):
@@ -146,7 +148,7 @@ async def test_a_token_that_is_none_is_no_token(cloud: Cloud, client: CloudClien
     """A Token that is missing, no text, empty, or would part an MQTT password in two, is never handed on."""
     cloud.answers = [answer({"RequestId": "1", "Token": token})]
     with pytest.raises(CloudError, match="no ApplyTokenAnswer"):
-        await client.apply_token(TokenType.R, A, 1, deadline=soon())
+        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon())
     cloud.answers = [answer({"RequestId": "1", "TokenStatus": token if token is not True else "true"})]
     with pytest.raises(CloudError, match="no QueryTokenAnswer"):
         await client.query_token(TOKEN, deadline=soon())
@@ -186,7 +188,7 @@ async def test_a_crooked_refusal_is_no_success(cloud: Cloud, client: CloudClient
 async def test_what_may_pass_is_tried_again_signed_afresh(cloud: Cloud, client: CloudClient, failure: Answer) -> None:
     """Two failures are got over; each attempt has a nonce and a signature of its own."""
     cloud.answers = [failure, failure, APPLIED]
-    assert await client.apply_token(TokenType.R, A, 1, deadline=soon()) == TOKEN
+    assert await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()) == TOKEN
     assert len({call["SignatureNonce"] for call in cloud.calls}) == 3
     assert len({call["Signature"] for call in cloud.calls}) == 3
 
@@ -195,7 +197,7 @@ async def test_there_are_three_attempts_at_most(cloud: Cloud, client: CloudClien
     """A cloud that goes on failing is not called for ever."""
     cloud.answers = [refuse("ServiceUnavailable", status=503)]
     with pytest.raises(CloudError) as refusal:
-        await client.apply_token(TokenType.R, A, 1, deadline=soon())
+        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon())
     assert refusal.value.kind is Kind.TRANSIENT
     assert len(cloud.calls) == 3
 
@@ -224,6 +226,18 @@ async def test_the_cloud_says_when_to_come_back(
     assert stopwatch() < 2
 
 
+@pytest.mark.parametrize(("again_in_ms", "calls"), [(50, 3), (400, 1)])
+async def test_a_token_is_not_asked_for_again_when_it_would_live_too_short(
+    cloud: Cloud, client: CloudClient, again_in_ms: int, calls: int
+) -> None:
+    """What the cloud would refuse for its life, less than 60 s by then, is not sent: the fault that passes is told."""
+    cloud.answers = [refuse("Throttling.User", x_acs_retry_after=str(again_in_ms))]
+    with pytest.raises(CloudError) as refusal:
+        await client.apply_token(TokenType.R, A, NOW_MS + 60_000 + 350, deadline=soon())
+    assert refusal.value.kind is Kind.THROTTLED
+    assert len(cloud.calls) == calls
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "1e3", "soon", "", "9" * 400, "1.5"])
 async def test_a_retry_after_that_is_no_time_is_left_out(cloud: Cloud, client: CloudClient, text: str) -> None:
     """A header that is no positive whole number of milliseconds counts as none."""
@@ -239,12 +253,12 @@ async def test_a_hanging_cloud_keeps_no_caller_beyond_its_deadline(
     """The deadline holds over all attempts, and a lost answer is asked for once more and not twice."""
     cloud.answers = [hang]
     with pytest.raises(CloudError) as refusal:
-        await client.apply_token(TokenType.R, A, 1, deadline=soon(0.2))
+        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(0.2))
     assert stopwatch() < 0.4
     assert (refusal.value.kind, refusal.value.uncertain) == (Kind.UNREACHABLE, True)
     assert len(cloud.calls) == 1
     with pytest.raises(CloudError):
-        await client.apply_token(TokenType.R, A, 1, deadline=soon(30))
+        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(30))
     assert len(cloud.calls) == 3
     assert stopwatch() < 3
 
@@ -253,7 +267,7 @@ async def test_a_deadline_that_has_passed_makes_no_call(cloud: Cloud, client: Cl
     """Nothing is sent for a caller who no longer waits."""
     cloud.answers = [APPLIED]
     with pytest.raises(CloudError) as refusal:
-        await client.apply_token(TokenType.R, A, 1, deadline=soon(-1))
+        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(-1))
     assert refusal.value.kind is Kind.UNREACHABLE
     assert not refusal.value.uncertain
     assert cloud.calls == []
@@ -262,7 +276,7 @@ async def test_a_deadline_that_has_passed_makes_no_call(cloud: Cloud, client: Cl
 async def test_a_lost_connection_is_made_anew(cloud: Cloud, client: CloudClient) -> None:
     """A connection that the cloud closes costs one more attempt, on another connection."""
     cloud.answers = [drop, APPLIED]
-    assert await client.apply_token(TokenType.R, A, 1, deadline=soon()) == TOKEN
+    assert await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()) == TOKEN
     assert len(cloud.peers) == 2
 
 
@@ -287,7 +301,7 @@ async def test_a_cancelled_call_leaves_nothing_behind(cloud: Cloud, client: Clou
     """Its task ends, its connection is closed, and the next call goes through."""
     cloud.answers = [hang]
     before = asyncio.all_tasks()
-    task = asyncio.create_task(client.apply_token(TokenType.R, A, 1, deadline=soon()))
+    task = asyncio.create_task(client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()))
     await cloud.called.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -386,7 +400,7 @@ async def test_permits_are_taken_before_the_expiry_is_computed(cloud: Cloud) -> 
         now_ms=lambda: 0,
     ) as client:
         await client.permits("ApplyToken", 2, deadline=soon(0.2))
-        assert await client.apply_token(TokenType.R, A, 1, deadline=soon(0.2)) == TOKEN
+        assert await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(0.2)) == TOKEN
         with pytest.raises(QuotaExhausted):
             await client.permits("ApplyToken", 1, deadline=soon(0.2))
 

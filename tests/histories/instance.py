@@ -38,8 +38,8 @@ QUICK: Final = {
     "app.service.revoke.CONFIRM_WITHIN_S": 0.0,
     "app.service.delivery.SEND_WITHIN_S": 5.0,
     "app.service.delivery.MAX_ATTEMPTS": 2,
-    "app.service.jobs.MOST_BREATH_S": 0.0,
-    "app.service.jobs.BREATH": 0,
+    "app.service.jobs.PACE": 1e9,
+    "app.service.jobs.LEAST_BREATH_S": 0.0,
     "app.store.connection.FIRST_DELAY_S": 0.003,
     "app.store.connection.LAST_DELAY_S": 0.003,
 }

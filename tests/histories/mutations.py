@@ -103,17 +103,15 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
         ),
         "the jti claim": Mutation({"if user and user ~= request then": "if false then"}),
         "the tombstone on a flight": Mutation(
-            {"if record[1] ~= 'live' and record[1] ~= 'applying' then": "if record[1] ~= 'live' then"}
+            {"elseif state == 'live' or state == 'applying' then": "elseif state == 'live' then"}
         ),
         "queueing before answering": Mutation(
             {
-                "enqueue(handle, priority, record[4], job)": "redis.call('RPUSH', shard .. 'later', "
+                "queue_up(fields, turns, handle, priority, record[4])": "redis.call('RPUSH', shard .. 'later', "
                 "string.format('%s %d %.0f', handle, priority, record[4]))"
             },
             _queued_later,
         ),
-        "the floor": Mutation(
-            {"return begun < tonumber(floors[1] or 0) or begun < tonumber(floors[2] or 0)": "return false"}
-        ),
+        "the floor": Mutation({"return tonumber(begun or 0) < floor": "return false"}),
     }
 )

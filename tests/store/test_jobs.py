@@ -38,7 +38,7 @@ async def test_workers_share_a_job_shard_by_shard(book: JobBook) -> None:
 
 
 async def test_a_dead_worker_s_shard_falls_to_another(book: JobBook, store: Store) -> None:
-    """After its lease, not before, unless it was extended or given back."""
+    """After its lease, not before, unless it was extended."""
     await book.start("job", ROLE, "operator:o", 0)
     dead, slow = [await book.claim("job") for _ in range(AT_ONCE)]
     assert dead is not None
@@ -50,8 +50,6 @@ async def test_a_dead_worker_s_shard_falls_to_another(book: JobBook, store: Stor
     after = await book.claim("job")
     assert after not in {None, dead, slow}
     assert await book.claim("job") is None
-    assert after is not None
-    await book.give_back("job", after)
     for shard in ALL_SHARDS:
         if shard not in {dead, slow}:
             await book.shard_done("job", shard)
@@ -66,7 +64,6 @@ async def test_a_late_worker_brings_no_shard_back(book: JobBook) -> None:
     assert shard is not None
     await book.shard_done("job", shard)
     await book.extend("job", shard)
-    await book.give_back("job", shard)
     await book.shard_done("job", shard)
     job = await book.read("job")
     assert job is not None

@@ -11,8 +11,10 @@ from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.model.selections import Selection
 from app.store.connection import Store
+from app.store.devices import Devices
 from app.store.jobs import JobBook
-from app.store.keys import ALL_SHARDS, Shard
+from app.store.keys import ALL_SHARDS, Handle, Shard
+from app.store.quota import Buckets
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
 from app.store.revocations import CLAIM_MS, EVERYTHING, HEADS, LAPSE_MS, Backlog, Claim, RevocationQueue
 from app.store.tokens import Tokens
@@ -162,6 +164,22 @@ async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_
     assert order == [record.handle for record in (records[-1], *records[:-1])]
 
 
+async def test_a_device_may_hold_thousands(
+    store: Store, devices: Devices, revocations: RevocationQueue, device: Device
+) -> None:
+    """However many tokens a device was allowed, one revoke takes them all: Lua's own limits are kept."""
+    shard, until_ms = Shard.of(device.client_id), store.clock.now_ms() + LIFE_S * 1000
+    handles = [f"{shard.number:02}-{number}" for number in range(9000)]
+    fields = ("state", "live", "client_id", device.client_id, "role", "sensor", "expires_at_ms", until_ms)
+    await store.each([("HSET", shard.token(Handle(handle)), *fields) for handle in handles])
+    for key in (shard.live(device.client_id), shard.everything, shard.role("sensor")):
+        await store.each([("ZADD", key, until_ms, handle) for handle in handles])
+    _, revoked = await devices.change(device, device, KEY, revoke=True)
+    assert revoked == len(handles)
+    assert (await revocations.backlog()).queued == len(handles)
+    assert await store.command("EXISTS", shard.live(device.client_id), shard.everything, shard.role("sensor")) == 0
+
+
 async def test_what_outlived_itself_lapses_in_the_tail_too(
     fleet: Fleet, store: Store, revocations: RevocationQueue
 ) -> None:
@@ -262,7 +280,10 @@ async def test_a_settlement_may_be_repeated(fleet: Fleet, revocations: Revocatio
 async def test_revoking_works_when_redis_is_full(
     fleet: Fleet, store: Store, revocations: RevocationQueue, book: JobBook, device: Device
 ) -> None:
-    """With maxmemory reached no token is issued, yet all can be revoked by any selection, delivered and read."""
+    """With maxmemory reached no token is issued, yet all can be revoked by any selection, delivered and read.
+
+    That takes a device's proof, and permits for the calls.
+    """
     lead = await take_lead(fleet.tokens, want(device, life_s=LIFE_S))
     single, *swept = await fleet.issue_many(4)
     registered = await fleet.add("registered")
@@ -271,6 +292,9 @@ async def test_revoking_works_when_redis_is_full(
         assert await fleet.tokens.revoke(await fleet.read(lead.handle), by="cli:test")
         with pytest.raises(Unavailable):
             await fleet.tokens.request(want(device, life_s=LIFE_S), "r2", "", 0)
+        assert await fleet.tokens.use(device, "r3", "jti", store.clock.now_ms() + 60_000) == "ok"
+        buckets = Buckets(store, qps={"RevokeToken": 5}, egress_qps=300, egress_group="all")
+        assert (await buckets.take("RevokeToken", line=1, least=1)).permits == 1
         assert await fleet.tokens.revoke(single, Priority.OPERATOR, by="cli:test")
         await fleet.devices.change(registered, registered, KEY, revoke=True)
         await book.start("job", Selection.of_everything(), "operator:o", 3)
@@ -288,8 +312,8 @@ async def test_revoking_works_when_redis_is_full(
             again = await revocations.claim(Shard.of(claim.client_id))
             assert again is not None
             assert await revocations.settle(again, "confirmed")
-        while await book.claim("job"):
-            pass
+        while claimed := await book.claim("job"):
+            await book.extend("job", claimed)
         job = await book.read("job")
         assert job is not None
         assert (job.queued, job.confirmed) == (3, 3)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import structlog
@@ -10,6 +12,8 @@ from aiohttp.test_utils import TestClient
 
 from app.web.middleware import printable
 from tests.callers import Caller, read
+from tests.waiting import until
+from tests.web.operators import Operator
 
 PATHS = ["/", "/healthz", "/readyz", "/.well-known/oauth-authorization-server", "/nothing", "/oauth/token"]
 
@@ -60,3 +64,39 @@ async def test_no_log_line_holds_a_secret(caller: Caller) -> None:
     for secret in (assertion, caller.key, *(each["token"] for each in token["mqtt"]["tokens"])):
         assert secret not in text
     assert {"audit", "request"} <= {line["event"] for line in lines}
+
+
+async def test_no_log_line_holds_what_was_put_into_a_path(server: TestClient[Any, Any]) -> None:
+    """An address is logged as the route table has it, for a token or a password may have been pasted into it."""
+    secret = "R|LzMT+XLFl5s/YWJ/MlDz4t"
+    paths = ["/api/tokens/{}", "/api/devices/{}/disable", "/oauth/token/{}", "/{}", "/api/tokens?x={}"]
+    with structlog.testing.capture_logs() as lines:
+        for path in paths:
+            for method in ("GET", "POST"):
+                async with server.request(method, path.format(quote(secret, safe="")), allow_redirects=False):
+                    pass
+        async with server.get("/oauth/token"):
+            pass
+    shown = [line["path"] for line in lines if line["event"] == "request"]
+    assert shown[:4] == ["/api/tokens/{handle}", "(none of ours)", "(none of ours)", "/api/devices/{client_id}/disable"]
+    assert shown[-1] == "/oauth/token"
+    text = json.dumps(lines, default=repr)
+    assert not [part for part in re.split(r"\W", secret) if len(part) > 3 and part in text]
+
+
+async def test_a_token_in_the_wrong_place_is_written_nowhere(caller: Caller, server: TestClient[Any, Any]) -> None:
+    """A password pasted where a scope, a role or a client ID belongs is refused with it, and written down without."""
+    token = "R|LzMTXLFl5sYWJMlDz4tLq5HC1iGU1P28"
+    operator = await Operator.of(server)
+    with structlog.testing.capture_logs() as lines:
+        await caller.token(scope=token)
+        for name in ("client_id", "role", "topic"):
+            assert (await operator.get("/api/tokens", **{name: token})).status == 400
+            assert (await operator.post("/api/revocations", {name: token})).status == 400
+
+        async def trail() -> list[dict[str, Any]]:
+            return await operator.all("/api/audit", what="refused")
+
+        await until(trail, "the refusal in the trail")
+    assert len([line for line in lines if line["event"] == "request" and line["status"] == 400]) == 7
+    assert token[2:] not in json.dumps(lines, default=repr) + json.dumps(await trail())

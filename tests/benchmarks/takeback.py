@@ -1,0 +1,293 @@
+"""``python -m tests.benchmarks.takeback [--tokens N] [--kills N] [--json]``: a whole fleet is taken back.
+
+``dev --instances 3`` with the quotas raised, here and at the sandbox. N live tokens of 24 h of one role are made, and
+some of another; one command revokes the role, with its bar and estimate; on the way instances are killed. At the end
+the tokens whose revocation is confirmed here are compared with those that the sandbox holds as revoked. It ends with 1
+if what was promised does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from app.assembly import Office, open_office
+from app.embedded.example import load_settings, read_settings
+from app.logs import configure_logging
+from app.service.registry import Registration
+from app.settings import Settings
+from tests import processes
+from tests.benchmarks.terminal import Command
+from tests.callers import Caller
+from tests.clouds import Cloud
+from tests.sandbox.device import Device
+
+INSTANCES: Final = 3
+LIFE_S: Final = 24 * 3600
+TOKENS_A_DEVICE: Final = 100
+BYSTANDERS: Final = 5
+AT_ONCE: Final = 24
+PATIENCE_S: Final = 900
+LOOK_EVERY_S: Final = 0.1
+MIN_CONFIRMED: Final = 0.99
+REVOKED: Final = 3
+"""What the broker's notice says of a token that was revoked (guide chapter 10)."""
+
+POLICY: Final = f"""
+[roles.fleet]
+match = ["GID_plant@@@f*"]
+publish = ["fleet/{{device_id}}/#"]
+default_lifetime_s = {LIFE_S}
+max_lifetime_s = {LIFE_S}
+
+[roles.sensor]
+match = ["GID_plant@@@*"]
+publish = ["plant/{{device_id}}/up/#"]
+subscribe = ["plant/{{device_id}}/down/#", "plant/all"]
+default_lifetime_s = {LIFE_S}
+max_lifetime_s = {LIFE_S}
+
+[roles.dashboard]
+subscribe = ["plant/+/up/#"]
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of it. Times are in seconds."""
+
+    tokens: int
+    devices: int
+    made_in_s: float
+    counted: int
+    queued_in_s: float
+    first_estimate: str
+    bars: int
+    revoked_in_s: float
+    killed: int
+    confirmed: int
+    revoked_at_the_cloud: int
+    equal: bool
+    """Whether those confirmed here are those revoked at the cloud, each one of them."""
+    others_left_alone: bool
+    calls: dict[str, int]
+    client_cut_after_s: float
+    exit_code: int
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether it is as promised."""
+        return (
+            self.counted == self.tokens
+            and self.confirmed >= MIN_CONFIRMED * self.tokens
+            and self.equal
+            and self.others_left_alone
+            and self.bars > 0
+            and bool(self.first_estimate)
+            and self.exit_code == 0
+        )
+
+    def __str__(self) -> str:
+        same = "the same ones" if self.equal else "NOT the same"
+        sent = ", ".join(f"{result} {count}" for result, count in sorted(self.calls.items()))
+        lines = {
+            "made": f"{self.tokens} live tokens of {LIFE_S // 3600} h, {self.devices} devices, {self.made_in_s:.0f} s",
+            "counted": f"{self.counted} before it was done; all queued after {self.queued_in_s:.1f} s",
+            "estimate": f"{self.first_estimate} at first; it took {self.revoked_in_s:.0f} s; {self.bars} bars drawn",
+            "killed": f"{self.killed} of {INSTANCES} instances on the way",
+            "client": f"cut by the broker {self.client_cut_after_s:.1f} s after the command began",
+            "confirmed": f"{self.confirmed} ({self.confirmed / self.tokens:.2%}); "
+            f"the cloud holds {self.revoked_at_the_cloud} as revoked: {same}",
+            "others": "left alone" if self.others_left_alone else "NOT left alone",
+            "calls": f"RevokeToken {sent}",
+        }
+        return "\n".join(f"{name:<10} {line}" for name, line in lines.items())
+
+
+def main() -> None:
+    """Do it, and print what was seen."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.takeback", description="Takes a fleet back.")
+    parser.add_argument("--tokens", type=int, default=10_000, help="live tokens of the role (default 10000)")
+    parser.add_argument("--kills", type=int, default=2, choices=range(INSTANCES), help="instances killed on the way")
+    parser.add_argument("--qps", type=int, default=150, help="the raised quota of RevokeToken (default 150 a second)")
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    options = parser.parse_args()
+    configure_logging("error")
+    with tempfile.TemporaryDirectory(prefix="takeback-") as directory:
+        seen = take_back(Path(directory) / "state", options.tokens, options.kills, options.qps)
+    print(json.dumps(asdict(seen)) if options.json else seen)
+    sys.exit(0 if seen.holds else 1)
+
+
+def take_back(state: Path, tokens: int, kills: int, qps: int) -> Seen:
+    """Make so many tokens in a new ``dev`` on ``state``, and take them back."""
+    settle(state, qps)
+    with processes.running_dev(state, "--instances", str(INSTANCES)) as dev:
+        return asyncio.run(Fleet(dev, tokens).take_back(kills, qps))
+
+
+def settle(state: Path, qps: int) -> None:
+    """Write the policy, and the raised quotas, that ``dev`` then keeps."""
+    state.mkdir(mode=0o700)
+    (state / "policy.toml").write_text(POLICY, encoding="utf-8")
+    raised = {"APPLY_TOKEN_QPS": "2000", "REVOKE_TOKEN_QPS": str(qps), "EGRESS_QPS": "4000"}
+    load_settings(state, raised | {"DEVICE_MAX_LIVE_TOKENS": "1000", "DEVICE_MAX_NEW_TOKENS_PER_HOUR": "1000"})
+
+
+class Fleet:
+    """Devices with many tokens each, and their operator."""
+
+    def __init__(self, dev: processes.Dev, tokens: int) -> None:
+        self._dev = dev
+        self._tokens = tokens
+        self._settings = Settings.load(read_settings(dev.state / "settings.env"))
+        self._hash_of: dict[str, str] = {}
+        self._others: set[str] = set()
+
+    async def take_back(self, kills: int, qps: int) -> Seen:
+        """Make the tokens, revoke them, and look at what is left."""
+        names = [f"GID_plant@@@f{number}" for number in range(math.ceil(self._tokens / TOKENS_A_DEVICE))]
+        others = [f"GID_plant@@@s{number}" for number in range(BYSTANDERS)]
+        async with aiohttp.ClientSession() as session, open_office(self._settings, by="cli:benchmark") as office:
+            cloud = Cloud(self._dev.json["sandbox"], session)
+            await cloud.limit(qps={"ApplyToken": 2000, "RevokeToken": qps}, egress_qps=4000)
+            began = time.monotonic()
+            passwords = await self._make(session, office, names, others)
+            made_in_s = time.monotonic() - began
+            async with self._connected(names[0], passwords[names[0]]) as client:
+                with self._command() as command:
+                    job, cut_after_s = await self._watch(office, command, client, kills)
+                    exit_code = await asyncio.to_thread(command.wait, PATIENCE_S)
+                    revoked_in_s = time.monotonic() - command.began
+            done = await office.jobs.get(job)
+            confirmed = await self._confirmed(office)
+            revoked = {each["sha256"] for each in await cloud.tokens() if each["revoked"]}
+            return Seen(
+                tokens=self._tokens,
+                devices=len(names),
+                made_in_s=made_in_s,
+                counted=done.counted,
+                queued_in_s=(done.done_at_ms - done.created_at_ms) / 1000,
+                first_estimate=next(iter(command.found(r"about (\S+ \S+)")), ""),
+                bars=len(command.found(r"(confirmed [\d,]+)")),
+                revoked_in_s=revoked_in_s,
+                killed=kills,
+                confirmed=len(confirmed),
+                revoked_at_the_cloud=len(revoked),
+                equal=confirmed == revoked,
+                others_left_alone=not self._others & revoked,
+                calls=await cloud.calls("RevokeToken"),
+                client_cut_after_s=cut_after_s,
+                exit_code=exit_code,
+            )
+
+    async def _make(
+        self, session: aiohttp.ClientSession, office: Office, names: list[str], others: list[str]
+    ) -> dict[str, str]:
+        """Have every device ask for its tokens, at all instances in turn; return the last password of each."""
+        passwords: dict[str, str] = {}
+        urls = [instance["url"] for instance in self._dev.json["instances"]]
+        secret_of = {name: await _register(office, name) for name in [*names, *others]}
+        asked: Iterator[tuple[int, str, str]] = iter(
+            [
+                *((number, names[number % len(names)], f"pub:fleet/{{}}/{number}") for number in range(self._tokens)),
+                *((number, name, "pub:plant/{}/up/#") for number, name in enumerate(others)),
+            ]
+        )
+
+        async def ask() -> None:
+            for number, name, scope in asked:
+                url = urls[number % len(urls)]
+                device = Caller(session, url, name, secret_of[name])
+                form = {"grant_type": "client_credentials", "scope": scope.format(name.rpartition("@")[2])}
+                answer = await device.post(f"{url}/oauth/token", form, headers=device.basic())
+                if answer.status != 200:
+                    raise RuntimeError(f"no token: {answer}")
+                [token] = answer.body["mqtt"]["tokens"]
+                digest = hashlib.sha256(token["token"].encode()).hexdigest()
+                if name in others:
+                    self._others.add(digest)
+                else:
+                    self._hash_of[answer.body["handle"]] = digest
+                passwords[name] = answer.body["access_token"]
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.create_task(ask())
+        return passwords
+
+    @asynccontextmanager
+    async def _connected(self, client_id: str, password: str) -> AsyncIterator[Device]:
+        content = self._dev.json
+        device = Device(
+            content["mqtt"]["port"], client_id, password, username=self._settings.mqtt_username, keep_alive_s=600
+        )
+        await device.connect()
+        if device.code != 0:
+            raise RuntimeError(f"the broker refused the client: {device.code}")
+        try:
+            yield device
+        finally:
+            await device.close()
+
+    @contextmanager
+    def _command(self) -> Iterator[Command]:
+        words = ["tokens", "revoke", "--role", "fleet", "--yes", "--state", str(self._dev.state)]
+        with Command([sys.executable, "-m", "app", *words], processes.ROOT) as command:
+            yield command
+
+    async def _watch(self, office: Office, command: Command, client: Device, kills: int) -> tuple[str, float]:
+        """Kill instances as the job goes on; return it, and after how long the client was cut, in seconds."""
+        cut_at: list[float] = []
+
+        async def until_cut() -> None:
+            while not client.over:  # noqa: ASYNC110 - paho lives in a thread
+                await asyncio.sleep(0.02)
+            cut_at.append(time.monotonic())
+            reasons = [notice["code"] for notice in client.notices()]
+            if reasons != [REVOKED]:
+                raise RuntimeError(f"the client was cut for another reason: {reasons}")
+
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+            tasks.create_task(until_cut())
+            while not (jobs := (await office.jobs.page()).jobs):  # noqa: ASYNC110 - another process begins it
+                await asyncio.sleep(LOOK_EVERY_S)
+            for number in range(1, kills + 1):
+                enough = self._tokens * number / (INSTANCES + 1)
+                while (await office.jobs.get(jobs[0].id)).confirmed < enough:  # noqa: ASYNC110 - likewise
+                    await asyncio.sleep(LOOK_EVERY_S)
+                os.kill(self._dev.json["instances"][number]["pid"], signal.SIGKILL)
+        return jobs[0].id, cut_at[0] - command.began
+
+    async def _confirmed(self, office: Office) -> set[str]:
+        """Return the hashes of the tokens whose revocation is confirmed here."""
+        confirmed = set()
+        for handle, digest in self._hash_of.items():
+            if (await office.revocations.token(handle)).revocation == "confirmed":
+                confirmed.add(digest)
+        return confirmed
+
+
+async def _register(office: Office, client_id: str) -> str:
+    registered = await office.registry.add(Registration(client_id))
+    assert registered.secret is not None
+    return registered.secret.reveal()
+
+
+if __name__ == "__main__":
+    main()
