@@ -1,8 +1,10 @@
-# make run     set up and serve the whole product on embedded parts   (make run ARGS='--instances 3')
-# make test    set up and pass all checks and tests                   (make test ARGS='tests/model -x')
-# make bench   measure against the bare minimum and the official SDK  (make bench ARGS=--quick)
-# make check   the checks alone: ruff, mypy, import-linter
-# make lock    write the requirements files anew from pyproject.toml  (make lock ARGS=--upgrade)
+# make run       set up and serve the whole product on embedded parts   (make run ARGS='--instances 3')
+# make test      set up and pass all checks and tests                   (make test ARGS='tests/model -x')
+# make bench     measure against the bare minimum and the official SDK  (make bench ARGS=--quick)
+# make check     the checks alone: ruff, mypy, import-linter
+# make screens   take pictures of every page of the console into build/screens
+# make messages  bring the console's translations up to its texts
+# make lock      write the requirements files anew from pyproject.toml  (make lock ARGS=--upgrade)
 
 PYTHON ?= python3
 ARGS ?=
@@ -10,7 +12,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: run test bench check lock
+.PHONY: run test bench check screens messages lock
 .DELETE_ON_ERROR:
 
 run: .venv/.local
@@ -27,6 +29,12 @@ check: .venv/.dev
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+screens: .venv/.dev
+	@exec .venv/bin/python -m tests.browser.screens $(ARGS)
+
+messages: .venv/.dev
+	@exec .venv/bin/python -m tests.messages
 
 # Each set is a part of the next, in the same versions.
 lock: .venv/.dev

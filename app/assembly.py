@@ -110,7 +110,7 @@ def build(settings: Settings) -> web.Application:
     app[OPERATORS], app[API_KEYS] = parts.operators, parts.api_keys
     app[POLICIES] = parts.policies
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)
-    app[RENDERERS] = ((rendering.PREFIX, rendering.render_refusal),)
+    app[RENDERERS] = ((rendering.is_console, rendering.render_refusal),)
     app[TALLIES] = _tallies(parts)
     app[ANSWERED] = {"/oauth/token": app[TALLIES].answered}
     app[DRAINING] = asyncio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -38,12 +39,13 @@ def need_program() -> Callable[[str], str]:
     """A function that finds a program that is no Python package, or skips; with REQUIRE_OPTIONAL=1 it fails."""
 
     def find(name: str) -> str:
-        path = shutil.which(name)
-        if path is None:
-            message = f"{name} is not installed (.ci/run installs it)"
-            if os.environ.get("REQUIRE_OPTIONAL") == "1":
-                pytest.fail(message)
-            pytest.skip(message)
-        return path
+        return shutil.which(name) or lack(f"{name} is not installed (.ci/run installs it)")
 
     return find
+
+
+def lack(message: str) -> NoReturn:
+    """Do without a test that needs what is not there; with REQUIRE_OPTIONAL=1 that is a failure."""
+    if os.environ.get("REQUIRE_OPTIONAL") == "1":
+        pytest.fail(message)
+    pytest.skip(message)

@@ -35,7 +35,9 @@ TRAIL: Final = web.AppKey("trail", Trail)
 JSON: Final = "application/json"
 MAX_LIMIT: Final = 200
 
-_QUOTED: Final = re.compile(r" '.*'", re.DOTALL)
+_QUOTED: Final = re.compile(r""" ['"].*['"]""", re.DOTALL)
+"""What was sent, as Python quotes it: in double quotes if it holds a single one."""
+
 _Item = TypeVar("_Item")
 
 

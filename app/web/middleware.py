@@ -39,8 +39,8 @@ TOLD: Final = web.RequestKey("told", dict[str, object])
 """What a handler adds to the request's line in the log: one line costs half as much as two."""
 
 Renderer = Callable[[web.Request, Refusal], web.Response]
-RENDERERS: Final = web.AppKey("renderers", Sequence[tuple[str, Renderer]])
-"""How a refusal is shown below a prefix, where not as JSON."""
+RENDERERS: Final = web.AppKey("renderers", Sequence[tuple[Callable[[web.Request], bool], Renderer]])
+"""How a refusal is shown to some requests, where not as JSON."""
 
 ANSWERED: Final = web.AppKey("answered", Mapping[str, Callable[[int], None]])
 """Who counts the answers at an address, by their status."""
@@ -99,8 +99,8 @@ async def _answer(request: web.Request, handler: Handler) -> tuple[web.StreamRes
 
 
 def _show(request: web.Request, refusal: Refusal) -> web.Response:
-    for prefix, renderer in request.app[RENDERERS]:
-        if request.path.startswith(prefix):
+    for meant, renderer in request.app[RENDERERS]:
+        if meant(request):
             return renderer(request, refusal)
     return render(refusal)
 

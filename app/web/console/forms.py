@@ -19,7 +19,9 @@ from app.web.forms import FORM, read_body
 MAX_FIELDS: Final = 500
 """A page of tokens has a box for each of fifty; nobody's form has more fields than this."""
 
-_QUOTED: Final = re.compile(r" '.*'", re.DOTALL)
+_QUOTED: Final = re.compile(r""" ['"].*['"]""", re.DOTALL)
+"""What was sent, as Python quotes it: in double quotes if it holds a single one."""
+
 _AT: Final = re.compile(r" - at `\$\.([a-z_0-9]+).*`")
 _Asked = TypeVar("_Asked", bound=Asked)
 

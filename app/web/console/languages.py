@@ -20,7 +20,9 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 from babel.support import NullTranslations, Translations
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from app.web.console.sentences import CONTEXT, Sentences
 
 COOKIE: Final = "language"
 
@@ -29,17 +31,22 @@ _PREFERENCE: Final = re.compile(r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]*)?\s*(?:;\s
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One language: ``code`` in our cookie, ``tag`` in HTML (BCP 47), its own ``name``, its messages."""
+    """One language: ``code`` in our cookie, ``tag`` in HTML (BCP 47), its own ``name``, its messages and refusals."""
 
     code: str
     tag: str
     name: str
     translations: NullTranslations = field(repr=False)
+    sentences: Sentences | None = field(default=None, repr=False)
 
     @property
     def locale(self) -> Locale:
         """How it writes times and numbers."""
         return Locale.parse(self.tag, sep="-")
+
+    def sentence(self, said: str) -> Markup:
+        """Say in it what a refusal says in English."""
+        return self.sentences.say(said) if self.sentences else escape(said)
 
     def number(self, value: float) -> str:
         """Write a number."""
@@ -72,18 +79,20 @@ _FOLDERS: Final = (Path(__file__).parents[2] / "templates", Path(__file__).paren
 """Beside the package in a checkout, inside it in a wheel."""
 
 
-def _catalog(name: str) -> Translations:
+def _read(code: str, tag: str, name: str, catalog: str) -> Language:
     """Read a catalog as text and compile it in memory, so that no compiled file can be older than its source."""
-    path = next(folder / "locale" / name for folder in _FOLDERS if (folder / "locale" / name).exists())
+    path = next(folder / "locale" / catalog for folder in _FOLDERS if (folder / "locale" / catalog).exists())
     with path.open("rb") as file:
-        compiled = io.BytesIO()
-        write_mo(compiled, read_po(file))
+        messages = read_po(file)
+    compiled = io.BytesIO()
+    write_mo(compiled, messages)
     compiled.seek(0)
-    return Translations(compiled)
+    sentences = {str(message.id): str(message.string) for message in messages if message.context == CONTEXT}
+    return Language(code, tag, name, Translations(compiled), Sentences(sentences))
 
 
 ENGLISH: Final = Language("en", "en", "English", NullTranslations())
-CHINESE: Final = Language("zh", "zh-Hans", "简体中文", _catalog("zh_Hans.po"))
+CHINESE: Final = _read("zh", "zh-Hans", "简体中文", "zh_Hans.po")
 LANGUAGES: Final[Mapping[str, Language]] = {each.code: each for each in (ENGLISH, CHINESE)}
 
 

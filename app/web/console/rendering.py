@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+_ILLEGIBLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _STRICT_TRANSPORT: Final = "max-age=31536000"
 
 
@@ -80,6 +82,7 @@ def set_up(app: web.Application, *, secure: bool) -> None:
             app_key=_ENVIRONMENTS[code],
             loader=jinja2.FileSystemLoader(_FOLDERS),
             autoescape=True,  # whatever is filled in is text: markup in a note or a topic stays what was typed
+            finalize=_legible,
             undefined=jinja2.StrictUndefined,
             extensions=["jinja2.ext.i18n"],
             trim_blocks=True,
@@ -96,11 +99,17 @@ def set_up(app: web.Application, *, secure: bool) -> None:
         environment.filters |= {
             "number": language.number,
             "percent": language.percent,
+            "sentence": language.sentence,
             "span": language.span,
             "when": language.when,
             "segment": lambda text: quote(text, safe="@:"),
         }
     app.on_response_prepare.append(_harden)
+
+
+def is_console(request: web.Request) -> bool:
+    """Tell whether a request is for the console, whatever comes of it."""
+    return request.path == PREFIX or request.path.startswith(f"{PREFIX}/")
 
 
 def language_of(request: web.Request) -> Language:
@@ -147,6 +156,13 @@ async def static(request: web.Request) -> web.Response:
     return response
 
 
+def _legible(value: object) -> object:
+    """Put a mark in the place of what has no place in HTML (control characters), or turns the text around it."""
+    if not isinstance(value, str) or not _ILLEGIBLE.search(value):
+        return value
+    return type(value)(_ILLEGIBLE.sub("\ufffd", value))
+
+
 def _files() -> dict[str, _File]:
     folder = next(folder / "static" for folder in _FOLDERS if (folder / "static").is_dir())
     return {
@@ -162,7 +178,7 @@ def _files() -> dict[str, _File]:
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     """Give every answer below ``/admin``, and the page at ``/``, its headers, refusals and redirects included."""
-    if request.path in {"/", PREFIX} or request.path.startswith(f"{PREFIX}/"):
+    if request.path == "/" or is_console(request):
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         if request.app[_SECURE]:

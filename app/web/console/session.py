@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from aiohttp import web
@@ -112,10 +112,15 @@ async def nowhere(_: Visit) -> Shown:
 
 def local(address: str) -> str:
     """Return ``address`` if it is a page of the console, else the overview: nobody is led elsewhere from here."""
-    parts = urlsplit(address) if address.isprintable() and "\\" not in address else urlsplit("")
-    if parts.scheme or parts.netloc or not parts.path.startswith(f"{PREFIX}/") or "//" in parts.path:
+    try:
+        parts = urlsplit(address if address.isprintable() and "\\" not in address else "")
+    except ValueError:  # no address at all, such as half an IPv6 one
         return f"{PREFIX}/"
-    return address
+    steps = unquote(parts.path).split("/")
+    inside = steps[:2] == PREFIX.split("/") and len(steps) > 2  # noqa: PLR2004
+    # Two dots, encoded too, lead upwards (WHATWG URL 4.4), and what follows two slashes may become a host.
+    straight = not {".", ".."} & set(steps) and "" not in steps[2:-1]
+    return address if inside and straight and not parts.scheme and not parts.netloc else f"{PREFIX}/"
 
 
 def _go_on(request: web.Request, sealed: str) -> web.Response:

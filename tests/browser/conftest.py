@@ -1,0 +1,142 @@
+"""One browser for all of these tests, one console to look at, and a judge of every page they come by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.browser.judge import DESK, PHONE, Judge
+from tests.browser.site import ADMIN, PASSWORD, Site, running_site
+from tests.conftest import lack
+
+WAIT_MS = 15_000
+"""A busy machine gets this long to show what was asked for."""
+
+NewPage = Callable[..., Awaitable[Page]]
+
+
+@pytest.fixture(scope="session")
+def chromium_path(need_program: Callable[[str], str]) -> str:
+    """The system's Chromium."""
+    return need_program("chromium")
+
+
+@pytest.fixture(scope="session")
+def node_modules(chromium_path: str) -> Path:
+    """The programs that judge pages; where there is no browser, they have nothing to judge."""
+    path = Path(__file__).with_name("node_modules")
+    if not path.is_dir():
+        lack("what judges pages is not installed: npm ci --prefix tests/browser --ignore-scripts")
+    return path
+
+
+@pytest.fixture(scope="session")
+def site(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A console with something to show. What a test changes, it registers first."""
+    with running_site(tmp_path_factory.mktemp("browser") / "state") as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every page that was looked at is kept."""
+    return tmp_path_factory.mktemp("documents")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium(chromium_path: str) -> AsyncIterator[Browser]:
+    """One browser; who needs one of their own opens a page with its own cookies."""
+    expect.set_options(timeout=WAIT_MS)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_path)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="session")
+def judge(node_modules: Path, documents: Path) -> Judge:
+    """Who looks at pages."""
+    return Judge((node_modules / "axe-core/axe.min.js").read_text(encoding="utf-8"), documents)
+
+
+@pytest.fixture(autouse=True)
+def no_complaint(judge: Judge) -> Iterator[None]:
+    """In no test does the browser complain: of a script, of a policy that was broken, of a file that is not there."""
+    judge.complaints.clear()
+    yield
+    assert judge.complaints == []
+
+
+@dataclass
+class Opener:
+    """Opens browsers of their own; who was signed in before, is so in the next one too: hashing takes its time."""
+
+    chromium: Browser
+    site: Site
+    judge: Judge
+    cookies: dict[str, Any] = field(default_factory=dict)
+
+    async def open(self, name: str = ADMIN, language: str = "en", **options: Any) -> Page:
+        """Open another browser's first page, signed in if ``name`` is given."""
+        context = await self.chromium.new_context(
+            base_url=self.site.url,
+            locale=language,
+            storage_state=self.cookies.get(name),
+            **{"viewport": DESK} | options,
+        )
+        context.set_default_timeout(WAIT_MS)
+        page = await context.new_page()
+        self.judge.watch(page)
+        if name and name not in self.cookies:
+            await sign_in(page, name)
+            self.cookies[name] = await context.storage_state()
+        elif name:
+            await page.goto("/admin/")
+        return page
+
+
+@pytest.fixture(scope="session")
+def opener(chromium: Browser, site: Site, judge: Judge) -> Opener:
+    """Who opens browsers."""
+    return Opener(chromium, site, judge)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_page(opener: Opener) -> AsyncIterator[NewPage]:
+    """A function that opens another browser's first page, as ``Opener.open``; all are closed after the test."""
+    pages: list[Page] = []
+
+    async def make(*arguments: Any, **options: Any) -> Page:
+        pages.append(await opener.open(*arguments, **options))
+        return pages[-1]
+
+    yield make
+    for page in pages:
+        await page.context.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def admin(opener: Opener) -> Page:
+    """An admin's page, the same for all tests that only look."""
+    return await opener.open(ADMIN)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chinese(opener: Opener) -> Page:
+    """The page of an admin who reads Chinese on a phone, the same for all tests that only look."""
+    return await opener.open(ADMIN, "zh-CN", viewport=PHONE)
+
+
+async def sign_in(page: Page, name: str, password: str = PASSWORD, *, at: str = "/admin/") -> None:
+    """Sign in as a person does, on the way to ``at``."""
+    await page.goto(at)
+    await page.locator("[name=name]").fill(name)
+    await page.locator("[name=password]").fill(password)
+    await page.locator("main form button").click()
+    await page.wait_for_url(f"**{at}")

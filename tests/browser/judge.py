@@ -1,0 +1,105 @@
+"""What is asked of every page: it breaks no rule of accessibility, fits the screen, and runs without a complaint."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from playwright.async_api import ConsoleMessage, Page, Response
+
+from tests.browser.site import NOTES
+
+PHONE: Final = {"width": 390, "height": 844}
+DESK: Final = {"width": 1280, "height": 800}
+
+_REFUSED: Final = "Failed to load resource: the server responded with a status of 4"
+_IMPACTS: Final = {"serious", "critical"}
+_FOREIGN: Final = re.compile(r"[^\u4e00-\u9fff]*[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}[^\u4e00-\u9fff]*")
+"""Three Latin words in a row, and none in Chinese: a name or a role's word is one."""
+
+
+@dataclass
+class Judge:
+    """Looks at pages. Each document that a page was made from is kept in ``folder``, to be validated at the end."""
+
+    axe: str
+    folder: Path
+    complaints: list[str] = field(default_factory=list)
+    documents: dict[Page, Response] = field(default_factory=dict)
+
+    def watch(self, page: Page) -> None:
+        """Hear what the browser complains of on a page (a policy that was broken too), and keep what it is given."""
+        page.on("console", lambda message: self._hear(page, message))
+        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        page.on("response", lambda response: self._keep(page, response))
+
+    def _hear(self, page: Page, message: ConsoleMessage) -> None:
+        # A page that refuses comes with the status that says so, and the browser tells of each.
+        if not (message.text.startswith(_REFUSED) and "/static/" not in message.location["url"]):
+            self.complaints.append(f"{page.url}: {message.text}")
+
+    def _keep(self, page: Page, response: Response) -> None:
+        if response.request.resource_type == "document" and response.request.frame == page.main_frame:
+            self.documents[page] = response
+
+    async def look(self, page: Page, name: str) -> None:
+        """Find nothing wrong with the page as it is, in light and dark, and on a phone; its document is kept."""
+        (self.folder / f"{name}.html").write_bytes(await self.documents[page].body())
+        # Once with every rule; what is dark may only be too pale.
+        wrong = await self._violations(page, "light", {})
+        wrong += await self._violations(page, "dark", {"runOnly": ["color-contrast"]})
+        for size in (PHONE, DESK):
+            await page.set_viewport_size(size)  # type: ignore[arg-type]
+            wrong += await overflow(page)
+        wrong += self.complaints
+        assert not wrong, "\n".join(wrong)
+
+    async def _violations(self, page: Page, scheme: Any, options: dict[str, Any]) -> list[str]:
+        """Return the serious violations that axe finds: rule, and the elements that break it."""
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        # By the debugger's way, which the page's policy does not govern: that policy stays as it is for browsers.
+        session = await page.context.new_cdp_session(page)
+        await session.send("Runtime.evaluate", {"expression": f"if (!window.axe) {{ {self.axe} }} 0"})
+        expression = f"axe.run(document, {json.dumps(options)}).then((found) => JSON.stringify(found.violations))"
+        asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        answer = await session.send("Runtime.evaluate", asked)
+        await session.detach()
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return [
+            f"{page.url} ({scheme}): {each['id']}: {node['html'][:200]} {node['failureSummary']}"
+            for each in json.loads(answer["result"]["value"])
+            if each["impact"] in _IMPACTS
+            for node in each["nodes"]
+        ]
+
+
+async def overflow(page: Page) -> list[str]:
+    """Return what makes the page wider than the screen; what scrolls in a box of its own does not."""
+    found: list[str] = await page.evaluate(
+        """() => document.documentElement.scrollWidth <= innerWidth ? [] : [
+          `${location.pathname}: ${document.documentElement.scrollWidth} > ${innerWidth}`,
+          ...[...document.querySelectorAll("body *")]
+            .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+            .slice(0, 5).map((element) => element.outerHTML.slice(0, 160)),
+        ]"""
+    )
+    return found
+
+
+async def foreign(page: Page) -> list[str]:
+    """Return the sentences of a page in Chinese that are in English, and neither marked so nor somebody's notes."""
+    texts: list[str] = await page.evaluate(
+        """() => {
+          const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+          while (walker.nextNode())
+            if (!walker.currentNode.parentElement.closest("code, pre, textarea, script, [lang=en], [translate=no]"))
+              found.push(walker.currentNode.data);
+          for (const name of ["aria-label", "title", "alt", "placeholder"])
+            for (const element of document.querySelectorAll(`[${name}]`)) found.push(element.getAttribute(name));
+          return found;
+        }"""
+    )
+    return [text.strip() for text in texts if _FOREIGN.fullmatch(text.strip()) and text.strip() not in NOTES]

@@ -1,0 +1,105 @@
+"""`make screens`: a picture of every page, in both languages and two widths, light and dark, into build/screens.
+
+``index.html`` there shows them all side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.browser.conftest import sign_in
+from tests.browser.judge import DESK, PHONE
+from tests.browser.site import ADMIN, Site, running_site
+from tests.browser.tour import pages
+from tests.processes import ROOT
+
+FOLDER: Final = ROOT / "build/screens"
+
+_LANGUAGES: Final = {"en": "en", "zh": "zh-CN"}
+_VIEWS: Final[tuple[tuple[dict[str, int], Any], ...]] = ((DESK, "light"), (PHONE, "light"), (DESK, "dark"))
+_PAGE: Final = """<!doctype html>
+<meta charset="utf-8"><title>Screens</title>
+<style>
+  body {{ font: 14px sans-serif; background: #888 }} h2 {{ margin: 2em 0 .5em }}
+  div {{ display: flex; gap: 8px; align-items: start; overflow-x: auto }} img {{ height: 640px; background: #fff }}
+</style>
+{rows}
+"""
+
+
+async def take(site: Site, browser: Browser, wanted: Sequence[str]) -> list[str]:
+    """Take the pictures of all pages whose names contain one of ``wanted`` (of all if it is empty)."""
+    taken: list[str] = []
+    addresses = pages(site)
+    for code, locale in _LANGUAGES.items():
+        for size, scheme in _VIEWS:
+            context = await browser.new_context(
+                base_url=site.url,
+                locale=locale,
+                viewport=size,  # type: ignore[arg-type]
+                color_scheme=scheme,
+                reduced_motion="reduce",
+            )
+            page = await context.new_page()
+
+            async def shoot(
+                name: str, address: str, page: Page = page, view: str = f"{code}-{size['width']}-{scheme}"
+            ) -> None:
+                if not wanted or any(part in name for part in wanted):
+                    await page.goto(address)
+                    taken.append(f"{name}-{view}.png")
+                    await page.screenshot(path=FOLDER / taken[-1], full_page=True)
+
+            await shoot("sign-in", "/admin/sign-in")
+            await sign_in(page, ADMIN)
+            for name, address in addresses.items():
+                await shoot(name, address)
+            await context.close()
+    return taken
+
+
+def contact_sheet(files: Iterable[str]) -> str:
+    """Return a page with all pictures, a row a page."""
+    rows: dict[str, list[str]] = {}
+    for file in sorted(files):
+        rows.setdefault(file.rsplit("-", 3)[0], []).append(file)
+    pictures = {
+        name: "".join(f'<a href="{file}"><img src="{file}" alt="{file}" loading="lazy"></a>' for file in each)
+        for name, each in rows.items()
+    }
+    return _PAGE.format(
+        rows="\n".join(f"<h2>{html.escape(name)}</h2><div>{row}</div>" for name, row in pictures.items())
+    )
+
+
+async def _run(site: Site, program: str, wanted: list[str]) -> None:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program)
+        taken = await take(site, browser, wanted)
+        await browser.close()
+    (FOLDER / "index.html").write_text(contact_sheet(taken))
+    sys.stdout.write(f"{len(taken)} pictures in {FOLDER.relative_to(ROOT)}: open index.html there\n")
+
+
+def main(wanted: list[str]) -> None:
+    """Take them."""
+    program = shutil.which("chromium")
+    if program is None:
+        sys.exit("error: chromium is not installed (apt-get install chromium fonts-noto-cjk)")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as folder, running_site(Path(folder) / "state") as site:
+        asyncio.run(_run(site, program, wanted))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
