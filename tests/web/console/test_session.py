@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+import structlog
 from aiohttp.test_utils import TestClient
 
 from app.model.operators import Role
+from app.web.forms import FORM
 from tests.web.console.conftest import PASSWORD, SAME_ORIGIN, Browser, SignedIn
 
 
@@ -97,6 +100,16 @@ async def test_a_form_that_was_sent_too_late_is_not_lost(signed_in: SignedIn) ->
     sent = await browser.post("/admin/tokens", {"carried": sealed})
     assert sent.location == "/admin/tokens?topic=plant%2F7%2F%23"
     assert "plant" not in sealed
+
+
+@pytest.mark.parametrize("path", ["/admin/sign-in", "/admin/tokens", "/admin/devices"])
+async def test_what_is_sent_without_a_name_is_not_repeated(signed_in: SignedIn, path: str) -> None:
+    """A secret sent bare, so that it stands where a field's name should, gets into no page and no log."""
+    browser = await signed_in()
+    with structlog.testing.capture_logs() as logs:
+        seen = await browser.ask("POST", path, headers=SAME_ORIGIN | {"Content-Type": FORM}, data=f"{PASSWORD}=")
+    assert seen.status == 400
+    assert "correct" not in seen.text + repr(logs)
 
 
 async def test_an_unknown_address_is_a_page_of_the_console(signed_in: SignedIn) -> None:
