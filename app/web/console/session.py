@@ -112,10 +112,9 @@ async def nowhere(_: Visit) -> Shown:
 
 def local(address: str) -> str:
     """Return ``address`` if it is a page of the console, else the overview: nobody is led elsewhere from here."""
-    parts = urlsplit(address) if address.isprintable() and "\\" not in address else urlsplit("")
-    if parts.scheme or parts.netloc or not parts.path.startswith(f"{PREFIX}/") or "//" in parts.path:
-        return f"{PREFIX}/"
-    return address
+    # What begins so has neither scheme nor host.
+    own = address.startswith(f"{PREFIX}/") and address.isprintable() and "\\" not in address
+    return address if own and "//" not in urlsplit(address).path else f"{PREFIX}/"
 
 
 def _go_on(request: web.Request, sealed: str) -> web.Response:

@@ -34,6 +34,32 @@ async def test_signing_in_leads_to_the_page_that_was_meant(server: TestClient[An
     assert ">ada<" in page.text
 
 
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://evil.example/",
+        "//evil.example/admin/",
+        "//[",
+        "/admin/..//evil.example",
+        "/admin/\\evil.example",
+        "/admin/\r\nSet-Cookie: session=x",
+        "/administrator",
+        "javascript:alert(1)",
+        "//a\u2100b/",
+    ],
+)
+async def test_signing_in_leads_nowhere_else(server: TestClient[Any, Any], signed_in: SignedIn, to: str) -> None:
+    """Wherever a link to the sign-in page says to go on, it is a page of the console; nothing breaks by it."""
+    await signed_in(Role.VIEWER, "ada")
+    browser = Browser(server)
+    asked = await browser.get("/admin/sign-in", to=to)
+    assert asked.status == 200
+    assert 'name="to" value="/admin/"' in asked.text
+    assert (await browser.post("/admin/language", {"language": "en", "to": to})).location == "/admin/"
+    assert (await browser.post("/admin/sign-in", {"name": "ada", "password": PASSWORD, "to": to})).location == "/admin/"
+    assert (await browser.get("/admin/sign-in", to=to)).location == "/admin/"
+
+
 async def test_a_wrong_password_and_an_unknown_name_look_alike(
     server: TestClient[Any, Any], signed_in: SignedIn
 ) -> None:
