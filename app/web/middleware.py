@@ -91,7 +91,7 @@ async def _answer(request: web.Request, handler: Handler) -> tuple[web.StreamRes
 
 def _show(request: web.Request, refusal: Refusal) -> web.Response:
     for prefix, renderer in request.app[RENDERERS]:
-        if request.path.startswith(prefix):
+        if request.path == prefix or request.path.startswith(f"{prefix}/"):
             return renderer(request, refusal)
     return render(refusal)
 

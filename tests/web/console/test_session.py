@@ -146,6 +146,16 @@ async def test_an_unknown_address_is_a_page_of_the_console(signed_in: SignedIn) 
     assert 'href="/admin/devices"' in seen.text
 
 
+@pytest.mark.parametrize("path", ["/", "/admin", "/admin/", "/admin/nothing", "/administrator", "/admin.html"])
+async def test_no_page_is_without_the_headers_that_guard_it(server: TestClient[Any, Any], path: str) -> None:
+    """Whatever is answered as HTML, or leads on, says what may run in it and that nobody may frame it."""
+    seen = await Browser(server).get(path)
+    if "json" not in seen.headers.get("Content-Type", ""):
+        assert "default-src 'none'" in seen.headers["Content-Security-Policy"]
+        assert seen.headers["X-Frame-Options"] == "DENY"
+        assert "max-age" in seen.headers["Strict-Transport-Security"]
+
+
 async def test_a_refresh_keeps_no_session_alive_and_is_not_redirected(server: TestClient[Any, Any]) -> None:
     """A page that looks again by itself is told 401 once the session has ended."""
     seen = await Browser(server).ask("GET", "/admin/", headers={"X-Refresh": "1"} | SAME_ORIGIN)
