@@ -18,8 +18,9 @@ export PIP_NO_INPUT = 1
 run: .venv/.local
 	@exec .venv/bin/python -m app dev $(ARGS)
 
+# Two at a time: half of a test is waiting. What a file shares among its tests is set up once.
 test: check
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@exec .venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: .venv/.dev
 	@exec .venv/bin/python -m tests.benchmarks $(ARGS)
