@@ -1,4 +1,4 @@
-"""`make messages`: brings the catalogs in ``templates/locale`` up to what the templates and the refusals say.
+"""`make messages`: brings the catalogs in ``templates/locale`` up to what the templates and the services say.
 
 A translation stays as long as its message does; nothing is guessed, so what is new is empty and a test names it. The
 file holds no line numbers and no dates: a change to it is a change of words.
@@ -17,6 +17,8 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
+from app.cloud.causes import CAUSES
+from app.rpc.catalog import ACTIONS
 from app.web.console.sentences import CONTEXT
 from tests.processes import ROOT
 
@@ -58,7 +60,7 @@ def messages() -> Catalog:
     found = extract_from_dir(str(ROOT / "templates"), [("**.html", "jinja2")], options, DEFAULT_KEYWORDS)
     for _, _, message, _, context in found:
         catalog.add(message, context=context)
-    for sentence in sorted(set(refusals())):
+    for sentence in sorted({*refusals(), *facts()}):
         catalog.add(sentence, context=CONTEXT)
     return catalog
 
@@ -101,6 +103,19 @@ def refusals() -> Iterator[str]:
                         yield sentence
                 case _:
                     pass
+
+
+def facts() -> Iterator[str]:
+    """Yield what else services and tables say in sentences: which rule holds, what a value must be, what helps."""
+    rules = {parameter.rule.says for action in ACTIONS.values() for parameter in action.parameters}
+    for sentence in rules | set(CAUSES.values()):
+        yield sentence.replace("%", "%%")
+    for node in ast.walk(ast.parse((ROOT / "app/model/policy.py").read_text())):
+        match node:
+            case ast.Return(value=ast.Tuple(elts=[_, ast.JoinedStr() | ast.Constant(value=str()) as said])):
+                yield _Reading({}).read(said)
+            case _:
+                pass
 
 
 class _Reading:

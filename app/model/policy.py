@@ -108,9 +108,9 @@ class Policy:
     def _choose(self, client_id: ClientId, named_role: str | None) -> tuple[Role | None, str]:
         if named_role:
             role = self.roles.get(named_role)
-            return role, f"the device's record names {named_role}" + (
-                ", which is not in the policy" if not role else ""
-            )
+            if role is None:
+                return None, f"the device's record names {named_role}, which is not in the policy"
+            return role, f"the device's record names {named_role}"
         for role in self.roles.values():
             for glob in role.match:
                 if globs.matches(glob, client_id):

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.browser.judge import DESK, PHONE, Judge
+from tests.browser.judge import DESK, PHONE, Judge, Validator
 from tests.browser.site import ADMIN, PASSWORD, Site, running_site
 from tests.conftest import lack
 
@@ -43,12 +43,6 @@ def site(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield site
 
 
-@pytest.fixture(scope="session")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where every page that was looked at is kept."""
-    return tmp_path_factory.mktemp("documents")
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium(chromium_path: str) -> AsyncIterator[Browser]:
     """One browser; who needs one of their own opens a page with its own cookies."""
@@ -59,10 +53,12 @@ async def chromium(chromium_path: str) -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture(scope="session")
-def judge(node_modules: Path, documents: Path) -> Judge:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def judge(node_modules: Path, need_program: Callable[[str], str]) -> AsyncIterator[Judge]:
     """Who looks at pages."""
-    return Judge((node_modules / "axe-core/axe.min.js").read_text(encoding="utf-8"), documents)
+    axe = (node_modules / "axe-core/axe.min.js").read_text(encoding="utf-8")
+    async with Validator.running(need_program("node")) as validator:
+        yield Judge(axe, validator)
 
 
 @pytest.fixture(autouse=True)

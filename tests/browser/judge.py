@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +26,38 @@ _FOREIGN: Final = re.compile(r"[^\u4e00-\u9fff]*[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}
 
 
 @dataclass
+class Validator:
+    """Judges HTML, in a process of its own."""
+
+    process: asyncio.subprocess.Process
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, node: str) -> AsyncIterator[Validator]:
+        """Run it."""
+        process = await asyncio.create_subprocess_exec(
+            node, str(Path(__file__).with_name("validator.mjs")), stdin=PIPE, stdout=PIPE, limit=2**20
+        )
+        yield cls(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+    async def complaints(self, page: str) -> list[str]:
+        """Return what is wrong with a page's HTML."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(page).encode() + b"\n")
+        found: list[str] = json.loads(await self.process.stdout.readline())
+        return found
+
+
+@dataclass
 class Judge:
-    """Looks at pages. Each document that a page was made from is kept in ``folder``, to be validated at the end."""
+    """Looks at pages: how they are, and the document that each was made from."""
 
     axe: str
-    folder: Path
+    validator: Validator
     complaints: list[str] = field(default_factory=list)
     documents: dict[Page, Response] = field(default_factory=dict)
 
@@ -45,11 +76,11 @@ class Judge:
         if response.request.resource_type == "document" and response.request.frame == page.main_frame:
             self.documents[page] = response
 
-    async def look(self, page: Page, name: str) -> None:
-        """Find nothing wrong with the page as it is, in light and dark, and on a phone; its document is kept."""
-        (self.folder / f"{name}.html").write_bytes(await self.documents[page].body())
+    async def look(self, page: Page) -> None:
+        """Find nothing wrong with the page as it is, in light and dark, and on a phone, nor with its HTML."""
+        wrong = await self.validator.complaints(await self.documents[page].text())
         # Once with every rule; what is dark may only be too pale.
-        wrong = await self._violations(page, "light", {})
+        wrong += await self._violations(page, "light", {})
         wrong += await self._violations(page, "dark", {"runOnly": ["color-contrast"]})
         for size in (PHONE, DESK):
             await page.set_viewport_size(size)  # type: ignore[arg-type]

@@ -38,8 +38,8 @@ _PAGE: Final = """<!doctype html>
 
 async def take(site: Site, browser: Browser, wanted: Sequence[str]) -> list[str]:
     """Take the pictures of all pages whose names contain one of ``wanted`` (of all if it is empty)."""
+    chosen = {name: at for name, at in pages(site).items() if not wanted or any(part in name for part in wanted)}
     taken: list[str] = []
-    addresses = pages(site)
     for code, locale in _LANGUAGES.items():
         for size, scheme in _VIEWS:
             context = await browser.new_context(
@@ -50,21 +50,24 @@ async def take(site: Site, browser: Browser, wanted: Sequence[str]) -> list[str]
                 reduced_motion="reduce",
             )
             page = await context.new_page()
-
-            async def shoot(
-                name: str, address: str, page: Page = page, view: str = f"{code}-{size['width']}-{scheme}"
-            ) -> None:
-                if not wanted or any(part in name for part in wanted):
-                    await page.goto(address)
-                    taken.append(f"{name}-{view}.png")
-                    await page.screenshot(path=FOLDER / taken[-1], full_page=True)
-
-            await shoot("sign-in", "/admin/sign-in")
+            view = f"{code}-{size['width']}-{scheme}"
+            taken.append(await _shoot(page, "/admin/sign-in", f"sign-in-{view}.png"))
             await sign_in(page, ADMIN)
-            for name, address in addresses.items():
-                await shoot(name, address)
+            taken += [await _shoot(page, address, f"{name}-{view}.png") for name, address in chosen.items()]
             await context.close()
     return taken
+
+
+async def _shoot(page: Page, address: str, file: str) -> str:
+    await page.goto(address)
+    size = page.viewport_size
+    assert size is not None
+    # As high as the page is: what stays at the window's edge would lie across the middle.
+    height = await page.evaluate("document.documentElement.scrollHeight")
+    await page.set_viewport_size({"width": size["width"], "height": height})
+    await page.screenshot(path=FOLDER / file, full_page=True)
+    await page.set_viewport_size(size)
+    return file
 
 
 def contact_sheet(files: Iterable[str]) -> str:

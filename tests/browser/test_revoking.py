@@ -65,13 +65,13 @@ async def test_a_token_is_found_by_topic_and_taken_back(site: Site, new_page: Ne
         await page.get_by_label("topic filter").fill("plant/d-hacked/up/x")
         await page.get_by_label("What it is").select_option(label="A topic: who can publish to it?")
         await page.get_by_role("button", name="Search").click()
-        await judge.look(page, "search-by-topic")
+        await judge.look(page)
         await revoke_button(page, "GID_plant@@@d-hacked").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Revoke this token?")
-        await judge.look(page, "revoke-question")
+        await judge.look(page)
         await page.get_by_role("button", name="Revoke this token").click()
         await expect(page.get_by_text(DONE)).to_be_visible()
-        await judge.look(page, "revoke-answer")
+        await judge.look(page)
         await until(lambda: is_cut(connection, "plant/d-hacked/up/x"), "the device to be cut off")
         assert connection.reason == REVOKED
 
@@ -106,7 +106,7 @@ async def test_a_bulk_revoke_is_watched_to_its_end_from_anywhere(site: Site, new
         await page.get_by_role("button", name="Revoke 8 tokens").click()
         told = "progress#told:not([value='8'])"
         await expect(page.locator(told)).to_be_visible()
-        await judge.look(page, "job-under-way")
+        await judge.look(page)
         await page.reload()
         await expect(page.locator(told)).to_be_visible()
         for instance in (site.url, site.other_url):
@@ -117,7 +117,7 @@ async def test_a_bulk_revoke_is_watched_to_its_end_from_anywhere(site: Site, new
     for each in (page, other):
         await expect(each.locator("progress#told[value='8'][max='8']")).to_be_visible(timeout=2 * WAIT_MS)
         await expect(each.locator("#progress .pill")).to_have_text("done")
-    await judge.look(page, "job-done")
+    await judge.look(page)
 
 
 async def test_a_second_click_does_nothing_more(site: Site, new_page: NewPage) -> None:
@@ -165,13 +165,13 @@ async def test_a_form_survives_the_end_of_its_session(site: Site, new_page: NewP
         await office.operators.end_sessions(SENT_OUT)
         await page.get_by_role("button", name="Revoke this token").click()
         await expect(page.get_by_text("Nothing you entered is lost: sign in and continue.")).to_be_visible()
-        await judge.look(page, "session-ended")
+        await judge.look(page)
         assert (await office.revocations.token(handle)).state == "live"
         await page.get_by_label("Name").fill(SENT_OUT)
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Signed in again")
-        await judge.look(page, "signed-in-again")
+        await judge.look(page)
         assert (await office.revocations.token(handle)).state == "live"
         await page.get_by_role("button", name="Send it now").click()
         await expect(page.get_by_text(DONE)).to_be_visible()
@@ -238,17 +238,17 @@ async def test_a_viewer_sees_and_is_offered_nothing_to_do(new_page: NewPage, sit
         await page.goto(path)
         assert await page.locator("main .danger").count() == 0, path
     await page.goto("/admin/tokens")
-    await judge.look(page, "tokens-of-a-viewer")
+    await judge.look(page)
     await page.goto("/admin/revoke?all=1")
     await expect(page.get_by_role("heading", level=1)).to_have_text("You may not do this")
-    await judge.look(page, "forbidden")
+    await judge.look(page)
 
 
 async def test_signing_in_holds_on_a_phone(new_page: NewPage, judge: Judge) -> None:
     """A wrong password is said so, in a page that fits; the name is still there."""
     page = await new_page("", viewport=PHONE)
     await page.goto("/admin/")
-    await judge.look(page, "sign-in")
+    await judge.look(page)
     await page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     await page.get_by_label("Name").fill("nobody")
     await page.get_by_label("Password").fill("a wrong password")
@@ -257,5 +257,5 @@ async def test_signing_in_holds_on_a_phone(new_page: NewPage, judge: Judge) -> N
     await expect(page.get_by_label("Name")).to_have_value("nobody")
     await expect(page.get_by_label("Password")).to_have_value("")
     assert await overflow(page) == []
-    await judge.look(page, "sign-in-refused")
+    await judge.look(page)
     await sign_in(page, VIEWER)

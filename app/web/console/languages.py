@@ -31,7 +31,7 @@ _PREFERENCE: Final = re.compile(r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]*)?\s*(?:;\s
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One language: ``code`` in our cookie, ``tag`` in HTML (BCP 47), its own ``name``, its messages and refusals."""
+    """One language: ``code`` in our cookie, ``tag`` in HTML (BCP 47), its own ``name``, its messages and sentences."""
 
     code: str
     tag: str
@@ -45,7 +45,7 @@ class Language:
         return Locale.parse(self.tag, sep="-")
 
     def sentence(self, said: str) -> Markup:
-        """Say in it what a refusal says in English."""
+        """Say in it what a service says in English."""
         return self.sentences.say(said) if self.sentences else escape(said)
 
     def number(self, value: float) -> str:

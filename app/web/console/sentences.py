@@ -1,8 +1,9 @@
-"""Refusals in the reader's language.
+"""What services say, in the reader's language.
 
-A service says in an English sentence why it refuses, with what it is about filled in already. Here that sentence is
-found again by its fixed words among the messages of the context ``refusal``, and what was filled in goes into the
-translation, which may hold a sentence itself (``'a/#/b' is refused: it has # before its last level``).
+A service says in an English sentence why it refuses, which rule holds or what helps, with what it is about filled in
+already. Here that sentence is found again by its fixed words among the messages of the context ``sentence``, and what
+was filled in goes into the translation, which may hold a sentence itself (``'a/#/b' is refused: it has # before its
+last level``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-CONTEXT: Final = "refusal"
+CONTEXT: Final = "sentence"
 
 _MAX_CHARS: Final = 1000
 """A longer sentence holds what somebody else said at length; nobody waits for a search in that."""

@@ -16,7 +16,7 @@ from babel.messages.pofile import read_po
 
 from app.web.console.languages import CHINESE, ENGLISH, LANGUAGES, choose
 from app.web.console.sentences import CONTEXT, Sentences
-from tests.messages import LOCALE, messages, refusals, text_of, updated
+from tests.messages import LOCALE, facts, messages, refusals, text_of, updated
 from tests.processes import ROOT
 from tests.web.console.conftest import Browser, SignedIn
 
@@ -41,7 +41,7 @@ def forms(message: Message, part: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", CATALOGS, ids=lambda path: path.stem)
-def test_a_catalog_holds_the_messages_of_the_templates_and_refusals_and_no_others(path: Path) -> None:
+def test_a_catalog_holds_the_messages_of_the_templates_and_services_and_no_others(path: Path) -> None:
     """A catalog is what `make messages` writes: nothing is missing, nothing left over."""
     assert path.read_text() == text_of(updated(read(path))), "run make messages, and translate what is new"
 
@@ -177,12 +177,12 @@ def test_the_search_for_unmarked_texts_finds_them(tmp_path: Path) -> None:
     test_every_sentence_in_an_expression_is_marked(path)
 
 
-# Refusals.
+# What services say.
 
 
-def test_every_refusal_a_person_meets_is_said_in_chinese() -> None:
-    """A refusal is recognised by its fixed words, and what was filled into it goes into the translation."""
-    for sentence in sorted(set(refusals())):
+def test_every_sentence_a_person_meets_is_said_in_chinese() -> None:
+    """A refusal, a rule or a cause is known by its fixed words, and what was filled in goes into the translation."""
+    for sentence in sorted({*refusals(), *facts()}):
         names = re.findall(r"%\((\w+)\)s", sentence)
         said = str(CHINESE.sentence(sentence % {name: f"<{number}>" for number, name in enumerate(names)}))
         assert "<span" not in said, sentence
