@@ -295,6 +295,17 @@ async def test_who_has_too_low_a_role_is_refused(signed_in: SignedIn, caller: Ca
     assert everything_in(redis_url) == before
 
 
+async def test_the_switch_of_languages_leads_to_a_page(signed_in: SignedIn) -> None:
+    """Also on the page that refuses a form: a button may send to where no page is."""
+    admin = await signed_in(Role.ADMIN)
+    pages = [re.sub(r"\{[^}]+\}", "[^/]+", page.path) for page in GETS if "{rest" not in page.path]
+    for page in POSTS:
+        seen = await admin.post(address(page), {"unknown": "x"})
+        to = re.search(r'name="to" value="([^"]+)"', seen.text)
+        assert to, page.path
+        assert any(re.fullmatch(path, to[1]) for path in pages), (page.path, to[1])
+
+
 async def test_every_page_opens_for_the_role_it_names(signed_in: SignedIn) -> None:
     """Nobody is promised a page by the route table that refuses them; what is not there is 404, not 403 or 500."""
     browsers = {role: await signed_in(role) for role in Role}
