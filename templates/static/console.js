@@ -39,14 +39,6 @@ addEventListener("pageshow", () => {
   for (const button of document.querySelectorAll("button[aria-busy]")) button.removeAttribute("aria-busy");
 });
 
-// A link that looks like a button is pressed like one, by Space too.
-document.addEventListener("keydown", (event) => {
-  if (event.key === " " && event.target.matches("a[role=button]")) {
-    event.preventDefault();
-    event.target.click();
-  }
-});
-
 // <button data-copy="ID"> copies a field.
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = !navigator.clipboard;

@@ -8,7 +8,6 @@ from app.errors import InvalidRequest, SignInFailed
 from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS
 from app.model.secrets import Password
 from app.web.api import Asked
-from app.web.console.forms import Filled
 from app.web.console.operators import office
 from app.web.console.pages import Moved, Visit
 from app.web.console.rendering import PREFIX, Shown
@@ -31,11 +30,6 @@ class OwnPassword(Asked, frozen=True):
 async def show(visit: Visit) -> Shown:  # noqa: ARG001 (who it is, every page knows)
     """Show who is signed in, and a form for another password."""
     return Shown.of("account.html", min_chars=MIN_PASSWORD_CHARS, max_chars=MAX_PASSWORD_CHARS)
-
-
-async def again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (passwords are not shown)
-    """Show the same under what was refused."""
-    return await show(visit)
 
 
 async def change_password(visit: Visit, form: OwnPassword) -> Moved:

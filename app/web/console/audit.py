@@ -16,7 +16,6 @@ from app.model.secrets import Secret
 from app.service.audit import MAX_LINES, Query, Trail
 from app.store.audit import Line, Page, What
 from app.web.api import Asked
-from app.web.console.forms import Filled
 from app.web.console.pages import Moved, Streamed, Visit
 from app.web.console.rendering import PREFIX, Shown
 
@@ -77,11 +76,6 @@ async def search(visit: Visit, form: TokenInHand) -> Moved:
     """Go to what concerns a token in hand: by its handle, for the token itself belongs into no address."""
     found = await visit.trail.about(Query(), form.token)
     return Moved(ADDRESS, query={"handle": found.handle})
-
-
-async def search_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (what was entered may be a token)
-    """Show all lines under the search that found nothing."""
-    return await show(visit, AuditAsked())
 
 
 async def export(visit: Visit, query: AuditAsked) -> Streamed:

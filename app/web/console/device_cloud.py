@@ -33,11 +33,6 @@ async def credential(visit: Visit) -> Shown:
     return _credential(await visit.registry.get(visit.path["client_id"]))
 
 
-async def credential_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (its buttons have no fields)
-    """Show that page after one of its buttons was refused."""
-    return await credential(visit)
-
-
 async def look(visit: Visit) -> Shown:
     """Show what the cloud says of it, without the secret."""
     device = await visit.registry.get(visit.path["client_id"])
@@ -61,11 +56,6 @@ async def ask(visit: Visit) -> Shown:
     return Shown.of("device_unregister.html", device=await visit.registry.get(visit.path["client_id"]))
 
 
-async def ask_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (as above)
-    """Show that page after it was refused."""
-    return await ask(visit)
-
-
 async def unregister(visit: Visit) -> Moved:
     """Take the credential away."""
     device = await visit.registry.get(visit.path["client_id"])
@@ -80,18 +70,13 @@ async def close(visit: Visit) -> Moved:
     return to_device(visit, "closed")
 
 
-async def message(visit: Visit, query: SentAsked) -> Shown:
+async def message(visit: Visit, query: SentAsked, form: Filled | None = None) -> Shown:
     """Show the form that sends a message, with the topic that reaches this device and no other."""
     device = await visit.registry.get(visit.path["client_id"])
-    explanation = visit.policy.explain(device.client_id, device.role or None, device.attributes)
-    shown = await message_again(visit, {"topic": query.topic or _own_topic(explanation)})
-    return Shown.of(shown.template, **{**shown.context, "message_id": query.message_id, "topic": query.topic})
-
-
-async def message_again(visit: Visit, form: Filled) -> Shown:
-    """Show that form as it was filled in."""
-    device = await visit.registry.get(visit.path["client_id"])
-    return Shown.of("device_message.html", device=device, form=form, message_id="", topic="")
+    if form is None:
+        explanation = visit.policy.explain(device.client_id, device.role or None, device.attributes)
+        form = {"topic": query.topic or _own_topic(explanation)}
+    return Shown.of("device_message.html", device=device, form=form, message_id=query.message_id, topic=query.topic)
 
 
 async def send(visit: Visit, form: MessageForm) -> Moved:
@@ -116,6 +101,4 @@ def _credential(device: Device, found: DeviceCredential | None = None, *, made: 
         device=device,
         credential=found,
         made=made,
-        # Its buttons send to addresses that have no page of their own.
-        here=f"{address_of(device.client_id)}/credential",
     )

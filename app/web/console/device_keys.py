@@ -45,14 +45,9 @@ class RotateForm(KeyForm, frozen=True):
     grace_h: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_S // HOUR_S)] = 0
 
 
-async def new(visit: Visit) -> Shown:
-    """Show the form that registers a device."""
-    return await new_again(visit, {})
-
-
-async def new_again(visit: Visit, form: Filled) -> Shown:
-    """Show that form as it was filled in, and the way to the device if there is one already."""
-    there = ""
+async def new(visit: Visit, form: Filled | None = None) -> Shown:
+    """Show the form that registers a device, and the way to the device if there is one already."""
+    form, there = form or {}, ""
     try:
         if form.get("client_id"):
             there = address_of((await visit.registry.get(form["client_id"].strip())).client_id)
@@ -79,16 +74,11 @@ async def register(visit: Visit, form: NewDeviceForm) -> Shown | Moved:
     return _shown_once(visit, added, new_device=True)
 
 
-async def ask_to_rotate(visit: Visit) -> Shown:
+async def ask_to_rotate(visit: Visit, form: Filled | None = None) -> Shown:
     """Show the form that gives a device another key."""
     device = await visit.registry.get(visit.path["client_id"])
-    return await rotate_again(visit, {"key": device.algorithm})
-
-
-async def rotate_again(visit: Visit, form: Filled) -> Shown:
-    """Show that form as it was filled in."""
-    device = await visit.registry.get(visit.path["client_id"])
-    return Shown.of("device_rotate.html", device=device, form=_showable(form), held=await held(visit))
+    form = {"key": device.algorithm} if form is None else _showable(form)
+    return Shown.of("device_rotate.html", device=device, form=form, held=await held(visit))
 
 
 async def rotate(visit: Visit, form: RotateForm) -> Shown | Moved:

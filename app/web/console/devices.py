@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -75,16 +74,6 @@ async def list_devices(visit: Visit, query: DevicesAsked) -> Shown:
 
 async def show(visit: Visit, query: DeviceAsked) -> Shown:
     """Show a device: its record, what it may do and why, what it holds, what was done; and whether it is online."""
-    return await _show(visit, query)
-
-
-async def show_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (its buttons have no fields)
-    """Show the device after one of its buttons was refused; where that sends to, there is no page."""
-    shown = await _show(visit, DeviceAsked())
-    return replace(shown, context={**shown.context, "here": address_of(visit.path["client_id"])})
-
-
-async def _show(visit: Visit, query: DeviceAsked) -> Shown:
     device = await visit.registry.get(visit.path["client_id"])
     tokens = await visit.revocations.tokens(Selection.of_client_id(device.client_id), limit=PAGE)
     trail = await visit.trail.search(Query(client_id=device.client_id), limit=LAST_LINES)
@@ -107,17 +96,12 @@ async def _show(visit: Visit, query: DeviceAsked) -> Shown:
     )
 
 
-async def edit(visit: Visit) -> Shown:
+async def edit(visit: Visit, form: Filled | None = None) -> Shown:
     """Show the form that changes a device's record."""
     device = await visit.registry.get(visit.path["client_id"])
-    lines = "\n".join(f"{name}={value}" for name, value in device.attributes.items())
-    form = {"role": device.role, "attributes": lines, "note": device.note, "epoch": device.epoch}
-    return await edit_again(visit, form)
-
-
-async def edit_again(visit: Visit, form: Filled) -> Shown:
-    """Show that form as it was filled in."""
-    device = await visit.registry.get(visit.path["client_id"])
+    if form is None:
+        lines = "\n".join(f"{name}={value}" for name, value in device.attributes.items())
+        form = {"role": device.role, "attributes": lines, "note": device.note, "epoch": device.epoch}
     return Shown.of(
         "device_edit.html", device=device, form=form, roles=list(visit.policy.roles), held=await held(visit)
     )

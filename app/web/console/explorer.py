@@ -66,16 +66,12 @@ async def list_actions(visit: Visit) -> Shown:  # noqa: ARG001 (the catalog is t
     return Shown.of("explorer.html", actions=list(ACTIONS.values()))
 
 
-async def show(visit: Visit) -> Shown:
+async def show(visit: Visit, form: Filled | None = None) -> Shown:
     """Show an action with a form of its parameters."""
-    cloud = visit.cloud
-    hour = str(visit.now_ms + _AN_HOUR_MS)
-    return _form(visit, {"InstanceId": cloud.instance_id, "RegionId": cloud.region, "ExpireTime": hour})
-
-
-async def again(visit: Visit, form: Filled) -> Shown:
-    """Show the form under what was refused."""
-    return _form(visit, form)
+    if form is None:
+        hour = str(visit.now_ms + _AN_HOUR_MS)
+        form = {"InstanceId": visit.cloud.instance_id, "RegionId": visit.cloud.region, "ExpireTime": hour}
+    return Shown.of("explorer_action.html", action=_action(visit), typed=form, secret_names=SECRETS)
 
 
 async def call(visit: Visit, form: CallForm) -> Shown:
@@ -157,10 +153,6 @@ def _samples(
             action, parameters, url, region, temporary=sent is not None and "SecurityToken" in sent.parameters
         ),
     }
-
-
-def _form(visit: Visit, typed: Mapping[str, str]) -> Shown:
-    return Shown.of("explorer_action.html", action=_action(visit), typed=typed, secret_names=SECRETS)
 
 
 def _action(visit: Visit) -> Action:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.errors import Refusal
 from app.web.api import Asked
 from app.web.console.forms import Filled
 from app.web.console.pages import Moved, Visit
 from app.web.console.rendering import PREFIX, Shown
 
-ADDRESS = f"{PREFIX}/groups"
+ADDRESS: Final = f"{PREFIX}/groups"
 
 
 class GroupsAsked(Asked, frozen=True):
@@ -23,7 +25,7 @@ class GroupForm(Asked, frozen=True):
     group_id: str = ""
 
 
-async def list_groups(visit: Visit, query: GroupsAsked) -> Shown:
+async def list_groups(visit: Visit, query: GroupsAsked, form: Filled | None = None) -> Shown:
     """List the group IDs; where the cloud is away, say so."""
     groups, problem = None, None
     try:
@@ -31,13 +33,8 @@ async def list_groups(visit: Visit, query: GroupsAsked) -> Shown:
     except Refusal as refusal:
         problem = refusal
     status = problem.status if problem else 200
-    return Shown.of("groups.html", status=status, groups=groups, problem=problem, form={}, group_id=query.group_id)
-
-
-async def list_again(visit: Visit, form: Filled) -> Shown:
-    """Show the list, and the form as it was filled in."""
-    shown = await list_groups(visit, GroupsAsked())
-    return Shown.of(shown.template, **{**shown.context, "form": form})
+    typed, group_id = form or {}, query.group_id
+    return Shown.of("groups.html", status=status, groups=groups, problem=problem, form=typed, group_id=group_id)
 
 
 async def create(visit: Visit, form: GroupForm) -> Moved:
@@ -51,11 +48,6 @@ async def ask_to_delete(visit: Visit) -> Shown:
     """Say what deleting a group ID will do, and to how many devices."""
     count, counted_all = await visit.registry.count_of_group(visit.path["group_id"])
     return Shown.of("group_delete.html", group_id=visit.path["group_id"], count=count, counted_all=counted_all)
-
-
-async def delete_again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (there are no fields)
-    """Show that page after it was refused."""
-    return await ask_to_delete(visit)
 
 
 async def delete(visit: Visit) -> Moved:

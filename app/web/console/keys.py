@@ -27,21 +27,16 @@ class Adding(Asked, frozen=True):
     rights: list[Right] = msgspec.field(default_factory=list)
 
 
-async def list_keys(visit: Visit) -> Shown:
+async def list_keys(visit: Visit, form: Filled | None = None) -> Shown:
     """Show every key, and a form for one more."""
-    return Shown.of("keys.html", keys=await _office(visit).all(), rights=list(Right), name="")
+    name = (form or {}).get("name", "")
+    return Shown.of("keys.html", keys=await _office(visit).all(), rights=list(Right), name=name)
 
 
 async def add(visit: Visit, form: Adding) -> Shown:
     """Make one; its text is shown this once."""
     made = await _office(visit).add(form.name, form.rights)
     return Shown.of("key.html", name=made.name, rights=sorted(made.rights), text=made.text.reveal())
-
-
-async def add_again(visit: Visit, form: Filled) -> Shown:
-    """Show the list under a form that was refused."""
-    keys = await _office(visit).all()
-    return Shown.of("keys.html", keys=keys, rights=list(Right), name=form.get("name", ""))
 
 
 async def ask_to_remove(visit: Visit) -> Shown:

@@ -45,9 +45,9 @@ def office(visit: Visit) -> OperatorOffice:
     return OperatorOffice(visit.app[OPERATORS], by=visit.by)
 
 
-async def list_operators(visit: Visit) -> Shown:
+async def list_operators(visit: Visit, form: Filled | None = None) -> Shown:
     """Show who may sign in, and a form for one more."""
-    return Shown.of("operators.html", operators=await office(visit).all(), typed={}, **_limits())
+    return Shown.of("operators.html", operators=await office(visit).all(), typed=form or {}, **_limits())
 
 
 async def add(visit: Visit, form: Adding) -> Shown | Moved:
@@ -58,19 +58,9 @@ async def add(visit: Visit, form: Adding) -> Shown | Moved:
     return Shown.of("password.html", name=made.name, password=made.password.reveal(), added=True)
 
 
-async def add_again(visit: Visit, form: Filled) -> Shown:
-    """Show the list under a form that was refused."""
-    return Shown.of("operators.html", operators=await office(visit).all(), typed=form, **_limits())
-
-
 async def show(visit: Visit) -> Shown:
     """Show one, and what can be done with them."""
     return Shown.of("operator.html", found=await _find(visit), **_limits())
-
-
-async def again(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (a role is as it stands; a password not shown)
-    """Show one under what was refused, as they now are."""
-    return await show(visit)
 
 
 async def set_role(visit: Visit, form: NewRole) -> Moved:

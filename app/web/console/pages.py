@@ -2,7 +2,7 @@
 
 A page is a function of a ``Visit`` and, if it takes any, of a ``query`` or a ``form``, each a struct by whose type a
 request is read. It returns what to show, where to go next, or a file. A form that is refused is shown again as it was
-filled in, by the function ``again`` that showed it first.
+filled in, by the function ``again`` that showed it first: if it takes ``form``, it gets what was typed.
 """
 
 from __future__ import annotations
@@ -30,18 +30,15 @@ from app.service.revocations import Revocations
 from app.store.sealing import KeyRing
 from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL, Asked
 from app.web.console import carried
-from app.web.console.forms import Filled, convert, filled, read_fields
+from app.web.console.forms import convert, filled, read_fields
 from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator
-from app.web.console.rendering import PREFIX, Shown, render
+from app.web.console.rendering import DONE, PREFIX, Shown, render
 from app.web.middleware import CLOCK, tell
 
 KEYS: Final = web.AppKey("carried_keys", KeyRing)
 CLOUD: Final = web.AppKey("cloud", CloudClient)
 DESK: Final = web.AppKey("cloud_desk", CloudDesk)
 POLICIES: Final = web.AppKey("policies", Policies)
-
-DONE: Final = "done"
-"""The parameter by which the page after a form says what was done: a word that its template knows, or nothing."""
 
 ANSWER_WITHIN_S: Final = 8.0
 """A page waits no longer for anything; a balancer gives up soon after."""
@@ -148,7 +145,7 @@ class Page:
     function: Callable[..., Awaitable[Shown | Moved | Streamed]]
     role: Role
     again: Callable[..., Awaitable[Shown]] | None = None
-    """Shows the form that sends here, given the visit and ``form``, what was typed into it."""
+    """Shows the form that sends here: a page's function, which may take ``form``, what was typed into it."""
 
     @cached_property
     def types(self) -> Mapping[str, Any]:
@@ -196,9 +193,12 @@ class Page:
                 raise
             # Also where a part is away: what was typed is not lost. If the form needs that part too, it says so itself.
             tell(request, error=refusal.code, description=refusal.description, cause=refusal.cause)
-            typed: Filled = filled(fields, self.types.get("form", Asked))
-            form_again = await self.again(visit, form=typed)
-            return replace(form_again, status=refusal.status, context={**form_again.context, "problem": refusal})
+            types = get_type_hints(self.again, include_extras=True)
+            given: dict[str, Any] = {"query": convert(MultiDict(), types["query"])} if "query" in types else {}
+            if "form" in types:
+                given["form"] = filled(fields, self.types.get("form", Asked))
+            shown = await self.again(visit, **given)
+            return replace(shown, status=refusal.status, context={**shown.context, "problem": refusal})
         if isinstance(shown, Shown):
             return replace(shown, context={"done": done, **shown.context})
         return shown

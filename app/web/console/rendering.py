@@ -23,6 +23,9 @@ from app.web.middleware import CLOCK
 
 PREFIX: Final = "/admin"
 
+DONE: Final = "done"
+"""The parameter by which the page after a form says what was done: a word that its template knows, or nothing."""
+
 OPERATOR: Final = web.RequestKey("operator", Operator)
 """Who is signed in, once that is known."""
 
@@ -124,7 +127,7 @@ def render(request: web.Request, shown: Shown) -> web.Response:
     context: dict[str, Any] = {
         "operator": request.get(OPERATOR),
         "path": request.path,
-        "here": str(request.rel_url.without_query_params("done")),
+        "here": _here(request),
         "now_ms": now_ms,
         "ago": lambda at_ms: language.ago(at_ms, now_ms),
         "problem": None,
@@ -154,6 +157,14 @@ async def static(request: web.Request) -> web.Response:
         # Another content has another address, so this one can be kept for ever.
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
+
+
+def _here(request: web.Request) -> str:
+    """Return where to ask for the page in another language: above a button's address where that has no page."""
+    resource = request.match_info.route.resource
+    if resource is not None and all(route.method == "POST" for route in resource):
+        return str(request.rel_url.parent)
+    return str(request.rel_url.without_query_params(DONE))
 
 
 def _legible(value: object) -> object:

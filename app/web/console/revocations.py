@@ -11,7 +11,6 @@ from app.store.records import TokenRecord
 from app.store.revocations import Queue
 from app.web.api import Asked
 from app.web.console import tokens
-from app.web.console.forms import Filled
 from app.web.console.pages import Moved, Visit
 from app.web.console.rendering import PREFIX, Shown
 
@@ -60,11 +59,6 @@ async def drop(visit: Visit) -> Moved:
     """Give a failed revocation up."""
     record = await visit.revocations.drop(visit.path["handle"], visit.by)
     return Moved(f"{tokens.ADDRESS}/{record.handle}", done="dropped")
-
-
-async def show_token(visit: Visit, form: Filled) -> Shown:  # noqa: ARG001 (nothing is filled in)
-    """Show how things stand with a token whose revocation is not failed any more."""
-    return await tokens.show(visit)
 
 
 async def _beginnings(visit: Visit) -> tuple[dict[str, Sequence[object]], dict[str, str]]:

@@ -23,8 +23,8 @@ from app.web.console.guard import (
     take_session,
 )
 from app.web.console.languages import COOKIE, LANGUAGES
-from app.web.console.pages import DONE, KEYS, Moved, Visit, see_other
-from app.web.console.rendering import OPERATOR, PREFIX, Shown, render
+from app.web.console.pages import KEYS, Moved, Visit, see_other
+from app.web.console.rendering import DONE, OPERATOR, PREFIX, Shown, render
 from app.web.middleware import CLOCK, tell
 
 _YEAR_S: Final = 365 * 24 * 3600

@@ -340,14 +340,14 @@ async def test_what_the_cloud_refused_is_retried_or_dropped(
     viewer = await signed_in(Role.VIEWER)
     for verb in ("retry", "drop"):
         for handle in (retried, dropped):
-            address = f"/admin/revocations/{handle}/{verb}"
+            address = f"/admin/tokens/{handle}/{verb}"
             for where in ("/admin/revocations", "/admin/revocations?show=failed", f"/admin/tokens/{handle}"):
                 assert f'action="{address}"' in (await browser.get(where)).text
                 assert f'action="{address}"' not in (await viewer.get(where)).text
             assert (await viewer.post(address)).status == 403
     await cloud.clear()
     for handle, verb, said in ((retried, "retry", "queued again"), (dropped, "drop", "given up")):
-        seen = await browser.post(f"/admin/revocations/{handle}/{verb}")
+        seen = await browser.post(f"/admin/tokens/{handle}/{verb}")
         assert (seen.status, seen.location) == (
             303,
             f"/admin/tokens/{handle}?done={'retried' if verb == 'retry' else 'dropped'}",
@@ -356,12 +356,12 @@ async def test_what_the_cloud_refused_is_retried_or_dropped(
     assert ">revoked<" in (await settled(browser, f"/admin/tokens/{retried}")).text
     for handle in (retried, dropped):
         for verb in ("retry", "drop"):
-            seen = await browser.post(f"/admin/revocations/{handle}/{verb}")
+            seen = await browser.post(f"/admin/tokens/{handle}/{verb}")
             assert seen.status == 404
             assert "there is no failed revocation of this handle" in seen.text
             assert handle in seen.text
     for handle in (UNKNOWN, "nonsense"):
-        assert (await browser.post(f"/admin/revocations/{handle}/retry")).status == 404
+        assert (await browser.post(f"/admin/tokens/{handle}/retry")).status == 404
     assert sorted(each["revoked"] for each in await cloud.tokens()) == [False, False, True, True]
 
 
