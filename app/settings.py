@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -26,6 +26,8 @@ from pydantic import (
 from app.errors import Misconfigured
 from app.model.secrets import AccessKeySecret, Secret
 from app.rpc import catalog, regions
+
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 SecretText = Annotated[Secret, PlainValidator(lambda text: Secret(str(text).strip()))]
 SecretKey = Annotated[AccessKeySecret, PlainValidator(lambda text: AccessKeySecret(str(text).strip()))]
@@ -179,6 +181,7 @@ class Settings(_Quotas):
         if url.path not in {"", "/"}:
             # RFC 8414 section 3 would put the metadata of such an issuer elsewhere.
             raise ValueError("must have no path")
+        _check_written_as_browsers_do(text.rstrip("/"), url)
         return text.rstrip("/")
 
     @field_validator("cloud_endpoint")
@@ -258,6 +261,20 @@ def _web_address(text: str) -> SplitResult:
         # Answers and parameters carry tokens: in the clear they would be anyone's on the way.
         raise ValueError("must be https unless the host is a loopback address")
     return url
+
+
+def _check_written_as_browsers_do(text: str, url: SplitResult) -> None:
+    """See that an address is written as a browser writes it in ``Origin`` (RFC 6454 section 6.1).
+
+    By that the console knows its own forms; and by the first letters, that its cookies are for https alone. Raises
+    ``ValueError``.
+    """
+    if not text.isascii():
+        raise ValueError("must be in ASCII: write the host's name as xn--...")
+    host = f"[{url.hostname}]" if ":" in str(url.hostname) else url.hostname
+    port = "" if url.port in {None, _DEFAULT_PORTS[url.scheme]} else f":{url.port}"
+    if text != f"{url.scheme}://{host}{port}":
+        raise ValueError(f"must be written as browsers do: {url.scheme}://{host}{port}")
 
 
 def _parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:

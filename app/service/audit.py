@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 MAX_LINES: Final = 1000
 MAX_WHO_CHARS: Final = 128
 MAX_TOKEN_CHARS: Final = 16 * 1024
+MAX_CLOUD_TOKENS: Final = 3
+"""One of each type, R, W and RW: no password holds more."""
+
 _LABEL: Final = re.compile(r"(?:^|\|)(?:RW|R|W)\|")
 _REFUSALS: Final = (STREAMS.index(REFUSED_AUDIT), STREAMS.index(STRANGERS_AUDIT))
 
@@ -98,7 +101,8 @@ class Trail:
         if Shard.of_handle(text):
             return Handle(text)
         cloud_tokens = [CloudToken(part) for part in _LABEL.split(text) if part]
-        return await self._tokens.handle_of(cloud_tokens) if cloud_tokens else None
+        # Each is looked for under every key, so thousands in one text would hold up all others.
+        return await self._tokens.handle_of(cloud_tokens) if 0 < len(cloud_tokens) <= MAX_CLOUD_TOKENS else None
 
 
 def _check(query: Query) -> None:

@@ -36,6 +36,9 @@ VerificationKey = bytes | PublicKey
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
+MAX_RSA_EXPONENT_BITS: Final = 32
+"""By one as long as the modulus a stranger's nonsense takes a hundred times as long to refuse."""
+
 _RSA_EXPONENT: Final = 65_537
 _ANY_PUBLIC_TYPE: Final = (EllipticCurvePublicKey, Ed25519PublicKey, RSAPublicKey)
 _PUBLIC_TYPES: Final[dict[Algorithm, type]] = {
@@ -112,8 +115,8 @@ def _from_jwk(text: str) -> tuple[PublicKey, Algorithm | None]:
     """Read a JWK, and which algorithm it says it is for, if it does (RFC 7517 section 4, RFC 7518 section 6)."""
     try:
         jwk = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeError):
-        raise InvalidRequest("the public key is no JWK: it is no JSON object") from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise InvalidRequest("the public key is no JWK: it is no JSON object, or a very deep one") from None
     if "keys" in jwk:
         raise InvalidRequest("this is a set of keys: send the one JWK that is the device's")
     if jwk.get("kty") == "oct":
@@ -151,6 +154,8 @@ def _fitting(key: PublicKey, algorithm: Algorithm) -> PublicKey:
         raise InvalidRequest("ES256 takes a key on the curve P-256")
     if isinstance(key, RSAPublicKey) and not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise InvalidRequest(f"RS256 takes a key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, not {key.key_size}")
+    if isinstance(key, RSAPublicKey) and key.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS:
+        raise InvalidRequest(f"RS256 takes a key whose exponent is {_RSA_EXPONENT}, or another small one")
     return key
 
 

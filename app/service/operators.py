@@ -130,7 +130,7 @@ class OperatorOffice:
             account = await self._find(name)
             right = (await PASSWORDS.check(account.hash if account else None, old)).right
         if not account or not right:
-            await tell_refused(self._operators.attempts, name, "changing the password")
+            await tell_refused(self._operators.attempts, name if account else "", "changing the password")
             raise SignInFailed("the old password is not right: try again, or have an admin set a new one")
         await self._operators.attempts.passed(name, "")
         proved = account

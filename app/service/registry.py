@@ -153,9 +153,12 @@ class Registry:
         return await self._devices.count_of_group(group_id, budget_s=SEARCH_BUDGET_S)
 
     async def update(
-        self, client_id: str, *, role: str, attributes: Mapping[str, str], note: str
+        self, client_id: str, *, role: str, attributes: Mapping[str, str], note: str, epoch: str = ""
     ) -> tuple[Device, int]:
         """Change what is registered of a device beside its key; returns it, and how much was revoked.
+
+        ``epoch`` is that of the record which the caller looked at, if they say: with another one it is refused, for a
+        form that was opened before would put back what somebody took away since.
 
         If it may do less by the new record than by the old one, or had no grant by that, all it holds is revoked: a
         token that was issued may carry what is no longer permitted. Otherwise its tokens stay good at the broker, and
@@ -166,6 +169,8 @@ class Registry:
         device = replace(old, role=role, attributes=dict(attributes), note=note)
         if device == old:
             return old, 0
+        if epoch not in {"", old.epoch}:
+            raise InvalidRequest("the device was changed since this was filled in: open it anew, and see what it says")
         check_record(device, self._policy())
         revoke = narrows(old, device, self._policy())
         detail = ", ".join(differences(old, device))

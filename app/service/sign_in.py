@@ -54,7 +54,7 @@ class SignIn:
             account = await self._find(name)
             verdict = await PASSWORDS.check(account.hash if account else None, password)
         if account is None or not verdict.right:
-            await tell_refused(self._operators.attempts, name, _from(address))
+            await tell_refused(self._operators.attempts, name if account else "", _from(address))
             raise _failed()
         await self._operators.attempts.passed(name, address)
         if verdict.rehashed:
@@ -102,8 +102,12 @@ async def count_attempt(attempts: Attempts, name: str, address: str) -> None:
 
 
 async def tell_refused(attempts: Attempts, name: str, detail: str) -> None:
-    """Write down an attempt that failed, in the log at least. What is no name may be anything, and is not repeated."""
-    act = Act("stranger", What.SIGN_IN_REFUSED, f"{name if is_name(name) else 'no name'} {detail}".rstrip())
+    """Write down an attempt that failed, in the log at least.
+
+    ``name`` is an operator's, or empty: anything else may be a password that was typed into the wrong field, and
+    whoever may look at the trail would have it.
+    """
+    act = Act("stranger", What.SIGN_IN_REFUSED, f"{name or 'no name of ours'} {detail}".rstrip())
     tell(act)
     try:
         await attempts.tell_refused(act)

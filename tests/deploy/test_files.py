@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shlex
@@ -73,6 +74,36 @@ def test_haproxy_takes_its_files(private: Path, need_program: Callable[[str], st
     # Names of the compose file's services mean nothing here; nothing else is remarked on.
     remarks = [line for line in run.stderr.splitlines() if "[WARNING]" in line and "could not resolve" not in line]
     assert remarks == []
+
+
+def test_the_line_for_the_office_keeps_all_others_from_the_console(
+    tmp_path: Path, need_program: Callable[[str], str]
+) -> None:
+    """However an address of the console is written: an instance serves ``/%61dmin/`` as ``/admin/``."""
+    [line] = [line for line in (DEPLOY / "haproxy.cfg").read_text().splitlines() if "# http-request deny" in line]
+    [port] = free_ports()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n mode http\n timeout client 5s\n"
+        f"frontend devices\n bind 127.0.0.1:{port}\n {line.strip(' #')}\n http-request return status 200\n"
+    )
+
+    def status(path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    def listens() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            return status("/") == 200
+        return False
+
+    with running([need_program("haproxy"), "-db", "-f", str(config)], stderr=subprocess.DEVNULL):
+        wait_until(listens, "haproxy")
+        for path in ("/admin", "/admin/", "/%61dmin/", "/adm%69n/tokens", "http://tokens.example/%61dmin/"):
+            assert status(path) == 403, path
+        assert status("/oauth/token") == 200
 
 
 def test_debians_redis_takes_its_file(tmp_path: Path, need_program: Callable[[str], str]) -> None:

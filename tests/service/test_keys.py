@@ -70,6 +70,7 @@ def test_a_shared_secret_is_refused() -> None:
         ("{} {}", "no JSON object"),
         ('{"kty": "EC"', "no JSON object"),
         ("{" * 5000, "no JSON object"),
+        (f'{{"kty": "EC", "x": {"[" * 5000}{"]" * 5000}}}', "very deep"),
         ("{}", "kty"),
         ('{"kty": 1}', "kty"),
         ('{"kty": null}', "kty"),
@@ -105,6 +106,7 @@ def test_what_is_no_key_is_refused_with_the_cure(text: str, complaint: str) -> N
     [
         (ec.generate_private_key(ec.SECP384R1()).public_key(), "P-256"),
         (rsa.generate_private_key(65537, 1024).public_key(), "2048"),  # noqa: S505 (weak on purpose)
+        (rsa.RSAPublicNumbers(2**1023 + 1, 2**2047 + 1).public_key(), "65537"),
         (ed448.Ed448PrivateKey.generate().public_key(), "P-256, an Ed25519 key, or RSA"),
     ],
 )

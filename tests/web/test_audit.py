@@ -18,6 +18,7 @@ from app.service.audit import Query, Trail
 from app.service.registry import Registry
 from app.store.audit import Line
 from app.store.keys import Shard
+from app.store.tokens import Tokens
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import MakeCaller, OwnCloud
@@ -69,6 +70,18 @@ async def test_a_token_in_hand_finds_all_that_became_of_it(
         assert await told(trail, handle=handle) == [("cloud", "confirmed"), (device, "revoked"), (device, "granted")]
     for other in ("", "x", "|", "R|", "R|x", "x" * 20_000):
         assert await trail.handle_of(Secret(other)) is None
+
+
+async def test_a_text_of_thousands_of_tokens_is_looked_up_nowhere(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One search costs no more than a password's three tokens, whatever is pasted."""
+
+    async def never(*_: object) -> None:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(Tokens, "handle_of", never)
+    assert await trail.handle_of(Secret("|".join(f"R|{number}" for number in range(2000)))) is None
 
 
 async def test_operators_and_services_are_named(

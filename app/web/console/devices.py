@@ -39,11 +39,15 @@ class DeviceAsked(Asked, frozen=True):
 
 
 class DeviceForm(Asked, frozen=True):
-    """What can be changed of a device beside its key; ``attributes`` are a line each."""
+    """What can be changed of a device beside its key; ``attributes`` are a line each.
+
+    ``epoch`` is that of the record which the form was made of; it may be left out.
+    """
 
     role: str = ""
     attributes: str = ""
     note: str = ""
+    epoch: str = ""
 
 
 async def list_devices(visit: Visit, query: DevicesAsked) -> Shown:
@@ -107,7 +111,8 @@ async def edit(visit: Visit) -> Shown:
     """Show the form that changes a device's record."""
     device = await visit.registry.get(visit.path["client_id"])
     lines = "\n".join(f"{name}={value}" for name, value in device.attributes.items())
-    return await edit_again(visit, {"role": device.role, "attributes": lines, "note": device.note})
+    form = {"role": device.role, "attributes": lines, "note": device.note, "epoch": device.epoch}
+    return await edit_again(visit, form)
 
 
 async def edit_again(visit: Visit, form: Filled) -> Shown:
@@ -121,7 +126,11 @@ async def edit_again(visit: Visit, form: Filled) -> Shown:
 async def update(visit: Visit, form: DeviceForm) -> Moved:
     """Change a device's record."""
     _, revoked = await visit.registry.update(
-        visit.path["client_id"], role=form.role, attributes=attributes_of(form.attributes), note=form.note
+        visit.path["client_id"],
+        role=form.role,
+        attributes=attributes_of(form.attributes),
+        note=form.note,
+        epoch=form.epoch,
     )
     return to_device(visit, "changed", revoked)
 

@@ -44,14 +44,15 @@ def convert(fields: MultiMapping[str], type_: type[_Asked]) -> _Asked:
     """Make the struct a page asked for; an empty field counts as left out, for browsers send those too.
 
     Raises ``InvalidRequest`` for a field that the page does not know (it may be meant to narrow), one that is there
-    twice and is no list, and a value of the wrong kind. It names the field, and never what was in it.
+    twice and is no list, and a value of the wrong kind. It names the page's fields, and never what was sent: a secret
+    sent bare stands where a name should.
     """
     kinds = {each.name: each.type for each in msgspec.structs.fields(type_)}
     given: dict[str, Any] = {}
     for name in dict.fromkeys(fields):
         values = [value.replace("\r\n", "\n") for value in fields.getall(name) if value]
         if name not in kinds:
-            raise InvalidRequest(f"this page has no field {name[:40]!r}")
+            raise InvalidRequest(f"something unknown was sent; this page takes {', '.join(kinds) or 'nothing'}")
         if getattr(kinds[name], "__origin__", kinds[name]) in {list, tuple}:
             given[name] = values
         elif len(values) > 1:

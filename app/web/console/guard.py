@@ -108,9 +108,11 @@ def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IP
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return None
+    # So a socket for both kinds names who comes by IPv4, the balancer too.
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _secure(request: web.Request) -> bool:

@@ -15,6 +15,7 @@ from app.service.registry import Registration, Registry
 from tests.callers import Caller
 from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
 from tests.web.console.conftest import Browser, Seen, SignedIn
+from tests.web.console.pages import hidden_fields
 
 D1 = "GID_plant@@@d1"
 AT_D1 = f"/admin/devices/{D1}"
@@ -139,7 +140,7 @@ async def test_a_pasted_key_is_registered_and_nothing_is_shown(browser: Browser,
         ({"client_id": D1, "key": "pasted"}, "paste the public key"),
         ({"client_id": D1, "key": "HS256", "public_key": "x"}, "choose the pasted one"),
         ({"client_id": D1, "key": "pasted", "public_key": MARKUP}, "no PEM"),
-        ({"client_id": D1, "secret": "x" * 32}, "no field"),
+        ({"client_id": D1, "secret": "x" * 32}, "something unknown"),
         ([("client_id", D1), ("client_id", D1)], "more than once"),
         ({}, "GID_group@@@device"),
     ],
@@ -280,6 +281,22 @@ async def test_editing_the_note_revokes_nothing(browser: Browser, make_caller: M
         assert (await registry.get(D1)).note == MARKUP
     again = await browser.get(f"{AT_D1}/edit")
     assert f'value="{html.escape(MARKUP).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")}"' in again.text
+
+
+async def test_a_form_opened_before_a_change_puts_nothing_back(browser: Browser, registry: Registry) -> None:
+    """Who edits the note gives no role back that another took meanwhile, not even after another mistake in the form."""
+    await registry.add(Registration(D1, role="sensor"))
+    opened = hidden_fields((await browser.get(f"{AT_D1}/edit")).text, f"{AT_D1}/edit")
+    assert opened is not None
+    await registry.update(D1, role="line", attributes={"line": "l1"}, note="")
+    form = dict(opened) | {"role": "sensor", "attributes": "not one", "note": "new"}
+    refused = await browser.post(f"{AT_D1}/edit", form)
+    form |= dict(hidden_fields(refused.text, f"{AT_D1}/edit") or []) | {"attributes": ""}
+    refused = await browser.post(f"{AT_D1}/edit", form)
+    assert refused.status == 400
+    assert "was changed since" in refused.text
+    device = await registry.get(D1)
+    assert (device.role, device.note) == ("line", "")
 
 
 @pytest.mark.parametrize("form", [{"role": "ghost"}, {"attributes": "a"}, {"note": "x" * 201}, {"client_id": "x"}])

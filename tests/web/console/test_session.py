@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+import structlog
 from aiohttp.test_utils import TestClient
 
 from app.model.operators import Role
+from app.web.forms import FORM
 from tests.web.console.conftest import PASSWORD, SAME_ORIGIN, Browser, SignedIn
 
 
@@ -29,6 +32,32 @@ async def test_signing_in_leads_to_the_page_that_was_meant(server: TestClient[An
     page = await browser.follow(seen)
     assert page.status == 200
     assert ">ada<" in page.text
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://evil.example/",
+        "//evil.example/admin/",
+        "//[",
+        "/admin/..//evil.example",
+        "/admin/\\evil.example",
+        "/admin/\r\nSet-Cookie: session=x",
+        "/administrator",
+        "javascript:alert(1)",
+        "//a\u2100b/",
+    ],
+)
+async def test_signing_in_leads_nowhere_else(server: TestClient[Any, Any], signed_in: SignedIn, to: str) -> None:
+    """Wherever a link to the sign-in page says to go on, it is a page of the console; nothing breaks by it."""
+    await signed_in(Role.VIEWER, "ada")
+    browser = Browser(server)
+    asked = await browser.get("/admin/sign-in", to=to)
+    assert asked.status == 200
+    assert 'name="to" value="/admin/"' in asked.text
+    assert (await browser.post("/admin/language", {"language": "en", "to": to})).location == "/admin/"
+    assert (await browser.post("/admin/sign-in", {"name": "ada", "password": PASSWORD, "to": to})).location == "/admin/"
+    assert (await browser.get("/admin/sign-in", to=to)).location == "/admin/"
 
 
 async def test_a_wrong_password_and_an_unknown_name_look_alike(
@@ -99,12 +128,32 @@ async def test_a_form_that_was_sent_too_late_is_not_lost(signed_in: SignedIn) ->
     assert "plant" not in sealed
 
 
+@pytest.mark.parametrize("path", ["/admin/sign-in", "/admin/tokens", "/admin/devices"])
+async def test_what_is_sent_without_a_name_is_not_repeated(signed_in: SignedIn, path: str) -> None:
+    """A secret sent bare, so that it stands where a field's name should, gets into no page and no log."""
+    browser = await signed_in()
+    with structlog.testing.capture_logs() as logs:
+        seen = await browser.ask("POST", path, headers=SAME_ORIGIN | {"Content-Type": FORM}, data=f"{PASSWORD}=")
+    assert seen.status == 400
+    assert "correct" not in seen.text + repr(logs)
+
+
 async def test_an_unknown_address_is_a_page_of_the_console(signed_in: SignedIn) -> None:
     """What is not there is said in the console's own words, with the way back."""
     seen = await (await signed_in()).get("/admin/nothing/here")
     assert seen.status == 404
     assert "There is nothing here" in seen.text
     assert 'href="/admin/devices"' in seen.text
+
+
+@pytest.mark.parametrize("path", ["/", "/admin", "/admin/", "/admin/nothing", "/administrator", "/admin.html"])
+async def test_no_page_is_without_the_headers_that_guard_it(server: TestClient[Any, Any], path: str) -> None:
+    """Whatever is answered as HTML, or leads on, says what may run in it and that nobody may frame it."""
+    seen = await Browser(server).get(path)
+    if "json" not in seen.headers.get("Content-Type", ""):
+        assert "default-src 'none'" in seen.headers["Content-Security-Policy"]
+        assert seen.headers["X-Frame-Options"] == "DENY"
+        assert "max-age" in seen.headers["Strict-Transport-Security"]
 
 
 async def test_a_refresh_keeps_no_session_alive_and_is_not_redirected(server: TestClient[Any, Any]) -> None:
