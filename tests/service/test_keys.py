@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 import pytest
@@ -92,6 +93,7 @@ def test_a_shared_secret_is_refused() -> None:
         (jwk(Algorithm.ES256, alg="RS256"), "alg"),
         (jwk(Algorithm.RS256, alg="PS256"), "alg"),
     ],
+    ids=count(),  # keys are drawn anew in each process
 )
 def test_what_is_no_key_is_refused_with_the_cure(text: str, complaint: str) -> None:
     """Whatever is wrong with it, the refusal says which part."""
