@@ -60,7 +60,7 @@ from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
 from app.web.console.keys import API_KEYS
 from app.web.console.operators import OPERATORS
 from app.web.console.overview import TALLIES
-from app.web.console.pages import CLOUD, DESK, KEYS, POLICIES
+from app.web.console.pages import CLOUD, DESK, KEYS, PLACES, POLICIES, Places
 from app.web.drain import Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
@@ -107,6 +107,7 @@ def build(settings: Settings) -> web.Application:
     app[REFUSALS] = Refusals(parts.audit)
     app[SIGN_IN] = SignIn(parts.operators, parts.sessions)
     app[KEYS] = parts.keys
+    app[PLACES] = Places()
     app[OPERATORS], app[API_KEYS] = parts.operators, parts.api_keys
     app[POLICIES] = parts.policies
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)

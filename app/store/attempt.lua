@@ -2,14 +2,14 @@
 -- time must have passed since the last: 1, 2, 4 ... seconds. One that comes too early is not counted by either key.
 -- Not to be sent again: it would count twice.
 --
--- KEYS  1 counter of the name  2 counter of the address, if one is known
--- ARGV  2 free by name   3 longest delay by name, in ms   4, 5 the same by address   6 forget_ms
+-- KEYS  1 counter of the name from this address  2 counter of the name  3 counter of the address, if one is known
+-- ARGV  2 forget_ms   3 free by the first key   4 longest delay by it, in ms   5, 6 and 7, 8 the same by the others
 -- Returns 0, or how many ms to wait.
 
 local function early_ms(key, free, longest_ms)
   local seen = redis.call('HMGET', key, 'count', 'at_ms')
   local count, at_ms = tonumber(seen[1] or 0), tonumber(seen[2] or 0)
-  if at_ms + ARGV[6] <= now_ms then
+  if at_ms + ARGV[2] <= now_ms then
     redis.call('DEL', key)
     return 0
   end
@@ -23,7 +23,7 @@ end
 
 local wait_ms = 0
 for place, key in ipairs(KEYS) do
-  wait_ms = math.max(wait_ms, early_ms(key, tonumber(ARGV[2 * place]), tonumber(ARGV[2 * place + 1])))
+  wait_ms = math.max(wait_ms, early_ms(key, tonumber(ARGV[2 * place + 1]), tonumber(ARGV[2 * place + 2])))
 end
 if wait_ms > 0 then
   return math.ceil(wait_ms)
@@ -31,6 +31,6 @@ end
 for _, key in ipairs(KEYS) do
   redis.call('HINCRBY', key, 'count', 1)
   redis.call('HSET', key, 'at_ms', now_ms)
-  redis.call('PEXPIRE', key, ARGV[6])
+  redis.call('PEXPIRE', key, ARGV[2])
 end
 return 0

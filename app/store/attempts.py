@@ -14,8 +14,12 @@ from app.store.keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by
 _COUNT: Final = Script("attempt", may_oom=True)
 _TAKE_BACK: Final = Script("attempt_passed", may_oom=True)
 
-FREE_BY_NAME: Final = 5
+FREE_FROM_ONE_ADDRESS: Final = 5
+FREE_BY_NAME: Final = 100
 LONGEST_BY_NAME_MS: Final = 60_000
+"""For a name, the fifth wrong password from one address is the last without a wait, and the hundredth from all: or who
+guesses at a colleague's could keep them out from where they are as well."""
+
 FREE_BY_ADDRESS: Final = 20
 LONGEST_BY_ADDRESS_MS: Final = 15 * 60_000
 FORGET_AFTER_MS: Final = 3_600_000
@@ -39,11 +43,13 @@ class Attempts:
         wait_ms: int = await self._store.run(
             _COUNT,
             _keys(name, address),
+            FORGET_AFTER_MS,
+            FREE_FROM_ONE_ADDRESS,
+            LONGEST_BY_NAME_MS,
             FREE_BY_NAME,
             LONGEST_BY_NAME_MS,
             FREE_BY_ADDRESS,
             LONGEST_BY_ADDRESS_MS,
-            FORGET_AFTER_MS,
         )
         return wait_ms
 
@@ -78,8 +84,9 @@ def network_of(address: str) -> str:
 
 def _keys(name: str, address: str) -> list[str]:
     # Digests: what is typed for a name is of any length, and may have been meant for the password.
-    keys = [attempts_by_name_key(_digest(name))]
-    return [*keys, attempts_by_address_key(_digest(network_of(address)))] if address else keys
+    network = network_of(address)
+    keys = [attempts_by_name_key(_digest(f"{name}\0{network}")), attempts_by_name_key(_digest(name))]
+    return [*keys, attempts_by_address_key(_digest(network))] if address else keys
 
 
 def _digest(text: str) -> str:

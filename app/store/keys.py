@@ -41,7 +41,8 @@ mac:HMAC           handle of a cloud token in hand               until that toke
                                                                  back
 {ops}:s:DIGEST     an operator's session, by its ID's hash       half an hour unused, half a day at most
 {ops}:a            audit of what concerns no single device       capped
-{tries}:n:DIGEST   attempts to prove a password, by the name     an hour after the last
+{tries}:n:DIGEST   attempts to prove a password by a name: in    an hour after the last
+                   all, and from one address
 {tries}:a:DIGEST   the same, by the address they came from       likewise
 {stats}:m:MINUTE   what was counted in a minute of Unix time     two hours
 {stats}:b:NAME     number of the last counts an instance added   two hours

@@ -73,7 +73,7 @@ class KeyRing:
         if key is None:
             raise CannotOpen(f"sealed by the key {key_id!r}, which is not in SEALING_KEYS")
         try:
-            box = base64.urlsafe_b64decode(text)
+            box = base64.b64decode(text, b"-_", validate=True)
             place = _place(purpose, client_id, handle)
             return Secret(key.cipher.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], place).decode())
         except (InvalidTag, binascii.Error, ValueError):

@@ -154,7 +154,8 @@ def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | 
         log.info("request", **line, **request.get(TOLD, {}))
     else:
         description, cause = without_passwords(refusal.description), without_passwords(refusal.cause)
-        log.info("request", **line, error=refusal.code, description=description, cause=cause)
+        told = {"error": refusal.code, "description": description, "cause": cause}
+        log.info("request", **line, **(request.get(TOLD, {}) | told))
 
 
 def _shown(request: web.Request) -> str:

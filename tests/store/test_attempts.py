@@ -6,7 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.store.attempts import FORGET_AFTER_MS, FREE_BY_ADDRESS, FREE_BY_NAME, Attempts, network_of
+from app.store.attempts import (
+    FORGET_AFTER_MS,
+    FREE_BY_ADDRESS,
+    FREE_BY_NAME,
+    FREE_FROM_ONE_ADDRESS,
+    Attempts,
+    network_of,
+)
 from app.store.connection import Store
 
 HERE = "192.0.2.1"
@@ -44,7 +51,7 @@ async def test_attempts_from_an_address_become_slower(attempts: Attempts, store:
 
 async def test_what_comes_too_early_is_not_counted_and_told_the_truth(attempts: Attempts, store: Store) -> None:
     """However often it is tried too early: the wait only shrinks with time, and then one attempt is let in."""
-    await waits(attempts, store, "ann", HERE, FREE_BY_NAME + 3)
+    await waits(attempts, store, "ann", HERE, FREE_FROM_ONE_ADDRESS + 3)
     early = [await attempts.count("ann", HERE) for _ in range(50)]
     assert all(7000 < wait_ms <= 8000 for wait_ms in early)
     store.clock.shift_ms += 5000
@@ -53,7 +60,7 @@ async def test_what_comes_too_early_is_not_counted_and_told_the_truth(attempts: 
     assert await attempts.count("ann", HERE) == 0
     assert 15_000 < await attempts.count("ann", HERE) <= 16_000
     # Of all these, the address counts those that were let in alone.
-    assert await store.command("HGET", await the_key(store, "a"), "count") == str(FREE_BY_NAME + 4)
+    assert await store.command("HGET", await the_key(store, "a"), "count") == str(FREE_FROM_ONE_ADDRESS + 4)
 
 
 async def the_key(store: Store, kind: str) -> str:
@@ -63,8 +70,10 @@ async def the_key(store: Store, kind: str) -> str:
 
 
 async def test_guesses_that_come_all_at_once_count_all(attempts: Attempts) -> None:
-    """A hundred at once are no more than the free ones: each is counted before anything is looked at."""
-    early = await asyncio.gather(*(attempts.count("ann", f"192.0.2.{number}") for number in range(100)))
+    """Many at once are no more than the free ones: each is counted before anything is looked at."""
+    early = await asyncio.gather(*(attempts.count("bob", HERE) for _ in range(100)))
+    assert early.count(0) == FREE_FROM_ONE_ADDRESS
+    early = await asyncio.gather(*(attempts.count("ann", f"192.0.2.{number}") for number in range(2, 152)))
     assert early.count(0) == FREE_BY_NAME
     early = await asyncio.gather(*(attempts.count(f"name{number}", "198.51.100.1") for number in range(100)))
     assert early.count(0) == FREE_BY_ADDRESS
@@ -79,27 +88,34 @@ async def test_being_right_clears_the_name_and_takes_its_own_attempt_back(attemp
         await attempts.passed("ann", HERE)
     assert await attempts.count("bob", HERE) == 0
     assert await attempts.count("bob", HERE) > 0
-    for _ in range(FREE_BY_NAME):
+    for _ in range(FREE_FROM_ONE_ADDRESS):
         assert await attempts.count("ann", "") == 0
     assert await attempts.count("ann", "") > 0
     await attempts.passed("ann", "")
     assert await attempts.count("ann", "") == 0
 
 
+async def test_who_guesses_from_elsewhere_keeps_nobody_out(attempts: Attempts, store: Store) -> None:
+    """An hour of guesses from some networks, as fast as is allowed, leaves the name's owner their own free ones."""
+    for network in range(8):
+        await waits(attempts, store, "ann", f"2001:db8:{network}::1", 9)
+    assert await waits(attempts, store, "ann", HERE, FREE_FROM_ONE_ADDRESS) == [0] * FREE_FROM_ONE_ADDRESS
+
+
 async def test_counts_are_forgotten(attempts: Attempts, store: Store) -> None:
     """An hour after the last attempt, and no key lives longer: names that nobody has cannot fill Redis."""
-    await waits(attempts, store, "ann", HERE, FREE_BY_NAME + 3)
+    await waits(attempts, store, "ann", HERE, FREE_FROM_ONE_ADDRESS + 3)
     for key in await store.command("KEYS", "{tries}:*"):
         assert 0 < await store.command("PTTL", key) <= FORGET_AFTER_MS
     store.clock.shift_ms += FORGET_AFTER_MS
-    assert [await attempts.count("ann", HERE) for _ in range(FREE_BY_NAME)] == [0] * FREE_BY_NAME
+    assert [await attempts.count("ann", HERE) for _ in range(FREE_FROM_ONE_ADDRESS)] == [0] * FREE_FROM_ONE_ADDRESS
     assert await attempts.count("ann", HERE) > 0
 
 
 async def test_a_clock_set_back_locks_nobody_out(attempts: Attempts, store: Store) -> None:
     """The wait is never longer than the delay that is due."""
     store.clock.shift_ms = 86_400_000
-    await waits(attempts, store, "ann", HERE, FREE_BY_NAME + 2)
+    await waits(attempts, store, "ann", HERE, FREE_FROM_ONE_ADDRESS + 2)
     store.clock.shift_ms = 0
     assert 0 < await attempts.count("ann", HERE) <= 4000
 
@@ -109,7 +125,7 @@ async def test_a_name_is_kept_as_a_digest(attempts: Attempts, store: Store) -> N
     for name in ("hunter2hunter2", "x" * 100_000, "", "\ud800", "\x00\n<b>"):
         assert await attempts.count(name, HERE) == 0
     keys = await store.command("KEYS", "*")
-    assert len(keys) == 6
+    assert len(keys) == 5 * 2 + 1
     assert max(map(len, keys)) < 60
     assert "hunter2" not in str(keys)
 
@@ -127,8 +143,8 @@ async def test_no_pattern_of_attempts_gains_on_waiting(
         if await attempts.count(name, "") == 0:
             let_in.setdefault(name, []).append(store.clock.now_ms())
     for times in let_in.values():
-        for place in range(FREE_BY_NAME, len(times)):
-            due_ms = min(60_000, 1000 * 2 ** (place - FREE_BY_NAME))
+        for place in range(FREE_FROM_ONE_ADDRESS, len(times)):
+            due_ms = min(60_000, 1000 * 2 ** (place - FREE_FROM_ONE_ADDRESS))
             assert times[place] - times[place - 1] >= due_ms - 50
 
 

@@ -1,11 +1,13 @@
 """A form whose session had ended when it was sent: sealed, it goes with the sign-in page and comes back after it.
 
 Nothing of it is kept here. It is sealed because the page that carries it is shown to whoever signs in next, and a form
-may hold a token in hand; and so that nobody can slip a form of their own making under somebody else's sign-in.
+may hold a token in hand. Anybody can have a form sealed: so whoever signs in is shown what it says, all but secrets,
+and sends it with a click of their own, or not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -22,16 +24,17 @@ MAX_CHARS: Final = 40_000
 
 
 class Carried(msgspec.Struct, frozen=True):
-    """A form, and which page it was for (``path``); when it was sent, in Unix ms."""
+    """A form, and which page it was for (``path``); when it was sent, in Unix ms; its fields that a page may show."""
 
     path: str
     fields: list[tuple[str, str]]
     sent_at_ms: int
+    plain: list[str] = []
 
 
-def seal(keys: KeyRing, path: str, fields: MultiMapping[str], now_ms: int) -> str:
-    """Seal a form; an empty text if it is too large for that."""
-    carried = Carried(path, list(fields.items()), now_ms)
+def seal(keys: KeyRing, path: str, fields: MultiMapping[str], now_ms: int, plain: Iterable[str] = ()) -> str:
+    """Seal a form, of which a page may show the ``plain`` fields; an empty text if it is too large for that."""
+    carried = Carried(path, list(fields.items()), now_ms, sorted(plain))
     text = keys.seal(Secret(msgspec.json.encode(carried).decode()), "carried-form", "")
     return text if len(text) <= MAX_CHARS else ""
 

@@ -66,9 +66,9 @@ def convert(fields: MultiMapping[str], type_: type[_Asked]) -> _Asked:
 
 
 def filled(fields: MultiMapping[str], type_: type[Asked]) -> Filled:
-    """Return what was typed, without what no page may show."""
-    secret = {each.name for each in msgspec.structs.fields(type_) if _is_secret(each.type)}
-    return {name: value for name, value in fields.items() if name not in secret}
+    """Return what was typed into the fields that there are, without what no page may show."""
+    plain = {each.name for each in msgspec.structs.fields(type_) if not _is_secret(each.type)}
+    return {name: value for name, value in fields.items() if name in plain}
 
 
 def _complaint(error: msgspec.ValidationError) -> str:

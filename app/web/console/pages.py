@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, get_type_hints
 from urllib.parse import urlencode
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 from multidict import MultiDict, MultiMapping
@@ -43,6 +45,9 @@ POLICIES: Final = web.AppKey("policies", Policies)
 ANSWER_WITHIN_S: Final = 8.0
 """A page waits no longer for anything; a balancer gives up soon after."""
 
+PAGES_AT_ONCE: Final = 6
+PAGES_OF_ONE_AT_ONCE: Final = 2
+
 _MAX_ADDRESS_CHARS: Final = 2000
 
 
@@ -72,14 +77,41 @@ class Streamed:
     content_type: str
     filename: str
 
-    @property
-    def response(self) -> web.Response:
-        """The answer, not yet begun."""
+    def response(self, place: AbstractAsyncContextManager[None]) -> web.Response:
+        """Return the answer, not yet begun; it is made in ``place``."""
+
+        async def parts() -> AsyncIterator[bytes]:
+            async with place:
+                async for part in self.parts:
+                    yield part
+
         headers = {
             "Content-Type": self.content_type,
             "Content-Disposition": f'attachment; filename="{self.filename}"',
         }
-        return web.Response(body=self.parts, headers=headers)
+        return web.Response(body=parts(), headers=headers)
+
+
+class Places:
+    """How many pages an instance makes at a time, in all and for one operator; who comes next waits.
+
+    A search may look at a million tokens, and devices share the instance with it: nobody who holds down the reload key,
+    or means harm, takes more of it than these places.
+    """
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def of(self, operator: Operator) -> AsyncIterator[None]:
+        """Hold one place for an operator."""
+        own = self._own.setdefault(operator.name, asyncio.Semaphore(PAGES_OF_ONE_AT_ONCE))
+        async with own, self._all:
+            yield
+
+
+PLACES: Final = web.AppKey("places", Places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +202,15 @@ class Page:
             fields = carried.fields_of(request.app[KEYS], request.path, MultiDict(fields), request.app[CLOCK].now_ms())
         visit = Visit(request.app, operator, request.match_info)
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(ANSWER_WITHIN_S), request.app[PLACES].of(operator):
                 answer = await self._call(visit, request, fields)
         except TimeoutError:
             raise Unavailable(f"this took longer than {ANSWER_WITHIN_S:g} s: try again") from None
         if isinstance(answer, Moved):
             return see_other(answer.location)
-        return answer.response if isinstance(answer, Streamed) else render(request, answer)
+        if isinstance(answer, Streamed):
+            return answer.response(request.app[PLACES].of(operator))
+        return render(request, answer)
 
     async def _call(self, visit: Visit, request: web.Request, fields: MultiMapping[str]) -> Shown | Moved | Streamed:
         try:
@@ -205,7 +239,8 @@ class Page:
 
     def _ask_to_sign_in(self, request: web.Request, fields: MultiMapping[str]) -> web.StreamResponse:
         if self.method == "POST":
-            sealed = carried.seal(request.app[KEYS], request.path, fields, request.app[CLOCK].now_ms())
+            plain = filled(fields, self.types.get("form", Asked))
+            sealed = carried.seal(request.app[KEYS], request.path, fields, request.app[CLOCK].now_ms(), plain)
             return render(request, Shown.of("sign_in.html", status=401, to=f"{PREFIX}/", carried=sealed, ended=True))
         if REFRESH_HEADER in request.headers:
             # A script asks: a redirect would put the sign-in page into the middle of the one that is there.

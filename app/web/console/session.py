@@ -129,4 +129,5 @@ def _go_on(request: web.Request, sealed: str) -> web.Response:
         form = carried.unseal(request.app[KEYS], sealed, request.app[CLOCK].now_ms())
     except InvalidRequest as refusal:
         return render(request, Shown.of("go_on.html", to=f"{PREFIX}/", carried="", problem=refusal))
-    return render(request, Shown.of("go_on.html", to=form.path, carried=sealed))
+    said = [(name, value if name in form.plain else None) for name, value in form.fields if value]
+    return render(request, Shown.of("go_on.html", to=form.path, carried=sealed, said=said))

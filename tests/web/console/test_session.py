@@ -160,3 +160,19 @@ async def test_a_refresh_keeps_no_session_alive_and_is_not_redirected(server: Te
     """A page that looks again by itself is told 401 once the session has ended."""
     seen = await Browser(server).ask("GET", "/admin/", headers={"X-Refresh": "1"} | SAME_ORIGIN)
     assert seen.status == 401
+
+
+async def test_a_carried_form_says_what_it_holds_and_no_secret(signed_in: SignedIn) -> None:
+    """Anybody can have had it sealed, so whoever is to send it is shown what it says, but for what no page shows."""
+    browser = await signed_in(Role.ADMIN, "ada")
+    browser.cookies.clear()
+    for path, form, shown, hidden in (
+        ("/admin/revoke", {"all": "1", "confirm": "everything"}, '<code class="value">everything</code>', ""),
+        ("/admin/tokens", {"q": "R|cloud-token", "by": "token"}, "not shown here", "cloud-token"),
+    ):
+        late = await browser.post(path, form)
+        sealed = late.text.partition('name="carried" value="')[2].partition('"')[0]
+        back = await browser.post("/admin/sign-in", {"name": "ada", "password": PASSWORD, "carried": sealed})
+        assert shown in back.text
+        assert not hidden or hidden not in back.text
+        browser.cookies.clear()
