@@ -17,7 +17,7 @@ from app.errors import Forbidden
 from app.model.operators import Operator, Role
 from app.model.secrets import SessionId
 from app.service.sign_in import SignedIn, SignIn
-from app.web.console.rendering import OPERATOR, PREFIX
+from app.web.console.rendering import OPERATOR, PREFIX, SECURE
 from app.web.oauth import SERVICES
 
 SIGN_IN: Final = web.AppKey("sign_in", SignIn)
@@ -81,14 +81,14 @@ def give_session(request: web.Request, response: web.Response, signed_in: Signed
         signed_in.session.reveal(),
         path="/",
         httponly=True,
-        secure=_secure(request),
+        secure=request.app[SECURE],
         samesite="Strict",
     )
 
 
 def take_session(request: web.Request, response: web.Response) -> None:
     """Make the browser forget its session."""
-    response.del_cookie(_cookie(request), path="/", httponly=True, secure=_secure(request), samesite="Strict")
+    response.del_cookie(_cookie(request), path="/", httponly=True, secure=request.app[SECURE], samesite="Strict")
 
 
 def address_of(request: web.Request) -> str:
@@ -115,12 +115,8 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
-def _secure(request: web.Request) -> bool:
-    return request.app[SERVICES].issuer_url.startswith("https:")
-
-
 def _cookie(request: web.Request) -> str:
-    return _SECURE_COOKIE if _secure(request) else _COOKIE
+    return _SECURE_COOKIE if request.app[SECURE] else _COOKIE
 
 
 def _origin(url: str) -> str:

@@ -75,13 +75,13 @@ class Language:
         return Markup('<time datetime="{0}" title="{1} UTC">{2}</time>').format(exact, self.when(at_ms), said)
 
 
-_FOLDERS: Final = (Path(__file__).parents[2] / "templates", Path(__file__).parents[3] / "templates")
+TEMPLATES: Final = (Path(__file__).parents[2] / "templates", Path(__file__).parents[3] / "templates")
 """Beside the package in a checkout, inside it in a wheel."""
 
 
 def _read(code: str, tag: str, name: str, catalog: str) -> Language:
     """Read a catalog as text and compile it in memory, so that no compiled file can be older than its source."""
-    path = next(folder / "locale" / catalog for folder in _FOLDERS if (folder / "locale" / catalog).exists())
+    path = next(folder / "locale" / catalog for folder in TEMPLATES if (folder / "locale" / catalog).exists())
     with path.open("rb") as file:
         messages = read_po(file)
     compiled = io.BytesIO()

@@ -7,7 +7,6 @@ import mimetypes
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,7 +17,7 @@ from aiohttp import web
 from app import __version__
 from app.errors import NotFound, Refusal
 from app.model.operators import Operator, Role
-from app.web.console.languages import COOKIE, LANGUAGES, Language, choose
+from app.web.console.languages import COOKIE, LANGUAGES, TEMPLATES, Language, choose
 from app.web.middleware import CLOCK
 
 PREFIX: Final = "/admin"
@@ -26,14 +25,14 @@ PREFIX: Final = "/admin"
 DONE: Final = "done"
 """The parameter by which the page after a form says what was done: a word that its template knows, or nothing."""
 
+SECURE: Final = web.AppKey("secure", bool)
+"""Whether browsers come by https alone."""
+
 OPERATOR: Final = web.RequestKey("operator", Operator)
 """Who is signed in, once that is known."""
 
-_PACKAGE: Final = Path(__file__).parents[2]
-_FOLDERS: Final = (_PACKAGE / "templates", _PACKAGE.parent / "templates")
 _ENVIRONMENTS: Final = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
 _STATIC: Final = web.AppKey("static", Mapping[str, "_File"])
-_SECURE: Final = web.AppKey("secure", bool)
 
 _HEADERS: Final = {
     # No inline script or style, nothing from elsewhere: what an attacker could smuggle into a page does not run.
@@ -77,13 +76,13 @@ class _File:
 
 def set_up(app: web.Application, *, secure: bool) -> None:
     """Find templates and files, for every language; ``secure`` where browsers come by https alone."""
-    app[_SECURE] = secure
+    app[SECURE] = secure
     app[_STATIC] = _files()
     for code, language in LANGUAGES.items():
         environment = aiohttp_jinja2.setup(
             app,
             app_key=_ENVIRONMENTS[code],
-            loader=jinja2.FileSystemLoader(_FOLDERS),
+            loader=jinja2.FileSystemLoader(TEMPLATES),
             autoescape=True,  # whatever is filled in is text: markup in a note or a topic stays what was typed
             finalize=_legible,
             undefined=jinja2.StrictUndefined,
@@ -175,7 +174,7 @@ def _legible(value: object) -> object:
 
 
 def _files() -> dict[str, _File]:
-    folder = next(folder / "static" for folder in _FOLDERS if (folder / "static").is_dir())
+    folder = next(folder / "static" for folder in TEMPLATES if (folder / "static").is_dir())
     return {
         path.name: _File(
             body=(body := path.read_bytes()),
@@ -192,5 +191,5 @@ async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     if request.path == "/" or is_console(request):
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
-        if request.app[_SECURE]:
+        if request.app[SECURE]:
             response.headers["Strict-Transport-Security"] = _STRICT_TRANSPORT

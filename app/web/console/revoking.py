@@ -15,12 +15,11 @@ from app.service.audit import Query
 from app.service.revocations import select
 from app.store.audit import What
 from app.store.jobs import Job, draw_id
-from app.store.records import TokenRecord
 from app.web.api import Asked
 from app.web.console.forms import Filled
 from app.web.console.pages import Moved, Visit
 from app.web.console.rendering import PREFIX, Shown
-from app.web.console.tokens import ADDRESS, query_of
+from app.web.console.tokens import ADDRESS, is_pending, query_of
 
 MOST_HANDLES: Final = 50
 """As many as a page of tokens has boxes; more would not fit into every address either."""
@@ -107,7 +106,7 @@ async def revoked(visit: Visit, query: RevokedAsked) -> Shown:
         handles = list(dict.fromkeys(line.handle for line in lines))
     records = await visit.revocations.tokens_of(handles)
     known = [record for record in records if record]
-    pending = [record for record in known if _is_pending(record, visit.now_ms)]
+    pending = [record for record in known if is_pending(record, visit.now_ms)]
     overview = await visit.revocations.overview()
     return Shown.of(
         "revoked.html",
@@ -125,7 +124,7 @@ async def _ask_for_tokens(visit: Visit, handles: list[str]) -> Shown:
     records = await visit.revocations.tokens_of(handles)
     known = [record for record in records if record]
     if not known:
-        raise NotFound("there is no such token: it is none of ours, or expired more than 10 minutes ago")
+        raise _gone()
     prospect = await visit.revocations.survey_each(known)
     return Shown.of(
         "revoke.html",
@@ -166,8 +165,8 @@ async def _revoke_tokens(visit: Visit, handles: list[str]) -> None:
         except NotFound:
             continue
     if not found:
-        raise NotFound("there is no such token: it is none of ours, or expired more than 10 minutes ago")
+        raise _gone()
 
 
-def _is_pending(record: TokenRecord, now_ms: int) -> bool:
-    return record.state == "revoked" and record.revocation in {"", "queued"} and record.expires_at_ms > now_ms
+def _gone() -> NotFound:
+    return NotFound("there is no such token: it is none of ours, or expired more than 10 minutes ago")

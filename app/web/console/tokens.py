@@ -16,6 +16,7 @@ from app.model.secrets import Secret
 from app.model.selections import Kind, MalformedSelection, Selection
 from app.service.audit import Query
 from app.service.revocations import select
+from app.store.records import TokenRecord
 from app.web.api import Asked
 from app.web.console.forms import Filled
 from app.web.console.pages import Moved, Visit
@@ -107,7 +108,12 @@ async def show(visit: Visit) -> Shown:
     """Show what is known of a token, whatever became of it."""
     record = await visit.revocations.token(visit.path["handle"])
     lines = (await visit.trail.search(Query(handle=record.handle), limit=LINES)).lines
-    return Shown.of("token.html", record=record, lines=lines)
+    return Shown.of("token.html", record=record, lines=lines, pending=is_pending(record, visit.now_ms))
+
+
+def is_pending(record: TokenRecord, now_ms: int) -> bool:
+    """Tell whether the cloud has still to be told that a token is revoked: until then the broker accepts it."""
+    return record.state == "revoked" and record.revocation in {"", "queued"} and record.expires_at_ms > now_ms
 
 
 def query_of(selection: Selection) -> dict[str, str]:

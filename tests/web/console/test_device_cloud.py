@@ -67,7 +67,7 @@ async def test_a_credential_is_made_and_its_secret_shown_once(
     assert shown_secret(refreshed).startswith("DC.")
     assert shown_secret(refreshed) != secret
 
-    assert "good no more" in (await browser.get(f"{CREDENTIAL}/unregister")).text
+    assert "stops working" in (await browser.get(f"{CREDENTIAL}/unregister")).text
     assert await cloud.calls("UnRegisterDeviceCredential") == {}
     gone = await browser.follow(await browser.post(f"{CREDENTIAL}/unregister"))
     assert "The cloud took the credential away." in gone.text

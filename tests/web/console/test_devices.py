@@ -223,6 +223,10 @@ async def test_a_device_stands_without_the_cloud(browser: Browser, registry: Reg
     assert "The cloud cannot say now whether it is online" in seen.text
     assert "InternalError" in seen.text
     assert "plant/d1/up/#" in seen.text
+    await cloud.clear()
+    await cloud.fault("QuerySessionByClientId", "error", code="ApiNotSupport", times=None)
+    browser.language = "zh-CN"
+    assert "该云端实例不支持此操作" in (await browser.get(AT_D1)).text
 
 
 async def test_a_device_that_hangs_at_the_cloud_does_not_hold_up_the_page(
