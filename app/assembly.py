@@ -16,56 +16,57 @@ from aiohttp import web
 from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
 from app.logs import configure_logging
-from app.service.api_keys import KeyCheck, KeyOffice
-from app.service.audit import Trail
+from app.model.actors import SERVER, Actor
+from app.service.api_keys import ApiKeyAdmin, KeyCheck
+from app.service.applications import Applications
+from app.service.audit import AuditLog
 from app.service.authenticate import Authenticator
-from app.service.cloud_desk import CloudDesk
+from app.service.cloud_admin import CloudAdmin
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
 from app.service.explorer import Explorer
-from app.service.flights import Flights
-from app.service.held import Holder
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
 from app.service.jobs import Jobs
-from app.service.operators import OperatorOffice
+from app.service.metrics import Metrics
+from app.service.operators import OperatorAdmin
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.service.sign_in import SignIn
-from app.service.tallies import Tallies
+from app.service.token_lookup import TokenLookup
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
-from app.store.audit import SERVER, Audit
+from app.store.audit import AuditStore
 from app.store.connection import Store
+from app.store.counters import CounterStore
 from app.store.devices import Devices
-from app.store.index import Index
-from app.store.jobs import JobBook
+from app.store.index import TokenIndex
+from app.store.jobs import JobStore
 from app.store.operators import Operators
-from app.store.quota import PACE, QuotaUse
+from app.store.quota import PACE, QuotaUsageReader
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.sessions import Sessions
-from app.store.tallies import TallyBook
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
-from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL
+from app.web.api import AUDIT_LOG, JOBS, REGISTRY, REVOCATIONS
 from app.web.bearer import KEY_CHECK, REFUSALS
 from app.web.console import rendering
+from app.web.console.api_keys import API_KEYS
 from app.web.console.explorer import EXPLORER
 from app.web.console.guard import SIGN_IN, TRUSTED_PROXIES
-from app.web.console.keys import API_KEYS
 from app.web.console.operators import OPERATORS
-from app.web.console.overview import TALLIES
-from app.web.console.pages import CLOUD, DESK, KEYS, PLACES, POLICIES, Places
+from app.web.console.overview import METRICS
+from app.web.console.pages import CLOUD, CLOUD_ADMIN, KEYS, PAGE_LIMITER, POLICIES, PageLimiter
 from app.web.drain import Runner
 from app.web.forms import MAX_BODY_BYTES
 from app.web.health import PINGS
 from app.web.middleware import ANSWERED, CLOCK, DRAINING, RENDERERS, envelope
-from app.web.oauth import SERVICES, Broker, Services
+from app.web.oauth import SERVICES, BrokerAddress, Services
 from app.web.routes import add_routes
 
 log = structlog.get_logger(__name__)
@@ -85,7 +86,7 @@ class Parts:
     api_keys: ApiKeys
     operators: Operators
     sessions: Sessions
-    audit: Audit
+    audit: AuditStore
 
 
 PARTS: Final = web.AppKey("parts", Parts)
@@ -107,13 +108,13 @@ def build(settings: Settings) -> web.Application:
     app[REFUSALS] = Refusals(parts.audit)
     app[SIGN_IN] = SignIn(parts.operators, parts.sessions)
     app[KEYS] = parts.keys
-    app[PLACES] = Places()
+    app[PAGE_LIMITER] = PageLimiter()
     app[OPERATORS], app[API_KEYS] = parts.operators, parts.api_keys
     app[POLICIES] = parts.policies
     app[TRUSTED_PROXIES] = list(settings.trusted_networks)
     app[RENDERERS] = ((rendering.is_console, rendering.render_refusal),)
-    app[TALLIES] = _tallies(parts)
-    app[ANSWERED] = {"/oauth/token": app[TALLIES].answered}
+    app[METRICS] = _tallies(parts)
+    app[ANSWERED] = {"/oauth/token": app[METRICS].answered}
     app[DRAINING] = asyncio.Event()
     app[PINGS] = {"redis": parts.store.ping, "policy": parts.policies.ping}
     rendering.set_up(app, secure=settings.issuer_url.startswith("https:"))
@@ -141,21 +142,21 @@ async def serve_app() -> Runner:
 
 
 @dataclass(frozen=True)
-class Office:
-    """What an operator works with at the command line; the audit names them ``by``."""
+class AdminServices:
+    """What an operator works with at the command line; the audit names them ``actor``."""
 
-    by: str
+    actor: Actor
     registry: Registry
     revocations: Revocations
     jobs: Jobs
-    api_keys: KeyOffice
-    operators: OperatorOffice
-    trail: Trail
+    api_keys: ApiKeyAdmin
+    operators: OperatorAdmin
+    audit_log: AuditLog
 
 
 @asynccontextmanager
-async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
-    """Open what needs Redis alone, for the command line; the audit names ``by`` for all that is done.
+async def open_admin_services(settings: Settings, *, actor: Actor) -> AsyncIterator[AdminServices]:
+    """Open what needs Redis alone, for the command line; the audit names ``actor`` for all that is done.
 
     Raises ``Misconfigured`` and ``Unavailable``.
     """
@@ -163,14 +164,14 @@ async def open_office(settings: Settings, *, by: str) -> AsyncIterator[Office]:
     try:
         await parts.store.clock.learn(parts.store.command)
         revocations, jobs = _revoking(parts)
-        yield Office(
-            by=by,
-            registry=_registry(parts, by),
+        yield AdminServices(
+            actor=actor,
+            registry=_registry(parts, actor),
             revocations=revocations,
             jobs=jobs,
-            api_keys=KeyOffice(parts.api_keys, by=by),
-            operators=OperatorOffice(parts.operators, by=by),
-            trail=Trail(parts.audit, parts.tokens),
+            api_keys=ApiKeyAdmin(parts.api_keys, actor=actor),
+            operators=OperatorAdmin(parts.operators, actor=actor),
+            audit_log=AuditLog(parts.audit, parts.tokens),
         )
     finally:
         await parts.store.close()
@@ -199,23 +200,23 @@ def _parts(settings: Settings) -> Parts:
         api_keys=ApiKeys(store, keys),
         operators=operators,
         sessions=Sessions(store, keys, operators),
-        audit=Audit(store),
+        audit=AuditStore(store),
     )
 
 
-def _registry(parts: Parts, by: str) -> Registry:
-    return Registry(parts.devices, parts.policies, parts.store.clock, by=by)
+def _registry(parts: Parts, actor: Actor) -> Registry:
+    return Registry(parts.devices, parts.policies, parts.store.clock, actor=actor)
 
 
-def _tallies(parts: Parts) -> Tallies:
+def _tallies(parts: Parts) -> Metrics:
     settings, store = parts.settings, parts.store
-    use = QuotaUse(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
-    return Tallies(TallyBook(store), use, store.clock)
+    use = QuotaUsageReader(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+    return Metrics(CounterStore(store), use, store.clock)
 
 
 def _revoking(parts: Parts, wake: Callable[[], None] = lambda: None) -> tuple[Revocations, Jobs]:
-    index = Index(parts.store, parts.tokens)
-    jobs = Jobs(JobBook(parts.store), index, parts.queue)
+    index = TokenIndex(parts.store, parts.tokens)
+    jobs = Jobs(JobStore(parts.store), index, parts.queue)
     registry = _registry(parts, SERVER)
     pace = parts.settings.qps["RevokeToken"] * PACE
     return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
@@ -227,37 +228,37 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
     settings, clock = parts.settings, parts.store.clock
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.store.close)
-        tallies = app[TALLIES]
-        await stack.enter_async_context(running(tallies.run))
+        metrics = app[METRICS]
+        await stack.enter_async_context(running(metrics.run))
         cloud = await stack.enter_async_context(
-            open_cloud(settings, app[CREDENTIALS], parts.store, noted=tallies.called)
+            open_cloud(settings, app[CREDENTIALS], parts.store, noted=metrics.called)
         )
-        app[CLOUD], app[DESK] = cloud, CloudDesk(cloud, parts.audit, by=SERVER)
+        app[CLOUD], app[CLOUD_ADMIN] = cloud, CloudAdmin(cloud, parts.audit, actor=SERVER)
         app[EXPLORER] = Explorer(cloud, parts.audit)
-        flights = Flights(parts.tokens, cloud, clock, tallies.applied)
-        stack.push_async_callback(flights.close)
+        applications = Applications(parts.tokens, cloud, clock, metrics.applied)
+        stack.push_async_callback(applications.close)
         delivery = Delivery(
             parts.queue,
             parts.tokens,
             cloud,
             pace=settings.qps["RevokeToken"] * PACE,
             close_connections=settings.close_connection_on_revoke,
-            confirmed=tallies.revoked,
+            confirmed=metrics.revoked,
         )
         revocations, jobs = _revoking(parts, delivery.wake)
         app[REVOCATIONS], app[JOBS] = revocations, jobs
-        app[REGISTRY], app[TRAIL] = _registry(parts, SERVER), Trail(parts.audit, parts.tokens)
+        app[REGISTRY], app[AUDIT_LOG] = _registry(parts, SERVER), AuditLog(parts.audit, parts.tokens)
         for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run, app[REFUSALS].run):
             await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)
-        holder = Holder(authenticator, app[KEY_CHECK], parts.tokens)
+        holder = TokenLookup(authenticator, app[KEY_CHECK], parts.tokens)
         app[SERVICES] = Services(
-            issuer=Issuer(authenticator, parts.policies, parts.tokens, flights),
+            issuer=Issuer(authenticator, parts.policies, parts.tokens, applications),
             introspector=Introspector(holder, parts.tokens, Confirmer(parts.tokens, cloud), clock),
             revoker=Revoker(holder, parts.tokens, delivery),
             refusals=app[REFUSALS],
-            broker=Broker(settings.broker_host, settings.mqtt_port, settings.mqtt_tls, settings.mqtt_username),
+            broker=BrokerAddress(settings.broker_host, settings.mqtt_port, settings.mqtt_tls, settings.mqtt_username),
             issuer_url=settings.issuer_url,
             deadline_s=settings.request_deadline_s,
         )

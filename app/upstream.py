@@ -15,7 +15,7 @@ from app.errors import Misconfigured
 from app.service.pacing import Pacing
 from app.settings import Settings
 from app.store.connection import Store
-from app.store.quota import Buckets
+from app.store.quota import SharedQuota
 from app.tasks import running
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,9 @@ async def open_cloud(
     """
     # Connections of its own: a permit that comes late is void, so it must not stand in line behind requests for one.
     line = Store(settings.redis_url)
-    quota = Pacing(Buckets(line, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group))
+    quota = Pacing(
+        SharedQuota(line, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(line.close)
         stack.push_async_callback(quota.close)

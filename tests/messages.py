@@ -17,7 +17,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
-from app.cloud.causes import CAUSES
+from app.cloud.error_hints import ERROR_HINTS
 from app.rpc.catalog import ACTIONS
 from app.web.console.sentences import CONTEXT
 from tests.processes import ROOT
@@ -47,7 +47,7 @@ _NOT_AT_THE_CONSOLE: Final = {
     # … and whoever starts the server or writes its policy.
     *("Misconfigured", "PolicyError", "MalformedTemplate"),
 }
-_DEVICES_ALONE: Final = {f"app/service/{name}.py" for name in ("authenticate", "held", "introspect", "issue", "revoke")}
+_DEVICES_ALONE: Final = {f"app/service/{name}.py" for name in ("authenticate", "token_lookup", "introspect", "issue", "revoke")}
 _ROOMS: Final = ("app/model", "app/service", "app/store", "app/web/console")
 _MODULES: Final = ("app/web/forms.py", "app/web/middleware.py")
 _HOLE: Final = re.compile(r"%\(\w+\)s")
@@ -108,7 +108,7 @@ def refusals() -> Iterator[str]:
 def facts() -> Iterator[str]:
     """Yield what else services and tables say in sentences: which rule holds, what a value must be, what helps."""
     rules = {parameter.rule.says for action in ACTIONS.values() for parameter in action.parameters}
-    for sentence in rules | set(CAUSES.values()):
+    for sentence in rules | set(ERROR_HINTS.values()):
         yield sentence.replace("%", "%%")
     for node in ast.walk(ast.parse((ROOT / "app/model/policy.py").read_text())):
         match node:

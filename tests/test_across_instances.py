@@ -14,8 +14,9 @@ from functools import partial
 import aiohttp
 import pytest
 
-from app.assembly import open_office
+from app.assembly import open_admin_services
 from app.cli import setup
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.service.registry import Registration, Registry
 from tests.callers import Caller
@@ -57,7 +58,7 @@ async def site(dev: Dev, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
         control = await stack.enter_async_context(aiohttp.ClientSession())
         for session in sessions:
             await until(partial(ready, session), "both instances ready")
-        office = await stack.enter_async_context(open_office(settings, by="cli:test"))
+        office = await stack.enter_async_context(open_admin_services(settings, actor=Actor("cli:test")))
         registry = office.registry
         added = await registry.add(Registration(f"GID_plant@@@t{time.monotonic_ns()}"))
         assert added.secret is not None

@@ -17,14 +17,15 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from app.assembly import Office, open_office
+from app.assembly import AdminServices, open_admin_services
 from app.cli import setup
+from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.selections import Selection
 from app.service.registry import Registration
 from app.store.jobs import Job
-from app.store.keys import ALL_SHARDS, Shard, job_work_key, quota_keys
 from app.store.records import TokenRecord
+from app.store.redis_keys import ALL_SHARDS, Shard, job_work_key, quota_keys
 from tests.benchmarks.takeback import settle
 from tests.callers import Caller, read
 from tests.clouds import Cloud
@@ -71,7 +72,7 @@ class Site:
 
     dev: Dev
     cloud: Cloud
-    office: Office
+    office: AdminServices
     redis: Redis
     sessions: tuple[aiohttp.ClientSession, ...]
 
@@ -200,7 +201,7 @@ async def site(dev: Dev) -> AsyncIterator[Site]:
         cloud = Cloud(dev.json["sandbox"], control)
         await cloud.clear()
         await cloud.limit(preset="off")
-        office = await stack.enter_async_context(open_office(settings, by="cli:test"))
+        office = await stack.enter_async_context(open_admin_services(settings, actor=Actor("cli:test")))
         site = Site(dev, cloud, office, redis, tuple(sessions))
         await site.until_ready()
         await site.until_nothing_is_queued()
@@ -255,7 +256,7 @@ async def test_a_job_outlives_two_of_three_instances(site: Site) -> None:
     before = await site.revoked_there()
 
     async def start() -> Job:
-        job = await site.office.revocations.revoke(Selection.of_role("fleet"), "cli:test")
+        job = await site.office.revocations.revoke(Selection.of_role("fleet"), Actor("cli:test"))
         assert isinstance(job, Job)
         return job
 
@@ -339,7 +340,7 @@ async def test_a_full_redis_does_not_stop_revoking(site: Site) -> None:
     assert (refused.status, refused.body["error"]) == (503, "temporarily_unavailable")
     assert (await one.device.revoke(one.handle)).status == 200
     await site.office.registry.revoke(other.device.client_id)
-    job = await site.office.revocations.revoke(Selection.of_role("fleet"), "cli:test", counted=4)
+    job = await site.office.revocations.revoke(Selection.of_role("fleet"), Actor("cli:test"), counted=4)
     assert isinstance(job, Job)
     await site.until_confirmed(one, other, *rest, job=job.id)
     assert {held.sha256 for held in (one, other, *rest)} <= await site.revoked_there()

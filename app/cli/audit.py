@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, open_office, settings
+from app.cli.setup import JsonOption, StateOption, open_admin_services, settings
 from app.cli.times import moment_ms, shown_time
 from app.errors import InvalidRequest
 from app.model.secrets import Secret
 
 if TYPE_CHECKING:
-    from app.service.audit import Query
-    from app.store.audit import Line
+    from app.service.audit import AuditFilter
+    from app.store.audit import AuditEntry
 
 _MOST: Final = 100_000
 _PAGE: Final = 1000
@@ -41,10 +41,10 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Show what was granted, refused, revoked and changed, the newest first."""
-    from app.service.audit import Query  # noqa: PLC0415 - `--help` stays quick
+    from app.service.audit import AuditFilter  # noqa: PLC0415 - `--help` stays quick
 
     now_ms = int(time.time() * 1000)
-    query = Query(
+    query = AuditFilter(
         client_id=client_id,
         who=who,
         what=what,
@@ -69,14 +69,14 @@ def _read_token(option: str) -> Secret:
     return Secret(getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.read())
 
 
-async def _search(state: Path | None, query: Query, in_hand: Secret | None, limit: int) -> list[Line]:
-    async with open_office(settings(state)) as office:
+async def _search(state: Path | None, query: AuditFilter, in_hand: Secret | None, limit: int) -> list[AuditEntry]:
+    async with open_admin_services(settings(state)) as office:
         if in_hand is not None:
-            query = await office.trail.about(query, in_hand)
-        lines: list[Line] = []
+            query = await office.audit_log.about(query, in_hand)
+        lines: list[AuditEntry] = []
         cursor = ""
         while len(lines) < limit:
-            page = await office.trail.search(query, cursor=cursor, limit=min(_PAGE, limit - len(lines)))
+            page = await office.audit_log.search(query, cursor=cursor, limit=min(_PAGE, limit - len(lines)))
             lines += page.lines
             if page.cursor is None:
                 break
@@ -84,7 +84,7 @@ async def _search(state: Path | None, query: Query, in_hand: Secret | None, limi
         return lines
 
 
-def _show(lines: list[Line]) -> None:
+def _show(lines: list[AuditEntry]) -> None:
     """Print one line each, uncut: they are copied from, so no table is squeezed into a terminal's width."""
     for line in lines:
         said = (shown_time(line.at_ms), f"{line.what:<15}", f"{line.who:<28}", line.client_id, line.handle, line.detail)

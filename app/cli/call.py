@@ -22,7 +22,7 @@ CONTEXT: Final[dict[str, Any]] = {"ignore_unknown_options": True, "allow_extra_a
 """What typer does not know is a parameter of the action."""
 
 
-class Format(StrEnum):
+class AnswerFormat(StrEnum):
     """What the answer is asked for in (guide chapter 7)."""
 
     JSON = "json"
@@ -34,7 +34,9 @@ def call(
     name: Annotated[
         str, typer.Argument(metavar="ACTION", help="Left out: all actions are listed.", show_default=False)
     ] = "",
-    form: Annotated[Format, typer.Option("--format", help="Ask for the answer as JSON or XML.")] = Format.JSON,
+    form: Annotated[
+        AnswerFormat, typer.Option("--format", help="Ask for the answer as JSON or XML.")
+    ] = AnswerFormat.JSON,
     raw: Annotated[bool, typer.Option("--raw", help="Print the answer's very bytes.")] = False,
     show_signing: Annotated[
         bool, typer.Option("--show-signing", help="Print the string to sign and the signature.")
@@ -65,12 +67,12 @@ def call(
     if wants_help:
         print(call_print.parameters(action))
         return
-    if as_json and (form is Format.XML or raw):
+    if as_json and (form is AnswerFormat.XML or raw):
         raise Misconfigured("--json is for JSON alone: leave out --format xml and --raw")
     parameters = parse(action, context.args, anyway=anyway)
     sent: list[bytes] = []
     answer = asyncio.run(_call(settings(state), action, parameters, form, sent))
-    shown = call_print.Shown(Received(action, answer), Sent(sent[0]) if show_signing else None)
+    shown = call_print.CallPrinter(Received(action, answer), Sent(sent[0]) if show_signing else None)
     if raw:
         shown.print_raw()
     elif as_json:
@@ -114,13 +116,15 @@ def _action(name: str) -> Action:
     return ACTIONS[name]
 
 
-async def _call(setup: Settings, action: Action, parameters: dict[str, str], form: Format, sent: list[bytes]) -> Any:
+async def _call(
+    setup: Settings, action: Action, parameters: dict[str, str], form: AnswerFormat, sent: list[bytes]
+) -> Any:
     async with open_cloud(setup) as cloud:
         return await cloud.call(
             action.name,
             parameters,
             deadline=asyncio.get_running_loop().time() + ANSWER_WITHIN_S,
-            format_="XML" if form is Format.XML else "JSON",
+            format_="XML" if form is AnswerFormat.XML else "JSON",
             checked=False,
             sending=sent.append,
         )

@@ -47,7 +47,7 @@ def _leaves(fields: tuple[Field, ...], prefix: str = "") -> list[str]:
 
 
 @dataclass(frozen=True)
-class Shown:
+class CallPrinter:
     """An answer to be shown; ``sent`` is the call, if its signing is to be shown too."""
 
     received: Received
@@ -76,7 +76,7 @@ class Shown:
                 "message": self.refusal.message,
                 "request_id": self.refusal.request_id,
                 "kind": self.refusal.kind.value,
-                "probable_cause": self.refusal.probable_cause,
+                "probable_cause": self.refusal.error_hint,
             }
         if self.sent is not None:
             shown["signing"] = {"string_to_sign": self.sent.string_to_sign, "signature": self.sent.signature}
@@ -93,8 +93,8 @@ class Shown:
         print(f"  HTTP status     {refusal.status}", file=sys.stderr)
         if refusal.request_id:
             print(f"  RequestId       {refusal.request_id}", file=sys.stderr)
-        if refusal.probable_cause:
-            print(f"  probable cause  {refusal.probable_cause}", file=sys.stderr)
+        if refusal.error_hint:
+            print(f"  probable cause  {refusal.error_hint}", file=sys.stderr)
         if self.sent is not None and (compared := self.received.compare(self.sent)):
             print(f"  compared        {compared}", file=sys.stderr)
 

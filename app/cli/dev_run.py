@@ -9,12 +9,12 @@ import time
 from typing import Final, Literal
 
 from app.cli.dev_plan import Plan, dev_json, welcome
-from app.cli.setup import find_device, open_office
+from app.cli.setup import find_device, open_admin_services
 from app.embedded import parts, state
 from app.embedded.example import DASHBOARD_ID, DEVICE_ID, BrokenState, Example, load_example, load_settings
 from app.embedded.supervisor import Part, PartFailed, Supervisor
 from app.errors import Misconfigured, Refusal
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.model.secrets import ClientSecret, Password
 from app.service.registry import Registration
 from app.settings import Settings
@@ -116,14 +116,14 @@ class Dev:
 async def _register(settings: Settings, people: Example) -> None:
     """Register the examples that are not there yet; the dashboard's record names its role itself."""
     wanted = ((DEVICE_ID, "", people.device_secret), (DASHBOARD_ID, "dashboard", people.dashboard_secret))
-    async with open_office(settings) as office:
+    async with open_admin_services(settings) as office:
         for client_id, role, secret in wanted:
             if await find_device(office.registry, client_id) is None:
                 await office.registry.add(
                     Registration(client_id, role, secret=ClientSecret(secret), note="example of dev")
                 )
         if people.operator_name not in {operator.name for operator in await office.operators.all()}:
-            await office.operators.add(people.operator_name, Role.ADMIN, Password(people.operator_password))
+            await office.operators.add(people.operator_name, OperatorRole.ADMIN, Password(people.operator_password))
 
 
 async def _cancel(*tasks: asyncio.Task[None] | asyncio.Task[Literal[True]]) -> None:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from app.cli.mqtt import Connection
-from app.cli.oauth import Credentials, Refused, Server, read_private_key
+from app.cli.mqtt import MqttConnection
+from app.cli.oauth import DeviceCredentials, Server, ServerRefusal, read_private_key
 from app.cli.setup import Tell, read_text, running_dev
 from app.errors import Misconfigured
 from app.model.devices import MIN_SECRET_BYTES
@@ -19,7 +19,7 @@ _JITTER: Final = 0.1
 
 def who(
     client_id: str, secret_file: Path | None, private_key: Path | None, server: str, state: Path | None
-) -> tuple[str, Credentials]:
+) -> tuple[str, DeviceCredentials]:
     """Return the server's URL and the device's credentials, from the options or else from the running `dev`.
 
     Raises ``Misconfigured``.
@@ -30,16 +30,16 @@ def who(
         raise Misconfigured("--client-id is needed beside --secret-file or --private-key")
     if private_key:
         key, algorithm = read_private_key(read_text(private_key))
-        return server or running_dev(state)["server"], Credentials(client_id, key, algorithm)
+        return server or running_dev(state)["server"], DeviceCredentials(client_id, key, algorithm)
     if secret_file:
         secret = ClientSecret(read_text(secret_file).strip())
         if len(secret.reveal().encode()) < MIN_SECRET_BYTES:
             raise Misconfigured(f"--secret-file: no device's secret is shorter than {MIN_SECRET_BYTES} bytes")
-        return server or running_dev(state)["server"], Credentials(client_id, secret)
+        return server or running_dev(state)["server"], DeviceCredentials(client_id, secret)
     dev = running_dev(state)
     for known in (dev["device"], dev["dashboard"]):
         if client_id in {"", known["client_id"]}:
-            return server or dev["server"], Credentials(known["client_id"], ClientSecret(known["secret"]))
+            return server or dev["server"], DeviceCredentials(known["client_id"], ClientSecret(known["secret"]))
     raise Misconfigured(f"{client_id} is no example device: give its --secret-file or --private-key")
 
 
@@ -56,9 +56,9 @@ def live(
 ) -> None:
     """Publish, subscribe, and stay with a token that never runs out, if asked to.
 
-    Raises ``ConnectionEnded`` and ``Refused``; Ctrl-C while staying is the good end.
+    Raises ``ConnectionEnded`` and ``ServerRefusal``; Ctrl-C while staying is the good end.
     """
-    with Connection(answer, heard=tell) as connection:
+    with MqttConnection(answer, heard=tell) as connection:
         for topic_filter in filters:
             connection.subscribe(topic_filter)
             tell("subscribed", topic_filter)
@@ -96,7 +96,7 @@ def _renewed(server: Server, answer: dict[str, Any], scope: str, expires_in_s: i
     while True:
         try:
             return server.token(scope=scope, expires_in_s=expires_in_s)
-        except Refused as error:
+        except ServerRefusal as error:
             if error.retry_after_s is None or time.monotonic() + error.retry_after_s > until:
                 raise
             time.sleep(error.retry_after_s)

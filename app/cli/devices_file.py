@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from app.service.registry import Added, Registration, Registry
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
     """One device in a file, as ``export`` writes it; ``secret`` is only ever read."""
 
     client_id: str
@@ -71,18 +71,18 @@ def export_devices(state: StateOption = None) -> None:
         print(f"{without} with a shared secret: it is left out, so an import makes a new one", file=sys.stderr)
 
 
-def _parse(file: Path) -> dict[int, _Line]:
-    lines: dict[int, _Line] = {}
+def _parse(file: Path) -> dict[int, _FileEntry]:
+    lines: dict[int, _FileEntry] = {}
     for number, text in enumerate(read_text(file).splitlines(), start=1):
         if text.strip():
             try:
-                lines[number] = msgspec.json.decode(text, type=_Line)
+                lines[number] = msgspec.json.decode(text, type=_FileEntry)
             except msgspec.DecodeError as error:
                 raise InvalidRequest(f"{file}, line {number}: {error}") from None
     return lines
 
 
-async def _import(lines: dict[int, _Line], state: Path | None, *, as_json: bool) -> None:
+async def _import(lines: dict[int, _FileEntry], state: Path | None, *, as_json: bool) -> None:
     async with open_registry(settings(state)) as registry:
         seen: dict[str, int] = {}
         for number, line in lines.items():
@@ -101,7 +101,7 @@ async def _import(lines: dict[int, _Line], state: Path | None, *, as_json: bool)
             print(json.dumps(shown) if as_json else "  ".join(shown.values()), flush=True)
 
 
-async def _add(registry: Registry, line: _Line) -> Added:
+async def _add(registry: Registry, line: _FileEntry) -> Added:
     added = await registry.add(line.registration())
     if line.disabled:
         await registry.disable(line.client_id)

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from app.cli.setup import open_office, settings
+from app.cli.setup import open_admin_services, settings
 from app.cli.times import shown_span, shown_time
 from app.errors import Refusal
-from app.model.selections import Kind
+from app.model.selections import SelectionKind
 
 if TYPE_CHECKING:
-    from app.assembly import Office
+    from app.assembly import AdminServices
     from app.store.jobs import Job
 
 LOOK_EVERY_S: Final = 0.5
@@ -46,7 +46,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(as_record(job)))
         return
-    by_topic = job.selection.kind is Kind.TOPIC
+    by_topic = job.selection.kind is SelectionKind.TOPIC
     denied = f"{job.shards_done} of {job.shards} parts of the store" if by_topic else "all, since it began"
     for name, value in {
         "job": job.id,
@@ -81,7 +81,7 @@ def figures(job: Job) -> str:
 
 
 async def _follow(state: Path | None, job: str, *, as_json: bool) -> Job:
-    async with open_office(settings(state)) as office:
+    async with open_admin_services(settings(state)) as office:
         if as_json:
             return await _watch(office, job, lambda *_: None)
         if not sys.stdout.isatty():
@@ -100,16 +100,16 @@ async def _follow(state: Path | None, job: str, *, as_json: bool) -> Job:
             return await _watch(office, job, move)
 
 
-async def _watch(office: Office, job: str, show: Callable[[Job, float], None]) -> Job:
+async def _watch(office: AdminServices, job: str, show: Callable[[Job, float], None]) -> Job:
     """Call ``show`` with the job, and the seconds until the whole queue is empty, until the job is settled."""
-    from app.store.connection import insist  # noqa: PLC0415 - `--help` stays quick
+    from app.store.connection import retry_until  # noqa: PLC0415 - `--help` stays quick
 
     loop = asyncio.get_running_loop()
     before: tuple[int, ...] = ()
     moved_at = loop.time()
     while True:
-        now = await insist(partial(office.jobs.get, job), within_s=REDIS_WITHIN_S)
-        overview = await insist(office.revocations.overview, within_s=REDIS_WITHIN_S)
+        now = await retry_until(partial(office.jobs.get, job), within_s=REDIS_WITHIN_S)
+        overview = await retry_until(office.revocations.overview, within_s=REDIS_WITHIN_S)
         show(now, overview.est_empty_s)
         if now.settled:
             return now

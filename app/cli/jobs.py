@@ -13,7 +13,7 @@ from app.cli.times import shown_time
 from app.cli.tokens import do, tell_of_more
 
 if TYPE_CHECKING:
-    from app.assembly import Office
+    from app.assembly import AdminServices
     from app.store.jobs import Job
 
 _MOST: Final = 10_000
@@ -32,7 +32,7 @@ def list_jobs(
 ) -> None:
     """List them, the newest first."""
 
-    async def find(office: Office) -> tuple[list[Job], bool]:
+    async def find(office: AdminServices) -> tuple[list[Job], bool]:
         jobs: list[Job] = []
         cursor = ""
         while len(jobs) < limit:

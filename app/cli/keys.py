@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, open_office, settings
+from app.cli.setup import JsonOption, StateOption, open_admin_services, settings
 from app.cli.times import shown_time
 from app.model.api_keys import ApiKey, Right
 
 if TYPE_CHECKING:
-    from app.service.api_keys import KeyOffice
+    from app.service.api_keys import ApiKeyAdmin
 
 _Result = TypeVar("_Result")
 
@@ -67,9 +67,9 @@ def _record(key: ApiKey) -> dict[str, object]:
     return {"id": key.id, "name": key.name, "rights": sorted(key.rights), "created_at_ms": key.created_at_ms}
 
 
-def _do(state: Path | None, verb: Callable[[KeyOffice], Awaitable[_Result]]) -> _Result:
+def _do(state: Path | None, verb: Callable[[ApiKeyAdmin], Awaitable[_Result]]) -> _Result:
     async def run() -> _Result:
-        async with open_office(settings(state)) as office:
+        async with open_admin_services(settings(state)) as office:
             return await verb(office.api_keys)
 
     return asyncio.run(run())

@@ -42,7 +42,7 @@ class ConnectionEnded(Refusal):
     """The broker did not let the device in, or cut it off; the message holds the broker's own reason if it gave one."""
 
 
-class Connection:
+class MqttConnection:
     """A connection that never comes back by itself: whoever holds it sees every end. A context manager."""
 
     def __init__(self, answer: dict[str, Any], heard: Callable[[str, str], None] = lambda _topic, _text: None) -> None:

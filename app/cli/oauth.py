@@ -23,7 +23,7 @@ _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 
 @dataclass(frozen=True)
-class Credentials:
+class DeviceCredentials:
     """Who a device is: its client ID, and the secret or the private key (PEM) with its algorithm."""
 
     client_id: str
@@ -31,17 +31,17 @@ class Credentials:
     algorithm: str = "HS256"
 
 
-class Refused(Refusal):
+class ServerRefusal(Refusal):
     """The server refused, or could not be reached; ``retry_after_s`` is set where asking again later makes sense."""
 
 
 class Server:
     """One server, and one device in front of it. All calls block, for 15 seconds at most."""
 
-    def __init__(self, url: str, credentials: Credentials) -> None:
+    def __init__(self, url: str, credentials: DeviceCredentials) -> None:
         """``url`` is any instance; what the assertions are made out to is the issuer it names.
 
-        Raises ``Refused``, and ``Misconfigured`` where no token server answers.
+        Raises ``ServerRefusal``, and ``Misconfigured`` where no token server answers.
         """
         self._url = url.rstrip("/")
         self._credentials = credentials
@@ -52,7 +52,7 @@ class Server:
             raise Misconfigured(f"{url} is not the URL of a token server: {error}") from error
 
     def token(self, *, scope: str = "", expires_in_s: int | None = None) -> dict[str, Any]:
-        """Fetch a token; returns the whole answer (PRODUCT, "The token answer"). Raises ``Refused``."""
+        """Fetch a token; returns the whole answer (PRODUCT, "The token answer"). Raises ``ServerRefusal``."""
         form = {
             "grant_type": "client_credentials",
             "scope": scope,
@@ -61,7 +61,7 @@ class Server:
         return self._call("/oauth/token", {name: str(value) for name, value in form.items() if value != ""})
 
     def revoke(self, token: str) -> None:
-        """Take one of the device's own tokens back (RFC 7009 2.1). Raises ``Refused``."""
+        """Take one of the device's own tokens back (RFC 7009 2.1). Raises ``ServerRefusal``."""
         self._call("/oauth/revoke", {"token": token})
 
     def _call(self, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Server:
                 raise _refused(error) from error
         except (URLError, HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
-            raise Refused(f"{self._url} does not answer: {reason}", retry_after_s=1) from error
+            raise ServerRefusal(f"{self._url} does not answer: {reason}", retry_after_s=1) from error
         return json.loads(text) if text else {}
 
     def _assertion(self) -> dict[str, str]:
@@ -116,7 +116,7 @@ def read_private_key(text: str) -> tuple[ClientSecret, str]:
     raise Misconfigured("--private-key: its kind is none of EC P-256, Ed25519 and RSA")
 
 
-def _refused(error: HTTPError) -> Refused:
+def _refused(error: HTTPError) -> ServerRefusal:
     text = error.read()
     try:
         answer = json.loads(text)
@@ -124,4 +124,6 @@ def _refused(error: HTTPError) -> Refused:
     except (ValueError, KeyError, TypeError):
         words = text.decode(errors="replace")[:200]
     after = error.headers.get("Retry-After", "")
-    return Refused(f"the server refused ({error.code} {words})", retry_after_s=int(after) if after.isdigit() else None)
+    return ServerRefusal(
+        f"the server refused ({error.code} {words})", retry_after_s=int(after) if after.isdigit() else None
+    )

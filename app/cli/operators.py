@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, open_office, settings
+from app.cli.setup import JsonOption, StateOption, open_admin_services, settings
 from app.cli.times import shown_time
 from app.errors import InvalidRequest, Misconfigured
-from app.model.operators import Operator, Role
+from app.model.operators import Operator, OperatorRole
 from app.model.secrets import Password
 
 if TYPE_CHECKING:
-    from app.service.operators import Made, OperatorOffice
+    from app.service.operators import NewPassword, OperatorAdmin
 
 _Result = TypeVar("_Result")
 
@@ -29,7 +29,9 @@ _MAX_STDIN_BYTES: Final = 4096
 app = typer.Typer(no_args_is_help=True, help="People for the console.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name they sign in with, and the audit knows.")]
-RoleOption = Annotated[Role, typer.Option(help="viewer looks, operator acts on devices and tokens, admin may do all.")]
+RoleOption = Annotated[
+    OperatorRole, typer.Option(help="viewer looks, operator acts on devices and tokens, admin may do all.")
+]
 StdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 GenerateOption = Annotated[bool, typer.Option("--generate", help="Draw a password, and show it this once.")]
 
@@ -127,7 +129,7 @@ def _record(operator: Operator) -> dict[str, object]:
     return {"name": operator.name, "role": operator.role, "created_at_ms": operator.created_at_ms}
 
 
-def _show_made(made: Made, what: str, *, as_json: bool) -> None:
+def _show_made(made: NewPassword, what: str, *, as_json: bool) -> None:
     drawn = made.password.reveal() if made.password else None
     if as_json:
         print(json.dumps({"name": made.name, "role": made.role} | ({"password": drawn} if drawn else {})))
@@ -137,9 +139,9 @@ def _show_made(made: Made, what: str, *, as_json: bool) -> None:
         print(what)
 
 
-def _do(state: Path | None, verb: Callable[[OperatorOffice], Awaitable[_Result]]) -> _Result:
+def _do(state: Path | None, verb: Callable[[OperatorAdmin], Awaitable[_Result]]) -> _Result:
     async def run() -> _Result:
-        async with open_office(settings(state)) as office:
+        async with open_admin_services(settings(state)) as office:
             return await verb(office.operators)
 
     return asyncio.run(run())

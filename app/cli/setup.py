@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from app.errors import Misconfigured, NotFound, Refusal
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.assembly import Office
+    from app.assembly import AdminServices
     from app.cloud.client import CloudClient
     from app.service.registry import Registry
 
@@ -94,19 +95,19 @@ def _file(state: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def open_office(settings: Settings) -> AsyncIterator[Office]:
+async def open_admin_services(settings: Settings) -> AsyncIterator[AdminServices]:
     """Open what operators work with, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
     from app import assembly  # noqa: PLC0415 - only verbs that reach Redis or the cloud need these
 
     _log_to_stderr()
-    async with assembly.open_office(settings, by=_who()) as office:
+    async with assembly.open_admin_services(settings, actor=_actor()) as office:
         yield office
 
 
 @contextlib.asynccontextmanager
 async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
     """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
-    async with open_office(settings) as office:
+    async with open_admin_services(settings) as office:
         yield office.registry
 
 
@@ -121,7 +122,7 @@ async def open_cloud(settings: Settings) -> AsyncIterator[CloudClient]:
         async with upstream.open_cloud_alone(settings) as cloud:
             yield cloud
     except CloudError as error:
-        raise Refusal(str(error), cause=error.probable_cause) from error
+        raise Refusal(str(error), cause=error.error_hint) from error
 
 
 def _log_to_stderr() -> None:
@@ -134,13 +135,13 @@ def _log_to_stderr() -> None:
     )
 
 
-def _who() -> str:
+def _actor() -> Actor:
     """Return how the audit names whoever runs this verb: by the account, which may have no name in a container."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
         name = ""
-    return f"cli:{name}" if _ACCOUNT.fullmatch(name) else f"cli:uid{os.getuid()}"
+    return Actor(f"cli:{name}" if _ACCOUNT.fullmatch(name) else f"cli:uid{os.getuid()}")
 
 
 async def find_device(registry: Registry, client_id: str) -> Device | None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, open_office, settings
+from app.cli.setup import JsonOption, StateOption, open_admin_services, settings
 from app.cli.times import shown_span, shown_time
 
 if TYPE_CHECKING:
-    from app.assembly import Office
+    from app.assembly import AdminServices
     from app.service.revocations import Overview
-    from app.store.index import Page
+    from app.store.index import TokenPage
     from app.store.records import TokenRecord
 
 _MOST: Final = 100_000
@@ -74,7 +74,7 @@ def list_tokens(
     narrowed = any(each is not None for each in (client_id, role, topic))
     selection = select(client_id=client_id, role=role, topic=topic, everything=not narrowed)
 
-    async def find(office: Office) -> tuple[list[TokenRecord], bool]:
+    async def find(office: AdminServices) -> tuple[list[TokenRecord], bool]:
         return await _pages(lambda cursor, most: office.revocations.tokens(selection, cursor, most), limit)
 
     records, more = do(state, find)
@@ -116,7 +116,7 @@ def queue(
 ) -> None:
     """Show what the cloud has still to be told, the next first."""
 
-    async def look(office: Office) -> tuple[list[TokenRecord], bool, Overview]:
+    async def look(office: AdminServices) -> tuple[list[TokenRecord], bool, Overview]:
         records, more = await _pages(lambda cursor, most: office.revocations.queue(which.value, cursor, most), limit)
         return records, more, await office.revocations.overview()
 
@@ -133,20 +133,20 @@ def queue(
 @app.command()
 def retry(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Queue a revocation that failed again."""
-    _show_resolved(do(state, lambda office: office.revocations.retry(handle, office.by)), as_json=as_json)
+    _show_resolved(do(state, lambda office: office.revocations.retry(handle, office.actor)), as_json=as_json)
 
 
 @app.command()
 def drop(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Give a revocation that failed up: the token stays good at the broker until it expires."""
-    _show_resolved(do(state, lambda office: office.revocations.drop(handle, office.by)), as_json=as_json)
+    _show_resolved(do(state, lambda office: office.revocations.drop(handle, office.actor)), as_json=as_json)
 
 
-def do(state: Path | None, verb: Callable[[Office], Awaitable[_Result]]) -> _Result:
+def do(state: Path | None, verb: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:
     """Run a verb on the set-up at ``state``. Raises ``Misconfigured``, and what the verb raises."""
 
     async def run() -> _Result:
-        async with open_office(settings(state)) as office:
+        async with open_admin_services(settings(state)) as office:
             return await verb(office)
 
     return asyncio.run(run())
@@ -164,7 +164,7 @@ def tell_of_more(limit: int, *, more: bool) -> None:
         print(f"and more: --limit {limit} was reached", file=sys.stderr)
 
 
-async def _pages(page_of: Callable[[str, int], Awaitable[Page]], limit: int) -> tuple[list[TokenRecord], bool]:
+async def _pages(page_of: Callable[[str, int], Awaitable[TokenPage]], limit: int) -> tuple[list[TokenRecord], bool]:
     """Gather pages up to ``limit`` records; tell whether there may be more."""
     records: list[TokenRecord] = []
     cursor = ""

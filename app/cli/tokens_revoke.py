@@ -16,12 +16,12 @@ from app.cli.setup import JsonOption, StateOption
 from app.cli.tokens import ClientIdOption, RoleOption, TopicOption, do, state_of
 from app.errors import InvalidRequest
 from app.model.devices import CLIENT_ID_MARK
-from app.model.selections import EVERYTHING_WORD, Kind, Selection
-from app.store.keys import SHARDS
+from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
+from app.store.redis_keys import SHARDS
 
 if TYPE_CHECKING:
-    from app.assembly import Office
-    from app.service.revocations import Revoked
+    from app.assembly import AdminServices
+    from app.service.revocations import RevokeResult
     from app.store.jobs import Job
 
 
@@ -41,7 +41,7 @@ def revoke(
     Once this is answered no instance hands them out; the cloud is told by the running instances. Devices are not
     locked out by it and may apply anew: `devices disable` stops one.
     """
-    from app.service.revocations import Revoked, select  # noqa: PLC0415 - `--help` stays quick
+    from app.service.revocations import RevokeResult, select  # noqa: PLC0415 - `--help` stays quick
 
     selection = select(handle=handle, client_id=client_id, role=role, topic=topic, everything=everything)
     if handle and CLIENT_ID_MARK in handle:
@@ -49,12 +49,12 @@ def revoke(
     # Whoever reads JSON reads standard output alone.
     say = partial(print, file=sys.stderr if as_json else sys.stdout)
     counted, what = do(state, lambda office: _look(office, selection))
-    if selection.kind is not Kind.HANDLE or counted:
+    if selection.kind is not SelectionKind.HANDLE or counted:
         say(what)
         if not yes:
             _ask(selection, say)
     done = _start(state, selection, counted)
-    if isinstance(done, Revoked):
+    if isinstance(done, RevokeResult):
         _show_revoked(done, what, as_json=as_json)
     elif no_wait:
         print_job(done, as_json=as_json)
@@ -63,9 +63,9 @@ def revoke(
         follow_job(state, done.id, as_json=as_json)
 
 
-async def _look(office: Office, selection: Selection) -> tuple[int, str]:
+async def _look(office: AdminServices, selection: Selection) -> tuple[int, str]:
     """Count, and say what would be done."""
-    if selection.kind is Kind.HANDLE:
+    if selection.kind is SelectionKind.HANDLE:
         record = await office.revocations.token(selection.value)
         if record.state == "revoked":
             return 0, f"{record.handle} was revoked before; {state_of(record)}"
@@ -76,18 +76,18 @@ async def _look(office: Office, selection: Selection) -> tuple[int, str]:
     counted = await office.revocations.count(selection, _counting if sys.stderr.isatty() else None)
     tokens = "1 token" if counted == 1 else f"{counted:,} tokens"
     match selection.kind:
-        case Kind.CLIENT_ID:
+        case SelectionKind.CLIENT_ID:
             client_id = selection.value
             return counted, (
                 f"This revokes {tokens} of {client_id}, with what it is applying for.\n"
                 f"The device is not locked out: it may apply for a new one. {_lock_out(client_id)}"
             )
-        case Kind.TOPIC:
+        case SelectionKind.TOPIC:
             whose, when = (
                 f" that could use {selection.value}",
                 "Each is denied as the job comes to its part of the store",
             )
-        case Kind.ROLE:
+        case SelectionKind.ROLE:
             whose, when = f" of role {selection.value}", "All are denied at once"
         case _:
             whose, when = ": every one of every device", "All are denied at once"
@@ -108,7 +108,7 @@ def _lock_out(client_id: str) -> str:
 
 def _ask(selection: Selection, say: Callable[..., None]) -> None:
     """Have the person confirm. Raises ``InvalidRequest`` if nobody does."""
-    everything = selection.kind is Kind.EVERYTHING
+    everything = selection.kind is SelectionKind.EVERYTHING
     say(f"Type {EVERYTHING_WORD} to go on: " if everything else "Revoke? [y/N] ", end="", flush=True)
     answer = sys.stdin.readline()
     if not answer:
@@ -118,9 +118,9 @@ def _ask(selection: Selection, say: Callable[..., None]) -> None:
         raise InvalidRequest("nothing is revoked")
 
 
-def _start(state: Path | None, selection: Selection, counted: int) -> Revoked | Job:
-    async def start(office: Office) -> Revoked | Job:
-        return await office.revocations.revoke(selection, office.by, counted=counted)
+def _start(state: Path | None, selection: Selection, counted: int) -> RevokeResult | Job:
+    async def start(office: AdminServices) -> RevokeResult | Job:
+        return await office.revocations.revoke(selection, office.actor, counted=counted)
 
     try:
         return do(state, start)
@@ -129,7 +129,7 @@ def _start(state: Path | None, selection: Selection, counted: int) -> Revoked | 
         raise
 
 
-def _show_revoked(revoked: Revoked, what: str, *, as_json: bool) -> None:
+def _show_revoked(revoked: RevokeResult, what: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"client_id": revoked.client_id, "handle": revoked.handle, "revoked": revoked.count}))
     elif revoked.handle:

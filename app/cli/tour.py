@@ -9,8 +9,8 @@ import time
 from typing import Any, Final, Self
 from urllib.request import urlopen
 
-from app.cli.mqtt import REASONS, Connection, ConnectionEnded
-from app.cli.oauth import Credentials, Server
+from app.cli.mqtt import REASONS, ConnectionEnded, MqttConnection
+from app.cli.oauth import DeviceCredentials, Server
 from app.cli.setup import Tell
 from app.errors import Refusal
 from app.model.secrets import ClientSecret
@@ -62,7 +62,7 @@ class _Ear:
 
     def __init__(self, answer: dict[str, Any]) -> None:
         self._heard: queue.Queue[tuple[str, str]] = queue.Queue()
-        self.connection = Connection(answer, lambda topic, text: self._heard.put((topic, text)))
+        self.connection = MqttConnection(answer, lambda topic, text: self._heard.put((topic, text)))
 
     @classmethod
     def connected(cls, answer: dict[str, Any], topic_filter: str) -> Self:
@@ -100,7 +100,7 @@ def _deliver(speaker: _Ear, listener: _Ear, topic: str, text: str, *, heard_by: 
     return f"published {topic}: {heard_by} heard “{text}”"
 
 
-def _be_cut_off(connection: Connection) -> str:
+def _be_cut_off(connection: MqttConnection) -> str:
     try:
         connection.publish(OUTSIDE, "99")
     except ConnectionEnded:
@@ -132,4 +132,4 @@ def _await_revoked(sandbox: str, answer: dict[str, Any]) -> None:
 
 
 def _server(dev: dict[str, Any], who: str) -> Server:
-    return Server(dev["server"], Credentials(dev[who]["client_id"], ClientSecret(dev[who]["secret"])))
+    return Server(dev["server"], DeviceCredentials(dev[who]["client_id"], ClientSecret(dev[who]["secret"])))

@@ -9,20 +9,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 
 from app.cloud.answers import (
-    Answer,
     ApplyTokenAnswer,
     CloseConnectionAnswer,
+    CloudAnswer,
+    CloudGroup,
     DeviceCredential,
     DeviceCredentialAnswer,
     Expected,
-    Group,
     ListGroupIdAnswer,
     QueryTokenAnswer,
     SendMessageAnswer,
     SessionAnswer,
     SessionsAnswer,
 )
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import CloudError, ErrorKind
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.model.topics import TopicFilter
@@ -95,19 +95,19 @@ class Actions(ABC):
 
         The caller took the permit for the first attempt with ``permits``, before it chose what to revoke first.
         """
-        await self._call("RevokeToken", {"Token": token}, Answer, deadline=deadline)
+        await self._call("RevokeToken", {"Token": token}, CloudAnswer, deadline=deadline)
 
     async def create_group_id(self, group_id: str, *, deadline: float) -> None:
         """Create a group ID (11.1). An ``uncertain`` error may have created it."""
-        await self._ask("CreateGroupId", {"GroupId": group_id}, Answer, deadline=deadline, repeatable=False)
+        await self._ask("CreateGroupId", {"GroupId": group_id}, CloudAnswer, deadline=deadline, repeatable=False)
 
-    async def list_group_ids(self, *, deadline: float) -> tuple[Group, ...]:
+    async def list_group_ids(self, *, deadline: float) -> tuple[CloudGroup, ...]:
         """Return the instance's group IDs (11.2)."""
         return (await self._ask("ListGroupId", {}, ListGroupIdAnswer, deadline=deadline)).data
 
     async def delete_group_id(self, group_id: str, *, deadline: float) -> None:
         """Delete a group ID (11.3). An ``uncertain`` error may have deleted it."""
-        await self._ask("DeleteGroupId", {"GroupId": group_id}, Answer, deadline=deadline, repeatable=False)
+        await self._ask("DeleteGroupId", {"GroupId": group_id}, CloudAnswer, deadline=deadline, repeatable=False)
 
     async def send_message(self, topic: str, payload: str, *, deadline: float) -> str:
         """Publish to devices (12.1) and return the message's ID. An ``uncertain`` error may have sent it."""
@@ -133,7 +133,7 @@ class Actions(ABC):
             answer = await self._ask("BatchQuerySessionByClientIds", parameters, SessionsAnswer, deadline=deadline)
             told = {each.client_id: each.online_status for each in answer.online_status_list}
             if missing := [client_id for client_id in some if client_id not in told]:
-                raise CloudError(Kind.TRANSIENT, "MalformedAnswer", f"nothing is said of {missing[0]}")
+                raise CloudError(ErrorKind.TRANSIENT, "MalformedAnswer", f"nothing is said of {missing[0]}")
             online |= {client_id: told[client_id] for client_id in some}
         return online
 
@@ -151,13 +151,13 @@ class Actions(ABC):
 
     async def unregister_device_credential(self, client_id: str, *, deadline: float) -> None:
         """Take a device's access key away (14.3)."""
-        await self._ask("UnRegisterDeviceCredential", {"ClientId": client_id}, Answer, deadline=deadline)
+        await self._ask("UnRegisterDeviceCredential", {"ClientId": client_id}, CloudAnswer, deadline=deadline)
 
     async def close_connection(self, client_id: str, *, deadline: float) -> None:
         """Cut a device's connection; newer than the guide (FACTS 3.1), and not on every instance."""
         answer = await self._ask("CloseConnection", {"ClientId": client_id}, CloseConnectionAnswer, deadline=deadline)
         if not answer.success:
-            raise CloudError(Kind.PERMANENT, "NotClosed", "the cloud says so", request_id=answer.request_id)
+            raise CloudError(ErrorKind.PERMANENT, "NotClosed", "the cloud says so", request_id=answer.request_id)
 
     async def _credential(self, action: str, client_id: str, deadline: float) -> DeviceCredential:
         answer = await self._ask(action, {"ClientId": client_id}, DeviceCredentialAnswer, deadline=deadline)

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import ParseError
 
 import msgspec
 
-from app.cloud.errors import CloudError, Kind, classify
+from app.cloud.errors import CloudError, ErrorKind, classify
 from app.model.secrets import AccessKeySecret, Secret
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -29,13 +29,13 @@ _SUCCESSFUL: Final = (None, 200, "200")
 RequestId = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class Answer(msgspec.Struct, rename="pascal", frozen=True):
+class CloudAnswer(msgspec.Struct, rename="pascal", frozen=True):
     """What every answer has (chapter 7)."""
 
     request_id: RequestId
 
 
-class ApplyTokenAnswer(Answer, frozen=True):
+class ApplyTokenAnswer(CloudAnswer, frozen=True):
     """``Token`` may be anything (10.1), but it must fit into an MQTT password, where ``|`` parts the tokens."""
 
     token: Annotated[str, msgspec.Meta(min_length=1, pattern=r"\A[^|]+\Z")]
@@ -45,19 +45,19 @@ class ApplyTokenAnswer(Answer, frozen=True):
         return "ApplyTokenAnswer()"
 
 
-class QueryTokenAnswer(Answer, frozen=True):
+class QueryTokenAnswer(CloudAnswer, frozen=True):
     """Whether the token is valid (10.2)."""
 
     token_status: bool
 
 
-class CloseConnectionAnswer(Answer, frozen=True):
+class CloseConnectionAnswer(CloudAnswer, frozen=True):
     """Whether the connection was closed (FACTS 3.1)."""
 
     success: bool = True
 
 
-class Group(msgspec.Struct, rename="pascal", frozen=True):
+class CloudGroup(msgspec.Struct, rename="pascal", frozen=True):
     """A group ID of the instance (11.2); the times are Unix ms."""
 
     group_id: str
@@ -67,19 +67,19 @@ class Group(msgspec.Struct, rename="pascal", frozen=True):
     independent_naming: bool = True
 
 
-class ListGroupIdAnswer(Answer, frozen=True):
+class ListGroupIdAnswer(CloudAnswer, frozen=True):
     """All group IDs (11.2)."""
 
-    data: tuple[Group, ...] = ()
+    data: tuple[CloudGroup, ...] = ()
 
 
-class SendMessageAnswer(Answer, frozen=True):
+class SendMessageAnswer(CloudAnswer, frozen=True):
     """The message's ID (12.1)."""
 
     msg_id: str
 
 
-class SessionAnswer(Answer, frozen=True):
+class SessionAnswer(CloudAnswer, frozen=True):
     """Whether the device is connected (13.1)."""
 
     online_status: bool
@@ -92,7 +92,7 @@ class OnlineStatus(msgspec.Struct, rename="pascal", frozen=True):
     online_status: bool
 
 
-class SessionsAnswer(Answer, frozen=True):
+class SessionsAnswer(CloudAnswer, frozen=True):
     """Which of many devices are connected (13.2)."""
 
     online_status_list: tuple[OnlineStatus, ...]
@@ -109,7 +109,7 @@ class DeviceCredential(msgspec.Struct, rename="pascal", frozen=True):
     update_time: int
 
 
-class DeviceCredentialAnswer(Answer, frozen=True):
+class DeviceCredentialAnswer(CloudAnswer, frozen=True):
     """What registering, reading and refreshing answer (14.1, 14.2, 14.4)."""
 
     device_credential: DeviceCredential
@@ -126,7 +126,7 @@ class _Refusal(msgspec.Struct, rename="pascal", frozen=True):
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ParseError)
 """What is raised for bytes that are not what was asked for, not UTF-8, or nested without end."""
 
-Expected = TypeVar("Expected", bound=Answer)
+Expected = TypeVar("Expected", bound=CloudAnswer)
 
 
 def _read_secret(kind: type, value: object) -> object:
@@ -136,7 +136,7 @@ def _read_secret(kind: type, value: object) -> object:
 
 
 @cache
-def _decoder(expected: type[Answer]) -> msgspec.json.Decoder[Any]:
+def _decoder(expected: type[CloudAnswer]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(expected, dec_hook=_read_secret)
 
 
@@ -207,7 +207,7 @@ def _read_xml(body: bytes) -> _Refusal:
 
 def malformed(status: int, what: str) -> CloudError:
     """Return the error for an answer that says nothing, so the call may have taken effect."""
-    return CloudError(Kind.TRANSIENT, "MalformedAnswer", f"HTTP {status}: {what}", status=status, uncertain=True)
+    return CloudError(ErrorKind.TRANSIENT, "MalformedAnswer", f"HTTP {status}: {what}", status=status, uncertain=True)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

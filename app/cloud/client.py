@@ -16,7 +16,7 @@ import structlog
 from app.cloud.actions import Actions
 from app.cloud.answers import MAX_ANSWER_BYTES, Expected, RawAnswer, read_answer
 from app.cloud.credentials import Credentials, CredentialsProvider
-from app.cloud.errors import RETRIED, CloudError, Kind
+from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.cloud.quota import Quota, QuotaExhausted
 from app.model.secrets import Secret
 from app.rpc import signature
@@ -142,7 +142,7 @@ class CloudClient(Actions):
         sent or nothing came back.
         """
         if checked and (wrong := problems(ACTIONS[action], parameters)):
-            raise CloudError(Kind.PARAMETER, "NotSent", "; ".join(wrong))
+            raise CloudError(ErrorKind.PARAMETER, "NotSent", "; ".join(wrong))
         await self.permits(action, 1, deadline=deadline)
         credentials = await self._credentials.get(deadline=deadline)
         form = self._signed(action, {"Format": format_, **parameters}, credentials)
@@ -167,7 +167,7 @@ class CloudClient(Actions):
         """
         now = asyncio.get_running_loop().time()
         if now >= deadline:
-            raise CloudError(Kind.UNREACHABLE, "Timeout", "the deadline came before the call")
+            raise CloudError(ErrorKind.UNREACHABLE, "Timeout", "the deadline came before the call")
         again_until = deadline
         if again_until_ms is not None:
             again_until = min(deadline, now + (again_until_ms - self._now_ms()) / 1000)
@@ -186,12 +186,12 @@ class CloudClient(Actions):
                     kind=error.kind.value,
                     code=error.code,
                     message=error.message,
-                    probably=error.probable_cause,
+                    probably=error.error_hint,
                     request_id=error.request_id,
                     status=error.status,
                 )
-                if error.kind is Kind.ACCOUNT:
-                    self._credentials.doubt()
+                if error.kind is ErrorKind.ACCOUNT:
+                    self._credentials.invalidate()
                 uncertain += error.uncertain
                 pause_s = _pause_s(error, attempt)
                 in_time = asyncio.get_running_loop().time() + pause_s < again_until
@@ -227,11 +227,13 @@ class CloudClient(Actions):
                 content = await _read(response.content)
         except TimeoutError:
             waited_s = asyncio.get_running_loop().time() - now
-            raise CloudError(Kind.UNREACHABLE, "Timeout", f"no answer in {waited_s:.1f} s", uncertain=True) from None
+            raise CloudError(
+                ErrorKind.UNREACHABLE, "Timeout", f"no answer in {waited_s:.1f} s", uncertain=True
+            ) from None
         except aiohttp.ClientConnectorError as error:
-            raise CloudError(Kind.UNREACHABLE, "CannotConnect", str(error)) from None
+            raise CloudError(ErrorKind.UNREACHABLE, "CannotConnect", str(error)) from None
         except aiohttp.ClientError as error:  # its text could quote the answer, so it is not told
-            raise CloudError(Kind.UNREACHABLE, "ConnectionLost", type(error).__name__, uncertain=True) from None
+            raise CloudError(ErrorKind.UNREACHABLE, "ConnectionLost", type(error).__name__, uncertain=True) from None
         return RawAnswer(response.status, response.headers, response.content_type, content)
 
     def _signed(self, action: str, parameters: Mapping[str, str | Secret], credentials: Credentials) -> bytes:
@@ -258,7 +260,7 @@ def _pause_s(error: CloudError, attempt: int) -> float:
     """Return how long to wait before the next attempt, with a random part, so that callers do not come back at once."""
     if error.retry_after_s is not None:
         return error.retry_after_s + jitter.uniform(0, BACK_OFF_S)
-    back_off_s = THROTTLED_BACK_OFF_S if error.kind is Kind.THROTTLED else BACK_OFF_S
+    back_off_s = THROTTLED_BACK_OFF_S if error.kind is ErrorKind.THROTTLED else BACK_OFF_S
     return attempt * back_off_s * jitter.uniform(0.5, 1)
 
 

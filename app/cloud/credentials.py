@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import CloudError, ErrorKind
 from app.model.secrets import AccessKeySecret, Secret
 from app.tasks import in_thread
 
@@ -59,7 +59,7 @@ class CredentialsProvider(Protocol):
     async def get(self, *, deadline: float) -> Credentials:
         """Return credentials that are good now, by ``deadline`` (loop time, in seconds). Raises ``CloudError``."""
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Tell that the cloud did not accept the credentials."""
 
 
@@ -73,7 +73,7 @@ class LastingCredentials:
         """Return the key."""
         return self._credentials
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Do nothing: there is no other key to be had."""
 
 
@@ -105,10 +105,10 @@ class RenewedCredentials:
         if self._current is None or not self._is_good(self._current):
             pause_s = max(0.0, self._next_fetch_at - asyncio.get_running_loop().time())
             why = self._failure or "the credentials have lapsed"
-            raise CloudError(Kind.TRANSIENT, "CredentialsUnavailable", why, retry_after_s=pause_s)
+            raise CloudError(ErrorKind.TRANSIENT, "CredentialsUnavailable", why, retry_after_s=pause_s)
         return self._current.credentials
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Fetch soon, but not at each refusal: that the key may not do something is the likelier cause."""
         if asyncio.get_running_loop().time() - self._last_fetch_at > DOUBTED_AT_MOST_EVERY_S:
             self._doubted.set()
@@ -128,7 +128,9 @@ class RenewedCredentials:
             async with asyncio.timeout_at(deadline):
                 await self._settled.wait()
         except TimeoutError:
-            raise CloudError(Kind.TRANSIENT, "CredentialsUnavailable", "their source has not answered yet") from None
+            raise CloudError(
+                ErrorKind.TRANSIENT, "CredentialsUnavailable", "their source has not answered yet"
+            ) from None
 
     async def _renew(self) -> float:
         """Fetch once; return how long to wait before the next, in seconds."""

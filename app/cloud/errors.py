@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from app.cloud.causes import longest_beginning, probable_cause
+from app.cloud.error_hints import error_hint, longest_beginning
 
 
-class Kind(StrEnum):
+class ErrorKind(StrEnum):
     """What the caller can do about an error."""
 
     THROTTLED = "throttled"
@@ -32,71 +32,71 @@ class Kind(StrEnum):
     """Asking again changes nothing."""
 
 
-RETRIED: Final = frozenset({Kind.THROTTLED, Kind.TRANSIENT, Kind.UNREACHABLE})
+RETRIED: Final = frozenset({ErrorKind.THROTTLED, ErrorKind.TRANSIENT, ErrorKind.UNREACHABLE})
 
 _KINDS: Final = {
     # guide chapter 9
-    "applytokenoverflow": Kind.THROTTLED,
-    "querytokenoverflow": Kind.THROTTLED,
-    "revoketokenoverflow": Kind.THROTTLED,
-    "systemoverflow": Kind.THROTTLED,
-    "internalerror": Kind.TRANSIENT,
-    "internalservererror": Kind.TRANSIENT,
-    "permissioncheckfailed": Kind.PERMISSION,
-    "instancepermissioncheckfailed": Kind.PERMISSION,
-    "parametercheckfailed": Kind.PARAMETER,
-    "checkaccountinfofailed": Kind.ACCOUNT,
-    "apinotsupport": Kind.PERMANENT,
-    "creategroupiderror": Kind.TRANSIENT,
-    "deletegroupiderror": Kind.TRANSIENT,
-    "sendmessagefailed": Kind.TRANSIENT,
-    "resourcepermissioncheckfailed": Kind.PERMISSION,
-    "instancenotfound": Kind.PARAMETER,
-    "parameterfieldcheckfailed": Kind.PARAMETER,
-    "groupidalready": Kind.PARAMETER,
-    "createmqtt": Kind.PARAMETER,
-    "mqtt": Kind.PARAMETER,
+    "applytokenoverflow": ErrorKind.THROTTLED,
+    "querytokenoverflow": ErrorKind.THROTTLED,
+    "revoketokenoverflow": ErrorKind.THROTTLED,
+    "systemoverflow": ErrorKind.THROTTLED,
+    "internalerror": ErrorKind.TRANSIENT,
+    "internalservererror": ErrorKind.TRANSIENT,
+    "permissioncheckfailed": ErrorKind.PERMISSION,
+    "instancepermissioncheckfailed": ErrorKind.PERMISSION,
+    "parametercheckfailed": ErrorKind.PARAMETER,
+    "checkaccountinfofailed": ErrorKind.ACCOUNT,
+    "apinotsupport": ErrorKind.PERMANENT,
+    "creategroupiderror": ErrorKind.TRANSIENT,
+    "deletegroupiderror": ErrorKind.TRANSIENT,
+    "sendmessagefailed": ErrorKind.TRANSIENT,
+    "resourcepermissioncheckfailed": ErrorKind.PERMISSION,
+    "instancenotfound": ErrorKind.PARAMETER,
+    "parameterfieldcheckfailed": ErrorKind.PARAMETER,
+    "groupidalready": ErrorKind.PARAMETER,
+    "createmqtt": ErrorKind.PARAMETER,
+    "mqtt": ErrorKind.PARAMETER,
     # the gateway in front (FACTS 5)
-    "throttling": Kind.THROTTLED,
-    "serviceunavailable": Kind.TRANSIENT,
-    "signaturenonceused": Kind.TRANSIENT,  # each attempt draws another
-    "forbidden": Kind.PERMISSION,
-    "missing": Kind.PARAMETER,
-    "missingsecuritytoken": Kind.ACCOUNT,
-    "invalid": Kind.PARAMETER,
-    "invalidaccesskeyid": Kind.ACCOUNT,
-    "invalidsecuritytoken": Kind.ACCOUNT,
-    "signaturedoesnotmatch": Kind.ACCOUNT,
-    "incompletesignature": Kind.ACCOUNT,
-    "invalidtimestamp": Kind.PERMANENT,
-    "invalidaction": Kind.PERMANENT,
-    "invalidapi": Kind.PERMANENT,
-    "invalidversion": Kind.PERMANENT,
-    "invalidsignature": Kind.PERMANENT,
-    "invalidprotocol": Kind.PERMANENT,
-    "unsupportedhttpmethod": Kind.PERMANENT,
+    "throttling": ErrorKind.THROTTLED,
+    "serviceunavailable": ErrorKind.TRANSIENT,
+    "signaturenonceused": ErrorKind.TRANSIENT,  # each attempt draws another
+    "forbidden": ErrorKind.PERMISSION,
+    "missing": ErrorKind.PARAMETER,
+    "missingsecuritytoken": ErrorKind.ACCOUNT,
+    "invalid": ErrorKind.PARAMETER,
+    "invalidaccesskeyid": ErrorKind.ACCOUNT,
+    "invalidsecuritytoken": ErrorKind.ACCOUNT,
+    "signaturedoesnotmatch": ErrorKind.ACCOUNT,
+    "incompletesignature": ErrorKind.ACCOUNT,
+    "invalidtimestamp": ErrorKind.PERMANENT,
+    "invalidaction": ErrorKind.PERMANENT,
+    "invalidapi": ErrorKind.PERMANENT,
+    "invalidversion": ErrorKind.PERMANENT,
+    "invalidsignature": ErrorKind.PERMANENT,
+    "invalidprotocol": ErrorKind.PERMANENT,
+    "unsupportedhttpmethod": ErrorKind.PERMANENT,
 }
 """How codes begin, in lower case; the longest beginning that fits decides (``InvalidParameter.Token``)."""
 
 _SENTENCES: Final[Mapping[str, str]] = {
-    Kind.THROTTLED: "the cloud asks for fewer calls: try again later",
-    Kind.TRANSIENT: "the cloud failed to serve the call: try again",
-    Kind.UNREACHABLE: "the cloud could not be asked, or did not answer: try again",
-    Kind.PERMISSION: "the cloud does not let this server's account do this: "
+    ErrorKind.THROTTLED: "the cloud asks for fewer calls: try again later",
+    ErrorKind.TRANSIENT: "the cloud failed to serve the call: try again",
+    ErrorKind.UNREACHABLE: "the cloud could not be asked, or did not answer: try again",
+    ErrorKind.PERMISSION: "the cloud does not let this server's account do this: "
     "probably a permission, the parent topic or the group ID is missing there",
-    Kind.PARAMETER: "the cloud does not accept what was asked for",
-    Kind.ACCOUNT: "the cloud does not accept this server's access key: its operator must set it right",
-    Kind.PERMANENT: "the cloud refuses the call: probably this server's set-up is wrong",
+    ErrorKind.PARAMETER: "the cloud does not accept what was asked for",
+    ErrorKind.ACCOUNT: "the cloud does not accept this server's access key: its operator must set it right",
+    ErrorKind.PERMANENT: "the cloud refuses the call: probably this server's set-up is wrong",
 }
 
 
-def classify(code: str) -> Kind:
+def classify(code: str) -> ErrorKind:
     """Return the kind of an error ``Code``, whatever its case; one that nobody has heard of is permanent."""
-    return longest_beginning(_KINDS, code) or Kind.PERMANENT
+    return longest_beginning(_KINDS, code) or ErrorKind.PERMANENT
 
 
 def sentence(kind: str) -> str:
-    """Return what a device may be told of an error of this ``Kind``; of any other text, that something failed."""
+    """Return what a device may be told of an error of this ``ErrorKind``; of any other text, that something failed."""
     return _SENTENCES.get(kind, "the application for one failed: try again")
 
 
@@ -110,7 +110,7 @@ class CloudError(Exception):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ErrorKind,
         code: str,
         message: str = "",
         *,
@@ -134,6 +134,6 @@ class CloudError(Exception):
         return sentence(self.kind.value)
 
     @property
-    def probable_cause(self) -> str:
+    def error_hint(self) -> str:
         """What the operator is told beside the cloud's own words: the probable cause and the cure, or nothing."""
-        return probable_cause(self.code)
+        return error_hint(self.code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import CloudError, ErrorKind
 
 
 class Quota(Protocol):
@@ -27,7 +27,7 @@ class QuotaExhausted(CloudError):
 
     def __init__(self, action: str, retry_after_s: float) -> None:
         super().__init__(
-            Kind.THROTTLED,
+            ErrorKind.THROTTLED,
             "QuotaExhausted",
             f"the line for {action} is {retry_after_s:.1f} s long",
             retry_after_s=retry_after_s,
@@ -38,4 +38,4 @@ class QuotaUnreachable(CloudError):
     """Nobody can tell what the other instances call: without the shared memory no call is made."""
 
     def __init__(self, cause: str) -> None:
-        super().__init__(Kind.UNREACHABLE, "QuotaUnreachable", cause)
+        super().__init__(ErrorKind.UNREACHABLE, "QuotaUnreachable", cause)

@@ -43,7 +43,7 @@ class ApiKey:
         return right in self.rights or Right.ADMIN in self.rights
 
 
-def is_name(text: str) -> bool:
+def is_api_key_name(text: str) -> bool:
     """Tell whether ``text`` can name a key: it is shown in tables, logs and the audit trail."""
     return _NAME.fullmatch(text) is not None
 

@@ -20,16 +20,16 @@ _MAX_TYPED_CHARS: Final = 4 * MAX_PASSWORD_CHARS
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class Role(StrEnum):
+class OperatorRole(StrEnum):
     """What an operator may do: look, act on devices and tokens, everything."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
-    def covers(self, needed: Role) -> bool:
+    def covers(self, needed: OperatorRole) -> bool:
         """Tell whether whoever has this role may do what ``needed`` may: each may do all that the ones before may."""
-        ranks = list(Role)
+        ranks = list(OperatorRole)
         return ranks.index(self) >= ranks.index(needed)
 
 
@@ -38,7 +38,7 @@ class Operator:
     """A person, without the password; ``created_at_ms`` is Unix time in ms."""
 
     name: str
-    role: Role
+    role: OperatorRole
     created_at_ms: int
 
     @property
@@ -47,7 +47,7 @@ class Operator:
         return f"operator:{self.name}"
 
 
-def is_name(text: str) -> bool:
+def is_operator_name(text: str) -> bool:
     """Tell whether ``text`` can name an operator: it is shown in pages, tables, logs and the audit trail."""
     return _NAME.fullmatch(text) is not None
 

@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from app.errors import Misconfigured
-from app.model import globs, toml_lines
+from app.model import globs, toml_positions
 from app.model.grants import MAX_FILTERS
 from app.model.policy import Policy, Role, is_role_name
 from app.model.templates import Template
-from app.model.toml_lines import KeyPath
+from app.model.toml_positions import KeyPath
 
 MIN_LIFETIME_S: Final = 65
 """The cloud's 60 s (guide chapter 10.1) and a margin for the way there."""
@@ -68,7 +68,7 @@ def parse_policy(data: bytes, file: str) -> Policy:
     try:
         return Policy(_roles(document))
     except _Wrong as error:
-        line = _line(toml_lines.lines(text), error.path)
+        line = _line(toml_positions.lines(text), error.path)
         raise PolicyError(f"{file}:{line}: {_dotted(error.path)}: {error}") from None
 
 

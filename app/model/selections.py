@@ -18,7 +18,7 @@ EVERYTHING_WORD: Final = "everything"
 _WHOLE: Final = frozenset({"#", "+/#"})
 
 
-class Kind(StrEnum):
+class SelectionKind(StrEnum):
     """What a selection names."""
 
     HANDLE = "handle"
@@ -39,19 +39,19 @@ class Selection:
     ``value`` is the handle, client ID, role or topic; empty for everything.
     """
 
-    kind: Kind
+    kind: SelectionKind
     value: str = ""
 
     @classmethod
     def of_handle(cls, handle: str) -> Self:
         """Select one token. Whether there is such a handle is not known here."""
-        return cls(Kind.HANDLE, handle)
+        return cls(SelectionKind.HANDLE, handle)
 
     @classmethod
     def of_client_id(cls, client_id: str) -> Self:
         """Select all that a device holds. Raises ``MalformedSelection``."""
         try:
-            return cls(Kind.CLIENT_ID, parse_client_id(client_id))
+            return cls(SelectionKind.CLIENT_ID, parse_client_id(client_id))
         except MalformedClientId as error:
             raise MalformedSelection(str(error)) from None
 
@@ -61,7 +61,7 @@ class Selection:
         if not is_role_name(role):
             # Among the floors ``*`` is everything: who names it as a role has not said the word.
             raise MalformedSelection(f"{shown(role)} is no role's name: 1 to 64 of A-Z a-z 0-9 _ . -")
-        return cls(Kind.ROLE, role)
+        return cls(SelectionKind.ROLE, role)
 
     @classmethod
     def of_topic(cls, topic: str) -> Self:
@@ -76,12 +76,12 @@ class Selection:
         if topic_filter in _WHOLE and topic == topic_filter:
             # A slip of one level must not take the whole fleet.
             raise MalformedSelection(f"{shown(topic)} is everything: say so with the word for it")
-        return cls(Kind.TOPIC, topic)
+        return cls(SelectionKind.TOPIC, topic)
 
     @classmethod
     def of_everything(cls) -> Self:
         """Select everything."""
-        return cls(Kind.EVERYTHING)
+        return cls(SelectionKind.EVERYTHING)
 
     @classmethod
     def parse(
@@ -94,7 +94,12 @@ class Selection:
         everything: bool = False,
     ) -> Self:
         """Read a selection from a caller's texts: exactly one of them is given. Raises ``MalformedSelection``."""
-        texts = {Kind.HANDLE: handle, Kind.CLIENT_ID: client_id, Kind.ROLE: role, Kind.TOPIC: topic}
+        texts = {
+            SelectionKind.HANDLE: handle,
+            SelectionKind.CLIENT_ID: client_id,
+            SelectionKind.ROLE: role,
+            SelectionKind.TOPIC: topic,
+        }
         given = {kind: text for kind, text in texts.items() if text is not None}
         if len(given) + everything != 1:
             raise MalformedSelection(f"select by exactly one of {', '.join(texts)}, or everything")
@@ -105,10 +110,10 @@ class Selection:
             # An empty variable of a shell must not become something wider.
             raise MalformedSelection(f"{kind} is empty")
         makers = {
-            Kind.HANDLE: cls.of_handle,
-            Kind.CLIENT_ID: cls.of_client_id,
-            Kind.ROLE: cls.of_role,
-            Kind.TOPIC: cls.of_topic,
+            SelectionKind.HANDLE: cls.of_handle,
+            SelectionKind.CLIENT_ID: cls.of_client_id,
+            SelectionKind.ROLE: cls.of_role,
+            SelectionKind.TOPIC: cls.of_topic,
         }
         return makers[kind](text)
 
@@ -116,7 +121,7 @@ class Selection:
     def from_text(cls, text: str) -> Self:
         """Read back what ``str`` wrote."""
         kind, _, value = text.partition("=")
-        return cls(Kind(kind), value)
+        return cls(SelectionKind(kind), value)
 
     def __str__(self) -> str:
         return f"{self.kind}={self.value}" if self.value else self.kind

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound, Unavailable
-from app.model.api_keys import ApiKey, Right, draw_text, id_of, is_name
+from app.model.actors import Actor
+from app.model.api_keys import ApiKey, Right, draw_text, id_of, is_api_key_name
 from app.model.secrets import ApiKeyText
-from app.service.audit import tell
+from app.service.audit import log_event
 from app.store.api_keys import MAX_KEYS, ApiKeys
-from app.store.audit import Act, What
+from app.store.audit import Event, EventKind
 from app.store.sealing import CannotOpen
 
 
@@ -22,7 +23,7 @@ class Bearer:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class NewApiKey:
     """A new key; its text is shown this once."""
 
     name: str
@@ -56,36 +57,36 @@ class KeyCheck:
         return key
 
 
-class KeyOffice:
+class ApiKeyAdmin:
     """What an operator does with API keys."""
 
-    def __init__(self, keys: ApiKeys, *, by: str) -> None:
-        """``by`` is the operator, as the audit trail names him."""
+    def __init__(self, keys: ApiKeys, *, actor: Actor) -> None:
+        """``actor`` is the operator, as the audit trail names him."""
         self._keys = keys
-        self._by = by
+        self._actor = actor
 
-    async def add(self, name: str, rights: Iterable[Right]) -> Made:
+    async def add(self, name: str, rights: Iterable[Right]) -> NewApiKey:
         """Make a key. Raises ``InvalidRequest`` for a wrong or taken name or no right at all, and ``Unavailable``."""
-        if not is_name(name):
+        if not is_api_key_name(name):
             raise InvalidRequest("a key's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
         wanted = frozenset(rights)
         if not wanted:
             raise InvalidRequest(f"name at least one right: {', '.join(Right)}")
         text = draw_text()
-        match await self._keys.add(text, name, wanted, by=self._by):
+        match await self._keys.add(text, name, wanted, actor=self._actor):
             case "taken":
                 raise InvalidRequest(f"there is a key {name} already: remove it, or take another name")
             case "full":
                 raise InvalidRequest(f"there are {MAX_KEYS} keys already: remove what nobody uses")
             case "done":
-                tell(Act(self._by, What.KEY_ADDED, name))
-        return Made(name, wanted, text)
+                log_event(Event(self._actor, EventKind.KEY_ADDED, name))
+        return NewApiKey(name, wanted, text)
 
     async def remove(self, name: str) -> None:
         """Remove a key, from this moment on at every instance. Raises ``NotFound`` and ``Unavailable``."""
-        if not is_name(name) or not await self._keys.remove(name, by=self._by):
+        if not is_api_key_name(name) or not await self._keys.remove(name, actor=self._actor):
             raise NotFound("there is no key of that name")
-        tell(Act(self._by, What.KEY_REMOVED, name))
+        log_event(Event(self._actor, EventKind.KEY_REMOVED, name))
 
     async def all(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``."""

@@ -12,8 +12,8 @@ import structlog
 from app.errors import InvalidRequest, NotFound
 from app.model.devices import MAX_CLIENT_ID_CHARS
 from app.model.secrets import CloudToken, Secret
-from app.store.audit import STREAMS, Act, Audit, Line, Page, Place, What
-from app.store.keys import REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
+from app.store.audit import STREAMS, AuditCursor, AuditEntry, AuditPage, AuditStore, Event, EventKind
+from app.store.redis_keys import REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
 from app.store.tokens import Tokens
 
 log = structlog.get_logger(__name__)
@@ -28,13 +28,13 @@ _LABEL: Final = re.compile(r"(?:^|\|)(?:RW|R|W)\|")
 _REFUSALS: Final = (STREAMS.index(REFUSED_AUDIT), STREAMS.index(STRANGERS_AUDIT))
 
 
-def tell(act: Act, *, client_id: str = "", **more: object) -> None:
+def log_event(act: Event, *, client_id: str = "", **more: object) -> None:
     """Log an act: one line for each that changes something, beside its line in the trail."""
-    log.info("audit", who=act.who, what=act.what, client_id=client_id, detail=act.detail, **more)
+    log.info("audit", who=act.actor.name, what=act.kind, client_id=client_id, detail=act.detail, **more)
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class AuditFilter:
     """What to look for; what is left out does not matter. Times are Unix ms, the later end not included."""
 
     client_id: str = ""
@@ -44,7 +44,7 @@ class Query:
     since_ms: int = 0
     until_ms: int = 0
 
-    def wants(self, line: Line) -> bool:
+    def wants(self, line: AuditEntry) -> bool:
         """Tell whether a line fits."""
         return all(
             not asked or asked == said
@@ -57,15 +57,15 @@ class Query:
         )
 
 
-class Trail:
+class AuditLog:
     """What an operator may read of it."""
 
-    def __init__(self, audit: Audit, tokens: Tokens) -> None:
+    def __init__(self, audit: AuditStore, tokens: Tokens) -> None:
         """Lines are in ``audit``; ``tokens`` finds the handle of a token in hand."""
         self._audit = audit
         self._tokens = tokens
 
-    async def search(self, query: Query, *, cursor: str = "", limit: int = 100) -> Page:
+    async def search(self, query: AuditFilter, *, cursor: str = "", limit: int = 100) -> AuditPage:
         """Return what fits, the newest first, from ``cursor`` on. A page may be short, or empty, and not the last.
 
         Raises ``InvalidRequest`` for a filter that can fit nothing or a cursor that is none, and ``Unavailable``.
@@ -73,15 +73,15 @@ class Trail:
         _check(query)
         if not 1 <= limit <= MAX_LINES:
             raise InvalidRequest(f"limit must be 1 to {MAX_LINES}")
-        begin = Place(query.until_ms, 0, 0) if query.until_ms else Place(10**15 - 1, 0, 0)
+        begin = AuditCursor(query.until_ms, 0, 0) if query.until_ms else AuditCursor(10**15 - 1, 0, 0)
         if cursor:
-            parsed = Place.parse(cursor)
+            parsed = AuditCursor.parse(cursor)
             if parsed is None:
                 raise InvalidRequest("the cursor is none that was given here")
             begin = min(begin, parsed)
         return await self._audit.page(_streams(query), query.wants, begin, since_ms=query.since_ms, limit=limit)
 
-    async def about(self, query: Query, token: Secret) -> Query:
+    async def about(self, query: AuditFilter, token: Secret) -> AuditFilter:
         """Return the query for what concerns a token in hand. Raises as ``handle_of``, and ``NotFound`` for None."""
         handle = await self.handle_of(token)
         if handle is None:
@@ -105,9 +105,9 @@ class Trail:
         return await self._tokens.handle_of(cloud_tokens) if 0 < len(cloud_tokens) <= MAX_CLOUD_TOKENS else None
 
 
-def _check(query: Query) -> None:
-    if query.what and query.what not in set(What):
-        raise InvalidRequest(f"what must be one of {', '.join(What)}")
+def _check(query: AuditFilter) -> None:
+    if query.what and query.what not in set(EventKind):
+        raise InvalidRequest(f"what must be one of {', '.join(EventKind)}")
     if query.handle and Shard.of_handle(query.handle) is None:
         raise InvalidRequest("this is no handle")
     if len(query.client_id) > MAX_CLIENT_ID_CHARS or len(query.who) > MAX_WHO_CHARS:
@@ -118,7 +118,7 @@ def _check(query: Query) -> None:
         raise InvalidRequest("since must lie before until")
 
 
-def _streams(query: Query) -> list[int]:
+def _streams(query: AuditFilter) -> list[int]:
     """Return the streams in which the query can find anything."""
     if query.handle:
         shard = Shard.of_handle(query.handle)

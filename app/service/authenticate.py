@@ -19,8 +19,8 @@ import jwt
 from app.errors import InvalidClient, InvalidRequest, Unavailable
 from app.model.devices import Algorithm, Device, MalformedClientId, parse_client_id
 from app.model.secrets import ClientSecret, Secret
-from app.service import keys
-from app.store.clock import Clock
+from app.service import verification_keys
+from app.store.clock import RedisClock
 from app.store.devices import Devices, Registered
 from app.store.records import UseStatus
 from app.store.sealing import CannotOpen
@@ -49,11 +49,11 @@ class Basic:
     secret: ClientSecret
 
 
-Credentials = Assertion | Basic
+ClientCredentials = Assertion | Basic
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class VerifiedClient:
     """A caller who proved to be ``device`` as its record of that epoch says; the proof is not used up yet.
 
     ``jti`` names the assertion; it must stay used until ``used_until_ms`` in Unix ms (0: there is none to use up).
@@ -74,10 +74,10 @@ class _Unverified:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pin:
+class _CandidateKey:
     """A key to check a proof against, good until ``until_ms`` (Unix ms); without a device a decoy that nothing fits."""
 
-    key: keys.VerificationKey
+    key: verification_keys.VerificationKey
     device: Device | None = None
     until_ms: int = sys.maxsize
 
@@ -85,13 +85,13 @@ class _Pin:
 class Authenticator:
     """Verifies credentials against the registry."""
 
-    def __init__(self, devices: Devices, clock: Clock, issuer: str) -> None:
+    def __init__(self, devices: Devices, clock: RedisClock, issuer: str) -> None:
         """``issuer`` is the only audience an assertion may have."""
         self._devices = devices
         self._clock = clock
         self._issuer = issuer
 
-    async def verify(self, credentials: Credentials) -> Proven:
+    async def verify(self, credentials: ClientCredentials) -> VerifiedClient:
         """Verify under the cached record; where that refuses, under a fresh one if it is another.
 
         So a rotated key or an enabled device counts at once. Raises ``InvalidClient``, ``InvalidRequest``,
@@ -111,11 +111,11 @@ class Authenticator:
                 raise
         return self._check(claimed, fresh)
 
-    async def verify_fresh(self, credentials: Credentials) -> Proven:
+    async def verify_fresh(self, credentials: ClientCredentials) -> VerifiedClient:
         """Verify under a record read now: a script found the cached one to be stale. Raises as ``verify``."""
         return await self._verify_fresh(_read(credentials))
 
-    async def _verify_fresh(self, claimed: _Unverified | Basic) -> Proven:
+    async def _verify_fresh(self, claimed: _Unverified | Basic) -> VerifiedClient:
         return self._check(claimed, await self._read_fresh(claimed))
 
     async def _read_fresh(self, claimed: _Unverified | Basic) -> Registered | None:
@@ -125,24 +125,24 @@ class Authenticator:
             # Not the device's fault, so no 401: it would give up for good.
             raise Unavailable("the server cannot open this device's key", cause=str(error), retry_after_s=60) from error
 
-    def _check(self, claimed: _Unverified | Basic, registered: Registered | None) -> Proven:
+    def _check(self, claimed: _Unverified | Basic, registered: Registered | None) -> VerifiedClient:
         """Check a proof against the device's key, then against the one before it.
 
         Unknown, disabled, other-algorithm and wrong-key callers take one path through two checks, so that neither the
         answer nor its time tells an outsider which client IDs exist, or which were re-keyed of late.
         """
         if isinstance(claimed, Basic):
-            for pin in _pins(registered, Algorithm.HS256, self._clock.now_ms()):
+            for pin in _candidate_keys(registered, Algorithm.HS256, self._clock.now_ms()):
                 if _is_secret(claimed, pin.key) and pin.device:
-                    return Proven(pin.device)
+                    return VerifiedClient(pin.device)
         else:
-            for pin in _pins(registered, claimed.algorithm, self._clock.now_ms()):
+            for pin in _candidate_keys(registered, claimed.algorithm, self._clock.now_ms()):
                 claims = self._claims(claimed, pin.key)
                 if claims is not None and pin.device:
                     return self._check_claims(pin, pin.device, claims)
         raise InvalidClient(_GENERIC, cause=_why(registered))
 
-    def _claims(self, claimed: _Unverified, key: keys.VerificationKey) -> dict[str, Any] | None:
+    def _claims(self, claimed: _Unverified, key: verification_keys.VerificationKey) -> dict[str, Any] | None:
         """Check signature, shape, issuer and audience (RFC 7523 section 3, items 1 to 3 and 9); None: another key's."""
         try:
             return jwt.decode(
@@ -177,7 +177,7 @@ class Authenticator:
         except jwt.PyJWTError as error:
             raise InvalidClient(f"the assertion is refused: {error}") from None
 
-    def _check_claims(self, pin: _Pin, device: Device, claims: dict[str, Any]) -> Proven:
+    def _check_claims(self, pin: _CandidateKey, device: Device, claims: dict[str, Any]) -> VerifiedClient:
         """Check the times and the ``jti`` (RFC 7523 section 3, items 4 to 7)."""
         now_s = self._clock.now_ms() / 1000
         expires_s = _instant(claims, "exp")
@@ -196,10 +196,10 @@ class Authenticator:
             raise InvalidClient(f"the assertion's jti must be a text of 1 to {MAX_JTI_CHARS} characters")
         # No longer than its key is good: so the scripts, too, refuse by Redis's clock what a re-keyed device signed.
         used_until_ms = min(int((expires_s + LEEWAY_S) * 1000), pin.until_ms)
-        return Proven(device, jti, used_until_ms)
+        return VerifiedClient(device, jti, used_until_ms)
 
 
-def claimed_client_id(credentials: Credentials) -> str:
+def claimed_client_id(credentials: ClientCredentials) -> str:
     """Return the client ID that somebody claims to have, proven or not, or nothing if it can be no client ID."""
     try:
         return parse_client_id(_read(credentials).client_id)
@@ -217,23 +217,23 @@ def refuse_used(status: UseStatus) -> None:
         )
 
 
-def _pins(registered: Registered | None, algorithm: Algorithm, now_ms: int) -> Iterator[_Pin]:
+def _candidate_keys(registered: Registered | None, algorithm: Algorithm, now_ms: int) -> Iterator[_CandidateKey]:
     """Yield two keys to check a proof of this algorithm against, the current one first; in place of none, a decoy."""
-    decoy = _Pin(keys.decoy(algorithm))
+    decoy = _CandidateKey(verification_keys.decoy(algorithm))
     held = registered if registered and not registered.device.disabled else None
     if held and held.device.algorithm is algorithm:
-        yield _Pin(keys.prepared(algorithm, held.key), held.device)
+        yield _CandidateKey(verification_keys.prepared(algorithm, held.key), held.device)
     else:
         yield decoy
     previous = held.previous if held else None
     # The record may have been cached while this key was still good.
     if held and previous and previous.algorithm is algorithm and previous.until_ms > now_ms:
-        yield _Pin(keys.prepared(algorithm, previous.key), held.device, previous.until_ms)
+        yield _CandidateKey(verification_keys.prepared(algorithm, previous.key), held.device, previous.until_ms)
     else:
         yield decoy
 
 
-def _is_secret(claimed: Basic, key: keys.VerificationKey) -> bool:
+def _is_secret(claimed: Basic, key: verification_keys.VerificationKey) -> bool:
     return isinstance(key, bytes) and hmac.compare_digest(claimed.secret.reveal().encode(), key)
 
 
@@ -245,7 +245,7 @@ def _why(registered: Registered | None) -> str:
     )
 
 
-def _read(credentials: Credentials) -> _Unverified | Basic:
+def _read(credentials: ClientCredentials) -> _Unverified | Basic:
     """Read whom an assertion claims to come from. Everything said here is true of the text alone."""
     if isinstance(credentials, Basic):
         return credentials

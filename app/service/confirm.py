@@ -11,8 +11,8 @@ import structlog
 
 from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError
-from app.store.keys import Handle
 from app.store.records import TokenRecord
+from app.store.redis_keys import Handle
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
 from app.tasks import all_of

@@ -14,13 +14,14 @@ from typing import Final, NoReturn
 import structlog
 
 from app.cloud.client import CloudClient
-from app.cloud.errors import RETRIED, CloudError, Kind
+from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.errors import Unavailable
+from app.model.actors import CLOUD
 from app.model.secrets import CloudToken
-from app.service.audit import tell
-from app.store.audit import Act, What
-from app.store.connection import insist
-from app.store.keys import Shard
+from app.service.audit import log_event
+from app.store.audit import Event, EventKind
+from app.store.connection import retry_until
+from app.store.redis_keys import Shard
 from app.store.revocations import CLAIM_MS, Claim, Outcome, RevocationQueue
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
@@ -52,7 +53,7 @@ FIRST_BACKOFF_MS: Final = 1_000
 LAST_BACKOFF_MS: Final = 30_000
 MAX_ATTEMPTS: Final = 30
 
-UNKNOWN: Final = frozenset({Kind.PARAMETER, Kind.PERMANENT})
+UNKNOWN: Final = frozenset({ErrorKind.PARAMETER, ErrorKind.PERMANENT})
 """What the cloud may say of a token that it does not know, or no more."""
 
 
@@ -165,7 +166,7 @@ class Delivery:
             if not await self._settle(claim, "confirmed"):
                 return
             self._confirmed()
-            tell(Act("cloud", What.CONFIRMED), client_id=claim.client_id, handle=claim.handle)
+            log_event(Event(CLOUD, EventKind.CONFIRMED), client_id=claim.client_id, handle=claim.handle)
             if self._close_connections:
                 await self._close_connection(claim)
 
@@ -192,7 +193,7 @@ class Delivery:
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
             if await self._settle(claim, "failed"):
-                tell(Act("cloud", What.FAILED), client_id=claim.client_id, handle=claim.handle)
+                log_event(Event(CLOUD, EventKind.FAILED), client_id=claim.client_id, handle=claim.handle)
             return
         backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.tries, 10))
         again_in_ms = int(backoff_ms * _spread())
@@ -202,7 +203,7 @@ class Delivery:
     async def _settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
         """Record what came of a claim; False: it had fallen to another meanwhile, whose word it is now."""
         settle = partial(self._queue.settle, claim, outcome, again_in_ms=again_in_ms, counts=counts)
-        ours = await insist(settle, within_s=SETTLE_WITHIN_S)
+        ours = await retry_until(settle, within_s=SETTLE_WITHIN_S)
         if not ours:
             log.warning("revocation_overtaken", handle=claim.handle)
         return ours

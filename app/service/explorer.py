@@ -10,10 +10,11 @@ from typing import Final, Literal
 from app.cloud.client import CloudClient
 from app.cloud.errors import CloudError
 from app.cloud.exchange import Received, Sent
+from app.model.actors import Actor
 from app.rpc.catalog import SECRETS, Action
-from app.service.audit import tell
-from app.store.audit import Act, Audit, What
-from app.store.keys import OPERATORS_AUDIT
+from app.service.audit import log_event
+from app.store.audit import AuditStore, Event, EventKind
+from app.store.redis_keys import OPERATORS_AUDIT
 
 _MOST_CHARS: Final = 100
 """Of one parameter in the audit."""
@@ -35,7 +36,7 @@ class Called:
 class Explorer:
     """What an admin tries out at the cloud."""
 
-    def __init__(self, cloud: CloudClient, audit: Audit) -> None:
+    def __init__(self, cloud: CloudClient, audit: AuditStore) -> None:
         """Call through ``cloud``, within its quotas; write down in ``audit``."""
         self._cloud = cloud
         self._audit = audit
@@ -46,17 +47,17 @@ class Explorer:
         parameters: Mapping[str, str],
         format_: Literal["JSON", "XML"],
         *,
-        by: str,
+        actor: Actor,
         deadline: float,
     ) -> Called:
         """Call ``action`` once, whatever the catalog says of ``parameters``. ``deadline`` is loop time in seconds.
 
         Raises ``Unavailable``, and then nothing was sent.
         """
-        act = Act(by, What.CALLED, _detail(action, parameters))
+        act = Event(actor, EventKind.CALLED, _detail(action, parameters))
         # First: what was sent must not lack its line because Redis went away meanwhile.
         await self._audit.write([(OPERATORS_AUDIT, act, "")])
-        tell(act)
+        log_event(act)
         clock = asyncio.get_running_loop().time
         sent: list[Sent] = []
         began = clock()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from app.model.api_keys import Right
 from app.model.secrets import Secret
 from app.service.api_keys import Bearer
-from app.service.authenticate import Credentials
+from app.service.authenticate import ClientCredentials
 from app.service.confirm import Confirmer
-from app.service.held import Holder
-from app.store.clock import Clock
+from app.service.token_lookup import TokenLookup
+from app.store.clock import RedisClock
 from app.store.records import TokenRecord
 from app.store.tokens import Tokens
 
@@ -33,7 +33,7 @@ class Introspection:
 class Introspector:
     """Answers a device that asks about its own token, and a service that asks about any."""
 
-    def __init__(self, holder: Holder, tokens: Tokens, confirmer: Confirmer, clock: Clock) -> None:
+    def __init__(self, holder: TokenLookup, tokens: Tokens, confirmer: Confirmer, clock: RedisClock) -> None:
         """Callers and tokens are found by ``holder``; ``confirmer`` asks the cloud, which has the last word."""
         self._holder = holder
         self._tokens = tokens
@@ -41,11 +41,11 @@ class Introspector:
         self._clock = clock
 
     async def introspect(
-        self, credentials: Credentials | Bearer, token: Secret, *, deadline: float
+        self, credentials: ClientCredentials | Bearer, token: Secret, *, deadline: float
     ) -> Introspection | None:
         """Return what the token is, or None if it is not active or not the caller's.
 
-        ``deadline`` is loop time in seconds. Raises the refusals of ``Holder.identify``.
+        ``deadline`` is loop time in seconds. Raises the refusals of ``TokenLookup.identify``.
         """
         caller = await self._holder.identify(credentials, Right.INTROSPECT)
         record = await self._holder.find(token)

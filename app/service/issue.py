@@ -17,12 +17,19 @@ from app.model.grants import Grant, MalformedScope, parse_scope
 from app.model.policy import Policy, Role
 from app.model.templates import NoGrant
 from app.rpc.catalog import MAX_TOKEN_LIFE_S
-from app.service.authenticate import Authenticator, Credentials, Proven, refuse_used
-from app.service.flights import Flights
-from app.store.connection import insist
+from app.service.applications import Applications
+from app.service.authenticate import Authenticator, ClientCredentials, VerifiedClient, refuse_used
+from app.store.connection import retry_until
 from app.store.devices import CACHED_DEVICES
-from app.store.keys import Handle
-from app.store.records import CloudTokenOfType, Lead, Refused, RequestAnswer, Token, Wanted
+from app.store.records import (
+    ApplicationLease,
+    AssertionRefusal,
+    CloudTokenOfType,
+    RequestResult,
+    StoredToken,
+    TokenRequest,
+)
+from app.store.redis_keys import Handle
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
 
@@ -67,17 +74,17 @@ class Issuer:
     """Issues tokens to devices."""
 
     def __init__(
-        self, authenticator: Authenticator, policy: Callable[[], Policy], tokens: Tokens, flights: Flights
+        self, authenticator: Authenticator, policy: Callable[[], Policy], tokens: Tokens, applications: Applications
     ) -> None:
         """``policy`` returns the policy in force now."""
         self._authenticator = authenticator
         self._policy = policy
         self._tokens = tokens
-        self._flights = flights
+        self._flights = applications
         self._in_hand = 0
 
     async def issue(
-        self, credentials: Credentials, scope: str | None, expires_in: str | None, *, deadline: float
+        self, credentials: ClientCredentials, scope: str | None, expires_in: str | None, *, deadline: float
     ) -> IssuedToken:
         """Hand out the grant's live token, or a new one once the cloud has made it (DESIGN, steps 2 to 8).
 
@@ -97,7 +104,7 @@ class Issuer:
             self._in_hand -= 1
 
     async def _issue(
-        self, credentials: Credentials, scope: str | None, expires_in: str | None, *, deadline: float
+        self, credentials: ClientCredentials, scope: str | None, expires_in: str | None, *, deadline: float
     ) -> IssuedToken:
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -124,18 +131,18 @@ class Issuer:
                     raise Unavailable("the server was held up; ask again", cause="paused with an answer in hand")
                 continue
             if answer.status == "lead":
-                self._flights.start(Lead(wanted, answer.flight, request), grant)
+                self._flights.start(ApplicationLease(wanted, answer.application, request), grant)
             if answer.status not in {"lead", "wait"} or asked_at >= patience_ends:
                 return self._conclude(wanted, answer)
             self._in_hand -= 1
             try:
-                await self._flights.landed(wanted, answer.flight, patience_ends)
+                await self._flights.wait_until_done(wanted, answer.application, patience_ends)
             finally:
                 self._in_hand += 1
 
     async def _ask(
-        self, proven: Proven, request: str, scope: str | None, expires_in: str | None
-    ) -> tuple[Grant, Wanted, RequestAnswer] | Refused:
+        self, proven: VerifiedClient, request: str, scope: str | None, expires_in: str | None
+    ) -> tuple[Grant, TokenRequest, RequestResult] | AssertionRefusal:
         """Ask Redis, and once more if its answer was lost: the scripts know a command that is sent again."""
         try:
             grant, wanted = self._want(proven, scope, expires_in)
@@ -143,21 +150,21 @@ class Issuer:
             # Judged under a record that may be stale; and a refusal uses an assertion up as any answer does, or a thief
             # could try with it what the policy allows.
             use = partial(self._tokens.use, proven.device, request, proven.jti, proven.used_until_ms)
-            status = await insist(use, within_s=RESEND_WITHIN_S)
+            status = await retry_until(use, within_s=RESEND_WITHIN_S)
             if status == "ok":
                 raise
             return status
         # With the line for the quota too long no flight is begun, only to be refused there and cleared away.
         full = self._flights.refusal()
-        ask = partial(self._tokens.request, wanted, request, proven.jti, proven.used_until_ms, may_lead=full is None)
-        answer = await insist(ask, within_s=RESEND_WITHIN_S)
+        ask = partial(self._tokens.request, wanted, request, proven.jti, proven.used_until_ms, may_apply=full is None)
+        answer = await retry_until(ask, within_s=RESEND_WITHIN_S)
         if isinstance(answer, str):
             return answer
         if full and answer.status == "busy":
             answer = replace(answer, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
         return grant, wanted, answer
 
-    def _want(self, proven: Proven, scope: str | None, expires_in: str | None) -> tuple[Grant, Wanted]:
+    def _want(self, proven: VerifiedClient, scope: str | None, expires_in: str | None) -> tuple[Grant, TokenRequest]:
         """Check what is asked for against the policy in force now."""
         device = proven.device
         role, allowed = _allowed(self._policy(), device)
@@ -165,7 +172,7 @@ class Issuer:
         if not grant:
             raise InvalidScope(f"role {role.name} permits nothing")
         life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
-        return grant, Wanted(
+        return grant, TokenRequest(
             device=device,
             role=role.name,
             scope=grant.scope,
@@ -174,7 +181,7 @@ class Issuer:
             spare_ms=SPARE_MS,
         )
 
-    def _conclude(self, wanted: Wanted, answer: RequestAnswer) -> IssuedToken:
+    def _conclude(self, wanted: TokenRequest, answer: RequestResult) -> IssuedToken:
         """Hand out what there is: a fresh token, or rather one that is no longer fresh than none."""
         if answer.token is not None:
             return self._open(wanted, answer.now_ms, answer.token)
@@ -188,7 +195,7 @@ class Issuer:
             raise Unavailable(f"no token for now: {sentence(answer.failure)}", retry_after_s=_up(answer.wait_ms))
         raise Unavailable("the token is still being applied for: ask again")
 
-    def _open(self, wanted: Wanted, now_ms: int, token: Token) -> IssuedToken:
+    def _open(self, wanted: TokenRequest, now_ms: int, token: StoredToken) -> IssuedToken:
         try:
             cloud_tokens = self._tokens.open(token.sealed, wanted.device.client_id, token.handle)
         except CannotOpen as error:

@@ -12,14 +12,15 @@ from typing import Final, NoReturn
 import structlog
 
 from app.errors import InvalidRequest, NotFound, Unavailable
-from app.model.selections import Kind, Selection
-from app.service.audit import tell
-from app.store.audit import Act, What
-from app.store.connection import insist
-from app.store.index import Index
-from app.store.jobs import AT_ONCE, LEASE_MS, Job, JobBook, draw_id, is_id
-from app.store.keys import Shard
+from app.model.actors import Actor
+from app.model.selections import Selection, SelectionKind
+from app.service.audit import log_event
+from app.store.audit import Event, EventKind
+from app.store.connection import retry_until
+from app.store.index import TokenIndex
+from app.store.jobs import AT_ONCE, LEASE_MS, Job, JobStore, draw_id, is_id
 from app.store.records import Priority
+from app.store.redis_keys import Shard
 from app.store.revocations import EVERYTHING, RevocationQueue
 from app.tasks import end
 
@@ -51,7 +52,7 @@ class JobsPage:
 class Jobs:
     """Begins jobs, tells how far they are, and works on them."""
 
-    def __init__(self, book: JobBook, index: Index, queue: RevocationQueue) -> None:
+    def __init__(self, book: JobStore, index: TokenIndex, queue: RevocationQueue) -> None:
         """Jobs are written down in ``book``; ``index`` finds what they take, and ``queue`` takes it."""
         self._book = book
         self._index = index
@@ -59,7 +60,7 @@ class Jobs:
         # As many as a job has shards at once: an instance alone keeps the pace as well.
         self._woken = [asyncio.Event() for _ in range(AT_ONCE)]
 
-    async def start(self, selection: Selection, by: str, *, counted: int, job: str = "") -> Job:
+    async def start(self, selection: Selection, actor: Actor, *, counted: int, job: str = "") -> Job:
         """Begin to revoke a role, a topic or everything for ``by``; ``counted`` is what was shown before.
 
         ``job`` is an ID that was drawn with what was shown: sent twice, it is begun once. When this returns, a role or
@@ -70,13 +71,15 @@ class Jobs:
         if job and not is_id(job):
             raise InvalidRequest("this is no job's ID")
         job = job or draw_id()
-        started = await insist(partial(self._book.start, job, selection, by, counted), within_s=BEGIN_WITHIN_S)
+        started = await retry_until(partial(self._book.start, job, selection, actor, counted), within_s=BEGIN_WITHIN_S)
         if not started:
             # What was confirmed is never another thing than what is done.
             raise InvalidRequest(f"job {job} revokes another selection: begin this one anew")
-        if selection.kind is not Kind.TOPIC:
-            await insist(partial(self._queue.raise_floor, _floor(selection), job), within_s=BEGIN_WITHIN_S)
-        tell(Act(by, What.JOB_STARTED, f"{job}: {selection}, {counted} counted"))
+        if selection.kind is not SelectionKind.TOPIC:
+            await retry_until(
+                partial(self._queue.raise_watermark, _watermark_of(selection), job), within_s=BEGIN_WITHIN_S
+            )
+        log_event(Event(actor, EventKind.JOB_STARTED, f"{job}: {selection}, {counted} counted"))
         for woken in self._woken:
             woken.set()
         return await self.get(job)
@@ -138,13 +141,15 @@ class Jobs:
         """
         loop = asyncio.get_running_loop()
         extended_at = due = loop.time()
-        by_floor = selection.kind is not Kind.TOPIC
+        by_floor = selection.kind is not SelectionKind.TOPIC
         if by_floor:
-            await self._queue.raise_floor(_floor(selection), job, [shard])
+            await self._queue.raise_watermark(_watermark_of(selection), job, [shard])
         async for handles in self._index.chunks(selection, shard):
             for first in range(0, len(handles), AT_A_TIME):
                 few = handles[first : first + AT_A_TIME]
-                await self._queue.revoke(shard, few, Priority.BULK, by=f"job:{job}", job=job, swept=by_floor)
+                await self._queue.revoke(
+                    shard, few, Priority.BULK, actor=Actor(f"job:{job}"), job=job, below_watermark=by_floor
+                )
                 due += len(few) / PACE
                 await asyncio.sleep(max(LEAST_BREATH_S, due - loop.time()))
             if not handles:
@@ -155,5 +160,5 @@ class Jobs:
         await self._book.shard_done(job, shard)
 
 
-def _floor(selection: Selection) -> str:
-    return EVERYTHING if selection.kind is Kind.EVERYTHING else selection.value
+def _watermark_of(selection: Selection) -> str:
+    return EVERYTHING if selection.kind is SelectionKind.EVERYTHING else selection.value

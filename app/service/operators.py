@@ -7,45 +7,46 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from app.errors import InvalidRequest, NotFound, SignInFailed, Unavailable
-from app.model.operators import Operator, Role, draw_password, is_name
+from app.model.actors import Actor
+from app.model.operators import Operator, OperatorRole, draw_password, is_operator_name
 from app.model.secrets import Password, PasswordHash
-from app.service.audit import tell
+from app.service.audit import log_event
 from app.service.passwords import PASSWORDS
-from app.service.sign_in import count_attempt, tell_refused
-from app.store.audit import Act, What
-from app.store.operators import MAX_OPERATORS, Account, Operators, Roll
+from app.service.sign_in import count_attempt, report_refused
+from app.store.audit import Event, EventKind
+from app.store.operators import MAX_OPERATORS, Operators, OperatorsSnapshot, StoredOperator
 from app.store.sealing import CannotOpen
 
 _TRIES: Final = 5
 """How often a change is decided anew because another one came first."""
 
-Change = Callable[[Roll], tuple[Operator, PasswordHash | None]]
+Change = Callable[[OperatorsSnapshot], tuple[Operator, PasswordHash | None]]
 """What to write of an operator as things stand, without a hash to remove them. Raises what it refuses."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class NewPassword:
     """An operator, with the password if it was drawn here: it is shown this once."""
 
     name: str
-    role: Role
+    role: OperatorRole
     password: Password | None
 
 
-class OperatorOffice:
+class OperatorAdmin:
     """What an admin does with operators, and an operator with their own password."""
 
-    def __init__(self, operators: Operators, *, by: str) -> None:
-        """``by`` is who acts, as the audit trail names them."""
+    def __init__(self, operators: Operators, *, actor: Actor) -> None:
+        """``actor`` is who acts, as the audit trail names them."""
         self._operators = operators
-        self._by = by
+        self._actor = actor
 
-    async def add(self, name: str, role: Role, password: Password | None = None) -> Made:
+    async def add(self, name: str, role: OperatorRole, password: Password | None = None) -> NewPassword:
         """Add an operator; without a password one is drawn.
 
         Raises ``InvalidRequest`` for a wrong or taken name or a password that must not be, and ``Unavailable``.
         """
-        if not is_name(name):
+        if not is_operator_name(name):
             raise InvalidRequest(
                 "an operator's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
             )
@@ -53,17 +54,17 @@ class OperatorOffice:
         hashed = await PASSWORDS.make(name, chosen)
         new = Operator(name, role, self._operators.now_ms())
 
-        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
             if name in roll.accounts:
                 raise InvalidRequest(f"there is an operator {name} already: change or remove that one")
             if len(roll.accounts) >= MAX_OPERATORS:
                 raise InvalidRequest(f"there are {MAX_OPERATORS} operators already: remove who has left")
             return new, hashed
 
-        await self._write(change, What.OPERATOR_ADDED, f"{name}: role {role}")
-        return Made(name, role, chosen if password is None else None)
+        await self._write(change, EventKind.OPERATOR_ADDED, f"{name}: role {role}")
+        return NewPassword(name, role, chosen if password is None else None)
 
-    async def set_password(self, name: str, password: Password | None = None) -> Made:
+    async def set_password(self, name: str, password: Password | None = None) -> NewPassword:
         """Give an operator another password, and end all their sessions; without one it is drawn.
 
         Raises ``NotFound``, ``InvalidRequest`` for a password that must not be, and ``Unavailable``.
@@ -72,32 +73,32 @@ class OperatorOffice:
         chosen = draw_password() if password is None else password
         hashed = await PASSWORDS.make(name, chosen)
         await self._write(
-            lambda roll: (_account(roll, name).operator, hashed), What.OPERATOR_CHANGED, f"{name}: password"
+            lambda roll: (_account(roll, name).operator, hashed), EventKind.OPERATOR_CHANGED, f"{name}: password"
         )
-        return Made(name, account.operator.role, chosen if password is None else None)
+        return NewPassword(name, account.operator.role, chosen if password is None else None)
 
-    async def set_role(self, name: str, role: Role) -> None:
+    async def set_role(self, name: str, role: OperatorRole) -> None:
         """Give an operator another role, and end all their sessions.
 
         Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
         """
 
-        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
             account = _account(roll, name)
-            if role is not Role.ADMIN:
+            if role is not OperatorRole.ADMIN:
                 _check_admin_left(roll, name)
             return replace(account.operator, role=role), account.hash
 
-        await self._write(change, What.OPERATOR_CHANGED, f"{name}: role {role}")
+        await self._write(change, EventKind.OPERATOR_CHANGED, f"{name}: role {role}")
 
     async def end_sessions(self, name: str) -> None:
         """Log an operator out everywhere. Raises ``NotFound`` and ``Unavailable``."""
 
-        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
             account = _account(roll, name)
             return account.operator, account.hash
 
-        await self._write(change, What.OPERATOR_CHANGED, f"{name}: logged out everywhere")
+        await self._write(change, EventKind.OPERATOR_CHANGED, f"{name}: logged out everywhere")
 
     async def remove(self, name: str) -> None:
         """Remove an operator, and end all their sessions; also one whose record cannot be opened.
@@ -105,13 +106,13 @@ class OperatorOffice:
         Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
         """
 
-        def change(roll: Roll) -> tuple[Operator, None]:
+        def change(roll: OperatorsSnapshot) -> tuple[Operator, None]:
             if name not in roll.accounts:
                 raise _not_found()
             _check_admin_left(roll, name)
-            return Operator(name, Role.VIEWER, 0), None
+            return Operator(name, OperatorRole.VIEWER, 0), None
 
-        await self._write(change, What.OPERATOR_REMOVED, name)
+        await self._write(change, EventKind.OPERATOR_REMOVED, name)
 
     async def all(self) -> list[Operator]:
         """Return every operator by name. Raises ``Unavailable``."""
@@ -130,39 +131,39 @@ class OperatorOffice:
             account = await self._find(name)
             right = (await PASSWORDS.check(account.hash if account else None, old)).right
         if not account or not right:
-            await tell_refused(self._operators.attempts, name if account else "", "changing the password")
+            await report_refused(self._operators.attempts, name if account else "", "changing the password")
             raise SignInFailed("the old password is not right: try again, or have an admin set a new one")
         await self._operators.attempts.passed(name, "")
         proved = account
         hashed = await PASSWORDS.make(name, new)
 
-        def change(roll: Roll) -> tuple[Operator, PasswordHash]:
+        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
             # What was proved is the password of this epoch: it may have been changed against an intruder meanwhile.
             if (now := _account(roll, name)).epoch != proved.epoch:
                 raise SignInFailed("the operator was changed by another at this moment: sign in again")
             return now.operator, hashed
 
-        await self._write(change, What.OPERATOR_CHANGED, f"{name}: password")
+        await self._write(change, EventKind.OPERATOR_CHANGED, f"{name}: password")
 
-    async def _find(self, name: str) -> Account | None:
+    async def _find(self, name: str) -> StoredOperator | None:
         try:
             return await self._operators.find(name)
         except CannotOpen as error:
             raise _unopened(str(error)) from error
 
-    async def _write(self, change: Change, what: What, detail: str) -> None:
+    async def _write(self, change: Change, what: EventKind, detail: str) -> None:
         """Decide on a change as things stand, and write it if they still do."""
-        act = Act(self._by, what, detail)
+        act = Event(self._actor, what, detail)
         for _ in range(_TRIES):
             roll = await self._operators.read()
             operator, hashed = change(roll)
             if await self._operators.write(roll, operator, hashed, act):
-                tell(act)
+                log_event(act)
                 return
         raise Unavailable("others are changing operators at this moment: ask again")
 
 
-def _account(roll: Roll, name: str) -> Account:
+def _account(roll: OperatorsSnapshot, name: str) -> StoredOperator:
     if name not in roll.accounts:
         raise _not_found()
     account = roll.accounts[name]
@@ -171,9 +172,11 @@ def _account(roll: Roll, name: str) -> Account:
     return account
 
 
-def _check_admin_left(roll: Roll, name: str) -> None:
+def _check_admin_left(roll: OperatorsSnapshot, name: str) -> None:
     """Raise if this is the last admin: nobody could make another one at the console."""
-    admins = {each for each, account in roll.accounts.items() if account and account.operator.role is Role.ADMIN}
+    admins = {
+        each for each, account in roll.accounts.items() if account and account.operator.role is OperatorRole.ADMIN
+    }
     if admins == {name}:
         raise InvalidRequest(f"{name} is the last admin: make another operator one first")
 

@@ -16,8 +16,8 @@ import structlog
 
 from app.cloud.quota import QuotaExhausted, QuotaUnreachable
 from app.errors import Unavailable
-from app.store.connection import insist
-from app.store.quota import Buckets, Taken
+from app.store.connection import retry_until
+from app.store.quota import PermitGrant, SharedQuota
 from app.tasks import end
 
 log = structlog.get_logger(__name__)
@@ -48,10 +48,10 @@ CALL_SHARE: Final = 1 / 8
 class Pacing:
     """The lines of one instance."""
 
-    def __init__(self, buckets: Buckets) -> None:
+    def __init__(self, buckets: SharedQuota) -> None:
         """Take permits from ``buckets``; nothing is asked before somebody waits."""
         self._buckets = buckets
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _PermitQueue] = {}
         self._pacers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -65,7 +65,7 @@ class Pacing:
             raise QuotaUnreachable(STOPPING)
         line = self._lines.get(action)
         if line is None:
-            line = self._lines[action] = _Line(self._buckets, action)
+            line = self._lines[action] = _PermitQueue(self._buckets, action)
             self._pacers.add(asyncio.create_task(line.serve(), name=f"pace {action}"))
         await line.wait(count, deadline)
 
@@ -88,10 +88,10 @@ class _Waiter:
     """Holds the instant at which the permits are void."""
 
 
-class _Line:
+class _PermitQueue:
     """Those who wait for permits of one API."""
 
-    def __init__(self, buckets: Buckets, action: str) -> None:
+    def __init__(self, buckets: SharedQuota, action: str) -> None:
         self._buckets = buckets
         self._action = action
         self._waiters: deque[_Waiter] = deque()  # who left is dropped when he comes to the head
@@ -100,7 +100,7 @@ class _Line:
         self._void_at = 0.0
         self._asked_at = 0.0
         self._in_time = True
-        self._last: Taken | None = None
+        self._last: PermitGrant | None = None
         self._joined = asyncio.Event()
 
     def refusal(self, count: int, deadline: float) -> QuotaExhausted | None:
@@ -156,7 +156,7 @@ class _Line:
 
     async def _serve_all(self) -> None:
         while self._wanted:
-            taken = await insist(self._take, within_s=INSIST_S)
+            taken = await retry_until(self._take, within_s=INSIST_S)
             self._hand_out()
             if self._last is None:
                 self._refuse_the_late(taken)
@@ -164,7 +164,7 @@ class _Line:
             if self._wanted and taken.again_in_s:
                 await asyncio.sleep(_pause_s(taken))
 
-    async def _take(self) -> Taken:
+    async def _take(self) -> PermitGrant:
         asked_at = asyncio.get_running_loop().time()
         held = self._held if asked_at < self._void_at else 0
         first = next((each.count for each in self._waiters if not each.turn.done()), 1)
@@ -214,7 +214,7 @@ class _Line:
                 self._wanted -= each.count
         self._waiters.clear()
 
-    def _refuse_the_late(self, taken: Taken) -> None:
+    def _refuse_the_late(self, taken: PermitGrant) -> None:
         """Refuse those who joined before anything was known of the others' lines, and would wait too long."""
         now, place = asyncio.get_running_loop().time(), 0
         for each in self._waiters:
@@ -235,7 +235,7 @@ def _latest(now: float, deadline: float) -> float:
     return now + (deadline - now) * (1 - CALL_SHARE)
 
 
-def _pause_s(taken: Taken) -> float:
+def _pause_s(taken: PermitGrant) -> float:
     """Return how long to leave the buckets alone."""
     # By chance among several: else the instance nearest to Redis would be first at every permit.
     others = len(taken.lines)

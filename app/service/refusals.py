@@ -20,12 +20,13 @@ from app.errors import (
     TooManyRequests,
     Unavailable,
 )
+from app.model.actors import Actor
 from app.model.secrets import without_passwords
 from app.service.api_keys import Bearer
-from app.service.audit import tell
-from app.service.authenticate import Credentials, claimed_client_id
-from app.store.audit import Act, Audit, What
-from app.store.keys import REFUSED_AUDIT, STRANGERS_AUDIT
+from app.service.audit import log_event
+from app.service.authenticate import ClientCredentials, claimed_client_id
+from app.store.audit import AuditStore, Event, EventKind
+from app.store.redis_keys import REFUSED_AUDIT, STRANGERS_AUDIT
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +55,7 @@ class _Refused:
 class Refusals:
     """Collects refusals and writes them once a second: a flood costs Redis no more than a trickle."""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: AuditStore) -> None:
         """Write to ``audit``."""
         self._audit = audit
         self._waiting: dict[_Refused, int] = {}
@@ -62,7 +63,7 @@ class Refusals:
         self._woken = asyncio.Event()
 
     @contextmanager
-    def of(self, caller: Credentials | Bearer) -> Iterator[None]:
+    def of(self, caller: ClientCredentials | Bearer) -> Iterator[None]:
         """Note it if the caller is refused in here. Nothing is awaited."""
         try:
             yield
@@ -92,13 +93,13 @@ class Refusals:
         waiting, self._waiting = self._waiting, {}
         lines = [(each.stream, _act(each, times), each.client_id) for each, times in waiting.items()]
         if self._left_out:
-            left_out = Act(STRANGER, What.REFUSED, f"and {self._left_out} more refusals in this second")
+            left_out = Event(Actor(STRANGER), EventKind.REFUSED, f"and {self._left_out} more refusals in this second")
             lines.append((STRANGERS_AUDIT, left_out, ""))
             self._left_out = 0
         if not lines:
             return
         for _, act, client_id in lines:
-            tell(act, client_id=client_id)
+            log_event(act, client_id=client_id)
         try:
             await self._audit.write(lines)
         except Unavailable as error:
@@ -106,7 +107,7 @@ class Refusals:
             log.warning("refusals_not_written", count=len(lines), cause=error.cause)
 
 
-def _refused(caller: Credentials | Bearer, refusal: Refusal) -> _Refused:
+def _refused(caller: ClientCredentials | Bearer, refusal: Refusal) -> _Refused:
     """Return who was refused what.
 
     Whoever has proved nothing is a stranger, whatever client ID is named. A used assertion proves nothing either: it
@@ -121,8 +122,8 @@ def _refused(caller: Credentials | Bearer, refusal: Refusal) -> _Refused:
     return _Refused(REFUSED_AUDIT, f"device:{client_id}", client_id, refusal.code, detail)
 
 
-def _act(refused: _Refused, times: int) -> Act:
+def _act(refused: _Refused, times: int) -> Event:
     detail = "".join(each if each.isprintable() else "?" for each in without_passwords(refused.detail))[
         :MAX_DETAIL_CHARS
     ]
-    return Act(refused.who, What.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)
+    return Event(Actor(refused.who), EventKind.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from app.errors import InvalidRequest, NotFound, Unavailable
+from app.model.actors import Actor
 from app.model.devices import (
     CLIENT_ID_MARK,
     MAX_CLIENT_ID_CHARS,
@@ -20,11 +21,11 @@ from app.model.devices import (
 )
 from app.model.policy import Policy
 from app.model.secrets import ClientSecret, Secret
-from app.service import keys
-from app.service.audit import tell
+from app.service import verification_keys
+from app.service.audit import log_event
 from app.service.device_records import check_record, differences, narrows
-from app.store.audit import Act, What
-from app.store.clock import Clock
+from app.store.audit import Event, EventKind
+from app.store.clock import RedisClock
 from app.store.devices import Conflict, Devices, PreviousKey, Registered
 
 SEARCH_BUDGET_S: Final = 1.0
@@ -67,19 +68,19 @@ class DevicesPage:
 class Registry:
     """What operators do with devices."""
 
-    def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: Clock, *, by: str) -> None:
+    def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: RedisClock, *, actor: Actor) -> None:
         """``policy`` returns the policy in force: a role that is not in it is refused.
 
-        ``by`` is the operator who acts, as the audit trail names them.
+        ``actor`` is the operator who acts, as the audit trail names them.
         """
         self._devices = devices
         self._policy = policy
         self._clock = clock
-        self._by = by
+        self._actor = actor
 
-    def acting_as(self, by: str) -> Registry:
+    def acting_as(self, actor: Actor) -> Registry:
         """Return the same registry for another operator."""
-        return Registry(self._devices, self._policy, self._clock, by=by)
+        return Registry(self._devices, self._policy, self._clock, actor=actor)
 
     def check(self, registration: Registration) -> Device:
         """Check everything that can be without Redis or a new key. Raises ``InvalidRequest`` with the cure."""
@@ -105,11 +106,11 @@ class Registry:
         device = self.check(registration)
         key, added = await _key_for(device, registration.secret, registration.public_key)
         try:
-            act = self._act(What.DEVICE_ADDED, f"role {device.role}" if device.role else "")
+            act = self._act(EventKind.DEVICE_ADDED, f"role {device.role}" if device.role else "")
             device = await self._devices.add(device, key, act)
         except Conflict:
             raise InvalidRequest(f"{device.client_id} is registered already: rotate its key, or remove it") from None
-        tell(act, client_id=device.client_id)
+        log_event(act, client_id=device.client_id)
         return replace(added, device=device)
 
     async def get(self, client_id: str) -> Device:
@@ -174,7 +175,7 @@ class Registry:
         check_record(device, self._policy())
         revoke = narrows(old, device, self._policy())
         detail = ", ".join(differences(old, device))
-        return await self._change(registered, device, What.DEVICE_CHANGED, detail, revoke=revoke)
+        return await self._change(registered, device, EventKind.DEVICE_CHANGED, detail, revoke=revoke)
 
     async def disable(self, client_id: str) -> int:
         """Refuse the device from now on and revoke all it holds; returns how much that was.
@@ -185,13 +186,15 @@ class Registry:
         # Without the key before it, if that was still good: enabling shall not bring it back.
         registered = replace(registered, previous=None)
         disabled = replace(registered.device, disabled=True)
-        _, revoked = await self._change(registered, disabled, What.DEVICE_DISABLED, revoke=True)
+        _, revoked = await self._change(registered, disabled, EventKind.DEVICE_DISABLED, revoke=True)
         return revoked
 
     async def enable(self, client_id: str) -> None:
         """Let a disabled device in again. What was revoked stays so."""
         registered = await self._read(client_id)
-        await self._change(registered, replace(registered.device, disabled=False), What.DEVICE_ENABLED, revoke=False)
+        await self._change(
+            registered, replace(registered.device, disabled=False), EventKind.DEVICE_ENABLED, revoke=False
+        )
 
     async def rotate(
         self,
@@ -223,25 +226,25 @@ class Registry:
         previous = PreviousKey(old.algorithm, registered.key, until_ms) if grace_s else None
         detail = f"{algorithm}, the old key good for {grace_s} s more" if previous else f"{algorithm}"
         device, revoked = await self._change(
-            Registered(old, key, previous), device, What.DEVICE_ROTATED, detail, revoke=previous is None
+            Registered(old, key, previous), device, EventKind.DEVICE_ROTATED, detail, revoke=previous is None
         )
         return replace(added, device=device), revoked
 
     async def remove(self, client_id: str) -> int:
         """Forget the device and revoke all it holds; returns how much that was."""
         registered = await self._read(client_id)
-        act = self._act(What.DEVICE_REMOVED)
+        act = self._act(EventKind.DEVICE_REMOVED)
         try:
             revoked = await self._devices.remove(registered.device, act)
         except Conflict:
             raise _changed() from None
-        tell(act, client_id=client_id, revoked=revoked)
+        log_event(act, client_id=client_id, revoked=revoked)
         return revoked
 
     async def revoke(self, client_id: str) -> int:
         """Revoke all the device holds; it may apply anew. Returns how much that was."""
         registered = await self._read(client_id)
-        _, revoked = await self._change(registered, registered.device, What.DEVICE_REVOKED, revoke=True)
+        _, revoked = await self._change(registered, registered.device, EventKind.DEVICE_REVOKED, revoke=True)
         return revoked
 
     async def _read(self, client_id: str) -> Registered:
@@ -252,7 +255,7 @@ class Registry:
         return registered
 
     async def _change(
-        self, registered: Registered, device: Device, what: What, detail: str = "", *, revoke: bool
+        self, registered: Registered, device: Device, what: EventKind, detail: str = "", *, revoke: bool
     ) -> tuple[Device, int]:
         act = self._act(what, detail)
         try:
@@ -261,11 +264,11 @@ class Registry:
             )
         except Conflict:
             raise _changed() from None
-        tell(act, client_id=device.client_id, revoked=revoked)
+        log_event(act, client_id=device.client_id, revoked=revoked)
         return changed, revoked
 
-    def _act(self, what: What, detail: str = "") -> Act:
-        return Act(self._by, what, detail)
+    def _act(self, what: EventKind, detail: str = "") -> Event:
+        return Event(self._actor, what, detail)
 
 
 def _after(cursor: str) -> ClientId | None:
@@ -282,12 +285,12 @@ def _changed() -> Unavailable:
 async def _key_for(device: Device, secret: ClientSecret | None, public_key: str | None) -> tuple[Secret, Added]:
     """Return the key to register, and what of it is shown to whoever registers."""
     if public_key is not None:
-        return keys.check_public_key(public_key, device.algorithm), Added(device)
+        return verification_keys.check_public_key(public_key, device.algorithm), Added(device)
     if device.algorithm.symmetric:
-        made = keys.new_secret()
+        made = verification_keys.new_secret()
         return (secret, Added(device)) if secret is not None else (made, Added(device, secret=made))
     # RSA keys take a good part of a second to find.
-    private, public = await asyncio.to_thread(keys.new_pair, device.algorithm)
+    private, public = await asyncio.to_thread(verification_keys.new_pair, device.algorithm)
     return public, Added(device, private_key=private)
 
 
@@ -295,8 +298,8 @@ def _check_key(algorithm: Algorithm, secret: ClientSecret | None, public_key: st
     if secret is not None:
         if not algorithm.symmetric:
             raise InvalidRequest(f"{algorithm} takes a public key, not a secret")
-        keys.check_secret(secret)
+        verification_keys.check_secret(secret)
     if public_key is not None:
         if algorithm.symmetric:
             raise InvalidRequest("a public key goes with ES256, EdDSA or RS256: say which")
-        keys.check_public_key(public_key, algorithm)
+        verification_keys.check_public_key(public_key, algorithm)

@@ -10,17 +10,18 @@ from typing import Final, Literal
 import structlog
 
 from app.errors import InvalidRequest, NotFound
+from app.model.actors import Actor
 from app.model.grants import parse_scope
-from app.model.selections import Kind, MalformedSelection, Selection
-from app.service.audit import tell
+from app.model.selections import MalformedSelection, Selection, SelectionKind
+from app.service.audit import log_event
 from app.service.jobs import Jobs
 from app.service.registry import Registry
-from app.store.audit import Act, What
-from app.store.connection import insist
-from app.store.index import Index, Page, Progress
+from app.store.audit import Event, EventKind
+from app.store.connection import retry_until
+from app.store.index import Progress, TokenIndex, TokenPage
 from app.store.jobs import Job
-from app.store.keys import Handle, Shard
 from app.store.records import Priority, TokenRecord
+from app.store.redis_keys import Handle, Shard
 from app.store.revocations import Queue, RevocationQueue
 from app.store.tokens import Tokens
 
@@ -50,7 +51,7 @@ def select(
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class RevokeResult:
     """A revoke of one token or device: from now on no instance hands it out.
 
     ``count`` is how many tokens and applications it took; 0: they were revoked already. ``handle`` is empty for a
@@ -91,7 +92,7 @@ class Revocations:
     def __init__(
         self,
         tokens: Tokens,
-        index: Index,
+        index: TokenIndex,
         queue: RevocationQueue,
         registry: Registry,
         jobs: Jobs,
@@ -113,9 +114,9 @@ class Revocations:
 
         Raises ``NotFound`` as ``revoke`` would, and ``Unavailable``.
         """
-        if selection.kind is Kind.HANDLE:
+        if selection.kind is SelectionKind.HANDLE:
             await self.token(selection.value)
-        if selection.kind is Kind.CLIENT_ID:
+        if selection.kind is SelectionKind.CLIENT_ID:
             await self._registry.get(selection.value)
         return await self._index.count(selection, progress)
 
@@ -124,12 +125,14 @@ class Revocations:
 
         Within ``SURVEY_BUDGET_S``: a large topic, and the devices of a large role, are counted as far as that goes.
         """
-        if selection.kind is Kind.CLIENT_ID:
+        if selection.kind is SelectionKind.CLIENT_ID:
             await self._registry.get(selection.value)
         found = await self._index.survey(selection, budget_s=SURVEY_BUDGET_S)
-        exact = found.whole or selection.kind is not Kind.TOPIC
-        tokens = found.tokens if found.whole or selection.kind is Kind.TOPIC else await self._index.count(selection)
-        priority = Priority.OPERATOR if selection.kind is Kind.CLIENT_ID else Priority.BULK
+        exact = found.whole or selection.kind is not SelectionKind.TOPIC
+        tokens = (
+            found.tokens if found.whole or selection.kind is SelectionKind.TOPIC else await self._index.count(selection)
+        )
+        priority = Priority.OPERATOR if selection.kind is SelectionKind.CLIENT_ID else Priority.BULK
         est_told_s = await self._told_in_s(tokens, found.scopes, priority)
         return Prospect(tokens, found.devices, est_told_s, tokens_exact=exact, devices_exact=found.whole)
 
@@ -150,7 +153,7 @@ class Revocations:
             raise InvalidRequest(str(error)) from None
         return behind / all_ if all_ else 1.0
 
-    async def tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> Page:
+    async def tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> TokenPage:
         """List live tokens, the first to expire first. A page may be short, or empty, and still have a next.
 
         Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``.
@@ -174,49 +177,55 @@ class Revocations:
         return [records.get(Handle(handle)) for handle in handles]
 
     async def revoke(
-        self, selection: Selection, by: str, *, counted: int | None = None, job: str = ""
-    ) -> Revoked | Job:
+        self, selection: Selection, actor: Actor, *, counted: int | None = None, job: str = ""
+    ) -> RevokeResult | Job:
         """Revoke a selection for ``by``: one token or device at once, anything larger as a job.
 
         ``counted`` is what was shown before, if anything was, and ``job`` an ID drawn then (``Jobs.start``). A topic is
         not counted here: that takes a search, and a revoke is not to wait for it. Raises ``InvalidRequest`` for an ID
         that is another job's, ``NotFound`` and ``Unavailable``.
         """
-        if selection.kind is Kind.HANDLE:
-            return await self._revoke_token(selection.value, by)
-        if selection.kind is Kind.CLIENT_ID:
-            count = await self._registry.acting_as(by).revoke(selection.value)
+        if selection.kind is SelectionKind.HANDLE:
+            return await self._revoke_token(selection.value, actor)
+        if selection.kind is SelectionKind.CLIENT_ID:
+            count = await self._registry.acting_as(actor).revoke(selection.value)
             self._wake()
-            return Revoked(selection.value, "", count)
+            return RevokeResult(selection.value, "", count)
         if counted is None:
-            counted = 0 if selection.kind is Kind.TOPIC else await self._index.count(selection)
-        return await self._jobs.start(selection, by, counted=counted, job=job)
+            counted = 0 if selection.kind is SelectionKind.TOPIC else await self._index.count(selection)
+        return await self._jobs.start(selection, actor, counted=counted, job=job)
 
-    async def _revoke_token(self, handle: str, by: str) -> Revoked:
+    async def _revoke_token(self, handle: str, actor: Actor) -> RevokeResult:
         record = await self.token(handle)
-        changed = await insist(partial(self._tokens.revoke, record, Priority.OPERATOR, by=by), within_s=REVOKE_WITHIN_S)
+        changed = await retry_until(
+            partial(self._tokens.revoke, record, Priority.OPERATOR, actor=actor), within_s=REVOKE_WITHIN_S
+        )
         if changed:
-            tell(Act(by, What.REVOKED), client_id=record.client_id, handle=handle)
+            log_event(Event(actor, EventKind.REVOKED), client_id=record.client_id, handle=handle)
         self._wake()
-        return Revoked(record.client_id, handle, int(changed))
+        return RevokeResult(record.client_id, handle, int(changed))
 
-    async def retry(self, handle: str, by: str) -> TokenRecord:
+    async def retry(self, handle: str, actor: Actor) -> TokenRecord:
         """Queue a failed revocation again. Raises ``NotFound`` if it is not failed, and ``Unavailable``."""
-        return await self._resolve(handle, "retry", by)
+        return await self._resolve(handle, "retry", actor)
 
-    async def drop(self, handle: str, by: str) -> TokenRecord:
+    async def drop(self, handle: str, actor: Actor) -> TokenRecord:
         """Give a failed revocation up: the token is good at the broker until it expires. Raises as ``retry``."""
-        return await self._resolve(handle, "drop", by)
+        return await self._resolve(handle, "drop", actor)
 
-    async def _resolve(self, handle: str, verb: Literal["retry", "drop"], by: str) -> TokenRecord:
-        if not await self._queue.resolve(handle, verb, by=by):
+    async def _resolve(self, handle: str, verb: Literal["retry", "drop"], actor: Actor) -> TokenRecord:
+        if not await self._queue.resolve(handle, verb, actor=actor):
             raise NotFound("there is no failed revocation of this handle")
         self._wake()
         record = await self.token(handle)
-        tell(Act(by, What.RETRIED if verb == "retry" else What.DROPPED), client_id=record.client_id, handle=handle)
+        log_event(
+            Event(actor, EventKind.RETRIED if verb == "retry" else EventKind.DROPPED),
+            client_id=record.client_id,
+            handle=handle,
+        )
         return record
 
-    async def queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> Page:
+    async def queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> TokenPage:
         """List the revocations of one queue in its order. Raises as ``tokens``."""
         try:
             return await self._index.page_of(self._queue.keys(queue), cursor, limit)

@@ -9,15 +9,16 @@ from typing import Final
 import structlog
 
 from app.errors import InvalidRequest
+from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.secrets import Secret
 from app.service.api_keys import Bearer
-from app.service.audit import tell
-from app.service.authenticate import Credentials
+from app.service.audit import log_event
+from app.service.authenticate import ClientCredentials
 from app.service.delivery import Delivery
-from app.service.held import Holder
-from app.store.audit import Act, What
-from app.store.connection import delays
+from app.service.token_lookup import TokenLookup
+from app.store.audit import Event, EventKind
+from app.store.connection import backoff
 from app.store.records import Priority
 from app.store.tokens import Tokens
 
@@ -28,7 +29,7 @@ CONFIRM_WITHIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class OwnRevocation:
     """What became of a revoke: gone here in any case; ``confirmed`` says that it is gone at the broker too."""
 
     handle: str
@@ -38,17 +39,17 @@ class Revoked:
 class Revoker:
     """Revokes a token for its own device, or any for a service."""
 
-    def __init__(self, holder: Holder, tokens: Tokens, delivery: Delivery) -> None:
+    def __init__(self, holder: TokenLookup, tokens: Tokens, delivery: Delivery) -> None:
         """``delivery`` is told at once that there is something to deliver."""
         self._holder = holder
         self._tokens = tokens
         self._delivery = delivery
 
-    async def revoke(self, credentials: Credentials | Bearer, token: Secret) -> Revoked | None:
+    async def revoke(self, credentials: ClientCredentials | Bearer, token: Secret) -> OwnRevocation | None:
         """Revoke the token, from this moment on at every instance; None if there was nothing to revoke.
 
         An unknown token is no error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
-        Raises the refusals of ``Holder.identify`` as well.
+        Raises the refusals of ``TokenLookup.identify`` as well.
         """
         caller = await self._holder.identify(credentials, Right.REVOKE)
         record = await self._holder.find(token)
@@ -57,15 +58,15 @@ class Revoker:
         if not caller.owns(record):
             raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
         priority = Priority.DEVICE if caller.client_id else Priority.OPERATOR
-        changed = await self._tokens.revoke(record, priority, by=caller.actor)
+        changed = await self._tokens.revoke(record, priority, actor=Actor(caller.actor))
         if changed:
-            tell(Act(caller.actor, What.REVOKED), client_id=record.client_id, handle=record.handle)
+            log_event(Event(Actor(caller.actor), EventKind.REVOKED), client_id=record.client_id, handle=record.handle)
         self._delivery.wake()
-        return Revoked(record.handle, confirmed=await self._confirmed(record.handle))
+        return OwnRevocation(record.handle, confirmed=await self._confirmed(record.handle))
 
     async def _confirmed(self, handle: str) -> bool:
         deadline = asyncio.get_running_loop().time() + CONFIRM_WITHIN_S
-        for delay_s in delays():
+        for delay_s in backoff():
             record = await self._tokens.read(handle)
             if record is None or record.revocation in {"confirmed", "lapsed"}:
                 return True

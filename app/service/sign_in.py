@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import structlog
 
 from app.errors import SignInFailed, TooManyRequests, Unavailable
-from app.model.operators import Operator, is_name
+from app.model.actors import Actor
+from app.model.operators import Operator, is_operator_name
 from app.model.secrets import Password, SessionId
-from app.service.audit import tell
+from app.service.audit import log_event
 from app.service.passwords import PASSWORDS
 from app.store.attempts import Attempts
-from app.store.audit import Act, What
-from app.store.operators import Account, Operators
+from app.store.audit import Event, EventKind
+from app.store.operators import Operators, StoredOperator
 from app.store.sealing import CannotOpen
 from app.store.sessions import Sessions
 
@@ -54,7 +55,7 @@ class SignIn:
             account = await self._find(name)
             verdict = await PASSWORDS.check(account.hash if account else None, password)
         if account is None or not verdict.right:
-            await tell_refused(self._operators.attempts, name if account else "", _from(address))
+            await report_refused(self._operators.attempts, name if account else "", _from(address))
             raise _failed()
         await self._operators.attempts.passed(name, address)
         if verdict.rehashed:
@@ -63,7 +64,7 @@ class SignIn:
         if begun is None:
             # The operator was changed while the password was looked at: it may be another one by now.
             raise _failed()
-        tell(Act(account.operator.actor, What.SIGNED_IN, _from(address)))
+        log_event(Event(Actor(account.operator.actor), EventKind.SIGNED_IN, _from(address)))
         session, ends_at_ms = begun
         return SignedIn(session, account.operator, ends_at_ms)
 
@@ -81,15 +82,15 @@ class SignIn:
     async def sign_out(self, session: SessionId) -> None:
         """End a session, if it has not ended already. Raises ``Unavailable``."""
         if act := await self._sessions.end(session):
-            tell(act)
+            log_event(act)
 
-    async def nobody_yet(self) -> bool:
+    async def has_no_operators(self) -> bool:
         """Tell whether there is no operator at all; the command line adds the first one. Raises ``Unavailable``."""
         return not await self._operators.any()
 
-    async def _find(self, name: str) -> Account | None:
+    async def _find(self, name: str) -> StoredOperator | None:
         try:
-            return await self._operators.find(name if is_name(name) else _NOBODY)
+            return await self._operators.find(name if is_operator_name(name) else _NOBODY)
         except CannotOpen as error:
             raise _unopened(error) from error
 
@@ -101,16 +102,16 @@ async def count_attempt(attempts: Attempts, name: str, address: str) -> None:
         raise TooManyRequests(f"too many attempts: wait {wait_s} s, then try again", retry_after_s=wait_s)
 
 
-async def tell_refused(attempts: Attempts, name: str, detail: str) -> None:
+async def report_refused(attempts: Attempts, name: str, detail: str) -> None:
     """Write down an attempt that failed, in the log at least.
 
     ``name`` is an operator's, or empty: anything else may be a password that was typed into the wrong field, and
     whoever may look at the trail would have it.
     """
-    act = Act("stranger", What.SIGN_IN_REFUSED, f"{name or 'no name of ours'} {detail}".rstrip())
-    tell(act)
+    act = Event(Actor("stranger"), EventKind.SIGN_IN_REFUSED, f"{name or 'no name of ours'} {detail}".rstrip())
+    log_event(act)
     try:
-        await attempts.tell_refused(act)
+        await attempts.report_refused(act)
     except Unavailable as error:
         log.warning("refusal_not_written", cause=error.cause)
 

@@ -8,10 +8,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from app.model.actors import Actor
 from app.model.api_keys import ApiKey, KeyId, Right, id_of
 from app.model.secrets import ApiKeyText, Secret
 from app.store.connection import Script, Store
-from app.store.keys import API_KEY_NAMES, API_KEYS
+from app.store.redis_keys import API_KEY_NAMES, API_KEYS
 from app.store.sealing import KeyRing
 
 _ADD: Final = Script("key_add")
@@ -22,7 +23,7 @@ MAX_KEYS: Final = 1000
 _NOBODYS: Final = "0" * 64
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _ApiKeyRecord(msgspec.Struct, frozen=True):
     """A key as it lies sealed in Redis: ``digest`` is the SHA-256 of its text, which is random, so nobody guesses it.
 
     It is sealed although it is no secret: whoever writes to Redis could else give himself a key, or a key more rights.
@@ -56,24 +57,24 @@ class ApiKeys:
         return _key(key_id, record) if record and right else None
 
     async def add(
-        self, text: ApiKeyText, name: str, rights: frozenset[Right], *, by: str
+        self, text: ApiKeyText, name: str, rights: frozenset[Right], *, actor: Actor
     ) -> Literal["done", "taken", "full"]:
         """Keep a new key; ``taken`` if the name is. May be sent again. Raises ``Unavailable``."""
         key_id = id_of(text)
         if key_id is None:
             raise ValueError("no API key's text")
         ordered = sorted(rights)
-        record = _Record(name, _digest(text), ordered, self._store.clock.now_ms())
+        record = _ApiKeyRecord(name, _digest(text), ordered, self._store.clock.now_ms())
         sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "api-key", key_id)
         detail = f"{name}: {' '.join(ordered)}"
         answer: Literal["done", "taken", "full"] = await self._store.run(
-            _ADD, _KEYS, key_id, name, sealed, MAX_KEYS, by, detail
+            _ADD, _KEYS, key_id, name, sealed, MAX_KEYS, actor.name, detail
         )
         return answer
 
-    async def remove(self, name: str, *, by: str) -> bool:
+    async def remove(self, name: str, *, actor: Actor) -> bool:
         """Remove a key: the very next request with it is refused. False if there is none. Raises ``Unavailable``."""
-        return bool(await self._store.run(_REMOVE, _KEYS, name, by))
+        return bool(await self._store.run(_REMOVE, _KEYS, name, actor.name))
 
     async def all(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``, and ``CannotOpen`` if a record cannot be unsealed."""
@@ -86,13 +87,13 @@ class ApiKeys:
         ]
         return sorted(found, key=lambda key: key.name)
 
-    def _open(self, key_id: KeyId, sealed: str) -> _Record:
-        return msgspec.json.decode(self._keys.open(sealed, "api-key", key_id).reveal(), type=_Record)
+    def _open(self, key_id: KeyId, sealed: str) -> _ApiKeyRecord:
+        return msgspec.json.decode(self._keys.open(sealed, "api-key", key_id).reveal(), type=_ApiKeyRecord)
 
 
 def _digest(text: ApiKeyText) -> str:
     return hashlib.sha256(text.reveal().encode()).hexdigest()
 
 
-def _key(key_id: KeyId, record: _Record) -> ApiKey:
+def _key(key_id: KeyId, record: _ApiKeyRecord) -> ApiKey:
     return ApiKey(key_id, record.name, frozenset(record.rights), record.created_at_ms)

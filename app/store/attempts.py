@@ -6,9 +6,9 @@ import hashlib
 import ipaddress
 from typing import Final
 
-from app.store.audit import Act, Audit
+from app.store.audit import AuditStore, Event
 from app.store.connection import Script, Store
-from app.store.keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by_name_key
+from app.store.redis_keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by_name_key
 
 # Who has to revoke something signs in when Redis is full too. No flood gets far by that: what is counted is hashed.
 _COUNT: Final = Script("attempt", may_oom=True)
@@ -32,7 +32,7 @@ class Attempts:
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._store = store
-        self._audit = Audit(store)
+        self._audit = AuditStore(store)
 
     async def count(self, name: str, address: str) -> int:
         """Count an attempt and return 0, or return how many ms it came too early: then nothing is counted.
@@ -61,7 +61,7 @@ class Attempts:
         """
         await self._store.run(_TAKE_BACK, _keys(name, address))
 
-    async def tell_refused(self, act: Act) -> None:
+    async def report_refused(self, act: Event) -> None:
         """Write down an attempt that failed, apart from what happened, so that no flood flushes it.
 
         Raises ``Unavailable``.

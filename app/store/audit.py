@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
+from app.model.actors import Actor
 from app.store.connection import Store
-from app.store.keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
+from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
 
 STREAMS: Final = (
     *(Shard(number).audit for number in range(SHARDS)),
@@ -36,7 +37,7 @@ _ROUNDS_A_PAGE: Final = 16
 _CURSOR: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})-([0-9]{1,2})")
 
 
-class What(StrEnum):
+class EventKind(StrEnum):
     """What happened. The scripts write some of these by themselves."""
 
     GRANTED = "granted"
@@ -75,24 +76,17 @@ class What(StrEnum):
     CALLED = "called"
 
 
-SERVER = "server"
-"""Who acts where nobody asked: an expiry, an overtaken application."""
-
-
 @dataclass(frozen=True, slots=True)
-class Act:
-    """What somebody does, as a script writes it down.
+class Event:
+    """What an actor did, as a script writes it down."""
 
-    ``who`` is ``cli:USER``, ``operator:NAME``, ``key:NAME`` or ``device:ID``.
-    """
-
-    who: str
-    what: What
+    actor: Actor
+    kind: EventKind
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AuditEntry:
     """One line of the trail; what does not apply is empty."""
 
     at_ms: int
@@ -103,7 +97,7 @@ class Line:
     detail: str
 
 
-class Place(NamedTuple):
+class AuditCursor(NamedTuple):
     """Where a line stands in the order of all streams: by Redis's time, and within it by stream."""
 
     at_ms: int
@@ -125,56 +119,68 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class AuditPage:
     """Lines, the newest first, and where to go on; None: there is nothing older. One may be empty and not the last."""
 
-    lines: list[Line]
-    cursor: Place | None
+    lines: list[AuditEntry]
+    cursor: AuditCursor | None
 
 
-class Audit:
+class AuditStore:
     """The trail as it lies in Redis."""
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._store = store
 
-    async def write(self, lines: Iterable[tuple[str, Act, str]]) -> None:
+    async def write(self, lines: Iterable[tuple[str, Event, str]]) -> None:
         """Write lines that no change goes with: (stream, act, client ID), in one round trip. Raises ``Unavailable``.
 
         Unlike the scripts' lines they are refused when Redis is full: what revokes has room then, what tells has none.
         """
         commands: list[tuple[str | int, ...]] = []
         for stream, act, client_id in lines:
-            fields = {"who": act.who, "what": act.what, "client_id": client_id, "handle": "", "detail": act.detail}
+            fields = {
+                "who": act.actor.name,
+                "what": act.kind,
+                "client_id": client_id,
+                "handle": "",
+                "detail": act.detail,
+            }
             words = (word for field in fields.items() for word in field)
             commands.append(("XADD", stream, "MAXLEN", "~", MOST_LINES, "*", *words))
         await self._store.each(commands)
 
     async def page(
-        self, streams: Sequence[int], wanted: Callable[[Line], bool], begin: Place, *, since_ms: int, limit: int
-    ) -> Page:
+        self,
+        streams: Sequence[int],
+        wanted: Callable[[AuditEntry], bool],
+        begin: AuditCursor,
+        *,
+        since_ms: int,
+        limit: int,
+    ) -> AuditPage:
         """Return up to ``limit`` wanted lines older than ``begin`` and not older than ``since_ms``, the newest first.
 
         The work is bounded, not the time back: where little is wanted, a page ends early with a cursor. Raises
         ``Unavailable``.
         """
-        found: list[Line] = []
+        found: list[AuditEntry] = []
         for _ in range(_ROUNDS_A_PAGE):
             lines, frontier = await self._round(streams, begin, since_ms)
             for place, line in lines:
                 if wanted(line):
                     found.append(line)
                     if len(found) == limit:
-                        return Page(found, place)
+                        return AuditPage(found, place)
             if frontier is None:
-                return Page(found, None)
+                return AuditPage(found, None)
             begin = frontier
-        return Page(found, begin)
+        return AuditPage(found, begin)
 
     async def _round(
-        self, streams: Sequence[int], begin: Place, since_ms: int
-    ) -> tuple[list[tuple[Place, Line]], Place | None]:
+        self, streams: Sequence[int], begin: AuditCursor, since_ms: int
+    ) -> tuple[list[tuple[AuditCursor, AuditEntry]], AuditCursor | None]:
         """Read some of each stream; return, in order, what has nothing unread between it, and where that ends."""
         count = _LINES_A_ROUND // len(streams)
         rows = await self._store.each(
@@ -191,7 +197,7 @@ class Audit:
         return [each for each in lines if frontier is None or each[0] >= frontier], frontier
 
 
-def _line(stream: int, entry: str, words: list[str]) -> tuple[Place, Line]:
+def _line(stream: int, entry: str, words: list[str]) -> tuple[AuditCursor, AuditEntry]:
     at_ms, _, sequence = entry.partition("-")
     said = dict(zip(words[::2], words[1::2], strict=True))
-    return Place(int(at_ms), int(sequence), stream), Line(int(at_ms), **said)
+    return AuditCursor(int(at_ms), int(sequence), stream), AuditEntry(int(at_ms), **said)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 
-class Clock:
+class RedisClock:
     """Tells the time all instances share. ``shift_ms`` moves it in tests and is 0 elsewhere."""
 
     def __init__(self) -> None:

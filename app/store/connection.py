@@ -18,8 +18,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from app.errors import Misconfigured, Unavailable
 from app.model.secrets import Secret
-from app.store.clock import Clock
-from app.store.line import Command, Line
+from app.store.clock import RedisClock
+from app.store.pipelined_connection import Command, PipelinedConnection
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +78,8 @@ class Store:
             )
         except ValueError:
             raise Misconfigured("REDIS_URL: is no URL of the form redis://, rediss:// or unix://") from None
-        self._line = Line(pool.make_connection)
-        self.clock = Clock()
+        self._line = PipelinedConnection(pool.make_connection)
+        self.clock = RedisClock()
         self._scripts: dict[str, Script] = {}
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
@@ -165,11 +165,11 @@ def _unavailable(error: Exception) -> Unavailable:
     )
 
 
-async def insist(step: Callable[[], Awaitable[T]], *, within_s: float) -> T:
+async def retry_until(step: Callable[[], Awaitable[T]], *, within_s: float) -> T:
     """Repeat a step that may be sent again until Redis takes it. Raises ``Unavailable`` after ``within_s``."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
-    for delay_s in delays():
+    for delay_s in backoff():
         try:
             return await step()
         except Unavailable:
@@ -179,7 +179,7 @@ async def insist(step: Callable[[], Awaitable[T]], *, within_s: float) -> T:
     raise AssertionError("the delays never end")
 
 
-def delays() -> Iterator[float]:
+def backoff() -> Iterator[float]:
     """Yield seconds to wait between two looks at Redis: short at first, longer later, without end."""
     delay_s = FIRST_DELAY_S
     while True:

@@ -12,19 +12,20 @@ from typing import Final
 
 import msgspec
 
+from app.model.actors import SERVER
 from app.model.devices import CLIENT_ID_MARK, Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
-from app.store.audit import SERVER, Act, What
+from app.store.audit import Event, EventKind
 from app.store.connection import Script, Store
-from app.store.keys import ALL_SHARDS, Shard
+from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.sealing import KeyRing
 
 _WRITE: Final = Script("device", may_oom=True)
 CACHED_DEVICES: Final = 10_000
 
-_ADDED: Final = Act(SERVER, What.DEVICE_ADDED)
-_CHANGED: Final = Act(SERVER, What.DEVICE_CHANGED)
-_REMOVED: Final = Act(SERVER, What.DEVICE_REMOVED)
+_ADDED: Final = Event(SERVER, EventKind.DEVICE_ADDED)
+_CHANGED: Final = Event(SERVER, EventKind.DEVICE_CHANGED)
+_REMOVED: Final = Event(SERVER, EventKind.DEVICE_REMOVED)
 
 
 class Conflict(Exception):
@@ -49,7 +50,7 @@ class Registered:
     previous: PreviousKey | None = None
 
 
-class _Record(msgspec.Struct, omit_defaults=True):
+class _DeviceRecord(msgspec.Struct, omit_defaults=True):
     """The part of a record that no script reads."""
 
     algorithm: str
@@ -85,7 +86,7 @@ class Devices:
         if epoch is None:
             self._cache.pop(client_id, None)
             return None
-        record = msgspec.json.decode(text, type=_Record)
+        record = msgspec.json.decode(text, type=_DeviceRecord)
         device = self._device(client_id, epoch, record)
         registered = Registered(
             device,
@@ -103,7 +104,7 @@ class Devices:
         found = await self._of(Shard.of(client_id), [client_id])
         return found[0] if found else None
 
-    async def add(self, device: Device, key: Secret, act: Act = _ADDED) -> Device:
+    async def add(self, device: Device, key: Secret, act: Event = _ADDED) -> Device:
         """Register a new device. Raises ``Conflict`` if there is one of that client ID, and ``Unavailable``."""
         epoch, _ = await self._write(Registered(device, key), act, read_epoch="", revoke=False)
         return replace(device, epoch=epoch)
@@ -113,7 +114,7 @@ class Devices:
         read: Device,
         device: Device,
         key: Secret,
-        act: Act = _CHANGED,
+        act: Event = _CHANGED,
         *,
         revoke: bool,
         previous: PreviousKey | None = None,
@@ -127,7 +128,7 @@ class Devices:
         epoch, revoked = await self._write(written, act, read_epoch=read.epoch, revoke=revoke)
         return replace(device, epoch=epoch, grace_until_ms=previous.until_ms if previous else 0), revoked
 
-    async def remove(self, read: Device, act: Act = _REMOVED) -> int:
+    async def remove(self, read: Device, act: Event = _REMOVED) -> int:
         """Remove the record and revoke all it holds; returns how much. Raises ``Conflict`` and ``Unavailable``."""
         _, revoked = await self._write(Registered(read, Secret("")), act, read_epoch=read.epoch, revoke=True)
         return revoked
@@ -192,12 +193,12 @@ class Devices:
             return []
         rows = await self._store.each([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
         return [
-            self._device(client_id, epoch, msgspec.json.decode(text, type=_Record))
+            self._device(client_id, epoch, msgspec.json.decode(text, type=_DeviceRecord))
             for client_id, (epoch, text) in zip(client_ids, rows, strict=True)
             if epoch is not None
         ]
 
-    async def _write(self, written: Registered, act: Act, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
+    async def _write(self, written: Registered, act: Event, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
         """Write a record, or remove it: one without a key is none."""
         device, key, previous = written.device, written.key, written.previous
         shard = Shard.of(device.client_id)
@@ -212,8 +213,8 @@ class Devices:
             self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else "",
             int(revoke),
             self._keys.seal(previous.key, "previous-client-key", device.client_id, _term(previous)) if previous else "",
-            act.who,
-            act.what,
+            act.actor.name,
+            act.kind,
             act.detail,
         )
         self._cache.pop(device.client_id, None)
@@ -221,7 +222,7 @@ class Devices:
             raise Conflict(device.client_id)
         return answer[1], answer[2]
 
-    def _device(self, client_id: str, epoch: str, record: _Record) -> Device:
+    def _device(self, client_id: str, epoch: str, record: _DeviceRecord) -> Device:
         algorithm = Algorithm(record.algorithm)
         return Device(
             client_id=ClientId(client_id),
@@ -236,7 +237,7 @@ class Devices:
             epoch=epoch,
         )
 
-    def _open_previous(self, device: Device, record: _Record, sealed: str | None) -> PreviousKey | None:
+    def _open_previous(self, device: Device, record: _DeviceRecord, sealed: str | None) -> PreviousKey | None:
         if not sealed or not device.grace_until_ms:
             return None
         found = PreviousKey(Algorithm(record.previous_algorithm), Secret(""), record.previous_until_ms)
@@ -249,7 +250,7 @@ def _term(previous: PreviousKey) -> str:
 
 
 def _text(device: Device, previous: PreviousKey | None) -> str:
-    record = _Record(
+    record = _DeviceRecord(
         algorithm=device.algorithm,
         role=device.role,
         attributes=dict(device.attributes),

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
-from app.model.selections import Kind, Selection
+from app.model.selections import Selection, SelectionKind
 from app.store.connection import Store
-from app.store.keys import ALL_SHARDS, Handle, Shard
 from app.store.records import TokenRecord
+from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.tokens import Tokens
 
 MAX_DIGITS: Final = 15
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 """Told as a search goes on: shards gone through, tokens found."""
 
 
-class Place(NamedTuple):
+class IndexCursor(NamedTuple):
     """A place in the order of an index: by expiry (Unix ms; by turn in a queue), then by handle.
 
     It stays where it is whatever is added, removed or restarted meanwhile. That is why an index is not read with ZSCAN,
@@ -55,7 +55,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class TokenPage:
     """Some tokens, and the cursor with which to ask for the next; empty at the end."""
 
     records: tuple[TokenRecord, ...]
@@ -75,7 +75,7 @@ class Survey:
     whole: bool
 
 
-class Index:
+class TokenIndex:
     """The indexes of all records, by expiry, and those by role and client ID."""
 
     def __init__(self, store: Store, tokens: Tokens) -> None:
@@ -89,10 +89,10 @@ class Index:
         Only the search for a topic takes long enough for ``progress`` to be told. What a floor took and its job has not
         come to yet is still counted.
         """
-        if selection.kind is Kind.HANDLE:
+        if selection.kind is SelectionKind.HANDLE:
             record = await self._tokens.read(selection.value)
             return int(record is not None and record.state != "revoked")
-        if selection.kind is not Kind.TOPIC:
+        if selection.kind is not SelectionKind.TOPIC:
             now_ms = self._store.clock.now_ms()
             keys = _keys(selection, ALL_SHARDS)
             return sum(await self._store.each([("ZCOUNT", key, now_ms, "+inf") for key in keys]))
@@ -104,18 +104,18 @@ class Index:
                 progress(number, found)
         return found
 
-    async def page(self, selection: Selection, cursor: str, limit: int, *, budget_s: float) -> Page:
+    async def page(self, selection: Selection, cursor: str, limit: int, *, budget_s: float) -> TokenPage:
         """Return live tokens by expiry, the first to expire first; an empty ``cursor`` begins.
 
         After ``budget_s`` a page is returned as far as it has come, which may be nothing yet but a cursor. Raises
         ``ValueError`` for a cursor that is none, and ``Unavailable``.
         """
-        place = Place.parse(cursor) if cursor else Place(self._store.clock.now_ms())
-        if selection.kind is Kind.HANDLE:
+        place = IndexCursor.parse(cursor) if cursor else IndexCursor(self._store.clock.now_ms())
+        if selection.kind is SelectionKind.HANDLE:
             record = await self._tokens.read(selection.value)
-            return Page((record,) if record and record.state == "live" else (), "")
+            return TokenPage((record,) if record and record.state == "live" else (), "")
         keys = _keys(selection, ALL_SHARDS)
-        size = SEARCHED if selection.kind is Kind.TOPIC else limit
+        size = SEARCHED if selection.kind is SelectionKind.TOPIC else limit
         loop = asyncio.get_running_loop()
         until = loop.time() + budget_s
         records: list[TokenRecord] = []
@@ -128,19 +128,19 @@ class Index:
                     if record and record.state == "live":
                         records.append(record)
                         if len(records) == limit:
-                            return Page(tuple(records), str(Place(record.expires_at_ms, record.handle)))
+                            return TokenPage(tuple(records), str(IndexCursor(record.expires_at_ms, record.handle)))
             if len(places) < size:
-                return Page(tuple(records), "")
+                return TokenPage(tuple(records), "")
             place = places[-1]
             if loop.time() > until:
-                return Page(tuple(records), str(place))
+                return TokenPage(tuple(records), str(place))
 
     async def how_far(self, cursor: str) -> tuple[int, int]:
         """Tell how many records a list of everything has behind it at a cursor, and how many there are.
 
         Raises ``ValueError`` and ``Unavailable``.
         """
-        place, now_ms = Place.parse(cursor), self._store.clock.now_ms()
+        place, now_ms = IndexCursor.parse(cursor), self._store.clock.now_ms()
         keys = _keys(Selection.of_everything(), ALL_SHARDS)
         rows = await self._store.each(
             [("ZCOUNT", key, now_ms, until) for until in (place.expires_at_ms, "+inf") for key in keys]
@@ -156,7 +156,7 @@ class Index:
         until = loop.time() + budget_s
         tokens, devices = 0, 0
         scopes: list[str] = []
-        for shard in [Shard.of(selection.value)] if selection.kind is Kind.CLIENT_ID else ALL_SHARDS:
+        for shard in [Shard.of(selection.value)] if selection.kind is SelectionKind.CLIENT_ID else ALL_SHARDS:
             seen: set[str] = set()  # a device's tokens all lie in one shard
             async for handles in self.chunks(selection, shard):
                 rows = await self._store.each(
@@ -171,18 +171,18 @@ class Index:
             devices += len(seen)
         return Survey(tokens, devices, tuple(scopes), whole=True)
 
-    async def page_of(self, keys: Sequence[str], cursor: str, limit: int) -> Page:
+    async def page_of(self, keys: Sequence[str], cursor: str, limit: int) -> TokenPage:
         """Return the records of any indexes, in their order. Raises as ``page``."""
-        places = await self.after(keys, Place.parse(cursor) if cursor else Place(), limit)
+        places = await self.after(keys, IndexCursor.parse(cursor) if cursor else IndexCursor(), limit)
         records = await self._tokens.read_all([Handle(each.handle) for each in places])
-        return Page(tuple(record for record in records if record), str(places[-1]) if len(places) == limit else "")
+        return TokenPage(tuple(record for record in records if record), str(places[-1]) if len(places) == limit else "")
 
     async def chunks(self, selection: Selection, shard: Shard) -> AsyncIterator[list[Handle]]:
         """Go through a shard: yield, some at a time, all of the selection that was there from begin to end.
 
         Records are included that are revoked or being applied for. Raises ``Unavailable``.
         """
-        place = Place()
+        place = IndexCursor()
         keys = _keys(selection, (shard,))
         while places := await self.after(keys, place, CHUNK):
             place = places[-1]
@@ -191,15 +191,15 @@ class Index:
 
     async def _meant(self, selection: Selection, handles: Sequence[Handle]) -> list[Handle]:
         """Of records in an index that serves a selection, return those that it means."""
-        if selection.kind is not Kind.TOPIC or not handles:
+        if selection.kind is not SelectionKind.TOPIC or not handles:
             return list(handles)
         scopes = await self._store.each([("HGET", Shard(int(handle[:2])).token(handle), "scope") for handle in handles])
         return [handle for handle, scope in zip(handles, scopes, strict=True) if scope and selection.reaches(scope)]
 
-    async def after(self, keys: Sequence[str], place: Place, limit: int) -> list[Place]:
+    async def after(self, keys: Sequence[str], place: IndexCursor, limit: int) -> list[IndexCursor]:
         """Return the first ``limit`` places after ``place`` in all these indexes together. Raises ``Unavailable``."""
-        found: dict[str, list[Place]] = {}
-        known_to: dict[str, Place] = {}
+        found: dict[str, list[IndexCursor]] = {}
+        known_to: dict[str, IndexCursor] = {}
         # Their share of the page each, and some more, for no two indexes are alike.
         counts = dict.fromkeys(keys, min(limit, 2 * limit // len(keys) + SPARE))
         short = list(keys)
@@ -211,7 +211,7 @@ class Index:
                 ]
             )
             for key, row in zip(short, rows, strict=True):
-                places = [Place(int(score), handle) for handle, score in zip(row[::2], row[1::2], strict=True)]
+                places = [IndexCursor(int(score), handle) for handle, score in zip(row[::2], row[1::2], strict=True)]
                 # Others of the very same millisecond stand before the place, and are behind us.
                 found[key] = [each for each in places if each > place]
                 known_to.pop(key, None)
@@ -225,8 +225,8 @@ class Index:
 
 
 def _keys(selection: Selection, shards: Sequence[Shard]) -> list[str]:
-    if selection.kind is Kind.CLIENT_ID:
+    if selection.kind is SelectionKind.CLIENT_ID:
         return [Shard.of(selection.value).live(selection.value)]
-    if selection.kind is Kind.ROLE:
+    if selection.kind is SelectionKind.ROLE:
         return [shard.role(selection.value) for shard in shards]
     return [shard.everything for shard in shards]

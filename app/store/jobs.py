@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.connection import Script, Store
-from app.store.keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
-from app.store.line import Command
+from app.store.pipelined_connection import Command
+from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
 
 _START: Final = Script("job_start", may_oom=True)
 _CLAIM: Final = Script("job_claim", may_oom=True)
@@ -65,20 +66,20 @@ class Job:
         return self.done_at_ms > 0 and self.waiting <= 0
 
 
-class JobBook:
+class JobStore:
     """All jobs, and the work of the open ones."""
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._store = store
 
-    async def start(self, job: str, selection: Selection, by: str, counted: int) -> bool:
+    async def start(self, job: str, selection: Selection, actor: Actor, counted: int) -> bool:
         """Write down a job under an ID of ``draw_id``; False if that is the ID of another selection's job.
 
         May be sent again: what is there stays as it is. Raises ``Unavailable``.
         """
         keys = [JOBS, OPEN_JOBS, job_key(job), job_work_key(job)]
-        return bool(await self._store.run(_START, keys, job, str(selection), by, counted, SHARDS, KEEP_MS))
+        return bool(await self._store.run(_START, keys, job, str(selection), actor.name, counted, SHARDS, KEEP_MS))
 
     async def open(self) -> list[tuple[str, Selection]]:
         """Return the jobs with work left, the oldest first. Raises ``Unavailable``."""

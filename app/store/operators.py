@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
-from app.model.operators import Operator, Role
+from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash, Secret
 from app.store.attempts import Attempts
-from app.store.audit import Act
+from app.store.audit import Event
 from app.store.connection import Script, Store
-from app.store.keys import OPERATOR_EPOCH, OPERATORS
+from app.store.redis_keys import OPERATOR_EPOCH, OPERATORS
 from app.store.sealing import CannotOpen, KeyRing
 
 # Whoever is dismissed, or has their sessions ended, is so when Redis is full too; and whoever signs in then is let in.
@@ -25,7 +25,7 @@ MAX_OPERATORS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class StoredOperator:
     """An operator as they lie in Redis. ``epoch`` is when role, password or sessions were last changed: µs at least."""
 
     operator: Operator
@@ -36,17 +36,17 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Roll:
+class OperatorsSnapshot:
     """All operators at one moment, by name: None for a record that cannot be opened. ``epoch`` is the last given."""
 
-    accounts: Mapping[str, Account | None]
+    accounts: Mapping[str, StoredOperator | None]
     epoch: int
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _OperatorRecord(msgspec.Struct, frozen=True):
     """An operator as they lie sealed: whoever writes to Redis could else make himself an admin."""
 
-    role: Role
+    role: OperatorRole
     hash: str
     created_at_ms: int
 
@@ -65,31 +65,35 @@ class Operators:
         """Return Redis's time, Unix ms."""
         return self._store.clock.now_ms()
 
-    async def find(self, name: str) -> Account | None:
+    async def find(self, name: str) -> StoredOperator | None:
         """Return an operator, or None. Raises ``Unavailable``, and ``CannotOpen`` for a record that was not ours."""
         text = await self._store.command("HGET", OPERATORS, name)
         return self.opened(name, text) if text else None
 
-    def opened(self, name: str, text: str) -> Account:
+    def opened(self, name: str, text: str) -> StoredOperator:
         """Open a record as it lies in Redis. Raises ``CannotOpen``."""
         epoch, _, sealed = text.partition(" ")
         # With the epoch, or whoever writes to Redis could turn it back to one whose sessions were ended.
-        record = msgspec.json.decode(self._keys.open(sealed, "operator", name, epoch).reveal(), type=_Record)
-        return Account(Operator(name, record.role, record.created_at_ms), PasswordHash(record.hash), int(epoch), text)
+        record = msgspec.json.decode(self._keys.open(sealed, "operator", name, epoch).reveal(), type=_OperatorRecord)
+        return StoredOperator(
+            Operator(name, record.role, record.created_at_ms), PasswordHash(record.hash), int(epoch), text
+        )
 
     async def any(self) -> bool:
         """Tell whether there is an operator. Raises ``Unavailable``."""
         return bool(await self._store.command("HLEN", OPERATORS))
 
-    async def read(self) -> Roll:
+    async def read(self) -> OperatorsSnapshot:
         """Return all operators. Raises ``Unavailable``."""
         # The epoch first: of what changes in between, ``write`` then knows.
         epoch, words = await self._store.each([("GET", OPERATOR_EPOCH), ("HGETALL", OPERATORS)])
         names, texts = words[::2], words[1::2]
         accounts = {name: self._opened_or_none(name, text) for name, text in zip(names, texts, strict=True)}
-        return Roll(accounts, int(epoch or 0))
+        return OperatorsSnapshot(accounts, int(epoch or 0))
 
-    async def write(self, read: Roll, operator: Operator, password: PasswordHash | None, act: Act) -> bool:
+    async def write(
+        self, read: OperatorsSnapshot, operator: Operator, password: PasswordHash | None, act: Event
+    ) -> bool:
         """Write an operator's record under a new epoch, which ends their sessions; without ``password``, remove it.
 
         False if anything about any operator was changed since ``read``: then nothing is written, for what was decided
@@ -101,10 +105,10 @@ class Operators:
         text = self._text(operator, password, epoch) if password else ""
         last = read.epoch or ""
         return bool(
-            await self._store.run(_WRITE, _KEYS, last, epoch, operator.name, text, act.who, act.what, act.detail)
+            await self._store.run(_WRITE, _KEYS, last, epoch, operator.name, text, act.actor.name, act.kind, act.detail)
         )
 
-    async def rehash(self, account: Account, password: PasswordHash) -> None:
+    async def rehash(self, account: StoredOperator, password: PasswordHash) -> None:
         """Keep another hash of the same password, if the record still stands; no session ends. Raises ``Unavailable``.
 
         May be sent again.
@@ -113,11 +117,11 @@ class Operators:
         await self._store.run(_REHASH, [OPERATORS], account.operator.name, account.text, text)
 
     def _text(self, operator: Operator, password: PasswordHash, epoch: int) -> str:
-        record = _Record(operator.role, password.reveal(), operator.created_at_ms)
+        record = _OperatorRecord(operator.role, password.reveal(), operator.created_at_ms)
         sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "operator", operator.name, str(epoch))
         return f"{epoch} {sealed}"
 
-    def _opened_or_none(self, name: str, text: str) -> Account | None:
+    def _opened_or_none(self, name: str, text: str) -> StoredOperator | None:
         try:
             return self.opened(name, text)
         except CannotOpen:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.store.connection import Script, Store
-from app.store.keys import quota_keys, quota_use_keys
+from app.store.redis_keys import quota_keys, quota_use_keys
 
 PACE: Final = 0.98
 """The share of a limit that is used: a second of the cloud's is not quite a second of ours."""
@@ -22,7 +22,7 @@ _USE: Final = Script("quota_use")
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class PermitGrant:
     """What ``quota.lua`` said: permits taken, and when to ask again for those that still wait.
 
     ``lines`` and ``group_lines`` are how many permits each other line waits for: for the same API, and in the same
@@ -54,7 +54,7 @@ class Taken:
         )
 
 
-class Buckets:
+class SharedQuota:
     """The buckets as one instance sees them, under a name of its own."""
 
     def __init__(self, store: Store, *, qps: Mapping[str, float], egress_qps: float, egress_group: str) -> None:
@@ -65,7 +65,7 @@ class Buckets:
         self._group = egress_group
         self._name = secrets.token_urlsafe(8)
 
-    async def take(self, action: str, *, line: int, least: int, batch_s: float = 0.01) -> Taken:
+    async def take(self, action: str, *, line: int, least: int, batch_s: float = 0.01) -> PermitGrant:
         """Take permits for a line that waits for ``line`` of them: ``least`` or more, or none.
 
         More, as many as the pace brings in ``batch_s`` seconds. May be sent again. Raises ``Unavailable``.
@@ -84,11 +84,11 @@ class Buckets:
             str(self._egress_qps),
             str(PACE),
         )
-        return Taken(permits, wait_us / 1_000_000, tuple(lines), tuple(group_lines), pace, group_pace)
+        return PermitGrant(permits, wait_us / 1_000_000, tuple(lines), tuple(group_lines), pace, group_pace)
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class QuotaUsage:
     """How much of one limit is in use: permits taken within the last second, and how many are waited for.
 
     ``action`` is empty for the egress group. ``limit`` and ``pace`` are in calls a second; the pace is what is used.
@@ -105,18 +105,18 @@ class Use:
         return PACE * self.limit
 
 
-class QuotaUse:
+class QuotaUsageReader:
     """The buckets as people look at them; nothing is taken."""
 
     def __init__(self, store: Store, *, qps: Mapping[str, float], egress_qps: float, egress_group: str) -> None:
-        """Take the account's limits, as ``Buckets``."""
+        """Take the account's limits, as ``SharedQuota``."""
         self._store = store
         self._qps = qps
         self._egress_qps = egress_qps
         self._group = egress_group
 
-    async def read(self) -> list[Use]:
+    async def read(self) -> list[QuotaUsage]:
         """Return the use of the egress group's limit, then of each action's. Raises ``Unavailable``."""
         rows = await self._store.run(_USE, quota_use_keys(self._qps, self._group), self._group, *self._qps)
         limits = {"": self._egress_qps} | dict(self._qps)
-        return [Use(action, limit, *row) for (action, limit), row in zip(limits.items(), rows, strict=True)]
+        return [QuotaUsage(action, limit, *row) for (action, limit), row in zip(limits.items(), rows, strict=True)]

@@ -9,12 +9,12 @@ from typing import Literal
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
-from app.store.keys import GrantKey, Handle, Shard, grant_key
+from app.store.redis_keys import GrantKey, Handle, Shard, grant_key
 from app.store.sealing import Sealed
 
 RequestStatus = Literal["live", "lead", "wait", "failed", "limited", "busy"]
-Refused = Literal["stale", "used", "expired"]
-UseStatus = Literal["ok"] | Refused
+AssertionRefusal = Literal["stale", "used", "expired"]
+UseStatus = Literal["ok"] | AssertionRefusal
 State = Literal["applying", "live", "revoked"]
 
 
@@ -35,7 +35,7 @@ class CloudTokenOfType:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TokenRequest:
     """What a request asks for: whose, which permissions, for how long.
 
     A live token with more than ``fresh_ms`` left serves it; one with ``spare_ms`` does where no new one can be had.
@@ -60,16 +60,16 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Lead:
+class ApplicationLease:
     """The right to apply for one grant, under a handle and the leading request's random value."""
 
-    wanted: Wanted
+    wanted: TokenRequest
     handle: Handle
     request: str
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class StoredToken:
     """A live token, still sealed."""
 
     handle: Handle
@@ -78,7 +78,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestAnswer:
+class RequestResult:
     """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts.
 
     ``flight`` is the handle to apply under or to wait for; ``failure`` is what ``Tokens.fail`` was told.
@@ -87,8 +87,8 @@ class RequestAnswer:
     status: RequestStatus
     now_ms: int
     wait_ms: int
-    flight: Handle
-    token: Token | None
+    application: Handle
+    token: StoredToken | None
     failure: str = ""
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from app.model.actors import Actor
 from app.store.connection import Script, Store
-from app.store.keys import ALL_SHARDS, Handle, Shard
 from app.store.records import Priority
+from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.sealing import Sealed
 from app.store.tokens import REVOKE
 
@@ -68,13 +69,13 @@ class RevocationQueue:
         """Read and write through ``store``."""
         self._store = store
 
-    async def raise_floor(self, role: str, job: str, shards: Sequence[Shard] = ALL_SHARDS) -> None:
+    async def raise_watermark(self, role: str, job: str, shards: Sequence[Shard] = ALL_SHARDS) -> None:
         """Revoke all that was begun under a role until now, or ``EVERYTHING``. Raises ``Unavailable``.
 
         Once for each job and shard: may be sent again. Nothing is queued by this.
         """
         await self._store.each(
-            [self._store.call(_RAISE, [shard.floors, shard.job_counts(job)], role) for shard in shards]
+            [self._store.call(_RAISE, [shard.watermarks, shard.job_counts(job)], role) for shard in shards]
         )
 
     async def revoke(
@@ -83,15 +84,17 @@ class RevocationQueue:
         handles: Sequence[Handle],
         priority: Priority,
         *,
-        by: str,
+        actor: Actor,
         job: str = "",
-        swept: bool = False,
+        below_watermark: bool = False,
     ) -> int:
         """Revoke and queue tokens of one shard; ``swept``: only those that a floor took. Returns how many it was.
 
-        ``by`` is who revokes, as the audit trail names them. May be sent again. Raises ``Unavailable``.
+        ``actor`` is who revokes, as the audit trail names them. May be sent again. Raises ``Unavailable``.
         """
-        revoked: int = await self._store.run(REVOKE, [shard.queue], priority.value, job, int(swept), by, *handles)
+        revoked: int = await self._store.run(
+            REVOKE, [shard.queue], priority.value, job, int(below_watermark), actor.name, *handles
+        )
         return revoked
 
     async def turns(self) -> list[Shard]:
@@ -135,12 +138,12 @@ class RevocationQueue:
         arguments = (claim.handle, claim.number, outcome, again_in_ms, int(counts))
         return bool(await self._store.run(_SETTLE, keys, *arguments))
 
-    async def resolve(self, handle: str, verb: Literal["retry", "drop"], *, by: str) -> bool:
+    async def resolve(self, handle: str, verb: Literal["retry", "drop"], *, actor: Actor) -> bool:
         """Queue a failed revocation again, or drop it; False if it is not failed. Raises ``Unavailable``."""
         shard = Shard.of_handle(handle)
         if shard is None:
             return False
-        return bool(await self._store.run(_RESOLVE, [shard.token(handle), shard.failed], handle, verb, by))
+        return bool(await self._store.run(_RESOLVE, [shard.token(handle), shard.failed], handle, verb, actor.name))
 
     @staticmethod
     def keys(queue: Queue) -> list[str]:

@@ -35,7 +35,7 @@ class CannotOpen(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class _SealingKey:
     id: str
     cipher: AESGCM = field(repr=False)
     mac_key: bytes = field(repr=False)
@@ -44,7 +44,7 @@ class _Key:
 class KeyRing:
     """The sealing keys: the first seals, all open."""
 
-    def __init__(self, keys: tuple[_Key, ...]) -> None:
+    def __init__(self, keys: tuple[_SealingKey, ...]) -> None:
         """Use ``KeyRing.parse``."""
         self._keys = {key.id: key for key in keys}
         self._sealing = keys[0]
@@ -93,7 +93,7 @@ def new_key_text(key_id: str) -> Secret:
     return Secret(f"{key_id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}")
 
 
-def _parse_key(text: str) -> _Key:
+def _parse_key(text: str) -> _SealingKey:
     key_id, colon, encoded = text.partition(":")
     # Without a colon it is the key itself that stands where the ID should, and is not to be told.
     if not colon or not _KEY_ID.fullmatch(key_id):
@@ -105,12 +105,12 @@ def _parse_key(text: str) -> _Key:
     if len(key) != _KEY_BYTES:
         raise ValueError(f"the key {key_id!r} has {len(key)} bytes instead of {_KEY_BYTES}")
     mac_key = HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=b"mqtt-token-server token lookup").derive(key)
-    return _Key(key_id, AESGCM(key), mac_key)
+    return _SealingKey(key_id, AESGCM(key), mac_key)
 
 
 def _place(purpose: Purpose, client_id: str, handle: str) -> bytes:
     return f"{purpose}\0{client_id}\0{handle}".encode()
 
 
-def _mac(key: _Key, token: CloudToken) -> str:
+def _mac(key: _SealingKey, token: CloudToken) -> str:
     return hmac.new(key.mac_key, token.reveal().encode(), "sha256").hexdigest()

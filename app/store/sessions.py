@@ -9,11 +9,12 @@ from typing import Final
 
 import structlog
 
+from app.model.actors import Actor
 from app.model.secrets import Secret, SessionId
-from app.store.audit import Act, What
+from app.store.audit import Event, EventKind
 from app.store.connection import Script, Store
-from app.store.keys import OPERATORS, session_key
-from app.store.operators import Account, Operators
+from app.store.operators import Operators, StoredOperator
+from app.store.redis_keys import OPERATORS, session_key
 from app.store.sealing import CannotOpen, KeyRing
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class Sessions:
         self._keys = keys
         self._operators = operators
 
-    async def begin(self, account: Account, detail: str) -> tuple[SessionId, int] | None:
+    async def begin(self, account: StoredOperator, detail: str) -> tuple[SessionId, int] | None:
         """Begin a session of 256 random bits, and return it and when it ends at last (Unix ms).
 
         ``detail`` is for the audit. None if the operator was changed or removed since ``account`` was read.
@@ -63,7 +64,7 @@ class Sessions:
         )
         return (session, created_at_ms + LONGEST_MS) if begun else None
 
-    async def find(self, session: SessionId, *, touch: bool) -> Account | None:
+    async def find(self, session: SessionId, *, touch: bool) -> StoredOperator | None:
         """Return whose session it is, in one round trip; ``touch`` prolongs it. None: ended, or never begun.
 
         Raises ``Unavailable``, and ``CannotOpen`` if the operator's record cannot be unsealed.
@@ -83,12 +84,12 @@ class Sessions:
             return None
         return self._operators.opened(name, text)
 
-    async def end(self, session: SessionId) -> Act | None:
+    async def end(self, session: SessionId) -> Event | None:
         """End a session; None if there was none. May be sent again. Raises ``Unavailable``."""
         if not _ID.fullmatch(session.reveal()):
             return None
         who = await self._store.run(_END, [session_key(_digest(session))])
-        return Act(who, What.SIGNED_OUT) if who else None
+        return Event(Actor(who), EventKind.SIGNED_OUT) if who else None
 
 
 def _digest(session: SessionId) -> str:

@@ -10,22 +10,23 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.store.connection import Script, Store
-from app.store.keys import Handle, Shard, mac_key
 from app.store.records import (
+    ApplicationLease,
+    AssertionRefusal,
     CloudTokenOfType,
-    Lead,
     Priority,
-    Refused,
-    RequestAnswer,
-    Token,
+    RequestResult,
+    StoredToken,
     TokenRecord,
+    TokenRequest,
     UseStatus,
-    Wanted,
 )
+from app.store.redis_keys import Handle, Shard, mac_key
 from app.store.sealing import KeyRing, Sealed
 
 _REQUEST: Final = Script("request")
@@ -58,8 +59,8 @@ class Tokens:
         self._max_new_per_hour = max_new_per_hour
 
     async def request(
-        self, wanted: Wanted, request: str, jti: str, used_until_ms: int, *, may_lead: bool = True
-    ) -> RequestAnswer | Refused:
+        self, wanted: TokenRequest, request: str, jti: str, used_until_ms: int, *, may_apply: bool = True
+    ) -> RequestResult | AssertionRefusal:
         """Use the assertion and find the token, or else the lead or the flight. Raises ``Unavailable``.
 
         A live token takes one round trip. The assertion stays used until ``used_until_ms`` (Unix ms); 0 says that there
@@ -71,14 +72,14 @@ class Tokens:
         short = (request, wanted.device.epoch, used_until_ms, wanted.fresh_ms)
         answer = await self._store.run(_REQUEST, keys, *short)
         if answer == ["none"]:
-            keys += [shard.flight(grant), shard.live(client_id), shard.new_tokens(client_id)]
+            keys += [shard.application(grant), shard.live(client_id), shard.new_tokens(client_id)]
             answer = await self._store.run(
                 _REQUEST,
                 keys,
                 *short,
                 wanted.spare_ms,
                 shard.draw_handle(),
-                LEASE_MS if may_lead else 0,
+                LEASE_MS if may_apply else 0,
                 HORIZON_MS,
                 client_id,
                 wanted.role,
@@ -87,26 +88,26 @@ class Tokens:
                 self._max_new_per_hour,
             )
         if len(answer) == 1:
-            refused: Refused = answer[0]
+            refused: AssertionRefusal = answer[0]
             return refused
-        status, now_ms, wait_ms, flight, handle, expires_at_ms, sealed = answer
-        token = Token(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
-        failure = flight if status == "failed" else ""
-        return RequestAnswer(status, int(now_ms), int(wait_ms), Handle(flight), token, failure)
+        status, now_ms, wait_ms, application, handle, expires_at_ms, sealed = answer
+        token = StoredToken(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
+        failure = application if status == "failed" else ""
+        return RequestResult(status, int(now_ms), int(wait_ms), Handle(application), token, failure)
 
-    async def in_flight(self, wanted: Wanted, flight: Handle) -> bool:
+    async def is_under_way(self, wanted: TokenRequest, application: Handle) -> bool:
         """Tell whether this flight is still out. Raises ``Unavailable``."""
-        handle: str | None = await self._store.command("HGET", wanted.shard.flight(wanted.key), "handle")
-        return handle == flight
+        handle: str | None = await self._store.command("HGET", wanted.shard.application(wanted.key), "handle")
+        return handle == application
 
-    async def extend(self, lead: Lead) -> bool:
+    async def extend(self, lead: ApplicationLease) -> bool:
         """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
         shard = lead.wanted.shard
-        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle)]
+        keys = [shard.application(lead.wanted.key), shard.token(lead.handle)]
         return bool(await self._store.run(_EXTEND, keys, lead.handle, LEASE_MS, HORIZON_MS))
 
     async def store(
-        self, lead: Lead, tokens: tuple[CloudTokenOfType, ...], expires_at_ms: int, *, whole: bool
+        self, lead: ApplicationLease, tokens: tuple[CloudTokenOfType, ...], expires_at_ms: int, *, whole: bool
     ) -> Literal["stored", "revoked"]:
         """Keep what the cloud returned, or queue it for revocation if it is no longer wanted.
 
@@ -125,7 +126,7 @@ class Tokens:
                 shard.device(client_id),
                 shard.token(lead.handle),
                 shard.grant(wanted.key),
-                shard.flight(wanted.key),
+                shard.application(wanted.key),
             ],
             lead.request,
             lead.handle,
@@ -140,13 +141,13 @@ class Tokens:
         )
         return answer
 
-    async def fail(self, lead: Lead, mark_ms: int, *, counts: bool, why: str = "") -> None:
+    async def fail(self, lead: ApplicationLease, mark_ms: int, *, counts: bool, why: str = "") -> None:
         """End a flight that brought nothing, leaving a mark for ``mark_ms`` that says ``why``. Raises ``Unavailable``.
 
         ``counts`` says whether it counts against the device's hourly share all the same.
         """
         shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
-        keys = [shard.flight(lead.wanted.key), shard.token(lead.handle), shard.new_tokens(client_id)]
+        keys = [shard.application(lead.wanted.key), shard.token(lead.handle), shard.new_tokens(client_id)]
         await self._store.run(_FAIL, keys, lead.handle, mark_ms, why, int(not counts))
 
     async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> UseStatus:
@@ -180,13 +181,13 @@ class Tokens:
         )
         return [_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
 
-    async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, by: str) -> bool:
+    async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, actor: Actor) -> bool:
         """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``.
 
-        ``by`` is who revokes, as the audit trail names them.
+        ``actor`` is who revokes, as the audit trail names them.
         """
         shard = Shard.of(record.client_id)
-        return bool(await self._store.run(REVOKE, [shard.queue], priority.value, "", 0, by, record.handle))
+        return bool(await self._store.run(REVOKE, [shard.queue], priority.value, "", 0, actor.name, record.handle))
 
     def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
         """Unseal a token's cloud tokens. Raises ``CannotOpen``."""

@@ -1,7 +1,7 @@
 """The JSON API for operators' programs: what all its endpoints have in common.
 
-An endpoint is a function of a ``Call`` and, if it takes any, of a ``query`` or a ``body``; each is a struct, and so is
-what it returns. By these types a request is read, an answer written and the API described (``web.openapi``).
+An endpoint is a function of an ``ApiCall`` and, if it takes any, of a ``query`` or a ``body``; each is a struct, and so
+is what it returns. By these types a request is read, an answer written and the API described (``web.openapi``).
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import msgspec
 from aiohttp import web
 
 from app.errors import InvalidRequest
+from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.secrets import Secret
-from app.service.audit import Trail
+from app.service.audit import AuditLog
 from app.service.jobs import Jobs
 from app.service.registry import Registry
 from app.service.revocations import Revocations
 from app.web.bearer import require
 from app.web.forms import read_body
-from app.web.middleware import TOLD
+from app.web.middleware import LOG_FIELDS
 
 REGISTRY: Final = web.AppKey("registry", Registry)
 REVOCATIONS: Final = web.AppKey("revocations", Revocations)
 JOBS: Final = web.AppKey("jobs", Jobs)
-TRAIL: Final = web.AppKey("trail", Trail)
+AUDIT_LOG: Final = web.AppKey("trail", AuditLog)
 
 JSON: Final = "application/json"
 MAX_LIMIT: Final = 200
@@ -41,11 +42,11 @@ _QUOTED: Final = re.compile(r""" ['"].*['"]""", re.DOTALL)
 _Item = TypeVar("_Item")
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequestModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an endpoint takes, in the URL or as JSON. Unknown fields are refused: they may be meant to narrow."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ApiAnswer(msgspec.Struct, frozen=True):
     """What an endpoint returns; ``location`` is the address of what was made, if anything was."""
 
     status: ClassVar[int] = 200
@@ -56,14 +57,14 @@ class Answer(msgspec.Struct, frozen=True):
         return ""
 
 
-class Paging(Asked, frozen=True):
+class Paging(RequestModel, frozen=True):
     """Which part of a list: up to ``limit`` from ``cursor`` on, the ``next_cursor`` of the page before."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = 50
     cursor: str = ""
 
 
-class Page(Answer, Generic[_Item], frozen=True):
+class ApiPage(ApiAnswer, Generic[_Item], frozen=True):
     """Part of a list. It may be short, even empty, and not the last: that one's ``next_cursor`` is null."""
 
     items: list[_Item]
@@ -71,17 +72,17 @@ class Page(Answer, Generic[_Item], frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiCall:
     """Who calls, as the audit names them, and what for: the variable parts of the path."""
 
     app: web.Application
-    by: str
+    actor: Actor
     path: Mapping[str, str]
 
     @property
     def registry(self) -> Registry:
         """The registry as the caller works with it."""
-        return self.app[REGISTRY].acting_as(self.by)
+        return self.app[REGISTRY].acting_as(self.actor)
 
     @property
     def revocations(self) -> Revocations:
@@ -95,7 +96,7 @@ class Endpoint:
 
     method: str
     path: str
-    function: Callable[..., Awaitable[Answer]]
+    function: Callable[..., Awaitable[ApiAnswer]]
 
     @cached_property
     def types(self) -> Mapping[str, Any]:
@@ -109,18 +110,18 @@ class Endpoint:
         """
         key = await require(request, Right.ADMIN)
         told: dict[str, object] = {"who": key.actor}
-        request[TOLD] = told
-        asked = {"query": _read_query(request, self.types.get("query", Asked))}
+        request[LOG_FIELDS] = told
+        asked = {"query": _read_query(request, self.types.get("query", RequestModel))}
         if "body" in self.types:
             asked["body"] = await _read_json(request, self.types["body"])
         taken = {name: value for name, value in asked.items() if name in self.types}
-        answer = await self.function(Call(request.app, key.actor, request.match_info), **taken)
+        answer = await self.function(ApiCall(request.app, Actor(key.actor), request.match_info), **taken)
         headers = {"Cache-Control": "no-store"} | ({"Location": answer.location} if answer.location else {})
         body = msgspec.json.encode(answer, enc_hook=_show)
         return web.Response(body=body, content_type=JSON, status=answer.status, headers=headers)
 
 
-def _read_query(request: web.Request, type_: type[Asked]) -> Asked:
+def _read_query(request: web.Request, type_: type[RequestModel]) -> RequestModel:
     """Read the parameters in the URL: each at most once, and none that the endpoint does not know."""
     if len(set(request.query)) != len(request.query):
         raise InvalidRequest("a parameter was sent more than once")
@@ -130,7 +131,7 @@ def _read_query(request: web.Request, type_: type[Asked]) -> Asked:
         raise InvalidRequest(f"in the URL: {_complaint(error, type_)}") from None
 
 
-async def _read_json(request: web.Request, type_: type[Asked]) -> Asked:
+async def _read_json(request: web.Request, type_: type[RequestModel]) -> RequestModel:
     """Read the body as JSON (RFC 8259); none at all is an empty object. Raises as ``read_body``, ``InvalidRequest``."""
     body = await read_body(request, JSON) if request.can_read_body else b"{}"
     try:
@@ -149,7 +150,7 @@ def _once_each(pairs: list[tuple[str, object]]) -> None:
         raise InvalidRequest("in the body: a field was sent more than once")
 
 
-def _complaint(error: msgspec.ValidationError, type_: type[Asked]) -> str:
+def _complaint(error: msgspec.ValidationError, type_: type[RequestModel]) -> str:
     """Say what is wrong without what was sent: a token put into the wrong place shall not get into the log."""
     text = str(error)
     if "unknown field" in text:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from app.model.secrets import Secret
-from app.service.audit import Query
-from app.web.api import TRAIL, Answer, Call, Page, Paging
+from app.service.audit import AuditFilter
+from app.web.api import AUDIT_LOG, ApiAnswer, ApiCall, ApiPage, Paging
 
 
-class AuditAsked(Paging, frozen=True):
+class AuditQuery(Paging, frozen=True):
     """Which lines; what is left out does not matter. Times are Unix ms, the later end not included."""
 
     who: str = ""
@@ -20,13 +20,13 @@ class AuditAsked(Paging, frozen=True):
     until_ms: int = 0
 
 
-class TokenAsked(AuditAsked, frozen=True, kw_only=True):
+class AuditTokenQuery(AuditQuery, frozen=True, kw_only=True):
     """The same about a token in hand: a whole password, or one cloud token of it. It belongs into no URL."""
 
     token: Secret
 
 
-class LineView(Answer, frozen=True):
+class AuditEntryView(ApiAnswer, frozen=True):
     """One line; what does not apply is empty."""
 
     at_ms: int
@@ -37,23 +37,23 @@ class LineView(Answer, frozen=True):
     detail: str
 
 
-async def list_lines(call: Call, query: AuditAsked) -> Page[LineView]:
+async def list_lines(call: ApiCall, query: AuditQuery) -> ApiPage[AuditEntryView]:
     """List what was granted, refused, revoked and changed, the newest first."""
     return await _page(call, query, _query(query))
 
 
-async def search(call: Call, body: TokenAsked) -> Page[LineView]:
+async def search(call: ApiCall, body: AuditTokenQuery) -> ApiPage[AuditEntryView]:
     """List what concerns a token in hand."""
-    return await _page(call, body, await call.app[TRAIL].about(_query(body), body.token))
+    return await _page(call, body, await call.app[AUDIT_LOG].about(_query(body), body.token))
 
 
-async def _page(call: Call, asked: AuditAsked, query: Query) -> Page[LineView]:
-    page = await call.app[TRAIL].search(query, cursor=asked.cursor, limit=asked.limit)
-    return Page([LineView(**asdict(line)) for line in page.lines], str(page.cursor) if page.cursor else None)
+async def _page(call: ApiCall, asked: AuditQuery, query: AuditFilter) -> ApiPage[AuditEntryView]:
+    page = await call.app[AUDIT_LOG].search(query, cursor=asked.cursor, limit=asked.limit)
+    return ApiPage([AuditEntryView(**asdict(line)) for line in page.lines], str(page.cursor) if page.cursor else None)
 
 
-def _query(asked: AuditAsked) -> Query:
-    return Query(
+def _query(asked: AuditQuery) -> AuditFilter:
+    return AuditFilter(
         client_id=asked.client_id,
         who=asked.who,
         what=asked.what,

@@ -10,10 +10,10 @@ import msgspec
 from app.model.devices import Algorithm, Device
 from app.model.secrets import ClientSecret
 from app.service.registry import Added, Registration
-from app.web.api import Answer, Asked, Call, Page, Paging
+from app.web.api import ApiAnswer, ApiCall, ApiPage, Paging, RequestModel
 
 
-class DeviceView(Answer, frozen=True):
+class DeviceView(ApiAnswer, frozen=True):
     """A device's record, without its key. Until ``grace_until_ms`` (0: not at all) the key before is good too."""
 
     client_id: str
@@ -40,7 +40,7 @@ class DeviceView(Answer, frozen=True):
         )
 
 
-class NewDevice(Asked, frozen=True):
+class NewDevice(RequestModel, frozen=True):
     """A device to register. Without a role the policy's ``match`` gives it; without a public key, a key is made."""
 
     client_id: str
@@ -51,7 +51,7 @@ class NewDevice(Asked, frozen=True):
     public_key: str | None = None
 
 
-class NewKey(Asked, frozen=True):
+class NewKey(RequestModel, frozen=True):
     """Another key for a device; the old one stays good for ``grace_s`` more, and is useless at once without."""
 
     algorithm: Algorithm | None = None
@@ -59,7 +59,7 @@ class NewKey(Asked, frozen=True):
     grace_s: int = 0
 
 
-class KeyView(Answer, frozen=True, omit_defaults=True):
+class KeyView(ApiAnswer, frozen=True, omit_defaults=True):
     """A device's new key: the ``secret``, or the ``private_key``, is shown this once, and only if it was made here."""
 
     client_id: str
@@ -85,20 +85,20 @@ class RotatedView(KeyView, frozen=True, kw_only=True):
     grace_until_ms: int
 
 
-class ChangedView(Answer, frozen=True):
+class ChangedView(ApiAnswer, frozen=True):
     """A device was disabled, enabled or removed; ``revoked`` is how many tokens and applications that took."""
 
     client_id: str
     revoked: int
 
 
-async def list_devices(call: Call, query: Paging) -> Page[DeviceView]:
+async def list_devices(call: ApiCall, query: Paging) -> ApiPage[DeviceView]:
     """List all devices."""
     page = await call.registry.page(query.cursor, query.limit)
-    return Page([DeviceView.of(device) for device in page.devices], page.next_cursor or None)
+    return ApiPage([DeviceView.of(device) for device in page.devices], page.next_cursor or None)
 
 
-async def add(call: Call, body: NewDevice) -> AddedView:
+async def add(call: ApiCall, body: NewDevice) -> AddedView:
     """Register a device."""
     added = await call.registry.add(
         Registration(
@@ -113,25 +113,25 @@ async def add(call: Call, body: NewDevice) -> AddedView:
     return AddedView(*_shown_once(added))
 
 
-async def show(call: Call) -> DeviceView:
+async def show(call: ApiCall) -> DeviceView:
     """Show a device's record."""
     return DeviceView.of(await call.registry.get(call.path["client_id"]))
 
 
-async def disable(call: Call) -> ChangedView:
+async def disable(call: ApiCall) -> ChangedView:
     """Refuse a device from now on, and revoke all it holds."""
     client_id = call.path["client_id"]
     return ChangedView(client_id, await call.registry.disable(client_id))
 
 
-async def enable(call: Call) -> ChangedView:
+async def enable(call: ApiCall) -> ChangedView:
     """Let a disabled device in again."""
     client_id = call.path["client_id"]
     await call.registry.enable(client_id)
     return ChangedView(client_id, 0)
 
 
-async def rotate(call: Call, body: NewKey) -> RotatedView:
+async def rotate(call: ApiCall, body: NewKey) -> RotatedView:
     """Give a device another key. Without grace all it holds is revoked."""
     added, revoked = await call.registry.rotate(
         call.path["client_id"], algorithm=body.algorithm, public_key=body.public_key, grace_s=body.grace_s
@@ -139,7 +139,7 @@ async def rotate(call: Call, body: NewKey) -> RotatedView:
     return RotatedView(*_shown_once(added), revoked=revoked, grace_until_ms=added.device.grace_until_ms)
 
 
-async def remove(call: Call) -> ChangedView:
+async def remove(call: ApiCall) -> ChangedView:
     """Forget a device, and revoke all it holds."""
     client_id = call.path["client_id"]
     return ChangedView(client_id, await call.registry.remove(client_id))

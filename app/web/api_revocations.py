@@ -6,18 +6,18 @@ import asyncio
 from typing import ClassVar, Final, Self
 
 from app.errors import InvalidRequest, Unavailable
-from app.model.selections import EVERYTHING_WORD, Kind, Selection
-from app.service.revocations import Revoked, select
+from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
+from app.service.revocations import RevokeResult, select
 from app.store.jobs import Job
 from app.store.revocations import Queue
-from app.web.api import JOBS, Answer, Asked, Call, Page, Paging
+from app.web.api import JOBS, ApiAnswer, ApiCall, ApiPage, Paging, RequestModel
 from app.web.api_tokens import TokenView
 
 COUNT_WITHIN_S: Final = 8.0
 """A balancer waits for little longer."""
 
 
-class NewRevocation(Asked, frozen=True):
+class NewRevocation(RequestModel, frozen=True):
     """What to revoke: exactly one of handle, client_id, role, topic, or all with ``confirm``.
 
     ``dry_run`` counts and does nothing.
@@ -36,18 +36,18 @@ class NewRevocation(Asked, frozen=True):
         selection = select(
             handle=self.handle, client_id=self.client_id, role=self.role, topic=self.topic, everything=self.all
         )
-        if selection.kind is Kind.EVERYTHING and not self.dry_run and self.confirm != EVERYTHING_WORD:
+        if selection.kind is SelectionKind.EVERYTHING and not self.dry_run and self.confirm != EVERYTHING_WORD:
             raise InvalidRequest(f"to revoke everything, send 'confirm': '{EVERYTHING_WORD}' as well")
         return selection
 
 
-class CountView(Answer, frozen=True):
+class CountView(ApiAnswer, frozen=True):
     """How many live tokens and applications a revoke would take."""
 
     count: int
 
 
-class RevokedView(Answer, frozen=True):
+class RevokedView(ApiAnswer, frozen=True):
     """A token or a device's tokens are revoked; the cloud is told next. ``revoked`` 0: they were so already."""
 
     client_id: str
@@ -55,12 +55,12 @@ class RevokedView(Answer, frozen=True):
     revoked: int
 
     @classmethod
-    def of(cls, revoked: Revoked) -> Self:
+    def of(cls, revoked: RevokeResult) -> Self:
         """Show what a revoke did."""
         return cls(revoked.client_id, revoked.handle, revoked.count)
 
 
-class JobView(Answer, frozen=True):
+class JobView(ApiAnswer, frozen=True):
     """A large revoke. A role or all is denied from the first moment, a topic in ``shards_done`` of ``shards``.
 
     ``counted`` before; ``queued`` since, of which so many are ``waiting`` for the cloud, and the rest settled in one of
@@ -89,7 +89,7 @@ class JobView(Answer, frozen=True):
         kind, value = job.selection.kind, job.selection.value
         return cls(
             id=job.id,
-            selection={"all": True} if kind is Kind.EVERYTHING else {kind.value: value},
+            selection={"all": True} if kind is SelectionKind.EVERYTHING else {kind.value: value},
             by=job.by,
             created_at_ms=job.created_at_ms,
             done_at_ms=job.done_at_ms,
@@ -117,13 +117,13 @@ class JobBegun(JobView, frozen=True):
         return f"/api/jobs/{self.id}"
 
 
-class QueueAsked(Paging, frozen=True):
+class QueueQuery(Paging, frozen=True):
     """Which revocations: waiting for their turn, under way or put off, or failed."""
 
     state: Queue = "queued"
 
 
-class OverviewView(Answer, frozen=True):
+class OverviewView(ApiAnswer, frozen=True):
     """All revocations on their way to the cloud, those that failed, and in how many seconds none will be left."""
 
     queued: int
@@ -131,7 +131,7 @@ class OverviewView(Answer, frozen=True):
     est_empty_s: float
 
 
-class QueueView(Answer, frozen=True):
+class QueueView(ApiAnswer, frozen=True):
     """Part of the queue in its order, as any page, and the whole of it in figures."""
 
     items: list[TokenView]
@@ -139,16 +139,16 @@ class QueueView(Answer, frozen=True):
     overview: OverviewView
 
 
-async def revoke(call: Call, body: NewRevocation) -> CountView | RevokedView | JobBegun:
+async def revoke(call: ApiCall, body: NewRevocation) -> CountView | RevokedView | JobBegun:
     """Revoke one token or device at once, or begin a job for more."""
     selection = body.selection()
     if body.dry_run:
         return CountView(await _count(call, selection))
-    done = await call.revocations.revoke(selection, call.by)
+    done = await call.revocations.revoke(selection, call.actor)
     return JobBegun.of(done) if isinstance(done, Job) else RevokedView.of(done)
 
 
-async def list_queue(call: Call, query: QueueAsked) -> QueueView:
+async def list_queue(call: ApiCall, query: QueueQuery) -> QueueView:
     """List the revocations that the cloud has not confirmed."""
     page = await call.revocations.queue(query.state, query.cursor, query.limit)
     overview = await call.revocations.overview()
@@ -159,28 +159,28 @@ async def list_queue(call: Call, query: QueueAsked) -> QueueView:
     )
 
 
-async def retry(call: Call) -> TokenView:
+async def retry(call: ApiCall) -> TokenView:
     """Queue a failed revocation again."""
-    return TokenView.of(await call.revocations.retry(call.path["handle"], call.by))
+    return TokenView.of(await call.revocations.retry(call.path["handle"], call.actor))
 
 
-async def drop(call: Call) -> TokenView:
+async def drop(call: ApiCall) -> TokenView:
     """Give a failed revocation up: the token stays good at the broker until it expires."""
-    return TokenView.of(await call.revocations.drop(call.path["handle"], call.by))
+    return TokenView.of(await call.revocations.drop(call.path["handle"], call.actor))
 
 
-async def list_jobs(call: Call, query: Paging) -> Page[JobView]:
+async def list_jobs(call: ApiCall, query: Paging) -> ApiPage[JobView]:
     """List the large revokes of the last month, the newest first."""
     page = await call.app[JOBS].page(query.cursor, query.limit)
-    return Page([JobView.of(job) for job in page.jobs], page.next_cursor or None)
+    return ApiPage([JobView.of(job) for job in page.jobs], page.next_cursor or None)
 
 
-async def show_job(call: Call) -> JobView:
+async def show_job(call: ApiCall) -> JobView:
     """Show how far a large revoke is."""
     return JobView.of(await call.app[JOBS].get(call.path["job"]))
 
 
-async def _count(call: Call, selection: Selection) -> int:
+async def _count(call: ApiCall, selection: Selection) -> int:
     try:
         async with asyncio.timeout(COUNT_WITHIN_S):
             return await call.revocations.count(selection)

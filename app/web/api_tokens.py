@@ -6,10 +6,10 @@ from typing import Self
 
 from app.service.revocations import select
 from app.store.records import State, TokenRecord
-from app.web.api import Answer, Call, Page, Paging
+from app.web.api import ApiAnswer, ApiCall, ApiPage, Paging
 
 
-class TokenView(Answer, frozen=True):
+class TokenView(ApiAnswer, frozen=True):
     """A token by its handle. ``revocation`` is how far the cloud is: empty, queued, confirmed, failed and so on."""
 
     handle: str
@@ -36,7 +36,7 @@ class TokenView(Answer, frozen=True):
         )
 
 
-class TokensAsked(Paging, frozen=True):
+class TokensQuery(Paging, frozen=True):
     """Which tokens: a device's, a role's, those for a topic filter (``pub:F``, ``sub:F`` or ``F``), or all."""
 
     client_id: str | None = None
@@ -44,14 +44,14 @@ class TokensAsked(Paging, frozen=True):
     topic: str | None = None
 
 
-async def list_tokens(call: Call, query: TokensAsked) -> Page[TokenView]:
+async def list_tokens(call: ApiCall, query: TokensQuery) -> ApiPage[TokenView]:
     """List live tokens, the first to expire first. A topic is searched for a second a page."""
     narrowed = any(each is not None for each in (query.client_id, query.role, query.topic))
     selection = select(client_id=query.client_id, role=query.role, topic=query.topic, everything=not narrowed)
     page = await call.revocations.tokens(selection, query.cursor, query.limit)
-    return Page([TokenView.of(record) for record in page.records], page.next_cursor or None)
+    return ApiPage([TokenView.of(record) for record in page.records], page.next_cursor or None)
 
 
-async def show(call: Call) -> TokenView:
+async def show(call: ApiCall) -> TokenView:
     """Show what is known of a token."""
     return TokenView.of(await call.revocations.token(call.path["handle"]))

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from app.web.malformed import Door
+from app.web.malformed_http import JsonErrorServer
 from app.web.middleware import DRAINING
 
 WITHIN_S: Final = 7.0
@@ -33,7 +33,7 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         """Make what answers each connection; gunicorn's worker and ``serve`` both come by here."""
-        return Door(self.app, await super()._make_server())
+        return JsonErrorServer(self.app, await super()._make_server())
 
     async def cleanup(self) -> None:
         """Turn unready, wait until that can have been noticed, finish what was begun, and stop."""

@@ -14,7 +14,7 @@ from aiohttp import web
 from app.errors import InvalidClient, InvalidRequest, TooLarge
 from app.model.secrets import ClientSecret, Secret
 from app.service.api_keys import Bearer
-from app.service.authenticate import Assertion, Basic, Credentials
+from app.service.authenticate import Assertion, Basic, ClientCredentials
 from app.web.bearer import read_bearer
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -102,7 +102,7 @@ def required(form: Form, name: str) -> str:
     return form[name]
 
 
-def read_credentials(request: web.Request, form: Form) -> Credentials:
+def read_credentials(request: web.Request, form: Form) -> ClientCredentials:
     """Read how the caller authenticates (RFC 6749 section 2.3, RFC 7523 section 2.2).
 
     Raises ``InvalidRequest`` for two ways at once, ``InvalidClient`` for none or one that is not served.
@@ -125,7 +125,7 @@ def read_credentials(request: web.Request, form: Form) -> Credentials:
     raise InvalidClient("authenticate with a client_assertion or HTTP Basic")
 
 
-def read_caller(request: web.Request, form: Form) -> Credentials | Bearer:
+def read_caller(request: web.Request, form: Form) -> ClientCredentials | Bearer:
     """Read how a caller authenticates where services may call as well: by API key, or as a device.
 
     Raises as ``read_credentials``; an API key beside anything that names or proves a device is ``InvalidRequest``.

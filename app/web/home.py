@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from app.web.console.rendering import Shown, render
+from app.web.console.rendering import PageContent, render
 from app.web.oauth import SERVICES
 
 
 async def home(request: web.Request) -> web.Response:
     """Answer ``GET /``."""
-    return render(request, Shown.of("home.html", issuer_url=request.app[SERVICES].issuer_url))
+    return render(request, PageContent.of("home.html", issuer_url=request.app[SERVICES].issuer_url))

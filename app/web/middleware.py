@@ -25,17 +25,17 @@ from app.errors import (
 )
 from app.logs import REQUEST_ID
 from app.model.secrets import without_passwords
-from app.store.clock import Clock
+from app.store.clock import RedisClock
 
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-CLOCK: Final = web.AppKey("clock", Clock)
+CLOCK: Final = web.AppKey("clock", RedisClock)
 DRAINING: Final = web.AppKey("draining", asyncio.Event)
 """Set from SIGTERM on."""
 
-TOLD: Final = web.RequestKey("told", dict[str, object])
+LOG_FIELDS: Final = web.RequestKey("told", dict[str, object])
 """What a handler adds to the request's line in the log: one line costs half as much as two."""
 
 Renderer = Callable[[web.Request, Refusal], web.Response]
@@ -123,10 +123,10 @@ def render(refusal: Refusal) -> web.Response:
     return web.json_response(body, status=refusal.status, headers=headers)
 
 
-def tell(request: web.Request, **more: object) -> None:
+def add_log_fields(request: web.Request, **more: object) -> None:
     """Add to the request's line in the log."""
-    told: dict[str, object] = request.get(TOLD, {})
-    request[TOLD] = told | more
+    told: dict[str, object] = request.get(LOG_FIELDS, {})
+    request[LOG_FIELDS] = told | more
 
 
 def printable(text: str) -> str:
@@ -151,11 +151,11 @@ def _translate(error: web.HTTPException) -> Refusal | None:
 def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | None, *, elapsed_ms: float) -> None:
     line = {"method": request.method, "path": _shown(request), "status": response.status, "ms": elapsed_ms}
     if refusal is None:
-        log.info("request", **line, **request.get(TOLD, {}))
+        log.info("request", **line, **request.get(LOG_FIELDS, {}))
     else:
         description, cause = without_passwords(refusal.description), without_passwords(refusal.cause)
         told = {"error": refusal.code, "description": description, "cause": cause}
-        log.info("request", **line, **(request.get(TOLD, {}) | told))
+        log.info("request", **line, **(request.get(LOG_FIELDS, {}) | told))
 
 
 def _shown(request: web.Request) -> str:

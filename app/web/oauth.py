@@ -17,7 +17,7 @@ from app.service.issue import IssuedToken, Issuer
 from app.service.refusals import Refusals
 from app.service.revoke import Revoker
 from app.web.forms import read_caller, read_credentials, read_form, required
-from app.web.middleware import TOLD
+from app.web.middleware import LOG_FIELDS
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class BrokerAddress:
     """How devices reach the broker."""
 
     host: str
@@ -43,7 +43,7 @@ class Services:
     introspector: Introspector
     revoker: Revoker
     refusals: Refusals
-    broker: Broker
+    broker: BrokerAddress
     issuer_url: str
     deadline_s: float
 
@@ -61,7 +61,7 @@ async def token(request: web.Request) -> web.Response:
     credentials = read_credentials(request, form)
     with services.refusals.of(credentials):
         issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
-    request[TOLD] = {"client_id": issued.client_id, "handle": issued.handle, "expires_in_s": issued.expires_in_s}
+    request[LOG_FIELDS] = {"client_id": issued.client_id, "handle": issued.handle, "expires_in_s": issued.expires_in_s}
     return web.json_response(_token_answer(issued, services.broker), headers=NO_STORE)
 
 
@@ -123,7 +123,7 @@ async def metadata(request: web.Request) -> web.Response:
     return web.json_response(answer)
 
 
-def _token_answer(issued: IssuedToken, broker: Broker) -> dict[str, Any]:
+def _token_answer(issued: IssuedToken, broker: BrokerAddress) -> dict[str, Any]:
     """Build the answer that can be pasted into MQTT CONNECT (PRODUCT, the token answer)."""
     password = "|".join(f"{each.type}|{each.token.reveal()}" for each in issued.cloud_tokens)
     return {

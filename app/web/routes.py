@@ -6,18 +6,18 @@ from typing import Final
 
 from aiohttp import web
 
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth, openapi
 from app.web.api import Endpoint
 from app.web.console import (
     account,
+    api_keys,
     audit,
     device_cloud,
     device_keys,
     devices,
     explorer,
     groups,
-    keys,
     operators,
     overview,
     rendering,
@@ -26,7 +26,7 @@ from app.web.console import (
     session,
     tokens,
 )
-from app.web.console.pages import Page
+from app.web.console.pages import PageRoute
 
 API: Final = (
     Endpoint("GET", "/api/devices", api_devices.list_devices),
@@ -53,73 +53,85 @@ _DEVICE: Final = "/admin/devices/{client_id}"
 _CREDENTIAL: Final = f"{_DEVICE}/credential"
 
 CONSOLE: Final = (
-    Page("GET", "/admin/", overview.show, Role.VIEWER),
+    PageRoute("GET", "/admin/", overview.show, OperatorRole.VIEWER),
     # Tokens.
-    Page("GET", "/admin/tokens", tokens.list_tokens, Role.VIEWER, again=tokens.search_again),
-    Page("POST", "/admin/tokens", tokens.search, Role.VIEWER, again=tokens.search_again),
-    Page("GET", "/admin/tokens/{handle}", tokens.show, Role.VIEWER),
+    PageRoute("GET", "/admin/tokens", tokens.list_tokens, OperatorRole.VIEWER, again=tokens.search_again),
+    PageRoute("POST", "/admin/tokens", tokens.search, OperatorRole.VIEWER, again=tokens.search_again),
+    PageRoute("GET", "/admin/tokens/{handle}", tokens.show, OperatorRole.VIEWER),
     # Revocations.
-    Page("GET", "/admin/revoke", revoking.ask, Role.OPERATOR),
-    Page("POST", "/admin/revoke", revoking.revoke, Role.OPERATOR, again=revoking.ask_again),
-    Page("GET", "/admin/revoked", revoking.revoked, Role.VIEWER),
-    Page("GET", "/admin/revocations", revocations.show, Role.VIEWER),
-    Page("POST", "/admin/tokens/{handle}/retry", revocations.retry, Role.OPERATOR, again=tokens.show),
-    Page("POST", "/admin/tokens/{handle}/drop", revocations.drop, Role.OPERATOR, again=tokens.show),
-    Page("GET", "/admin/jobs/{job}", revocations.show_job, Role.VIEWER),
+    PageRoute("GET", "/admin/revoke", revoking.ask, OperatorRole.OPERATOR),
+    PageRoute("POST", "/admin/revoke", revoking.revoke, OperatorRole.OPERATOR, again=revoking.ask_again),
+    PageRoute("GET", "/admin/revoked", revoking.revoked, OperatorRole.VIEWER),
+    PageRoute("GET", "/admin/revocations", revocations.show, OperatorRole.VIEWER),
+    PageRoute("POST", "/admin/tokens/{handle}/retry", revocations.retry, OperatorRole.OPERATOR, again=tokens.show),
+    PageRoute("POST", "/admin/tokens/{handle}/drop", revocations.drop, OperatorRole.OPERATOR, again=tokens.show),
+    PageRoute("GET", "/admin/jobs/{job}", revocations.show_job, OperatorRole.VIEWER),
     # Devices.
-    Page("GET", "/admin/devices", devices.list_devices, Role.VIEWER),
-    Page("POST", "/admin/devices", device_keys.register, Role.OPERATOR, again=device_keys.new),
-    Page("GET", "/admin/devices/new", device_keys.new, Role.OPERATOR),
-    Page("GET", _DEVICE, devices.show, Role.VIEWER),
-    Page("GET", f"{_DEVICE}/edit", devices.edit, Role.OPERATOR),
-    Page("POST", f"{_DEVICE}/edit", devices.update, Role.OPERATOR, again=devices.edit),
-    Page("GET", f"{_DEVICE}/rotate", device_keys.ask_to_rotate, Role.OPERATOR),
-    Page("POST", f"{_DEVICE}/rotate", device_keys.rotate, Role.OPERATOR, again=device_keys.ask_to_rotate),
-    Page("GET", f"{_DEVICE}/disable", devices.ask_to_disable, Role.OPERATOR),
-    Page("POST", f"{_DEVICE}/disable", devices.disable, Role.OPERATOR, again=devices.ask_to_disable),
-    Page("POST", f"{_DEVICE}/enable", devices.enable, Role.OPERATOR, again=devices.show),
-    Page("GET", f"{_DEVICE}/remove", devices.ask_to_remove, Role.OPERATOR),
-    Page("POST", f"{_DEVICE}/remove", devices.remove, Role.OPERATOR, again=devices.ask_to_remove),
-    Page("POST", f"{_DEVICE}/close", device_cloud.close, Role.OPERATOR, again=devices.show),
-    Page("GET", f"{_DEVICE}/message", device_cloud.message, Role.OPERATOR),
-    Page("POST", f"{_DEVICE}/message", device_cloud.send, Role.OPERATOR, again=device_cloud.message),
-    Page("GET", _CREDENTIAL, device_cloud.credential, Role.VIEWER),
-    Page("POST", _CREDENTIAL, device_cloud.look, Role.VIEWER, again=device_cloud.credential),
-    Page("POST", f"{_CREDENTIAL}/register", device_cloud.register, Role.OPERATOR, again=device_cloud.credential),
-    Page("POST", f"{_CREDENTIAL}/refresh", device_cloud.refresh, Role.OPERATOR, again=device_cloud.credential),
-    Page("GET", f"{_CREDENTIAL}/unregister", device_cloud.ask, Role.OPERATOR),
-    Page("POST", f"{_CREDENTIAL}/unregister", device_cloud.unregister, Role.OPERATOR, again=device_cloud.ask),
+    PageRoute("GET", "/admin/devices", devices.list_devices, OperatorRole.VIEWER),
+    PageRoute("POST", "/admin/devices", device_keys.register, OperatorRole.OPERATOR, again=device_keys.new),
+    PageRoute("GET", "/admin/devices/new", device_keys.new, OperatorRole.OPERATOR),
+    PageRoute("GET", _DEVICE, devices.show, OperatorRole.VIEWER),
+    PageRoute("GET", f"{_DEVICE}/edit", devices.edit, OperatorRole.OPERATOR),
+    PageRoute("POST", f"{_DEVICE}/edit", devices.update, OperatorRole.OPERATOR, again=devices.edit),
+    PageRoute("GET", f"{_DEVICE}/rotate", device_keys.ask_to_rotate, OperatorRole.OPERATOR),
+    PageRoute("POST", f"{_DEVICE}/rotate", device_keys.rotate, OperatorRole.OPERATOR, again=device_keys.ask_to_rotate),
+    PageRoute("GET", f"{_DEVICE}/disable", devices.ask_to_disable, OperatorRole.OPERATOR),
+    PageRoute("POST", f"{_DEVICE}/disable", devices.disable, OperatorRole.OPERATOR, again=devices.ask_to_disable),
+    PageRoute("POST", f"{_DEVICE}/enable", devices.enable, OperatorRole.OPERATOR, again=devices.show),
+    PageRoute("GET", f"{_DEVICE}/remove", devices.ask_to_remove, OperatorRole.OPERATOR),
+    PageRoute("POST", f"{_DEVICE}/remove", devices.remove, OperatorRole.OPERATOR, again=devices.ask_to_remove),
+    PageRoute("POST", f"{_DEVICE}/close", device_cloud.close, OperatorRole.OPERATOR, again=devices.show),
+    PageRoute("GET", f"{_DEVICE}/message", device_cloud.message, OperatorRole.OPERATOR),
+    PageRoute("POST", f"{_DEVICE}/message", device_cloud.send, OperatorRole.OPERATOR, again=device_cloud.message),
+    PageRoute("GET", _CREDENTIAL, device_cloud.credential, OperatorRole.VIEWER),
+    PageRoute("POST", _CREDENTIAL, device_cloud.look, OperatorRole.VIEWER, again=device_cloud.credential),
+    PageRoute(
+        "POST", f"{_CREDENTIAL}/register", device_cloud.register, OperatorRole.OPERATOR, again=device_cloud.credential
+    ),
+    PageRoute(
+        "POST", f"{_CREDENTIAL}/refresh", device_cloud.refresh, OperatorRole.OPERATOR, again=device_cloud.credential
+    ),
+    PageRoute("GET", f"{_CREDENTIAL}/unregister", device_cloud.ask, OperatorRole.OPERATOR),
+    PageRoute(
+        "POST", f"{_CREDENTIAL}/unregister", device_cloud.unregister, OperatorRole.OPERATOR, again=device_cloud.ask
+    ),
     # Groups.
-    Page("GET", "/admin/groups", groups.list_groups, Role.VIEWER),
-    Page("POST", "/admin/groups", groups.create, Role.OPERATOR, again=groups.list_groups),
-    Page("GET", "/admin/groups/{group_id}/delete", groups.ask_to_delete, Role.OPERATOR),
-    Page("POST", "/admin/groups/{group_id}/delete", groups.delete, Role.OPERATOR, again=groups.ask_to_delete),
+    PageRoute("GET", "/admin/groups", groups.list_groups, OperatorRole.VIEWER),
+    PageRoute("POST", "/admin/groups", groups.create, OperatorRole.OPERATOR, again=groups.list_groups),
+    PageRoute("GET", "/admin/groups/{group_id}/delete", groups.ask_to_delete, OperatorRole.OPERATOR),
+    PageRoute(
+        "POST", "/admin/groups/{group_id}/delete", groups.delete, OperatorRole.OPERATOR, again=groups.ask_to_delete
+    ),
     # Audit.
-    Page("GET", "/admin/audit", audit.show, Role.VIEWER),
-    Page("POST", "/admin/audit", audit.search, Role.VIEWER, again=audit.show),
-    Page("GET", "/admin/audit.csv", audit.export, Role.VIEWER),
+    PageRoute("GET", "/admin/audit", audit.show, OperatorRole.VIEWER),
+    PageRoute("POST", "/admin/audit", audit.search, OperatorRole.VIEWER, again=audit.show),
+    PageRoute("GET", "/admin/audit.csv", audit.export, OperatorRole.VIEWER),
     # Explorer.
-    Page("GET", "/admin/explorer", explorer.list_actions, Role.ADMIN),
-    Page("GET", "/admin/explorer/{action}", explorer.show, Role.ADMIN),
-    Page("POST", "/admin/explorer/{action}", explorer.call, Role.ADMIN, again=explorer.show),
+    PageRoute("GET", "/admin/explorer", explorer.list_actions, OperatorRole.ADMIN),
+    PageRoute("GET", "/admin/explorer/{action}", explorer.show, OperatorRole.ADMIN),
+    PageRoute("POST", "/admin/explorer/{action}", explorer.call, OperatorRole.ADMIN, again=explorer.show),
     # Operators, API keys and one's own account.
-    Page("GET", "/admin/operators", operators.list_operators, Role.ADMIN),
-    Page("POST", "/admin/operators", operators.add, Role.ADMIN, again=operators.list_operators),
-    Page("GET", "/admin/operators/{name}", operators.show, Role.ADMIN),
-    Page("POST", "/admin/operators/{name}/role", operators.set_role, Role.ADMIN, again=operators.show),
-    Page("POST", "/admin/operators/{name}/password", operators.set_password, Role.ADMIN, again=operators.show),
-    Page("POST", "/admin/operators/{name}/sessions", operators.end_sessions, Role.ADMIN, again=operators.show),
-    Page("GET", "/admin/operators/{name}/remove", operators.ask_to_remove, Role.ADMIN),
-    Page("POST", "/admin/operators/{name}/remove", operators.remove, Role.ADMIN, again=operators.show),
-    Page("GET", "/admin/keys", keys.list_keys, Role.ADMIN),
-    Page("POST", "/admin/keys", keys.add, Role.ADMIN, again=keys.list_keys),
-    Page("GET", "/admin/keys/{name}/remove", keys.ask_to_remove, Role.ADMIN),
-    Page("POST", "/admin/keys/{name}/remove", keys.remove, Role.ADMIN, again=keys.ask_to_remove),
-    Page("GET", "/admin/account", account.show, Role.VIEWER),
-    Page("POST", "/admin/account/password", account.change_password, Role.VIEWER, again=account.show),
-    Page("POST", "/admin/account/sessions", account.end_sessions, Role.VIEWER, again=account.show),
+    PageRoute("GET", "/admin/operators", operators.list_operators, OperatorRole.ADMIN),
+    PageRoute("POST", "/admin/operators", operators.add, OperatorRole.ADMIN, again=operators.list_operators),
+    PageRoute("GET", "/admin/operators/{name}", operators.show, OperatorRole.ADMIN),
+    PageRoute("POST", "/admin/operators/{name}/role", operators.set_role, OperatorRole.ADMIN, again=operators.show),
+    PageRoute(
+        "POST", "/admin/operators/{name}/password", operators.set_password, OperatorRole.ADMIN, again=operators.show
+    ),
+    PageRoute(
+        "POST", "/admin/operators/{name}/sessions", operators.end_sessions, OperatorRole.ADMIN, again=operators.show
+    ),
+    PageRoute("GET", "/admin/operators/{name}/remove", operators.ask_to_remove, OperatorRole.ADMIN),
+    PageRoute("POST", "/admin/operators/{name}/remove", operators.remove, OperatorRole.ADMIN, again=operators.show),
+    PageRoute("GET", "/admin/keys", api_keys.list_keys, OperatorRole.ADMIN),
+    PageRoute("POST", "/admin/keys", api_keys.add, OperatorRole.ADMIN, again=api_keys.list_keys),
+    PageRoute("GET", "/admin/keys/{name}/remove", api_keys.ask_to_remove, OperatorRole.ADMIN),
+    PageRoute("POST", "/admin/keys/{name}/remove", api_keys.remove, OperatorRole.ADMIN, again=api_keys.ask_to_remove),
+    PageRoute("GET", "/admin/account", account.show, OperatorRole.VIEWER),
+    PageRoute("POST", "/admin/account/password", account.change_password, OperatorRole.VIEWER, again=account.show),
+    PageRoute("POST", "/admin/account/sessions", account.end_sessions, OperatorRole.VIEWER, again=account.show),
     # Last, for all else: whoever is signed in is told so on a page of the console.
-    Page("GET", "/admin/{rest:.*}", session.nowhere, Role.VIEWER),
+    PageRoute("GET", "/admin/{rest:.*}", session.nowhere, OperatorRole.VIEWER),
 )
 """The pages of operators, each with the least role that may open it, or send its form."""
 

@@ -38,7 +38,7 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
     from app.model.topics import parse_filter  # noqa: PLC0415
     from app.service.pacing import Pacing  # noqa: PLC0415
     from app.store.connection import Store  # noqa: PLC0415
-    from app.store.quota import Buckets  # noqa: PLC0415
+    from app.store.quota import SharedQuota  # noqa: PLC0415
 
     credentials = LastingCredentials(Credentials("bench-key", AccessKeySecret("bench-secret")))
     resources = [parse_filter(text) for text in RESOURCES]
@@ -46,7 +46,7 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
     async with AsyncExitStack() as stack:
         store = Store(Secret(os.environ["REDIS_URL"]))
         stack.push_async_callback(store.close)
-        quota = Pacing(Buckets(store, qps={"ApplyToken": 1e6}, egress_qps=1e6, egress_group="all"))
+        quota = Pacing(SharedQuota(store, qps={"ApplyToken": 1e6}, egress_qps=1e6, egress_group="all"))
         stack.push_async_callback(quota.close)
         client = await stack.enter_async_context(
             CloudClient.open(

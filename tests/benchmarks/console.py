@@ -20,15 +20,16 @@ from typing import Final
 import aiohttp
 import uvloop
 
-from app.assembly import open_office
+from app.assembly import open_admin_services
 from app.logs import configure_logging
-from app.model.operators import Role
+from app.model.actors import Actor
+from app.model.operators import OperatorRole
 from app.model.secrets import Password
 from app.service.registry import Registration
 from app.settings import Settings
 from app.store.connection import Store
-from app.store.keys import ALL_SHARDS, Handle, Shard
-from app.store.line import Command
+from app.store.pipelined_connection import Command
+from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.tokens import Tokens
 from tests import processes
 from tests.benchmarks import site
@@ -80,8 +81,8 @@ async def measure(settings: Settings, count: int) -> list[Row]:
     began = time.monotonic()
     handle = await stock(settings, count)
     sys.stderr.write(f"stocked {count} tokens in {time.monotonic() - began:.0f} s\n")
-    async with open_office(settings, by="cli:bench") as office:
-        await office.operators.add(NAME, Role.OPERATOR, Password(PASSWORD))
+    async with open_admin_services(settings, actor=Actor("cli:bench")) as office:
+        await office.operators.add(NAME, OperatorRole.OPERATOR, Password(PASSWORD))
         await office.registry.add(Registration(client_id(0), role="sensor"))
     jar = aiohttp.CookieJar(unsafe=True)  # an address and no name
     async with aiohttp.ClientSession(settings.issuer_url, cookie_jar=jar) as session:

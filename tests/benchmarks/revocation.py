@@ -26,10 +26,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
-from app.assembly import open_office
+from app.assembly import open_admin_services
 from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, LastingCredentials
 from app.logs import configure_logging
+from app.model.actors import Actor
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.grants import TokenType
 from app.model.secrets import AccessKeySecret, CloudToken
@@ -39,9 +40,9 @@ from app.service.pacing import Pacing
 from app.settings import Settings
 from app.store.connection import Store
 from app.store.jobs import Job
-from app.store.keys import Shard
-from app.store.quota import PACE, Buckets
-from app.store.records import CloudTokenOfType, Lead, RequestAnswer, Wanted
+from app.store.quota import PACE, SharedQuota
+from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, TokenRequest
+from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.tokens import Tokens
@@ -172,10 +173,10 @@ async def queueing(settings: Settings, devices: site.Devices, ports: list[int], 
 async def revoke(settings: Settings, rate: Any) -> tuple[Job, list[float], float]:
     """Begin the job and measure the load until it is done."""
     during = []
-    async with open_office(settings, by="cli:bench") as office:
+    async with open_admin_services(settings, actor=Actor("cli:bench")) as office:
         counted = await office.revocations.count(Selection.of_role(ROLE))
         began = time.monotonic()
-        job = await office.jobs.start(Selection.of_role(ROLE), "cli:bench", counted=counted)
+        job = await office.jobs.start(Selection.of_role(ROLE), Actor("cli:bench"), counted=counted)
         while not job.done_at_ms:
             during.append(await rate(LOAD_REQUESTS // 3))
             job = await office.jobs.get(job.id)
@@ -208,12 +209,12 @@ async def stock(settings: Settings, count: int) -> None:
             device = Device(client_id, Algorithm.HS256, methods_of(Algorithm.HS256), epoch="1")
             await store.command("HSET", Shard.of(client_id).device(client_id), "epoch", "1")
             scope = f"pub:fleet/d{number}/up/#"
-            wanted = Wanted(device=device, role=ROLE, scope=scope, life_s=LIFE_S, fresh_ms=0, spare_ms=0)
+            wanted = TokenRequest(device=device, role=ROLE, scope=scope, life_s=LIFE_S, fresh_ms=0, spare_ms=0)
             answer = await tokens.request(wanted, "r", "", 0)
-            assert isinstance(answer, RequestAnswer)
+            assert isinstance(answer, RequestResult)
             pair = (CloudTokenOfType(TokenType.W, CloudToken(f"{number:0300}")),)
             expires_at_ms = store.clock.now_ms() + LIFE_S * 1000 - number
-            await tokens.store(Lead(wanted, answer.flight, "r"), pair, expires_at_ms, whole=True)
+            await tokens.store(ApplicationLease(wanted, answer.application, "r"), pair, expires_at_ms, whole=True)
 
         for first in range(0, count, AT_ONCE):
             await asyncio.gather(*(issue(number) for number in range(first, min(count, first + AT_ONCE))))
@@ -235,7 +236,7 @@ async def drain(settings: Settings) -> list[Row]:
         tasks = []
         for _ in range(2):
             store, tokens = await stack.enter_async_context(opened(settings))
-            buckets = Buckets(store, qps={"RevokeToken": DRAIN_QPS}, egress_qps=300, egress_group="all")
+            buckets = SharedQuota(store, qps={"RevokeToken": DRAIN_QPS}, egress_qps=300, egress_group="all")
             quota = Pacing(buckets)
             stack.push_async_callback(quota.close)
             client = await stack.enter_async_context(open_client(str(server.make_url("/")), quota, store))

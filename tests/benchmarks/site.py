@@ -22,7 +22,8 @@ import aiohttp
 import redis.asyncio
 import trustme
 
-from app.assembly import open_office
+from app.assembly import open_admin_services
+from app.model.actors import Actor
 from app.service.registry import Registration
 from app.settings import Settings
 from tests import processes
@@ -156,7 +157,7 @@ def listens(port: int) -> bool:
 async def register(settings: Settings, count: int) -> Devices:
     """Register devices, as an operator would."""
     devices = []
-    async with open_office(settings, by="cli:test") as office:
+    async with open_admin_services(settings, actor=Actor("cli:test")) as office:
         for number in range(count):
             added = await office.registry.add(Registration(f"GID_plant@@@d{number}"))
             assert added.secret is not None

@@ -26,9 +26,10 @@ from typing import Final
 
 import aiohttp
 
-from app.assembly import Office, open_office
+from app.assembly import AdminServices, open_admin_services
 from app.embedded.example import load_settings, read_settings
 from app.logs import configure_logging
+from app.model.actors import Actor
 from app.service.registry import Registration
 from app.settings import Settings
 from tests import processes
@@ -163,7 +164,10 @@ class Fleet:
         """Make the tokens, revoke them, and look at what is left."""
         names = [f"GID_plant@@@f{number}" for number in range(math.ceil(self._tokens / TOKENS_A_DEVICE))]
         others = [f"GID_plant@@@s{number}" for number in range(BYSTANDERS)]
-        async with aiohttp.ClientSession() as session, open_office(self._settings, by="cli:benchmark") as office:
+        async with (
+            aiohttp.ClientSession() as session,
+            open_admin_services(self._settings, actor=Actor("cli:benchmark")) as office,
+        ):
             cloud = Cloud(self._dev.json["sandbox"], session)
             await cloud.limit(qps={"ApplyToken": 2000, "RevokeToken": qps}, egress_qps=4000)
             began = time.monotonic()
@@ -197,7 +201,7 @@ class Fleet:
             )
 
     async def _make(
-        self, session: aiohttp.ClientSession, office: Office, names: list[str], others: list[str]
+        self, session: aiohttp.ClientSession, office: AdminServices, names: list[str], others: list[str]
     ) -> dict[str, str]:
         """Have every device ask for its tokens, at all instances in turn; return the last password of each."""
         passwords: dict[str, str] = {}
@@ -251,7 +255,7 @@ class Fleet:
         with Command([sys.executable, "-m", "app", *words], processes.ROOT) as command:
             yield command
 
-    async def _watch(self, office: Office, command: Command, client: Device, kills: int) -> tuple[str, float]:
+    async def _watch(self, office: AdminServices, command: Command, client: Device, kills: int) -> tuple[str, float]:
         """Kill instances as the job goes on; return it, and after how long the client was cut, in seconds."""
         cut_at: list[float] = []
 
@@ -274,7 +278,7 @@ class Fleet:
                 os.kill(self._dev.json["instances"][number]["pid"], signal.SIGKILL)
         return jobs[0].id, cut_at[0] - command.began
 
-    async def _confirmed(self, office: Office) -> set[str]:
+    async def _confirmed(self, office: AdminServices) -> set[str]:
         """Return the hashes of the tokens whose revocation is confirmed here."""
         confirmed = set()
         for handle, digest in self._hash_of.items():
@@ -283,7 +287,7 @@ class Fleet:
         return confirmed
 
 
-async def _register(office: Office, client_id: str) -> str:
+async def _register(office: AdminServices, client_id: str) -> str:
     registered = await office.registry.add(Registration(client_id))
     assert registered.secret is not None
     return registered.secret.reveal()

@@ -29,16 +29,16 @@ async def ask(site: Site, server: str, path: str, device: dict[str, str]) -> tup
 async def test_the_floor_answers_the_same_bytes(running: Site, path: str) -> None:
     """For each device's token the floor's answer is ours, byte for byte, within the same second."""
     for device in json.loads(running.devices.read_text())["devices"]:
-        before = floors = None
+        before = watermarks = None
         for _ in range(5):  # `expires_in` may turn between two answers: then once more
             before = await ask(running, "ours", path, device)
-            floors = await ask(running, "floor", path, device)
+            watermarks = await ask(running, "floor", path, device)
             if before == await ask(running, "ours", path, device):
                 break
         assert before is not None
         assert before[0] == 200
         assert device["access_token"].encode() in before[1] or b'"cloud_checked": true' in before[1]
-        assert floors == before
+        assert watermarks == before
 
 
 @pytest.mark.parametrize("server", ["ours", "floor"])

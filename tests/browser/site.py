@@ -15,20 +15,21 @@ import aiohttp
 import redis.asyncio
 from structlog.testing import capture_logs
 
-from app.assembly import Office, open_office
+from app.assembly import AdminServices, open_admin_services
 from app.cloud.client import CloudClient
 from app.cloud.quota import QuotaUnreachable
 from app.embedded.example import read_settings
+from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.devices import Algorithm
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.model.secrets import ClientSecret, Password
 from app.service.registry import Registration
 from app.service.revocations import select
 from app.settings import Settings
 from app.store.jobs import Job
-from app.store.keys import Shard
 from app.store.records import TokenRecord
+from app.store.redis_keys import Shard
 from app.upstream import open_cloud_alone
 from tests.callers import Caller
 from tests.clouds import Cloud
@@ -113,10 +114,10 @@ class Site:
         return Settings.load(read_settings(self.dev.state / "settings.env"))
 
     @contextlib.asynccontextmanager
-    async def office(self) -> AsyncIterator[Office]:
+    async def office(self) -> AsyncIterator[AdminServices]:
         """What operators work with at the command line."""
         with capture_logs():  # the audit's lines go to an instance's log otherwise
-            async with open_office(self.settings, by="cli:maria") as office:
+            async with open_admin_services(self.settings, actor=Actor("cli:maria")) as office:
                 yield office
 
     @contextlib.asynccontextmanager
@@ -158,7 +159,12 @@ def running_site(state: Path) -> Iterator[Site]:
 
 async def _fill(site: Site) -> None:
     async with site.office() as office, site.cloud() as cloud, aiohttp.ClientSession(site.url) as session:
-        roles = {VIEWER: Role.VIEWER, OPERATOR: Role.OPERATOR, ADMIN: Role.ADMIN, SENT_OUT: Role.OPERATOR}
+        roles = {
+            VIEWER: OperatorRole.VIEWER,
+            OPERATOR: OperatorRole.OPERATOR,
+            ADMIN: OperatorRole.ADMIN,
+            SENT_OUT: OperatorRole.OPERATOR,
+        }
         for name, role in roles.items():
             await office.operators.add(name, role, Password(PASSWORD))
         await office.api_keys.add("billing", [Right.INTROSPECT])
@@ -178,7 +184,7 @@ async def _fill(site: Site) -> None:
             assert [answer.status for answer in answers] == [200] * len(answers)
 
         await office.registry.disable(DISABLED_ID)
-        meters = await office.revocations.revoke(select(role="meter"), office.by)
+        meters = await office.revocations.revoke(select(role="meter"), office.actor)
         assert isinstance(meters, Job)
         failed = await _fail(site, office, cloud, "GID_plant@@@d54")
         revoked = await _confirm(office, "GID_plant@@@d53")
@@ -222,15 +228,15 @@ def _names(letter: str, count: int) -> list[str]:
     return [f"GID_plant@@@{letter}{number:02}" for number in range(count)]
 
 
-async def _add(office: Office, client_id: str, **registration: Any) -> str:
+async def _add(office: AdminServices, client_id: str, **registration: Any) -> str:
     added = await office.registry.add(Registration(client_id, **registration))
     return added.secret.reveal() if isinstance(added.secret, ClientSecret) else ""
 
 
-async def _confirm(office: Office, client_id: str) -> TokenRecord:
+async def _confirm(office: AdminServices, client_id: str) -> TokenRecord:
     """Revoke a device's token, and wait until the cloud has confirmed."""
     record = (await office.revocations.tokens(select(client_id=client_id))).records[0]
-    await office.revocations.revoke(select(handle=record.handle), office.by)
+    await office.revocations.revoke(select(handle=record.handle), office.actor)
 
     async def confirmed() -> bool:
         return (await office.revocations.token(record.handle)).revocation == "confirmed"
@@ -239,13 +245,13 @@ async def _confirm(office: Office, client_id: str) -> TokenRecord:
     return record
 
 
-async def _fail(site: Site, office: Office, cloud: Cloud, client_id: str) -> TokenRecord:
+async def _fail(site: Site, office: AdminServices, cloud: Cloud, client_id: str) -> TokenRecord:
     """Make a revocation fail for good: its last attempt but one is taken as having been."""
     record = (await office.revocations.tokens(select(client_id=client_id))).records[0]
     async with redis.asyncio.Redis.from_url(site.dev.json["redis"]) as client:
         await client.hset(Shard.of(client_id).token(record.handle), "attempts", "29")
     await cloud.fault("RevokeToken", "error", code="PermissionCheckFailed", times=None)
-    await office.revocations.revoke(select(handle=record.handle), office.by)
+    await office.revocations.revoke(select(handle=record.handle), office.actor)
 
     async def failed() -> bool:
         return (await office.revocations.token(record.handle)).revocation == "failed"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Locator, Page, Request, expect
 
-from app.cli.mqtt import Connection, ConnectionEnded
+from app.cli.mqtt import ConnectionEnded, MqttConnection
 from tests.browser.conftest import WAIT_MS, NewPage, sign_in
 from tests.browser.judge import PHONE, Judge, overflow
 from tests.browser.site import ADMIN, OPERATOR, PASSWORD, SENT_OUT, VIEWER, Site
@@ -26,16 +26,16 @@ DONE = "Done: nobody can use them any more, neither here nor at the broker."
 @asynccontextmanager
 async def connected(
     answer: dict[str, Any], heard: Callable[[str, str], None] = lambda _topic, _text: None
-) -> AsyncIterator[Connection]:
+) -> AsyncIterator[MqttConnection]:
     """Connect to the broker with a token, as a device that stays; ``heard`` gets topic and text of each message."""
-    connection = await asyncio.to_thread(Connection, answer, heard)
+    connection = await asyncio.to_thread(MqttConnection, answer, heard)
     try:
         yield connection
     finally:
         await asyncio.to_thread(connection.close)
 
 
-async def is_cut(connection: Connection, topic: str) -> bool:
+async def is_cut(connection: MqttConnection, topic: str) -> bool:
     """Publish, and tell whether the broker cuts the connection instead: it looks at a token when it is used."""
     try:
         await asyncio.to_thread(connection.publish, topic, "21.5")

@@ -13,14 +13,14 @@ D1 = "GID_plant@@@d1"
 
 
 @pytest.fixture
-def trail(cli: Cli, state: str) -> None:
+def audit_log(cli: Cli, state: str) -> None:
     """Some acts of an operator."""
     cli("devices", "add", D1, "--note", "[bold]x[/bold]", "--state", state)
     cli("devices", "disable", D1, "--state", state)
     cli("keys", "add", "billing", "--right", "introspect", "--state", state)
 
 
-@pytest.mark.usefixtures("trail")
+@pytest.mark.usefixtures("audit_log")
 def test_an_operators_acts_are_listed_the_newest_first(cli: Cli, state: str) -> None:
     """With who ran the verb, in words and in JSON."""
     lines = json.loads(cli("audit", "--state", state, "--json").out)
@@ -29,7 +29,7 @@ def test_an_operators_acts_are_listed_the_newest_first(cli: Cli, state: str) -> 
     assert "device_disabled" in cli("audit", "--state", state).out
 
 
-@pytest.mark.usefixtures("trail")
+@pytest.mark.usefixtures("audit_log")
 @pytest.mark.parametrize(
     ("options", "count"),
     [

@@ -22,7 +22,7 @@ from alibabacloud_onsmqtt20200420.client import Client
 from alibabacloud_tea_openapi.models import Config as SdkConfig
 
 from app.embedded.example import read_settings
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret
 from app.service.sign_in import SignedIn, SignIn
 from app.store.connection import Store
@@ -145,7 +145,7 @@ def test_the_example_operator(dev: Dev) -> None:
         finally:
             await store.close()
 
-    assert asyncio.run(sign_in()).operator.role is Role.ADMIN
+    assert asyncio.run(sign_in()).operator.role is OperatorRole.ADMIN
 
 
 def test_the_tour(dev: Dev) -> None:

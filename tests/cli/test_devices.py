@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.model.devices import Algorithm
-from app.service.keys import new_pair
+from app.service.verification_keys import new_pair
 from tests.cli.conftest import Cli
 
 D1 = "GID_plant@@@d1"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret
 from app.service.sign_in import SignIn
 from app.store.connection import Store
@@ -41,12 +41,12 @@ def type_at_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return answers
 
 
-def role_of(settings: dict[str, str], name: str, password: str) -> Role:
+def role_of(settings: dict[str, str], name: str, password: str) -> OperatorRole:
     """Sign in as at an instance with the same settings, and return the role."""
     return asyncio.run(_role_of(settings, name, password))
 
 
-async def _role_of(settings: dict[str, str], name: str, password: str) -> Role:
+async def _role_of(settings: dict[str, str], name: str, password: str) -> OperatorRole:
     store, keys = Store(Secret(settings["REDIS_URL"])), KeyRing.parse(Secret(settings["SEALING_KEYS"]))
     operators = Operators(store, keys)
     try:
@@ -83,7 +83,7 @@ def test_a_password_comes_by_standard_input(
     pipe(TYPED.encode() + end)
     said = cli("operators", "add", "ann", "--role", "viewer", "--password-stdin", "--state", state)
     assert (said.code, said.out) == (0, "ann is added as viewer\n")
-    assert role_of(settings, "ann", TYPED) is Role.VIEWER
+    assert role_of(settings, "ann", TYPED) is OperatorRole.VIEWER
 
 
 def test_a_drawn_password_is_shown_once(cli: Cli, state: str, settings: dict[str, str]) -> None:
@@ -91,14 +91,14 @@ def test_a_drawn_password_is_shown_once(cli: Cli, state: str, settings: dict[str
     said = cli("operators", "add", "ann", "--role", "admin", "--generate", "--state", state)
     told, password = said.out.splitlines()
     assert told == "ann is added as admin; the password, shown this once:"
-    assert role_of(settings, "ann", password) is Role.ADMIN
+    assert role_of(settings, "ann", password) is OperatorRole.ADMIN
     again = cli("operators", "passwd", "ann", "--generate", "--state", state)
     assert again.out.splitlines()[-1] != password
-    assert role_of(settings, "ann", again.out.splitlines()[-1]) is Role.ADMIN
+    assert role_of(settings, "ann", again.out.splitlines()[-1]) is OperatorRole.ADMIN
     made = cli("operators", "add", "bob", "--role", "operator", "--state", state, "--json")
     record = json.loads(made.out)
     assert record.keys() == {"name", "role", "password"}
-    assert role_of(settings, "bob", record["password"]) is Role.OPERATOR
+    assert role_of(settings, "bob", record["password"]) is OperatorRole.OPERATOR
     for answer in (cli("operators", "list", "--state", state), cli("operators", "list", "--state", state, "--json")):
         assert "bob" in answer.out
         assert record["password"] not in answer.out + answer.err

@@ -19,8 +19,8 @@ from app.service import jobs as service_jobs
 from app.service.jobs import Jobs
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.index import Index
-from app.store.jobs import JobBook
+from app.store.index import TokenIndex
+from app.store.jobs import JobStore
 from app.store.records import TokenRecord
 from app.store.revocations import Outcome, RevocationQueue
 from app.store.sealing import KeyRing
@@ -71,7 +71,7 @@ class Instance(threading.Thread):
         store, keys = Store(Secret(self._settings["REDIS_URL"])), KeyRing.parse(Secret(self._settings["SEALING_KEYS"]))
         await store.clock.learn(store.command)
         tokens, queue = Tokens(store, keys, max_live=3, max_new_per_hour=5), RevocationQueue(store)
-        working = asyncio.create_task(Jobs(JobBook(store), Index(store, tokens), queue).run())
+        working = asyncio.create_task(Jobs(JobStore(store), TokenIndex(store, tokens), queue).run())
         while not self._over.is_set():
             for shard in await queue.turns():
                 if claim := await queue.claim(shard):

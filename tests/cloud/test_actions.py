@@ -10,7 +10,7 @@ from aiohttp import web
 
 from app.cloud.answers import read_refusal
 from app.cloud.client import CloudClient
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import CloudError, ErrorKind
 from app.model.secrets import AccessKeySecret
 from tests.cloud.conftest import REQUEST_ID, Answer, Cloud, answer, drop, raw, refuse, soon
 
@@ -180,7 +180,7 @@ async def test_any_call_returns_what_came_back(cloud: Cloud, client: CloudClient
     assert json.loads(answered.body)["Code"] == "InternalError"
     refusal = read_refusal(answered)
     assert refusal is not None
-    assert (refusal.kind, refusal.request_id) == (Kind.TRANSIENT, REQUEST_ID)
+    assert (refusal.kind, refusal.request_id) == (ErrorKind.TRANSIENT, REQUEST_ID)
     assert b"Signature=" in shown[0]
     answered = await client.call("CreateGroupId", given, deadline=soon(), format_="XML")
     assert answered.body == b"<Error><Code>X</Code></Error>"
@@ -192,7 +192,7 @@ async def test_any_call_is_checked_unless_told_not_to(cloud: Cloud, client: Clou
     cloud.answers = [DONE]
     with pytest.raises(CloudError, match="NotSent: GroupId: it must be") as caught:
         await client.call("CreateGroupId", {"GroupId": "x"}, deadline=soon())
-    assert (caught.value.kind, cloud.calls) == (Kind.PARAMETER, [])
+    assert (caught.value.kind, cloud.calls) == (ErrorKind.PARAMETER, [])
     await client.call("CreateGroupId", {"GroupId": "x", "Version": "1"}, deadline=soon(), checked=False)
     assert cloud.calls[0].items() >= {"GroupId": "x", "Version": "1"}.items()
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from app.cloud.client import CloudClient, effective_expiry_ms
 from app.cloud.credentials import Credentials, LastingCredentials
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import CloudError, ErrorKind
 from app.cloud.quota import QuotaExhausted
 from app.model.grants import TokenType
 from app.model.secrets import AccessKeySecret
@@ -138,7 +138,7 @@ async def test_an_answer_that_says_nothing_is_transient(cloud: Cloud, client: Cl
         cloud.calls.clear()
         with pytest.raises(CloudError) as refusal:
             await call
-        assert refusal.value.kind is Kind.TRANSIENT
+        assert refusal.value.kind is ErrorKind.TRANSIENT
         assert refusal.value.code == "MalformedAnswer"
         assert len(cloud.calls) == 2
 
@@ -163,7 +163,7 @@ async def test_a_refusal_is_told_by_its_code_and_never_by_its_status(
     with pytest.raises(CloudError) as refusal:
         await client.revoke_token(TOKEN, deadline=soon())
     error = refusal.value
-    assert (error.kind, error.code, error.message) == (Kind.PERMISSION, "permissioncheckFAILED", "No.")
+    assert (error.kind, error.code, error.message) == (ErrorKind.PERMISSION, "permissioncheckFAILED", "No.")
     assert (error.request_id, error.status) == (REQUEST_ID, status)
     assert len(cloud.calls) == 1
 
@@ -198,7 +198,7 @@ async def test_there_are_three_attempts_at_most(cloud: Cloud, client: CloudClien
     cloud.answers = [refuse("ServiceUnavailable", status=503)]
     with pytest.raises(CloudError) as refusal:
         await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon())
-    assert refusal.value.kind is Kind.TRANSIENT
+    assert refusal.value.kind is ErrorKind.TRANSIENT
     assert len(cloud.calls) == 3
 
 
@@ -234,7 +234,7 @@ async def test_a_token_is_not_asked_for_again_when_it_would_live_too_short(
     cloud.answers = [refuse("Throttling.User", x_acs_retry_after=str(again_in_ms))]
     with pytest.raises(CloudError) as refusal:
         await client.apply_token(TokenType.R, A, NOW_MS + 60_000 + 350, deadline=soon())
-    assert refusal.value.kind is Kind.THROTTLED
+    assert refusal.value.kind is ErrorKind.THROTTLED
     assert len(cloud.calls) == calls
 
 
@@ -255,7 +255,7 @@ async def test_a_hanging_cloud_keeps_no_caller_beyond_its_deadline(
     with pytest.raises(CloudError) as refusal:
         await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(0.2))
     assert stopwatch() < 0.4
-    assert (refusal.value.kind, refusal.value.uncertain) == (Kind.UNREACHABLE, True)
+    assert (refusal.value.kind, refusal.value.uncertain) == (ErrorKind.UNREACHABLE, True)
     assert len(cloud.calls) == 1
     with pytest.raises(CloudError):
         await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(30))
@@ -268,7 +268,7 @@ async def test_a_deadline_that_has_passed_makes_no_call(cloud: Cloud, client: Cl
     cloud.answers = [APPLIED]
     with pytest.raises(CloudError) as refusal:
         await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(-1))
-    assert refusal.value.kind is Kind.UNREACHABLE
+    assert refusal.value.kind is ErrorKind.UNREACHABLE
     assert not refusal.value.uncertain
     assert cloud.calls == []
 
@@ -292,7 +292,7 @@ async def test_a_cloud_that_is_not_there_is_unreachable(unused_tcp_port: int) ->
     ) as client:
         with capture_logs() as logs, pytest.raises(CloudError) as refusal:
             await client.query_token(TOKEN, deadline=soon())
-    assert (refusal.value.kind, refusal.value.code) == (Kind.UNREACHABLE, "CannotConnect")
+    assert (refusal.value.kind, refusal.value.code) == (ErrorKind.UNREACHABLE, "CannotConnect")
     assert not refusal.value.uncertain
     assert [entry["attempt"] for entry in logs] == [1, 2, 3]
 
@@ -373,7 +373,7 @@ async def test_a_wrong_key_is_the_accounts_fault(cloud: Cloud) -> None:
     ) as client:
         with pytest.raises(CloudError) as refusal:
             await client.query_token(TOKEN, deadline=soon())
-    assert refusal.value.kind is Kind.ACCOUNT
+    assert refusal.value.kind is ErrorKind.ACCOUNT
 
 
 async def test_a_proxy_in_the_environment_is_not_used(

@@ -12,7 +12,7 @@ import pytest
 from app.cloud import credentials as module
 from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, Fetched, NoCredentials, RenewedCredentials
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import CloudError, ErrorKind
 from app.model.secrets import Secret
 from app.tasks import end
 from tests.cloud.conftest import ACCESS_KEY_SECRET, REQUEST_ID, TOKEN, Cloud, Permits, answer, refuse, soon
@@ -109,7 +109,7 @@ async def test_a_caller_waits_no_longer_than_its_deadline() -> None:
     async with renewed(source) as provider:
         with pytest.raises(CloudError, match="has not answered") as caught:
             await provider.get(deadline=soon(0.05))
-    assert (caught.value.kind, caught.value.code) == (Kind.TRANSIENT, "CredentialsUnavailable")
+    assert (caught.value.kind, caught.value.code) == (ErrorKind.TRANSIENT, "CredentialsUnavailable")
 
 
 async def test_a_failing_source_is_asked_again_and_callers_told_when(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ async def test_a_failing_source_is_asked_again_and_callers_told_when(monkeypatch
     async with renewed(source) as provider:
         with pytest.raises(CloudError, match="HTTP 500") as caught:
             await provider.get(deadline=soon())
-        assert caught.value.kind is Kind.TRANSIENT
+        assert caught.value.kind is ErrorKind.TRANSIENT
         assert caught.value.retry_after_s is not None
         assert 0 <= caught.value.retry_after_s <= 0.1
         source.fails = False
@@ -173,7 +173,7 @@ async def test_an_early_end_is_noticed(cloud: Cloud, monkeypatch: pytest.MonkeyP
     ]
     async with renewed(source) as provider, _client(cloud, provider) as client:
         await provider.get(deadline=soon())
-        provider.doubt()
+        provider.invalidate()
         assert not provider._doubted.is_set()
         monkeypatch.setattr(module, "DOUBTED_AT_MOST_EVERY_S", 0.0)
         with pytest.raises(CloudError, match="Expired"):

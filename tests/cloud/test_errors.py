@@ -2,51 +2,51 @@ from __future__ import annotations
 
 import pytest
 
-from app.cloud.causes import CAUSES, probable_cause
-from app.cloud.errors import CloudError, Kind, classify
+from app.cloud.error_hints import ERROR_HINTS, error_hint
+from app.cloud.errors import CloudError, ErrorKind, classify
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 
 
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("ApplyTokenOverflow", Kind.THROTTLED),
-        ("ApplyTokenOverFlow", Kind.THROTTLED),
-        ("SystemOverflow", Kind.THROTTLED),
-        ("Throttling", Kind.THROTTLED),
-        ("Throttling.User", Kind.THROTTLED),
-        ("InternalError", Kind.TRANSIENT),
-        ("InternalServerError", Kind.TRANSIENT),
-        ("ServiceUnavailable", Kind.TRANSIENT),
-        ("SignatureNonceUsed", Kind.TRANSIENT),
-        ("PermissionCheckFailed", Kind.PERMISSION),
-        ("InstancePermissionCheckFailed", Kind.PERMISSION),
-        ("Forbidden.RAM", Kind.PERMISSION),
-        ("ParameterCheckFailed", Kind.PARAMETER),
-        ("InvalidParameter.Token", Kind.PARAMETER),
-        ("MissingResources", Kind.PARAMETER),
-        ("InvalidResources", Kind.PARAMETER),
-        ("MissingSecurityToken", Kind.ACCOUNT),
-        ("InvalidAccessKeyId.NotFound", Kind.ACCOUNT),
-        ("InvalidAccessKeyId.Inactive", Kind.ACCOUNT),
-        ("SignatureDoesNotMatch", Kind.ACCOUNT),
-        ("CheckAccountInfoFailed", Kind.ACCOUNT),
-        ("InvalidSecurityToken.Expired", Kind.ACCOUNT),
-        ("ApiNotSupport", Kind.PERMANENT),
-        ("InvalidTimeStamp.Expired", Kind.PERMANENT),
-        ("InvalidSignatureMethod", Kind.PERMANENT),
-        ("InvalidAction.NotFound", Kind.PERMANENT),
-        ("SomethingNew", Kind.PERMANENT),
+        ("ApplyTokenOverflow", ErrorKind.THROTTLED),
+        ("ApplyTokenOverFlow", ErrorKind.THROTTLED),
+        ("SystemOverflow", ErrorKind.THROTTLED),
+        ("Throttling", ErrorKind.THROTTLED),
+        ("Throttling.User", ErrorKind.THROTTLED),
+        ("InternalError", ErrorKind.TRANSIENT),
+        ("InternalServerError", ErrorKind.TRANSIENT),
+        ("ServiceUnavailable", ErrorKind.TRANSIENT),
+        ("SignatureNonceUsed", ErrorKind.TRANSIENT),
+        ("PermissionCheckFailed", ErrorKind.PERMISSION),
+        ("InstancePermissionCheckFailed", ErrorKind.PERMISSION),
+        ("Forbidden.RAM", ErrorKind.PERMISSION),
+        ("ParameterCheckFailed", ErrorKind.PARAMETER),
+        ("InvalidParameter.Token", ErrorKind.PARAMETER),
+        ("MissingResources", ErrorKind.PARAMETER),
+        ("InvalidResources", ErrorKind.PARAMETER),
+        ("MissingSecurityToken", ErrorKind.ACCOUNT),
+        ("InvalidAccessKeyId.NotFound", ErrorKind.ACCOUNT),
+        ("InvalidAccessKeyId.Inactive", ErrorKind.ACCOUNT),
+        ("SignatureDoesNotMatch", ErrorKind.ACCOUNT),
+        ("CheckAccountInfoFailed", ErrorKind.ACCOUNT),
+        ("InvalidSecurityToken.Expired", ErrorKind.ACCOUNT),
+        ("ApiNotSupport", ErrorKind.PERMANENT),
+        ("InvalidTimeStamp.Expired", ErrorKind.PERMANENT),
+        ("InvalidSignatureMethod", ErrorKind.PERMANENT),
+        ("InvalidAction.NotFound", ErrorKind.PERMANENT),
+        ("SomethingNew", ErrorKind.PERMANENT),
     ],
 )
-def test_a_code_has_one_kind_in_any_case(code: str, kind: Kind) -> None:
+def test_a_code_has_one_kind_in_any_case(code: str, kind: ErrorKind) -> None:
     """Guide and live tables spell codes differently; both spellings are one kind."""
     assert classify(code) == classify(code.upper()) == classify(code.lower()) == kind
 
 
 def test_every_code_of_the_catalog_is_classified_on_purpose() -> None:
     """No documented code falls through to permanent for want of a row."""
-    permanent = {code for code in (*ERRORS, *GATEWAY_ERRORS) if classify(code) is Kind.PERMANENT}
+    permanent = {code for code in (*ERRORS, *GATEWAY_ERRORS) if classify(code) is ErrorKind.PERMANENT}
     assert permanent == {
         "ApiNotSupport",
         "InvalidTimeStamp.Expired",
@@ -60,8 +60,8 @@ def test_every_code_of_the_catalog_is_classified_on_purpose() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_kind_has_a_sentence_that_tells_nothing_of_the_cloud_account(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_every_kind_has_a_sentence_that_tells_nothing_of_the_cloud_account(kind: ErrorKind) -> None:
     """A caller is told the kind of failure and none of the cloud's words."""
     error = CloudError(kind, "SomeCode", "some message", request_id="some-id")
     assert error.sentence.startswith("the cloud ")
@@ -89,16 +89,16 @@ EXPECTED_CAUSES = [
 def test_the_operator_is_told_the_probable_cause(code: str, words: tuple[str, ...]) -> None:
     """The cause names the setting, permission or thing to look at, whatever the code's case."""
     for spelling in (code, code.upper()):
-        assert all(word in CloudError(Kind.PERMANENT, spelling).probable_cause for word in words)
+        assert all(word in CloudError(ErrorKind.PERMANENT, spelling).error_hint for word in words)
 
 
 def test_every_code_of_the_catalog_has_a_cause_or_none_on_purpose() -> None:
     """No documented code is left unexplained, but those that only an own mistake in this code could cause."""
-    unexplained = {code for code in (*ERRORS, *GATEWAY_ERRORS) if not probable_cause(code)}
+    unexplained = {code for code in (*ERRORS, *GATEWAY_ERRORS) if not error_hint(code)}
     assert unexplained == {
         "InvalidSignatureMethod",
         "InvalidSignatureVersion",
         "UnsupportedHTTPMethod",
         *(code for code in ERRORS if "Mqtt" in code),  # topics and rules: no action of the guide answers so
     }
-    assert all(key == key.lower() for key in CAUSES)
+    assert all(key == key.lower() for key in ERROR_HINTS)

@@ -23,9 +23,10 @@ from typing import Final
 
 import aiohttp
 
-from app.assembly import open_office
+from app.assembly import open_admin_services
 from app.embedded import parts, valkey
 from app.embedded.supervisor import Part, Supervisor
+from app.model.actors import Actor
 from app.service.registry import Registration
 from app.settings import Settings
 from tests.callers import Caller
@@ -78,7 +79,7 @@ class Site:
 
     async def secret_of(self, client_id: str) -> str:
         """Register a device, and return its secret."""
-        async with open_office(self.settings, by="cli:test") as office:
+        async with open_admin_services(self.settings, actor=Actor("cli:test")) as office:
             secret = (await office.registry.add(Registration(client_id))).secret
         assert secret is not None
         return secret.reveal()

@@ -22,9 +22,9 @@ from app.service.jobs import Jobs
 from app.service.registry import Registry
 from app.service.revocations import Revocations
 from app.settings import Settings
-from app.store.keys import Handle
-from app.store.line import Command, Line
-from app.store.records import CloudTokenOfType, Lead, Wanted
+from app.store.pipelined_connection import Command, PipelinedConnection
+from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
+from app.store.redis_keys import Handle
 from app.tasks import end
 from app.web.api import JOBS, REVOCATIONS
 from app.web.oauth import SERVICES
@@ -61,7 +61,7 @@ class Dead(Exception):
 class Watcher(Protocol):
     """Who is told what is applied for, and what the cloud gave."""
 
-    def began(self, instance: Instance, lead: Lead) -> None:
+    def began(self, instance: Instance, lead: ApplicationLease) -> None:
         """Tell that this instance applies now."""
 
     def arrived(self, handle: Handle, hashes: frozenset[str], expires_at_ms: int) -> None:
@@ -94,7 +94,7 @@ def driven_by_hand() -> Iterator[None]:
 class Wire:
     """The line to Redis, which is cut where a history says so: then nothing comes back, and nothing goes out."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: PipelinedConnection) -> None:
         self._line = line
         self.cut = False
         self.death: Death | None = None
@@ -105,7 +105,7 @@ class Wire:
         self.death, self._asked = death, 0
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Ask as ``Line`` does. A dead one says no more than a cancelled task: whoever waits is dead as well."""
+        """Ask as ``PipelinedConnection`` does. After its death no answer comes, as for a cancelled task."""
         # A script that Redis does not know yet is sent again; that is no other word.
         now = _COUNTED.get() and commands[0][0] != "EVAL" and self._is_time()
         self.cut |= bool(now and self.death and self.death.before)
@@ -157,7 +157,7 @@ class Instance:
         self.revocations: Revocations = self._app[REVOCATIONS]
         self.registry: Registry = self.revocations._registry
         self.delivery = self.services.revoker._delivery
-        self.flights = self.services.issuer._flights
+        self.applications = self.services.issuer._flights
         self._watch_flights()
 
     def set_clock(self, shift_ms: int) -> None:
@@ -217,34 +217,39 @@ class Instance:
 
     def in_the_air(self) -> int:
         """Return how many calls of ApplyToken its flights should have out when each has come as far as it can."""
-        return sum(self.halves[handle] for handle in self.flights._own)
+        return sum(self.halves[handle] for handle in self.applications._own)
 
     def _watch_flights(self) -> None:
         """Have all told that a history judges by, and nothing changed."""
-        flights, tokens, cloud = self.flights, self.parts.tokens, self.flights._cloud
-        start, landed, in_flight, apply_token = flights.start, flights.landed, tokens.in_flight, cloud.apply_token
+        applications, tokens, cloud = self.applications, self.parts.tokens, self.applications._cloud
+        start, wait_until_done, is_under_way, apply_token = (
+            applications.start,
+            applications.wait_until_done,
+            tokens.is_under_way,
+            cloud.apply_token,
+        )
         store = tokens.store
 
-        def starting(lead: Lead, grant: Grant) -> None:
-            if lead.handle not in flights._own:
+        def starting(lead: ApplicationLease, grant: Grant) -> None:
+            if lead.handle not in applications._own:
                 self.halves[lead.handle] = len(grant.split())
                 self._watcher.began(self, lead)
             start(lead, grant)
 
-        async def landing(wanted: Wanted, flight: Handle, until: float) -> None:
+        async def landing(wanted: TokenRequest, application: Handle, until: float) -> None:
             request = asyncio.current_task()
             assert request is not None
-            self.waiting[request] = flight
+            self.waiting[request] = application
             try:
-                await landed(wanted, flight, until)
+                await wait_until_done(wanted, application, until)
             finally:
                 del self.waiting[request]
 
-        async def looking(wanted: Wanted, flight: Handle) -> bool:
+        async def looking(wanted: TokenRequest, application: Handle) -> bool:
             turn = self.turn
-            out = await in_flight(wanted, flight)
+            out = await is_under_way(wanted, application)
             if out:
-                self.looked[flight] = turn
+                self.looked[application] = turn
             return out
 
         async def applying(*arguments: Any, **options: Any) -> Any:
@@ -255,15 +260,15 @@ class Instance:
                 self.calls_out -= 1
 
         async def storing(
-            lead: Lead, obtained: tuple[CloudTokenOfType, ...], expires_at_ms: int, **options: Any
+            lead: ApplicationLease, obtained: tuple[CloudTokenOfType, ...], expires_at_ms: int, **options: Any
         ) -> Any:
             hashes = frozenset(sha256(each.token.reveal()) for each in obtained)
             self._watcher.arrived(lead.handle, hashes, expires_at_ms)
             return await store(lead, obtained, expires_at_ms, **options)
 
         replaced: tuple[tuple[object, str, Callable[..., Any]], ...] = (
-            (flights, "start", starting),
-            (flights, "landed", landing),
+            (applications, "start", starting),
+            (applications, "landed", landing),
             (tokens, "in_flight", looking),
             (cloud, "apply_token", applying),
             (tokens, "store", storing),

@@ -15,18 +15,19 @@ import jwt
 import redis
 
 from app.errors import InvalidClient, InvalidRequest, NotFound, Refusal
+from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.policy_file import load_policy
 from app.model.secrets import ApiKeyText, Secret
-from app.model.selections import Kind, Selection
-from app.service.api_keys import Bearer, KeyOffice
+from app.model.selections import Selection, SelectionKind
+from app.service.api_keys import ApiKeyAdmin, Bearer
 from app.service.authenticate import Assertion
 from app.service.issue import IssuedToken
 from app.service.registry import Registration
 from app.settings import Settings
 from app.store.jobs import Job
-from app.store.keys import Handle
-from app.store.records import Lead
+from app.store.records import ApplicationLease
+from app.store.redis_keys import Handle
 from tests.clouds import Cloud
 from tests.histories.instance import Dead, Death, Instance, sha256
 from tests.histories.ledger import (
@@ -113,7 +114,9 @@ class World:
         await self._cloud.move_clock(0)
         for at in (1, 2):
             await self._open(at)
-        made = await KeyOffice(self.instances[1].parts.api_keys, by="cli:test").add("service", [Right.ADMIN])
+        made = await ApiKeyAdmin(self.instances[1].parts.api_keys, actor=Actor("cli:test")).add(
+            "service", [Right.ADMIN]
+        )
         self._bearer = Bearer(ApiKeyText(made.text.reveal()))
         for device in CLIENTS:
             await self.add(device, 1)
@@ -132,7 +135,7 @@ class World:
         for instance in self.instances.values():
             await instance.kill()
 
-    def began(self, instance: Instance, lead: Lead) -> None:
+    def began(self, instance: Instance, lead: ApplicationLease) -> None:
         """Enter an application."""
         self._begun += 1
         wanted, moment = lead.wanted, self.ledger.moment()
@@ -215,7 +218,7 @@ class World:
 
     async def _revoke_token(self, target: Application, way: str, instance: Instance) -> None:
         if way == "operator":
-            await instance.revocations.revoke(Selection.of_handle(target.handle), by="operator:test")
+            await instance.revocations.revoke(Selection.of_handle(target.handle), actor=Actor("operator:test"))
             return
         caller: Bearer | Assertion = self._bearer
         if way == "device":
@@ -226,11 +229,13 @@ class World:
 
     async def revoke(self, selection: Selection, at: int, death: Death | None) -> None:
         """Revoke all that a selection means."""
-        if selection.kind is not Kind.CLIENT_ID:
+        if selection.kind is not SelectionKind.CLIENT_ID:
             await self._begin_job(selection, at, death)
             return
         targets = self.ledger.meant(lambda application: application.client_id == selection.value)
-        await self._act(at, lambda here: here.revocations.revoke(selection, by="operator:test"), targets, death)
+        await self._act(
+            at, lambda here: here.revocations.revoke(selection, actor=Actor("operator:test")), targets, death
+        )
 
     async def _begin_job(self, selection: Selection, at: int, death: Death | None) -> None:
         meant = _meant(selection)
@@ -238,11 +243,11 @@ class World:
         jobs: list[Job] = []
 
         async def start(here: Instance) -> None:
-            job = await here.revocations.revoke(selection, by="operator:test", counted=0)
+            job = await here.revocations.revoke(selection, actor=Actor("operator:test"), counted=0)
             assert isinstance(job, Job)
             jobs.append(job)
 
-        by_topic = selection.kind is Kind.TOPIC
+        by_topic = selection.kind is SelectionKind.TOPIC
         answered = await self._act(at, start, targets, death, at_once=not by_topic)
         if answered is False or by_topic:
             self.ledger.attempts.append(Attempt(meant, targets, jobs[0].id if answered else ""))
@@ -529,9 +534,9 @@ class World:
 
 
 def _meant(selection: Selection) -> Matches:
-    if selection.kind is Kind.TOPIC:
+    if selection.kind is SelectionKind.TOPIC:
         return for_topic(selection.value)
-    return lambda application: selection.kind is Kind.EVERYTHING or application.role == selection.value
+    return lambda application: selection.kind is SelectionKind.EVERYTHING or application.role == selection.value
 
 
 def _is_parked(pending: Pending) -> bool:
@@ -539,8 +544,10 @@ def _is_parked(pending: Pending) -> bool:
     if pending.task.done():
         return True
     here = pending.instance
-    flight = here.waiting.get(pending.task)
-    return flight is not None and (flight in here.flights._own or here.looked.get(flight, -1) >= here.turn)
+    application = here.waiting.get(pending.task)
+    return application is not None and (
+        application in here.applications._own or here.looked.get(application, -1) >= here.turn
+    )
 
 
 def _judge_kinds(application: Application, there: dict[str, Any]) -> None:

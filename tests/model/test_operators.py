@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from app.model.operators import Operator, Role, draw_password, is_name, normalised
+from app.model.operators import Operator, OperatorRole, draw_password, is_operator_name, normalised
 from app.model.secrets import Password
 
 
 def test_each_role_may_do_what_the_ones_before_may() -> None:
     """An admin covers an operator covers a viewer, and nobody covers more than they are."""
-    ranked = [Role.VIEWER, Role.OPERATOR, Role.ADMIN]
+    ranked = [OperatorRole.VIEWER, OperatorRole.OPERATOR, OperatorRole.ADMIN]
     for has, role in enumerate(ranked):
         assert [role.covers(needed) for needed in ranked] == [needs <= has for needs in range(3)]
 
@@ -16,8 +16,8 @@ def test_each_role_may_do_what_the_ones_before_may() -> None:
 @pytest.mark.parametrize("name", ["a", "ann", "Ann.B-c_d9", "0", "x" * 64])
 def test_what_is_a_name(name: str) -> None:
     """What a person is called, in the characters of an account."""
-    assert is_name(name)
-    assert Operator(name, Role.VIEWER, 0).actor == f"operator:{name}"
+    assert is_operator_name(name)
+    assert Operator(name, OperatorRole.VIEWER, 0).actor == f"operator:{name}"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_what_is_a_name(name: str) -> None:
 )
 def test_what_is_no_name(name: str) -> None:
     """Markup, control characters, look-alikes and what does not end could deceive whoever reads a log."""
-    assert not is_name(name)
+    assert not is_operator_name(name)
 
 
 def test_one_password_typed_in_two_ways_is_one() -> None:

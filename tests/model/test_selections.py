@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.model.selections import Kind, MalformedSelection, Selection
+from app.model.selections import MalformedSelection, Selection, SelectionKind
 from tests.model.brute import matched
 
 WORLD = ("a", "A", "x", "a/x", "A/a", "a/+", "+/x", "a/#", "x/#", "+", "+/+")
@@ -13,16 +13,16 @@ WORLD = ("a", "A", "x", "a/x", "A/a", "a/+", "+/x", "a/#", "x/#", "+", "+/+")
 @pytest.mark.parametrize(
     ("texts", "kind", "value"),
     [
-        ({"handle": "07-x"}, Kind.HANDLE, "07-x"),
-        ({"client_id": "GID_plant@@@d1"}, Kind.CLIENT_ID, "GID_plant@@@d1"),
-        ({"role": "sensor"}, Kind.ROLE, "sensor"),
-        ({"topic": "plant7/#"}, Kind.TOPIC, "plant7/#"),
-        ({"topic": "pub:plant7/+/x"}, Kind.TOPIC, "pub:plant7/+/x"),
-        ({"topic": "sub:#"}, Kind.TOPIC, "sub:#"),
-        ({"everything": True}, Kind.EVERYTHING, ""),
+        ({"handle": "07-x"}, SelectionKind.HANDLE, "07-x"),
+        ({"client_id": "GID_plant@@@d1"}, SelectionKind.CLIENT_ID, "GID_plant@@@d1"),
+        ({"role": "sensor"}, SelectionKind.ROLE, "sensor"),
+        ({"topic": "plant7/#"}, SelectionKind.TOPIC, "plant7/#"),
+        ({"topic": "pub:plant7/+/x"}, SelectionKind.TOPIC, "pub:plant7/+/x"),
+        ({"topic": "sub:#"}, SelectionKind.TOPIC, "sub:#"),
+        ({"everything": True}, SelectionKind.EVERYTHING, ""),
     ],
 )
-def test_a_selection_is_read_and_written(texts: dict[str, object], kind: Kind, value: str) -> None:
+def test_a_selection_is_read_and_written(texts: dict[str, object], kind: SelectionKind, value: str) -> None:
     """What a caller names is kept as it is, and its text can be read back."""
     selection = Selection.parse(**texts)  # type: ignore[arg-type]
     assert (selection.kind, selection.value) == (kind, value)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidRequest, NotFound
+from app.model.actors import Actor
 from app.model.selections import Selection
 from app.service import jobs as module
 from app.service.jobs import Jobs
 from app.store.connection import Store
-from app.store.index import Index
-from app.store.jobs import AT_ONCE, LEASE_MS, Job, JobBook, draw_id
-from app.store.keys import ALL_SHARDS, SHARDS, Shard
+from app.store.index import TokenIndex
+from app.store.jobs import AT_ONCE, LEASE_MS, Job, JobStore, draw_id
+from app.store.redis_keys import ALL_SHARDS, SHARDS, Shard
 from app.store.revocations import EVERYTHING, RevocationQueue
 from app.tasks import end
 from tests.store.fleet import Fleet
@@ -30,7 +31,7 @@ def _no_long_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def jobs(book: JobBook, index: Index, revocations: RevocationQueue) -> Jobs:
+def jobs(book: JobStore, index: TokenIndex, revocations: RevocationQueue) -> Jobs:
     """The jobs as one instance sees them."""
     return Jobs(book, index, revocations)
 
@@ -50,7 +51,7 @@ class Workers:
 
 
 @pytest.fixture
-async def workers(book: JobBook, index: Index, revocations: RevocationQueue) -> AsyncIterator[Workers]:
+async def workers(book: JobStore, index: TokenIndex, revocations: RevocationQueue) -> AsyncIterator[Workers]:
     """A way to have instances work."""
     workers = Workers(lambda: Jobs(book, index, revocations), [])
     yield workers
@@ -80,7 +81,7 @@ async def test_a_role_is_denied_at_once_and_queued_to_the_end(
     """When the job is answered nothing of the role is handed out; then each token is queued once, by all instances."""
     sensors = await fleet.issue_many(25)
     lines = [await fleet.issue(f"l{number}", role="line") for number in range(5)]
-    job = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=25)
+    job = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=25)
     assert {(await fleet.read(record.handle)).state for record in sensors} == {"revoked"}
     assert await queued(store) == set()
     workers.begin(instances)
@@ -99,7 +100,7 @@ async def test_a_job_keeps_its_pace(
     for name in [f"f{number}" for number in range(400)]:
         if Shard.of(f"GID_plant@@@{name}") == Shard(7):
             await fleet.issue(name)
-    job = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=0)
+    job = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=0)
     workers.begin()
     after = await done(jobs, job)
     assert after.queued >= 4
@@ -107,12 +108,12 @@ async def test_a_job_keeps_its_pace(
 
 
 async def test_a_job_that_breaks_holds_up_no_other(
-    fleet: Fleet, store: Store, book: JobBook, index: Index, jobs: Jobs, workers: Workers
+    fleet: Fleet, store: Store, book: JobStore, index: TokenIndex, jobs: Jobs, workers: Workers
 ) -> None:
     """Whatever is wrong with one, those after it are gone through."""
     await fleet.issue_many(5)
-    broken = await jobs.start(Selection.of_topic("plant/#"), "operator:o", counted=5)
-    good = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=5)
+    broken = await jobs.start(Selection.of_topic("plant/#"), Actor("operator:o"), counted=5)
+    good = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=5)
 
     class Breaking(RevocationQueue):
         """Cannot take what one job asks for."""
@@ -131,14 +132,14 @@ async def test_a_topic_is_revoked_shard_by_shard(fleet: Fleet, store: Store, job
     """What overlaps is taken, flights too, what does not stays; one that lands later never leaves the server."""
     hit = [await fleet.issue(f"h{number}", scope=f"pub:Plant7/h{number} sub:x/y") for number in range(10)]
     missed = [await fleet.issue(f"m{number}", scope=f"pub:plant8/m{number} sub:plant7/#") for number in range(10)]
-    flight = await fleet.lead("flight", scope="pub:plant7/#")
-    job = await jobs.start(Selection.of_topic("pub:plant7/+"), "operator:o", counted=11)
+    application = await fleet.lead("flight", scope="pub:plant7/#")
+    job = await jobs.start(Selection.of_topic("pub:plant7/+"), Actor("operator:o"), counted=11)
     workers.begin(2)
     after = await done(jobs, job)
     assert after.queued == 10
     assert await queued(store) == {record.handle for record in hit}
     assert {(await fleet.read(record.handle)).state for record in missed} == {"live"}
-    assert await keep(fleet.tokens, store, flight) == "revoked"
+    assert await keep(fleet.tokens, store, application) == "revoked"
     assert (await jobs.get(job.id)).queued == 11
 
 
@@ -147,7 +148,7 @@ async def test_everything_is_revoked_and_what_comes_after_stays(
 ) -> None:
     """A token begun after the job was answered is not taken, though the job has not come to its shard yet."""
     before = await fleet.issue_many(20)
-    job = await jobs.start(Selection.of_everything(), "operator:o", counted=20)
+    job = await jobs.start(Selection.of_everything(), Actor("operator:o"), counted=20)
     after = await fleet.issue_many(20, prefix="later")
     workers.begin(2)
     assert (await done(jobs, job)).queued == 20
@@ -159,19 +160,19 @@ async def test_an_id_that_was_shown_begins_one_job_of_one_selection(fleet: Fleet
     """Sent twice, it is begun once, and takes nothing that came after; for anything else the ID is refused."""
     await fleet.issue_many(3)
     job = draw_id()
-    first = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=3, job=job)
+    first = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=3, job=job)
     later = await fleet.issue_many(3, prefix="later")
-    again = await jobs.start(Selection.of_role("sensor"), "operator:p", counted=6, job=job)
+    again = await jobs.start(Selection.of_role("sensor"), Actor("operator:p"), counted=6, job=job)
     assert (first.id, again) == (job, first)
     workers.begin()
     assert (await done(jobs, first)).queued == 3
-    assert (await jobs.start(Selection.of_role("sensor"), "operator:o", counted=3, job=job)).queued == 3
+    assert (await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=3, job=job)).queued == 3
     for selection in (Selection.of_role("line"), Selection.of_topic("plant/#"), Selection.of_everything()):
         with pytest.raises(InvalidRequest, match="another selection"):
-            await jobs.start(selection, "operator:o", counted=3, job=job)
+            await jobs.start(selection, Actor("operator:o"), counted=3, job=job)
     for wrong in ("x", job.upper() + "\n", "*", "a" * 10_000):
         with pytest.raises(InvalidRequest, match="no job's ID"):
-            await jobs.start(Selection.of_role("sensor"), "operator:o", counted=3, job=wrong)
+            await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=3, job=wrong)
     assert {(await fleet.read(record.handle)).state for record in later} == {"live"}
     assert [each.id for each in (await jobs.page()).jobs] == [job]
 
@@ -179,14 +180,14 @@ async def test_an_id_that_was_shown_begins_one_job_of_one_selection(fleet: Fleet
 async def test_a_job_is_finished_by_another_when_its_worker_dies(
     fleet: Fleet,
     store: Store,
-    book: JobBook,
-    index: Index,
+    book: JobStore,
+    index: TokenIndex,
     jobs: Jobs,
     workers: Workers,
 ) -> None:
     """Killed in the middle of its shards, of a chunk even: nothing is lost and nothing is counted twice."""
     records = await fleet.issue_many(20)
-    job = await jobs.start(Selection.of_role("sensor"), "operator:o", counted=20)
+    job = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=20)
     died = asyncio.Semaphore(0)
 
     class Dying(RevocationQueue):
@@ -213,12 +214,12 @@ async def test_a_job_is_finished_by_another_when_its_worker_dies(
 
 
 async def test_a_start_that_was_never_answered_is_finished_whole(
-    fleet: Fleet, store: Store, book: JobBook, jobs: Jobs, workers: Workers, revocations: RevocationQueue
+    fleet: Fleet, store: Store, book: JobStore, jobs: Jobs, workers: Workers, revocations: RevocationQueue
 ) -> None:
     """Its instance died after some floors, or before any: a worker raises the rest, so it is never half."""
     records = await fleet.issue_many(20)
-    await book.start("half", Selection.of_everything(), "operator:o", 20)
-    await revocations.raise_floor(EVERYTHING, "half", ALL_SHARDS[:32])
+    await book.start("half", Selection.of_everything(), Actor("operator:o"), 20)
+    await revocations.raise_watermark(EVERYTHING, "half", ALL_SHARDS[:32])
     states = {(await fleet.read(record.handle)).state for record in records}
     assert states == {"live", "revoked"}
     workers.begin()
@@ -230,7 +231,7 @@ async def test_a_start_that_was_never_answered_is_finished_whole(
 async def test_the_same_job_twice_does_no_harm(fleet: Fleet, store: Store, jobs: Jobs, workers: Workers) -> None:
     """Two jobs of one selection queue each token once, between them."""
     records = await fleet.issue_many(30)
-    two = [await jobs.start(Selection.of_role("sensor"), "operator:o", counted=30) for _ in range(2)]
+    two = [await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=30) for _ in range(2)]
     workers.begin(2)
     counts = [(await done(jobs, job)).queued for job in two]
     assert sum(counts) == 30
@@ -241,11 +242,11 @@ async def test_the_same_job_twice_does_no_harm(fleet: Fleet, store: Store, jobs:
 
 async def test_a_flight_under_a_floor_gives_way(fleet: Fleet, jobs: Jobs) -> None:
     """Who waits for it leads in its place as soon as the job is answered."""
-    flight = await fleet.lead("d1")
-    assert (await ask(fleet.tokens, flight.wanted, "r2")).status == "wait"
-    await jobs.start(Selection.of_role("sensor"), "operator:o", counted=1)
-    assert (await ask(fleet.tokens, flight.wanted, "r2")).status == "lead"
-    assert await keep(fleet.tokens, fleet.store, flight) == "revoked"
+    application = await fleet.lead("d1")
+    assert (await ask(fleet.tokens, application.wanted, "r2")).status == "wait"
+    await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=1)
+    assert (await ask(fleet.tokens, application.wanted, "r2")).status == "lead"
+    assert await keep(fleet.tokens, fleet.store, application) == "revoked"
 
 
 async def test_what_is_not_there_is_told(jobs: Jobs) -> None:

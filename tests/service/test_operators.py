@@ -7,13 +7,14 @@ import pytest
 import structlog
 
 from app.errors import InvalidRequest, NotFound, Refusal, SignInFailed, TooManyRequests, Unavailable
-from app.model.operators import Role
+from app.model.actors import Actor
+from app.model.operators import OperatorRole
 from app.model.secrets import Password
-from app.service.operators import OperatorOffice
+from app.service.operators import OperatorAdmin
 from app.service.sign_in import SignIn
 from app.store.connection import Store
-from app.store.keys import OPERATORS
 from app.store.operators import Operators
+from app.store.redis_keys import OPERATORS
 from app.store.sealing import KeyRing, new_key_text
 from app.store.sessions import Sessions
 from tests.service.conftest import CountingHasher
@@ -24,9 +25,9 @@ HERE = "192.0.2.1"
 
 
 @pytest.fixture
-def office(operators: Operators, hashing: CountingHasher) -> OperatorOffice:
+def office(operators: Operators, hashing: CountingHasher) -> OperatorAdmin:
     """What an admin works with."""
-    return OperatorOffice(operators, by="operator:root")
+    return OperatorAdmin(operators, actor=Actor("operator:root"))
 
 
 @pytest.fixture
@@ -43,28 +44,28 @@ async def audit_lines(store: Store, stream: str = "{ops}:a") -> list[tuple[str, 
     return [(line["who"], line["what"], line["detail"]) for line in entries]
 
 
-async def test_who_is_added_signs_in(office: OperatorOffice, door: SignIn) -> None:
+async def test_who_is_added_signs_in(office: OperatorAdmin, door: SignIn) -> None:
     """With the password that was given, or the one that was drawn and is returned by this call alone."""
-    assert await door.nobody_yet()
-    given = await office.add("ann", Role.OPERATOR, PASSWORD)
-    drawn = await office.add("bob", Role.ADMIN)
-    assert not await door.nobody_yet()
-    assert (given.password, drawn.name, drawn.role) == (None, "bob", Role.ADMIN)
+    assert await door.has_no_operators()
+    given = await office.add("ann", OperatorRole.OPERATOR, PASSWORD)
+    drawn = await office.add("bob", OperatorRole.ADMIN)
+    assert not await door.has_no_operators()
+    assert (given.password, drawn.name, drawn.role) == (None, "bob", OperatorRole.ADMIN)
     assert drawn.password is not None
     assert drawn.password.reveal() not in repr(drawn)
-    assert (await door.sign_in("ann", PASSWORD, HERE)).operator.role is Role.OPERATOR
-    assert (await door.sign_in("bob", drawn.password, HERE)).operator.role is Role.ADMIN
+    assert (await door.sign_in("ann", PASSWORD, HERE)).operator.role is OperatorRole.OPERATOR
+    assert (await door.sign_in("bob", drawn.password, HERE)).operator.role is OperatorRole.ADMIN
     assert [(operator.name, operator.role) for operator in await office.all()] == [
-        ("ann", Role.OPERATOR),
-        ("bob", Role.ADMIN),
+        ("ann", OperatorRole.OPERATOR),
+        ("bob", OperatorRole.ADMIN),
     ]
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a\n", "<b>a</b>", "a\x1b[31m", "a\ud800", "x" * 10_000])
-async def test_a_name_that_could_deceive_is_refused(office: OperatorOffice, store: Store, name: str) -> None:
+async def test_a_name_that_could_deceive_is_refused(office: OperatorAdmin, store: Store, name: str) -> None:
     """It is told what a name is, and nothing is hashed, kept or repeated."""
     with pytest.raises(InvalidRequest, match="1 to 64") as caught:
-        await office.add(name, Role.VIEWER, PASSWORD)
+        await office.add(name, OperatorRole.VIEWER, PASSWORD)
     assert len(str(caught.value)) < 200
     assert await store.command("DBSIZE") == 0
 
@@ -81,54 +82,56 @@ async def test_a_name_that_could_deceive_is_refused(office: OperatorOffice, stor
     ],
 )
 async def test_a_password_that_must_not_be_is_refused(
-    office: OperatorOffice, store: Store, hashing: CountingHasher, text: str, complaint: str
+    office: OperatorAdmin, store: Store, hashing: CountingHasher, text: str, complaint: str
 ) -> None:
     """It is told why, without the password; nothing is hashed or kept. An empty one is never taken for none."""
     with pytest.raises(InvalidRequest, match=complaint) as caught:
-        await office.add("ann.operator", Role.VIEWER, Password(text))
+        await office.add("ann.operator", OperatorRole.VIEWER, Password(text))
     assert not text or text not in str(caught.value)
     assert (hashing.made, await store.command("DBSIZE")) == (0, 0)
-    await office.add("ann.operator", Role.VIEWER, PASSWORD)
+    await office.add("ann.operator", OperatorRole.VIEWER, PASSWORD)
     with pytest.raises(InvalidRequest, match=complaint):
         await office.set_password("ann.operator", Password(text))
     assert (hashing.made, await store.command("XLEN", "{ops}:a")) == (1, 1)
 
 
-async def test_a_name_is_taken_once(office: OperatorOffice, door: SignIn) -> None:
+async def test_a_name_is_taken_once(office: OperatorAdmin, door: SignIn) -> None:
     """Whoever adds it a second time changes nothing, also where both come at once."""
     both = await asyncio.gather(
-        office.add("ann", Role.VIEWER, PASSWORD), office.add("ann", Role.ADMIN, OTHER), return_exceptions=True
+        office.add("ann", OperatorRole.VIEWER, PASSWORD),
+        office.add("ann", OperatorRole.ADMIN, OTHER),
+        return_exceptions=True,
     )
     assert sum(isinstance(each, InvalidRequest) for each in both) == 1
     with pytest.raises(InvalidRequest, match="already"):
-        await office.add("ann", Role.ADMIN)
+        await office.add("ann", OperatorRole.ADMIN)
     [ann] = await office.all()
-    assert (await door.sign_in("ann", PASSWORD if ann.role is Role.VIEWER else OTHER, HERE)).operator == ann
+    assert (await door.sign_in("ann", PASSWORD if ann.role is OperatorRole.VIEWER else OTHER, HERE)).operator == ann
 
 
-async def test_what_is_not_there_is_told(office: OperatorOffice) -> None:
+async def test_what_is_not_there_is_told(office: OperatorAdmin) -> None:
     """No verb invents an operator."""
     for name in ("ann", "", "<b>", "x" * 10_000):
         for verb in (office.set_password, office.end_sessions, office.remove):
             with pytest.raises(NotFound, match="no operator of that name"):
                 await verb(name)
         with pytest.raises(NotFound):
-            await office.set_role(name, Role.ADMIN)
+            await office.set_role(name, OperatorRole.ADMIN)
 
 
-async def test_every_change_ends_all_sessions(office: OperatorOffice, door: SignIn) -> None:
+async def test_every_change_ends_all_sessions(office: OperatorAdmin, door: SignIn) -> None:
     """Of that operator, at every browser; others stay signed in. So does adding the same name again."""
-    await office.add("root", Role.ADMIN, PASSWORD)
-    await office.add("ann", Role.VIEWER, PASSWORD)
+    await office.add("root", OperatorRole.ADMIN, PASSWORD)
+    await office.add("ann", OperatorRole.VIEWER, PASSWORD)
     theirs = (await door.sign_in("root", PASSWORD, HERE)).session
 
     async def again() -> None:
         await office.remove("ann")
-        await office.add("ann", Role.VIEWER, PASSWORD)
+        await office.add("ann", OperatorRole.VIEWER, PASSWORD)
 
     changes: list[Callable[[], Awaitable[object]]] = [
-        lambda: office.set_role("ann", Role.OPERATOR),
-        lambda: office.set_role("ann", Role.OPERATOR),
+        lambda: office.set_role("ann", OperatorRole.OPERATOR),
+        lambda: office.set_role("ann", OperatorRole.OPERATOR),
         lambda: office.end_sessions("ann"),
         lambda: office.set_password("ann", PASSWORD),
         lambda: office.change_password("ann", PASSWORD, PASSWORD),
@@ -142,12 +145,12 @@ async def test_every_change_ends_all_sessions(office: OperatorOffice, door: Sign
     assert await door.find(theirs) is not None
 
 
-async def test_every_change_is_told(office: OperatorOffice, store: Store) -> None:
+async def test_every_change_is_told(office: OperatorAdmin, store: Store) -> None:
     """In the audit, by whoever made it and what it was, and never with a password."""
     with structlog.testing.capture_logs() as logs:
-        await office.add("root", Role.ADMIN, PASSWORD)
-        await office.add("ann", Role.VIEWER, PASSWORD)
-        await office.set_role("ann", Role.ADMIN)
+        await office.add("root", OperatorRole.ADMIN, PASSWORD)
+        await office.add("ann", OperatorRole.VIEWER, PASSWORD)
+        await office.set_role("ann", OperatorRole.ADMIN)
         await office.set_password("ann", OTHER)
         await office.end_sessions("ann")
         await office.change_password("ann", OTHER, PASSWORD)
@@ -165,37 +168,41 @@ async def test_every_change_is_told(office: OperatorOffice, store: Store) -> Non
     assert [(line["who"], line["what"], line["detail"]) for line in logs] == told
 
 
-async def test_an_admin_is_left(office: OperatorOffice) -> None:
+async def test_an_admin_is_left(office: OperatorAdmin) -> None:
     """The last one is neither removed nor made less; where there is none, anything goes."""
-    await office.add("ann", Role.VIEWER, PASSWORD)
-    await office.set_role("ann", Role.OPERATOR)
+    await office.add("ann", OperatorRole.VIEWER, PASSWORD)
+    await office.set_role("ann", OperatorRole.OPERATOR)
     await office.remove("ann")
-    await office.add("ann", Role.ADMIN, PASSWORD)
-    await office.add("bob", Role.OPERATOR, PASSWORD)
-    for verb in (office.remove("ann"), office.set_role("ann", Role.VIEWER), office.set_role("ann", Role.OPERATOR)):
+    await office.add("ann", OperatorRole.ADMIN, PASSWORD)
+    await office.add("bob", OperatorRole.OPERATOR, PASSWORD)
+    for verb in (
+        office.remove("ann"),
+        office.set_role("ann", OperatorRole.VIEWER),
+        office.set_role("ann", OperatorRole.OPERATOR),
+    ):
         with pytest.raises(InvalidRequest, match="last admin"):
             await verb
-    await office.set_role("ann", Role.ADMIN)
+    await office.set_role("ann", OperatorRole.ADMIN)
     await office.set_password("ann", OTHER)
-    await office.set_role("bob", Role.ADMIN)
+    await office.set_role("bob", OperatorRole.ADMIN)
     await office.remove("ann")
     with pytest.raises(InvalidRequest, match="last admin"):
         await office.remove("bob")
 
 
-async def test_admins_who_remove_each_other_at_once_leave_one(office: OperatorOffice) -> None:
+async def test_admins_who_remove_each_other_at_once_leave_one(office: OperatorAdmin) -> None:
     """What each decided is decided anew once the other has come first."""
     for name in ("ann", "bob", "eve"):
-        await office.add(name, Role.ADMIN, PASSWORD)
-    verbs = (office.remove("ann"), office.set_role("bob", Role.VIEWER), office.remove("eve"))
+        await office.add(name, OperatorRole.ADMIN, PASSWORD)
+    verbs = (office.remove("ann"), office.set_role("bob", OperatorRole.VIEWER), office.remove("eve"))
     results = await asyncio.gather(*verbs, return_exceptions=True)
     assert sum(isinstance(result, InvalidRequest) for result in results) == 1
-    assert [operator.role for operator in await office.all()].count(Role.ADMIN) == 1
+    assert [operator.role for operator in await office.all()].count(OperatorRole.ADMIN) == 1
 
 
-async def test_ones_own_password_needs_the_old_one(office: OperatorOffice, door: SignIn, store: Store) -> None:
+async def test_ones_own_password_needs_the_old_one(office: OperatorAdmin, door: SignIn, store: Store) -> None:
     """A wrong one is refused, counted as an attempt to sign in, and told; the right one makes the new one count."""
-    await office.add("ann", Role.VIEWER, PASSWORD)
+    await office.add("ann", OperatorRole.VIEWER, PASSWORD)
     for _ in range(3):
         with pytest.raises(SignInFailed, match="old password"):
             await office.change_password("ann", OTHER, Password("something else"))
@@ -211,10 +218,10 @@ async def test_ones_own_password_needs_the_old_one(office: OperatorOffice, door:
 
 
 async def test_guessing_at_the_old_password_is_slowed_down(
-    office: OperatorOffice, door: SignIn, hashing: CountingHasher
+    office: OperatorAdmin, door: SignIn, hashing: CountingHasher
 ) -> None:
     """As at the door, and apart from it: who found a browser open keeps its owner out of nothing by that."""
-    await office.add("ann", Role.VIEWER, PASSWORD)
+    await office.add("ann", OperatorRole.VIEWER, PASSWORD)
     for _ in range(5):
         with pytest.raises(SignInFailed):
             await office.change_password("ann", OTHER, OTHER)
@@ -226,10 +233,10 @@ async def test_guessing_at_the_old_password_is_slowed_down(
 
 
 async def test_a_password_changed_meanwhile_is_not_overwritten(
-    office: OperatorOffice, door: SignIn, monkeypatch: pytest.MonkeyPatch, operators: Operators
+    office: OperatorAdmin, door: SignIn, monkeypatch: pytest.MonkeyPatch, operators: Operators
 ) -> None:
     """Who proved the old password just before an admin set a new one does not get the account back by that."""
-    await office.add("ann", Role.VIEWER, PASSWORD)
+    await office.add("ann", OperatorRole.VIEWER, PASSWORD)
     read = operators.read
     turns = iter([True])
 
@@ -246,17 +253,17 @@ async def test_a_password_changed_meanwhile_is_not_overwritten(
 
 
 async def test_a_record_that_cannot_be_opened_is_told_and_can_be_removed(
-    office: OperatorOffice, door: SignIn, store: Store
+    office: OperatorAdmin, door: SignIn, store: Store
 ) -> None:
     """Under another sealing key nothing is guessed: 503 with the cure, and removing and adding helps."""
-    await office.add("ann", Role.ADMIN, PASSWORD)
+    await office.add("ann", OperatorRole.ADMIN, PASSWORD)
     session = (await door.sign_in("ann", PASSWORD, HERE)).session
     keys = KeyRing.parse(new_key_text("k2"))
     others = Operators(store, keys)
-    office, door = OperatorOffice(others, by="cli:root"), SignIn(others, Sessions(store, keys, others))
+    office, door = OperatorAdmin(others, actor=Actor("cli:root")), SignIn(others, Sessions(store, keys, others))
     verbs: list[Awaitable[object]] = [
         office.all(),
-        office.set_role("ann", Role.VIEWER),
+        office.set_role("ann", OperatorRole.VIEWER),
         office.set_password("ann"),
         office.change_password("ann", PASSWORD, OTHER),
         door.sign_in("ann", PASSWORD, HERE),
@@ -266,24 +273,24 @@ async def test_a_record_that_cannot_be_opened_is_told_and_can_be_removed(
             await verb
     assert await door.find(session) is None
     await office.remove("ann")
-    await office.add("ann", Role.ADMIN, PASSWORD)
-    assert (await door.sign_in("ann", PASSWORD, HERE)).operator.role is Role.ADMIN
+    await office.add("ann", OperatorRole.ADMIN, PASSWORD)
+    assert (await door.sign_in("ann", PASSWORD, HERE)).operator.role is OperatorRole.ADMIN
 
 
 async def test_there_are_not_endlessly_many(
-    office: OperatorOffice, store: Store, monkeypatch: pytest.MonkeyPatch
+    office: OperatorAdmin, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them are read for a change, so there is a limit."""
     monkeypatch.setattr("app.service.operators.MAX_OPERATORS", 2)
     for name in ("ann", "bob"):
-        await office.add(name, Role.VIEWER, PASSWORD)
+        await office.add(name, OperatorRole.VIEWER, PASSWORD)
     with pytest.raises(InvalidRequest, match="2 operators already"):
-        await office.add("eve", Role.VIEWER, PASSWORD)
+        await office.add("eve", OperatorRole.VIEWER, PASSWORD)
     assert await store.command("HLEN", OPERATORS) == 2
 
 
 async def test_a_change_that_is_always_overtaken_ends(
-    office: OperatorOffice, operators: Operators, monkeypatch: pytest.MonkeyPatch
+    office: OperatorAdmin, operators: Operators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused for now, not tried for ever."""
 
@@ -292,23 +299,23 @@ async def test_a_change_that_is_always_overtaken_ends(
 
     monkeypatch.setattr(operators, "write", overtaken)
     with pytest.raises(Unavailable, match="ask again"):
-        await office.add("ann", Role.VIEWER, PASSWORD)
+        await office.add("ann", OperatorRole.VIEWER, PASSWORD)
 
 
 async def test_without_redis_nothing_is_said_to_be_done(operators: Operators, store: Store, door: SignIn) -> None:
     """Each verb is refused with 503."""
-    office = OperatorOffice(operators, by="operator:root")
+    office = OperatorAdmin(operators, actor=Actor("operator:root"))
 
     async def gone(*_: object) -> object:
         raise Unavailable("away")
 
     store.each = gone  # type: ignore[method-assign, assignment]
     verbs: list[Awaitable[object]] = [
-        office.add("ann", Role.VIEWER, PASSWORD),
+        office.add("ann", OperatorRole.VIEWER, PASSWORD),
         office.all(),
         office.remove("ann"),
         door.sign_in("ann", PASSWORD, HERE),
-        door.nobody_yet(),
+        door.has_no_operators(),
     ]
     for verb in verbs:
         with pytest.raises(Refusal) as caught:

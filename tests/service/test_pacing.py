@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from app.cloud.errors import Kind
+from app.cloud.errors import ErrorKind
 from app.cloud.quota import QuotaExhausted, QuotaUnreachable
 from app.model.secrets import Secret
 from app.service import pacing
 from app.service.pacing import Pacing
 from app.store.connection import Store
-from app.store.quota import PACE, Buckets
+from app.store.quota import PACE, SharedQuota
 from tests import processes
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ async def instance(store: Store) -> AsyncIterator[Instance]:
     async with AsyncExitStack() as stack:
 
         def make() -> Pacing:
-            quota = Pacing(Buckets(store, qps=QPS, egress_qps=300, egress_group="all"))
+            quota = Pacing(SharedQuota(store, qps=QPS, egress_qps=300, egress_group="all"))
             stack.push_async_callback(quota.close)
             return quota
 
@@ -153,7 +153,7 @@ async def test_who_would_come_too_late_is_told_so_at_once(instance: Instance) ->
         with pytest.raises(QuotaExhausted) as refusal:
             await quota.permit("RevokeToken", deadline=soon(0.5))
         assert time.monotonic() - started < 0.1
-        assert refusal.value.kind is Kind.THROTTLED
+        assert refusal.value.kind is ErrorKind.THROTTLED
         assert refusal.value.retry_after_s == pytest.approx(30 / (5 * PACE), abs=0.6)
     await end(*lines)
 
@@ -270,13 +270,13 @@ async def test_without_redis_there_is_no_permit_and_with_it_there_is(tmp_path: P
     """Fail closed, come back alone: refused in less than a second, served again within a second of its return."""
     with processes.running_valkey(tmp_path) as url:
         store = Store(Secret(url))
-        quota = Pacing(Buckets(store, qps=QPS, egress_qps=300, egress_group="all"))
+        quota = Pacing(SharedQuota(store, qps=QPS, egress_qps=300, egress_group="all"))
         await quota.permit("ApplyToken", deadline=soon())
     started = time.monotonic()
     with pytest.raises(QuotaUnreachable) as refusal:
         await quota.permit("ApplyToken", deadline=soon())
     assert time.monotonic() - started < 1
-    assert refusal.value.kind is Kind.UNREACHABLE
+    assert refusal.value.kind is ErrorKind.UNREACHABLE
     with processes.running_valkey(tmp_path):
         started = time.monotonic()
         await quota.permit("ApplyToken", deadline=soon())

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from app.errors import InvalidRequest, NotFound
+from app.model.actors import Actor
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.policy_file import parse_policy
 from app.model.secrets import ClientSecret
-from app.service import keys
+from app.service import verification_keys
 from app.service.device_records import narrows
 from app.service.registry import Registration, Registry
 from app.store.connection import Store
@@ -31,7 +32,7 @@ publish = ["plant/#"]
 @pytest.fixture
 def registry(store: Store, devices: Devices) -> Registry:
     """A registry on a real Valkey."""
-    return Registry(devices, lambda: POLICY, store.clock, by="cli:test")
+    return Registry(devices, lambda: POLICY, store.clock, actor=Actor("cli:test"))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ async def test_a_wrong_registration_is_refused_and_changes_nothing(
 
 async def test_a_private_key_is_never_taken(registry: Registry) -> None:
     """Pasting the wrong half is told as that, and the key is not repeated."""
-    private, public = keys.new_pair(Algorithm.ES256)
+    private, public = verification_keys.new_pair(Algorithm.ES256)
     with pytest.raises(InvalidRequest, match="never leaves its device") as caught:
         await registry.add(Registration("GID_plant@@@d1", algorithm=Algorithm.ES256, public_key=private.reveal()))
     assert private.reveal()[40:60] not in str(caught.value)

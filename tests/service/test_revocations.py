@@ -3,17 +3,18 @@ from __future__ import annotations
 import pytest
 
 from app.errors import InvalidRequest, NotFound
+from app.model.actors import Actor
 from app.model.policy_file import parse_policy
 from app.model.selections import Selection
 from app.service import revocations as module
 from app.service.jobs import Jobs
 from app.service.registry import Registry
-from app.service.revocations import Overview, Prospect, Revocations, Revoked
+from app.service.revocations import Overview, Prospect, Revocations, RevokeResult
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.index import Index
-from app.store.jobs import Job, JobBook
-from app.store.keys import Shard
+from app.store.index import TokenIndex
+from app.store.jobs import Job, JobStore
+from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.fleet import Fleet
@@ -33,14 +34,14 @@ def service(
     store: Store,
     devices: Devices,
     tokens: Tokens,
-    index: Index,
+    index: TokenIndex,
     revocations: RevocationQueue,
-    book: JobBook,
+    book: JobStore,
     woken: list[None],
 ) -> Revocations:
     """What operators do, at five calls a second."""
     jobs = Jobs(book, index, revocations)
-    registry = Registry(devices, lambda: POLICY, store.clock, by="cli:test")
+    registry = Registry(devices, lambda: POLICY, store.clock, actor=Actor("cli:test"))
     return Revocations(tokens, index, revocations, registry, jobs, pace=5, wake=lambda: woken.append(None))
 
 
@@ -50,40 +51,40 @@ async def test_a_token_is_revoked_at_once_and_its_device_applies_anew(
     """Revoking a token does not lock its device out; once more changes nothing and says so."""
     record = await fleet.issue("d1")
     for count in (1, 0):
-        result = await service.revoke(Selection.of_handle(record.handle), "operator:o")
-        assert result == Revoked(record.client_id, record.handle, count)
+        result = await service.revoke(Selection.of_handle(record.handle), Actor("operator:o"))
+        assert result == RevokeResult(record.client_id, record.handle, count)
     assert len(woken) == 2
     assert (await service.token(record.handle)).revocation == "queued"
     with pytest.raises(NotFound):
-        await service.revoke(Selection.of_handle("00-" + "x" * 22), "operator:o")
+        await service.revoke(Selection.of_handle("00-" + "x" * 22), Actor("operator:o"))
 
 
 async def test_a_device_is_revoked_without_being_disabled(fleet: Fleet, service: Revocations, devices: Devices) -> None:
     """Its epoch rises, all it holds goes, and it may apply at once."""
     record = await fleet.issue("d1")
-    flight = await fleet.lead("d2")
+    application = await fleet.lead("d2")
     before = await devices.read(record.client_id)
-    result = await service.revoke(Selection.of_client_id(record.client_id), "operator:o")
-    assert result == Revoked(record.client_id, "", 1)
+    result = await service.revoke(Selection.of_client_id(record.client_id), Actor("operator:o"))
+    assert result == RevokeResult(record.client_id, "", 1)
     after = await devices.read(record.client_id)
     assert before is not None
     assert after is not None
     assert int(after.device.epoch) > int(before.device.epoch)
     assert not after.device.disabled
     assert (await service.token(record.handle)).state == "revoked"
-    assert (await ask(fleet.tokens, flight.wanted, "r2")).status == "wait"
+    assert (await ask(fleet.tokens, application.wanted, "r2")).status == "wait"
     with pytest.raises(NotFound):
-        await service.revoke(Selection.of_client_id("GID_plant@@@nobody"), "operator:o")
+        await service.revoke(Selection.of_client_id("GID_plant@@@nobody"), Actor("operator:o"))
 
 
 async def test_what_is_larger_is_a_job(fleet: Fleet, service: Revocations) -> None:
     """It is counted first, unless that was shown already."""
     await fleet.issue_many(3)
     assert await service.count(Selection.of_role("sensor")) == 3
-    job = await service.revoke(Selection.of_role("sensor"), "operator:o")
+    job = await service.revoke(Selection.of_role("sensor"), Actor("operator:o"))
     assert isinstance(job, Job)
     assert (job.counted, job.by, job.selection) == (3, "operator:o", Selection.of_role("sensor"))
-    job = await service.revoke(Selection.of_topic("plant/#"), "operator:o", counted=17)
+    job = await service.revoke(Selection.of_topic("plant/#"), Actor("operator:o"), counted=17)
     assert isinstance(job, Job)
     assert job.counted == 17
 
@@ -98,7 +99,7 @@ async def test_what_a_revoke_would_take_is_told_before(
     assert await service.survey(Selection.of_topic("line/#")) == Prospect(1, 1, 1 / 5)
     assert await service.survey(Selection.of_client_id(records[0].client_id)) == Prospect(1, 1, 2 / 5)
     assert await service.survey_each(records[:2]) == Prospect(2, 2, 4 / 5)
-    await service.revoke(Selection.of_handle(records[0].handle), "operator:o")
+    await service.revoke(Selection.of_handle(records[0].handle), Actor("operator:o"))
     assert await service.survey_each([await fleet.read(records[0].handle), records[1]]) == Prospect(1, 1, 4 / 5)
     assert (await service.survey(Selection.of_role("sensor"))).est_told_s == 8 / 5
     with pytest.raises(NotFound):
@@ -129,7 +130,7 @@ async def test_the_queue_is_shown_with_the_time_it_will_take(
     """A token of two cloud tokens takes two calls; failed ones wait for an operator and take none."""
     assert await service.overview() == Overview(0, 0, 0)
     for name, scope in (("d1", "pub:a/b"), ("d2", "pub:a/b sub:a/c"), ("d3", "pub:a/b sub:a/b")):
-        await fleet.tokens.revoke(await fleet.issue(name, scope=scope), by="cli:test")
+        await fleet.tokens.revoke(await fleet.issue(name, scope=scope), actor=Actor("cli:test"))
     assert await service.overview() == Overview(queued=3, failed=0, est_empty_s=4 / 5)
     page = await service.queue("queued", limit=2)
     rest = await service.queue("queued", page.next_cursor, limit=2)
@@ -154,16 +155,16 @@ async def test_only_what_failed_is_retried_or_dropped(
 ) -> None:
     """Anything else is told as not there; a retry is delivered at once."""
     record = await fleet.issue("d1")
-    await fleet.tokens.revoke(record, by="cli:test")
+    await fleet.tokens.revoke(record, actor=Actor("cli:test"))
     for handle in (record.handle, "unknown"):
         for verb in (service.retry, service.drop):
             with pytest.raises(NotFound):
-                await verb(handle, "cli:test")
+                await verb(handle, Actor("cli:test"))
     for verb, outcome in ((service.retry, "queued"), (service.drop, "dropped")):
         claim = await revocations.claim(Shard.of(record.client_id))
         assert claim is not None
         await revocations.settle(claim, "failed")
-        assert (await verb(record.handle, "cli:test")).revocation == outcome
+        assert (await verb(record.handle, Actor("cli:test"))).revocation == outcome
 
 
 async def test_live_tokens_are_listed(fleet: Fleet, service: Revocations) -> None:

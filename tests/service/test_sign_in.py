@@ -8,10 +8,11 @@ import structlog
 from argon2 import PasswordHasher
 
 from app.errors import Refusal, SignInFailed, TooManyRequests, Unavailable
-from app.model.operators import Role
+from app.model.actors import Actor
+from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret, SessionId
 from app.service import passwords
-from app.service.operators import OperatorOffice
+from app.service.operators import OperatorAdmin
 from app.service.passwords import MOST_AT_ONCE, Passwords
 from app.service.sign_in import SignIn
 from app.store.attempts import FREE_BY_ADDRESS, FREE_FROM_ONE_ADDRESS
@@ -27,15 +28,15 @@ WRONG = Password("wrong horse battery")
 
 
 @pytest.fixture
-async def office(operators: Operators, hashing: CountingHasher) -> OperatorOffice:
+async def office(operators: Operators, hashing: CountingHasher) -> OperatorAdmin:
     """An office with one operator, ann."""
-    office = OperatorOffice(operators, by="cli:test")
-    await office.add("ann", Role.OPERATOR, PASSWORD)
+    office = OperatorAdmin(operators, actor=Actor("cli:test"))
+    await office.add("ann", OperatorRole.OPERATOR, PASSWORD)
     return office
 
 
 @pytest.fixture
-def door(operators: Operators, sessions: Sessions, office: OperatorOffice) -> SignIn:
+def door(operators: Operators, sessions: Sessions, office: OperatorAdmin) -> SignIn:
     """Where operators sign in."""
     return SignIn(operators, sessions)
 
@@ -82,7 +83,7 @@ async def test_an_unknown_name_is_answered_as_a_wrong_password_is(door: SignIn, 
 
 
 async def test_no_password_longer_than_any_can_be_is_hashed(
-    door: SignIn, office: OperatorOffice, monkeypatch: pytest.MonkeyPatch
+    door: SignIn, office: OperatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A megabyte costs as much as any wrong one, and what stands in for it is nobody's password."""
     seen: list[int] = []
@@ -94,7 +95,7 @@ async def test_no_password_longer_than_any_can_be_is_hashed(
 
     hash_with(monkeypatch, Watching())
     stand_in = Password("no password is like this one")
-    await office.add("eve", Role.VIEWER, stand_in)
+    await office.add("eve", OperatorRole.VIEWER, stand_in)
     for text in ("", "x" * 257, "x" * 1_000_000):
         await refused(door, "eve", Password(text))
     assert max(seen) <= 256
@@ -170,14 +171,14 @@ async def test_the_refusal_stands_though_it_cannot_be_written_down(
     async def full(*_: object) -> None:
         raise Unavailable("full", cause="OOM")
 
-    monkeypatch.setattr(operators.attempts, "tell_refused", full)
+    monkeypatch.setattr(operators.attempts, "report_refused", full)
     with structlog.testing.capture_logs() as logs:
         assert (await refused(door, "ann", WRONG)).status == 401
     assert [line["event"] for line in logs] == ["audit", "refusal_not_written"]
 
 
 async def test_a_hash_of_older_parameters_is_made_anew(
-    door: SignIn, office: OperatorOffice, operators: Operators, monkeypatch: pytest.MonkeyPatch
+    door: SignIn, office: OperatorAdmin, operators: Operators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the next right password, once, without ending a session or changing anything else."""
     before = (await door.sign_in("ann", PASSWORD, HERE)).session
@@ -193,14 +194,14 @@ async def test_a_hash_of_older_parameters_is_made_anew(
     assert await door.find(before) is not None
 
 
-async def test_a_password_typed_on_another_keyboard_is_the_same(door: SignIn, office: OperatorOffice) -> None:
+async def test_a_password_typed_on_another_keyboard_is_the_same(door: SignIn, office: OperatorAdmin) -> None:
     """Composed and decomposed characters hash alike."""
-    await office.add("eve", Role.VIEWER, Password("caf\u00e9 au lait"))
+    await office.add("eve", OperatorRole.VIEWER, Password("caf\u00e9 au lait"))
     assert (await door.sign_in("eve", Password("cafe\u0301 au lait"), HERE)).operator.name == "eve"
 
 
 async def test_who_is_changed_in_mid_sign_in_is_not_let_in(
-    door: SignIn, office: OperatorOffice, operators: Operators, monkeypatch: pytest.MonkeyPatch
+    door: SignIn, office: OperatorAdmin, operators: Operators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A password that an admin replaces while the old one is looked at opens nothing any more."""
     passed = operators.attempts.passed
@@ -246,11 +247,11 @@ def test_hashes_are_those_of_the_current_profile() -> None:
 
 
 async def test_nothing_secret_lies_in_redis_or_the_log(
-    door: SignIn, office: OperatorOffice, store: Store, keys: KeyRing
+    door: SignIn, office: OperatorAdmin, store: Store, keys: KeyRing
 ) -> None:
     """Neither a password nor its hash nor a session: not in any key, value, log line or ``repr``."""
     with structlog.testing.capture_logs() as logs:
-        made = await office.add("eve", Role.ADMIN)
+        made = await office.add("eve", OperatorRole.ADMIN)
         assert made.password is not None
         signed_in = await door.sign_in("eve", made.password, HERE)
         await door.find(signed_in.session)
@@ -270,7 +271,7 @@ async def test_nothing_secret_lies_in_redis_or_the_log(
 
 
 async def test_a_full_redis_keeps_nobody_out(
-    door: SignIn, office: OperatorOffice, store: Store, monkeypatch: pytest.MonkeyPatch
+    door: SignIn, office: OperatorAdmin, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has to revoke something signs in, and who has to go is put out, when nothing else can be written."""
     session = (await door.sign_in("ann", PASSWORD, HERE)).session
@@ -299,17 +300,20 @@ async def test_a_restart_of_redis_keeps_operators_and_their_sessions(
     with processes.running_valkey(state) as url:
         store = Store(Secret(url))
         operators = Operators(store, keys)
-        office, door = OperatorOffice(operators, by="cli:test"), SignIn(operators, Sessions(store, keys, operators))
-        await office.add("ann", Role.ADMIN, PASSWORD)
-        await office.add("bob", Role.VIEWER, PASSWORD)
+        office, door = (
+            OperatorAdmin(operators, actor=Actor("cli:test")),
+            SignIn(operators, Sessions(store, keys, operators)),
+        )
+        await office.add("ann", OperatorRole.ADMIN, PASSWORD)
+        await office.add("bob", OperatorRole.VIEWER, PASSWORD)
         ann = (await door.sign_in("ann", PASSWORD, HERE)).session
         bob = (await door.sign_in("bob", PASSWORD, HERE)).session
         await office.remove("bob")
-    for verb in (door.sign_in("ann", PASSWORD, HERE), door.find(ann), door.nobody_yet()):
+    for verb in (door.sign_in("ann", PASSWORD, HERE), door.find(ann), door.has_no_operators()):
         with pytest.raises(Unavailable):
             await verb
     with processes.running_valkey(state):
         assert await door.find(ann) is not None
         assert await door.find(bob) is None
-        assert (await door.sign_in("ann", PASSWORD, HERE)).operator.role is Role.ADMIN
+        assert (await door.sign_in("ann", PASSWORD, HERE)).operator.role is OperatorRole.ADMIN
         await store.close()

@@ -10,8 +10,8 @@ from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.index import Index
-from app.store.jobs import JobBook
+from app.store.index import TokenIndex
+from app.store.jobs import JobStore
 from app.store.operators import Operators
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing, new_key_text
@@ -54,15 +54,15 @@ def revocations(store: Store) -> RevocationQueue:
 
 
 @pytest.fixture
-def index(store: Store, tokens: Tokens) -> Index:
+def index(store: Store, tokens: Tokens) -> TokenIndex:
     """The indexes of that store."""
-    return Index(store, tokens)
+    return TokenIndex(store, tokens)
 
 
 @pytest.fixture
-def book(store: Store) -> JobBook:
+def book(store: Store) -> JobStore:
     """The jobs of that store."""
-    return JobBook(store)
+    return JobStore(store)
 
 
 @pytest.fixture

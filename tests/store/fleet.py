@@ -9,7 +9,7 @@ from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.records import Lead, TokenRecord
+from app.store.records import ApplicationLease, TokenRecord
 from app.store.tokens import Tokens
 from tests.store.test_tokens import keep, take_lead, want
 
@@ -29,7 +29,7 @@ class Fleet:
         client_id = ClientId(f"GID_plant@@@{name}")
         return await self.devices.add(Device(client_id, Algorithm.HS256, methods_of(Algorithm.HS256)), KEY)
 
-    async def lead(self, name: str, *, role: str = "sensor", scope: str = "", life_s: int = 3600) -> Lead:
+    async def lead(self, name: str, *, role: str = "sensor", scope: str = "", life_s: int = 3600) -> ApplicationLease:
         """Register a device and begin to apply for a token."""
         wanted = want(await self.add(name), scope or f"pub:plant/{name}/up", life_s, role=role)
         return await take_lead(self.tokens, wanted, f"r-{name}")

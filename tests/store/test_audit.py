@@ -4,34 +4,35 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.selections import Selection
-from app.store import audit as trail
-from app.store.audit import STREAMS, Act, Audit, Line, Place, What
+from app.store import audit as audit_log
+from app.store.audit import STREAMS, AuditCursor, AuditEntry, AuditStore, Event, EventKind
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.jobs import JobBook
-from app.store.keys import STRANGERS_AUDIT, Shard
+from app.store.jobs import JobStore
 from app.store.records import Priority
+from app.store.redis_keys import STRANGERS_AUDIT, Shard
 from app.store.revocations import RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.test_tokens import keep, take_lead, want
 
-END = Place(10**15 - 1, 0, 0)
+END = AuditCursor(10**15 - 1, 0, 0)
 ALL = range(len(STREAMS))
 SOME = [0, 1, 63, 64, len(STREAMS) - 1]
 
 
 @pytest.fixture
-def audit(store: Store) -> Audit:
+def audit(store: Store) -> AuditStore:
     """The trail in that store."""
-    return Audit(store)
+    return AuditStore(store)
 
 
-async def everything(audit: Audit, limit: int = 1000, streams: range | list[int] = ALL) -> list[Line]:
+async def everything(audit: AuditStore, limit: int = 1000, streams: range | list[int] = ALL) -> list[AuditEntry]:
     """Read all pages."""
-    lines: list[Line] = []
-    begin: Place | None = END
+    lines: list[AuditEntry] = []
+    begin: AuditCursor | None = END
     while begin is not None:
         page = await audit.page(streams, lambda line: True, begin, since_ms=0, limit=limit)
         assert len(page.lines) <= limit
@@ -54,24 +55,24 @@ async def test_pages_put_together_are_everything_in_order(
     await store.command("FLUSHALL")
     for at_ms, sequence, stream in sorted(written):
         fields = ("who", "w", "what", "x", "client_id", "", "handle", "")
-        detail = str(Place(at_ms, sequence, stream))
+        detail = str(AuditCursor(at_ms, sequence, stream))
         await store.command("XADD", STREAMS[stream], f"{at_ms}-{sequence}", *fields, "detail", detail)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trail, "_LINES_A_ROUND", round_)
-        patch.setattr(trail, "_ROUNDS_A_PAGE", rounds)
-        found = await everything(Audit(store), limit, SOME)
-    assert [line.detail for line in found] == [str(Place(*place)) for place in sorted(written, reverse=True)]
+        patch.setattr(audit_log, "_LINES_A_ROUND", round_)
+        patch.setattr(audit_log, "_ROUNDS_A_PAGE", rounds)
+        found = await everything(AuditStore(store), limit, SOME)
+    assert [line.detail for line in found] == [str(AuditCursor(*place)) for place in sorted(written, reverse=True)]
 
 
 async def test_the_life_of_a_token_is_told(
-    tokens: Tokens, store: Store, devices: Devices, device: Device, audit: Audit
+    tokens: Tokens, store: Store, devices: Devices, device: Device, audit: AuditStore
 ) -> None:
     """Each change writes its line as it happens; a revoke that changes nothing writes none."""
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
     record = await tokens.read(lead.handle)
     assert record is not None
-    assert [await tokens.revoke(record, by="key:billing") for _ in range(3)] == [True, False, False]
+    assert [await tokens.revoke(record, actor=Actor("key:billing")) for _ in range(3)] == [True, False, False]
     told = [(line.who, line.what, line.client_id, line.handle) for line in await everything(audit)]
     assert told == [
         ("key:billing", "revoked", device.client_id, lead.handle),
@@ -81,7 +82,7 @@ async def test_the_life_of_a_token_is_told(
 
 
 async def test_a_device_that_is_removed_takes_its_tokens_with_it_and_all_is_told(
-    tokens: Tokens, store: Store, devices: Devices, device: Device, audit: Audit
+    tokens: Tokens, store: Store, devices: Devices, device: Device, audit: AuditStore
 ) -> None:
     """The device's line, and one for each token or flight it held, all of whoever did it."""
     live, flying = (
@@ -89,7 +90,7 @@ async def test_a_device_that_is_removed_takes_its_tokens_with_it_and_all_is_told
         await take_lead(tokens, want(device, "pub:plant/d1/up/x"), "r2"),
     )
     await keep(tokens, store, live)
-    await devices.remove(device, Act("cli:ann", What.DEVICE_REMOVED, "scrapped"))
+    await devices.remove(device, Event(Actor("cli:ann"), EventKind.DEVICE_REMOVED, "scrapped"))
     [removed, *revoked] = (await everything(audit))[:3]
     assert (removed.who, removed.what, removed.detail) == ("cli:ann", "device_removed", "scrapped")
     assert {(line.who, line.what, line.handle) for line in revoked} == {
@@ -101,21 +102,21 @@ async def test_a_device_that_is_removed_takes_its_tokens_with_it_and_all_is_told
 
 
 async def test_the_end_of_a_revocation_is_told(
-    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: Audit
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: AuditStore
 ) -> None:
     """Failed, taken up again, failed again and dropped: by the cloud, and by whoever decided."""
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record, by="cli:ann")
+    await tokens.revoke(record, actor=Actor("cli:ann"))
     for verb in ("retry", "drop"):
         claim = await revocations.claim(Shard.of(device.client_id))
         assert claim is not None
         for _ in range(2):
             await revocations.settle(claim, "failed")
         for _ in range(2):
-            await revocations.resolve(lead.handle, "retry" if verb == "retry" else "drop", by="cli:bob")
+            await revocations.resolve(lead.handle, "retry" if verb == "retry" else "drop", actor=Actor("cli:bob"))
     told = [(line.who, line.what) for line in await everything(audit)][:5]
     assert told == [
         ("cli:bob", "dropped"),
@@ -127,18 +128,18 @@ async def test_the_end_of_a_revocation_is_told(
 
 
 async def test_a_job_is_told_and_what_it_takes_names_it(
-    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: Audit
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: AuditStore
 ) -> None:
     """Who began it, once however often that is sent; each token it took; its end."""
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
-    book = JobBook(store)
+    book = JobStore(store)
     for _ in range(2):
-        await book.start("j1", Selection.of_role("sensor"), "operator:ann", 1)
+        await book.start("j1", Selection.of_role("sensor"), Actor("operator:ann"), 1)
     while shard := await book.claim("j1"):
         for _ in range(2):
             if shard == Shard.of(device.client_id):
-                await revocations.revoke(shard, [lead.handle], Priority.BULK, by="job:j1", job="j1")
+                await revocations.revoke(shard, [lead.handle], Priority.BULK, actor=Actor("job:j1"), job="j1")
         await book.shard_done("j1", shard)
     told = [(line.who, line.what) for line in await everything(audit)]
     assert told[:2] == [("server", "job_done"), ("job:j1", "revoked")]
@@ -146,21 +147,21 @@ async def test_a_job_is_told_and_what_it_takes_names_it(
     assert (started.who, started.detail) == ("operator:ann", "j1: role=sensor, 1 counted")
 
 
-async def test_a_stream_stays_short(store: Store, audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_stays_short(store: Store, audit: AuditStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest lines go, so that the trail cannot fill Redis."""
-    monkeypatch.setattr(trail, "MOST_LINES", 200)
+    monkeypatch.setattr(audit_log, "MOST_LINES", 200)
     for _ in range(10):
-        await audit.write([(STRANGERS_AUDIT, Act("stranger", What.REFUSED), "")] * 100)
+        await audit.write([(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED), "")] * 100)
     assert await store.command("XLEN", STRANGERS_AUDIT) <= 300
 
 
 async def test_a_page_costs_a_bounded_amount_of_work(
-    store: Store, audit: Audit, monkeypatch: pytest.MonkeyPatch
+    store: Store, audit: AuditStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing fits, a page ends empty with a cursor rather than reading on and on."""
-    monkeypatch.setattr(trail, "_LINES_A_ROUND", 10)
-    monkeypatch.setattr(trail, "_ROUNDS_A_PAGE", 3)
-    await audit.write([(STRANGERS_AUDIT, Act("stranger", What.REFUSED), "")] * 100)
+    monkeypatch.setattr(audit_log, "_LINES_A_ROUND", 10)
+    monkeypatch.setattr(audit_log, "_ROUNDS_A_PAGE", 3)
+    await audit.write([(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED), "")] * 100)
     page = await audit.page([STREAMS.index(STRANGERS_AUDIT)], lambda line: False, END, since_ms=0, limit=10)
     assert (page.lines, page.cursor is None) == ([], False)
 
@@ -183,9 +184,9 @@ async def test_a_page_costs_a_bounded_amount_of_work(
 )
 def test_what_is_no_cursor(text: str) -> None:
     """Anything else than a place is refused, not guessed at."""
-    assert Place.parse(text) is None
+    assert AuditCursor.parse(text) is None
 
 
 def test_a_cursor_reads_as_it_was_written() -> None:
     """It is text in between."""
-    assert Place.parse(str(Place(1_790_000_000_000, 7, 65))) == Place(1_790_000_000_000, 7, 65)
+    assert AuditCursor.parse(str(AuditCursor(1_790_000_000_000, 7, 65))) == AuditCursor(1_790_000_000_000, 7, 65)

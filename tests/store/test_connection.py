@@ -7,8 +7,8 @@ import pytest
 
 from app.errors import Misconfigured, Unavailable
 from app.model.secrets import Secret
-from app.store.connection import Script, Store, insist
-from app.store.keys import SHARDS, Shard
+from app.store.connection import Script, Store, retry_until
+from app.store.redis_keys import SHARDS, Shard
 
 REVOKE = Script("revoke", may_oom=True)
 
@@ -83,7 +83,7 @@ async def test_insisting_ends(store: Store) -> None:
 
     started = asyncio.get_running_loop().time()
     with pytest.raises(Unavailable):
-        await insist(refuse, within_s=0.1)
+        await retry_until(refuse, within_s=0.1)
     assert tries > 1
     assert asyncio.get_running_loop().time() - started < 0.5
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.secrets import Secret
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.keys import Shard
+from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.tokens import HORIZON_MS, Tokens
 from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, take_lead, want
@@ -24,7 +25,7 @@ async def index(store: Store, device: Device) -> list[str]:
 
 async def drop_flight(store: Store, device: Device) -> None:
     """Let the lead of the device's one flight lapse."""
-    await store.command("DEL", Shard.of(device.client_id).flight(want(device).key))
+    await store.command("DEL", Shard.of(device.client_id).application(want(device).key))
 
 
 async def test_a_tombstone_counts_though_nobody_leads_in_its_place(
@@ -34,7 +35,7 @@ async def test_a_tombstone_counts_though_nobody_leads_in_its_place(
     lead = await take_lead(tokens, want(device))
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record, by="cli:test")
+    await tokens.revoke(record, actor=Actor("cli:test"))
     assert await keep(tokens, store, lead) == "revoked"
     assert await queued(store, device) == [lead.handle]
 
@@ -82,7 +83,7 @@ async def test_a_late_failure_ends_nothing_but_itself(tokens: Tokens, store: Sto
     assert await handed_out(tokens, want(device)) == lead.handle
     other = want(device, "pub:plant/d1/up/x")
     first = await take_lead(tokens, other)
-    await store.command("DEL", Shard.of(device.client_id).flight(other.key))
+    await store.command("DEL", Shard.of(device.client_id).application(other.key))
     second = await take_lead(tokens, other)
     assert first.handle != second.handle
     await tokens.fail(first, mark_ms=3000, counts=True)
@@ -96,7 +97,7 @@ async def test_a_late_word_of_a_leader_does_not_shorten_a_queued_record(
     first = await take_lead(tokens, want(device))
     record = await tokens.read(first.handle)
     assert record is not None
-    await tokens.revoke(record, by="cli:test")
+    await tokens.revoke(record, actor=Actor("cli:test"))
     await take_lead(tokens, want(device))
     assert await keep(tokens, store, first) == "revoked"
     assert not await tokens.extend(first)
@@ -110,7 +111,7 @@ async def test_a_resent_store_does_not_queue_again(
     lead = await take_lead(tokens, want(device))
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record, by="cli:test")
+    await tokens.revoke(record, actor=Actor("cli:test"))
     await keep(tokens, store, lead)
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None
@@ -142,7 +143,7 @@ async def test_a_leader_is_told_of_the_spare_as_its_waiters_are(tokens: Tokens, 
         assert answer.status == "lead"
         assert answer.token is not None
         assert answer.token.handle == old.handle
-        assert answer.flight != old.handle
+        assert answer.application != old.handle
 
 
 async def test_an_assertion_expires_by_redis_clock(tokens: Tokens, store: Store, device: Device) -> None:

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import pytest
 
+from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.connection import Store
-from app.store.index import Index, Place
-from app.store.keys import ALL_SHARDS, Shard
+from app.store.index import IndexCursor, TokenIndex
 from app.store.records import Priority, TokenRecord
+from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.revocations import EVERYTHING, RevocationQueue
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import keep, take_lead, want
 
 
-async def listed(index: Index, selection: Selection, limit: int) -> list[str]:
+async def listed(index: TokenIndex, selection: Selection, limit: int) -> list[str]:
     """Return the handles of all pages."""
     handles: list[str] = []
     cursor = ""
@@ -26,14 +27,14 @@ async def listed(index: Index, selection: Selection, limit: int) -> list[str]:
 
 
 @pytest.mark.parametrize("limit", [1, 7, 1000])
-async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: Index, limit: int) -> None:
+async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: TokenIndex, limit: int) -> None:
     """By role, client ID, topic or altogether, whatever the size of a page; what expires at one instant included."""
     lives = (3000, 1000, 2000, 2000)
     sensors = [await fleet.issue(f"s{number}", life_s=lives[number % 4]) for number in range(20)]
     lines = [await fleet.issue(f"l{number}", role="line", scope=f"sub:Plant/l{number}/#") for number in range(5)]
     await fleet.lead("applying")
     revoked = await fleet.issue("revoked")
-    await fleet.tokens.revoke(revoked, by="cli:test")
+    await fleet.tokens.revoke(revoked, actor=Actor("cli:test"))
     expected = {
         Selection.of_role("sensor"): sensors,
         Selection.of_role("line"): lines,
@@ -51,33 +52,33 @@ async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: In
         assert await listed(index, selection, limit) == [record.handle for record in in_order], selection
 
 
-async def test_many_that_expire_at_one_instant_are_all_met(store: Store, index: Index) -> None:
+async def test_many_that_expire_at_one_instant_are_all_met(store: Store, index: TokenIndex) -> None:
     """More of one millisecond than a page holds do not end the list, nor are they met twice."""
     shard = ALL_SHARDS[3]
     handles = sorted(shard.draw_handle() for _ in range(50))
     await store.command("ZADD", shard.everything, *(word for handle in handles for word in (2_000_000_000_000, handle)))
-    place, met = Place(), []
+    place, met = IndexCursor(), []
     while places := await index.after([shard.everything], place, 7):
         place = places[-1]
         met += [each.handle for each in places]
     assert met == handles
 
 
-async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: Index) -> None:
+async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: TokenIndex) -> None:
     """All of a page in one shard, many of one millisecond there, a few in others: in order, each once."""
-    expected: list[Place] = []
+    expected: list[IndexCursor] = []
     for shard, times in (
         (ALL_SHARDS[3], range(2_000, 2_300)),
         (ALL_SHARDS[4], [2_100] * 150),
         (ALL_SHARDS[5], [1_999, 2_100, 9_000]),
     ):
-        places = [Place(at + 2_000_000_000_000, shard.draw_handle()) for at in times]
+        places = [IndexCursor(at + 2_000_000_000_000, shard.draw_handle()) for at in times]
         expected += places
         words = [word for each in places for word in (each.expires_at_ms, each.handle)]
         await store.command("ZADD", shard.everything, *words)
     keys = [shard.everything for shard in ALL_SHARDS]
     for limit in (1, 7, 50, 1000):
-        place, met = Place(), list[Place]()
+        place, met = IndexCursor(), list[IndexCursor]()
         while places := await index.after(keys, place, limit):
             assert len(places) <= limit
             place = places[-1]
@@ -85,7 +86,7 @@ async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: In
         assert met == sorted(expected), limit
 
 
-async def test_a_walk_meets_what_moves_on_its_way(fleet: Fleet, store: Store, index: Index) -> None:
+async def test_a_walk_meets_what_moves_on_its_way(fleet: Fleet, store: Store, index: TokenIndex) -> None:
     """A flight that lands while a shard is gone through, its token ending before the flight would have, is met."""
     lead = await fleet.lead("d1", life_s=70)
     shard = Shard.of(lead.wanted.device.client_id)
@@ -104,7 +105,7 @@ async def scored(store: Store, shard: Shard) -> list[tuple[str, int]]:
     return [(handle, int(score)) for handle, score in zip(row[::2], row[1::2], strict=True)]
 
 
-async def test_a_search_returns_in_time(fleet: Fleet, index: Index) -> None:
+async def test_a_search_returns_in_time(fleet: Fleet, index: TokenIndex) -> None:
     """Out of time, a page may be empty and still have a next; the pages together are whole."""
     records = await fleet.issue_many(8)
     wanted = await fleet.issue("wanted", scope="pub:other/topic", life_s=7200)
@@ -119,21 +120,21 @@ async def test_a_search_returns_in_time(fleet: Fleet, index: Index) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1.a", "1e5.", "1" * 16, "٣.a", "."])
-async def test_a_wrong_cursor_is_refused(index: Index, cursor: str) -> None:
+async def test_a_wrong_cursor_is_refused(index: TokenIndex, cursor: str) -> None:
     """A cursor that this list never gave is told as that."""
     with pytest.raises(ValueError, match="no cursor"):
         await index.page(Selection.of_everything(), cursor, 5, budget_s=1)
 
 
 async def test_counting_is_what_a_revoke_would_take(
-    fleet: Fleet, store: Store, index: Index, revocations: RevocationQueue
+    fleet: Fleet, store: Store, index: TokenIndex, revocations: RevocationQueue
 ) -> None:
     """Live tokens and applications count; revoked, expired and swept ones do not, once they are queued."""
     records = await fleet.issue_many(4)
     short = await fleet.issue("short", life_s=100)
-    flight = await fleet.lead("flight")
+    application = await fleet.lead("flight")
     await fleet.issue("line", role="line", scope="sub:line/x")
-    await fleet.tokens.revoke(records[0], by="cli:test")
+    await fleet.tokens.revoke(records[0], actor=Actor("cli:test"))
     told: list[tuple[int, int]] = []
 
     async def counts() -> list[int]:
@@ -154,12 +155,12 @@ async def test_counting_is_what_a_revoke_would_take(
     store.clock.shift_ms = 101_000
     assert await index.count(Selection.of_role("sensor")) == 3  # the flight's horizon is over too
     assert short.state == "live"
-    assert flight.wanted.role == "sensor"
-    await revocations.raise_floor(EVERYTHING, "job")
+    assert application.wanted.role == "sensor"
+    await revocations.raise_watermark(EVERYTHING, "job")
     assert await index.count(Selection.of_handle(records[1].handle)) == 0
 
 
-async def test_a_survey_counts_devices_too_and_ends_in_time(fleet: Fleet, index: Index) -> None:
+async def test_a_survey_counts_devices_too_and_ends_in_time(fleet: Fleet, index: TokenIndex) -> None:
     """Tokens and applications, of how many devices, with the scopes of some; out of time, what it has so far."""
     device = await fleet.add("d1")
     for number in range(3):
@@ -186,12 +187,12 @@ async def test_a_survey_counts_devices_too_and_ends_in_time(fleet: Fleet, index:
     assert 0 < hasty.tokens < 6
 
 
-async def test_how_far_a_list_is_can_be_told_from_its_cursor(fleet: Fleet, index: Index) -> None:
+async def test_how_far_a_list_is_can_be_told_from_its_cursor(fleet: Fleet, index: TokenIndex) -> None:
     """How many are behind it, of how many: whoever searches for a second a page sees it move."""
     records = [await fleet.issue(f"d{number}", life_s=1000 + number * 100) for number in range(4)]
     page = await index.page(Selection.of_everything(), "", 3, budget_s=5)
     assert await index.how_far(page.next_cursor) == (3, 4)
-    assert await index.how_far(str(Place(records[0].expires_at_ms - 1))) == (0, 4)
+    assert await index.how_far(str(IndexCursor(records[0].expires_at_ms - 1))) == (0, 4)
     with pytest.raises(ValueError, match="no cursor"):
         await index.how_far("x")
 
@@ -215,8 +216,10 @@ async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) ->
 async def test_revoked_leaves_every_index(fleet: Fleet, store: Store, revocations: RevocationQueue) -> None:
     """Whichever way it was revoked, nothing of it is found or counted again."""
     records = await fleet.issue_many(3)
-    await fleet.tokens.revoke(records[0], by="cli:test")
-    await revocations.revoke(Shard.of(records[1].client_id), [records[1].handle], Priority.BULK, by="cli:test")
+    await fleet.tokens.revoke(records[0], actor=Actor("cli:test"))
+    await revocations.revoke(
+        Shard.of(records[1].client_id), [records[1].handle], Priority.BULK, actor=Actor("cli:test")
+    )
     device = await fleet.devices.read(records[2].client_id)
     assert device is not None
     await fleet.devices.remove(device.device)

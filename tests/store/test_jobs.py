@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.connection import Store
-from app.store.jobs import AT_ONCE, KEEP_MS, LEASE_MS, JobBook, draw_id
-from app.store.keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
+from app.store.jobs import AT_ONCE, KEEP_MS, LEASE_MS, JobStore, draw_id
 from app.store.records import Priority
+from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
 from app.store.revocations import RevocationQueue
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import keep
@@ -14,9 +15,9 @@ from tests.store.test_tokens import keep
 ROLE = Selection.of_role("sensor")
 
 
-async def test_workers_share_a_job_shard_by_shard(book: JobBook) -> None:
+async def test_workers_share_a_job_shard_by_shard(book: JobStore) -> None:
     """No two hold one shard, and no more than a few are gone through at once; with all struck off the job is done."""
-    await book.start("job", ROLE, "operator:o", 7)
+    await book.start("job", ROLE, Actor("operator:o"), 7)
     assert await book.open() == [("job", ROLE)]
     gone_through: set[Shard] = set()
     while claimed := {shard for shard in [await book.claim("job") for _ in range(AT_ONCE + 1)] if shard}:
@@ -37,9 +38,9 @@ async def test_workers_share_a_job_shard_by_shard(book: JobBook) -> None:
     assert await book.open() == []
 
 
-async def test_a_dead_worker_s_shard_falls_to_another(book: JobBook, store: Store) -> None:
+async def test_a_dead_worker_s_shard_falls_to_another(book: JobStore, store: Store) -> None:
     """After its lease, not before, unless it was extended."""
-    await book.start("job", ROLE, "operator:o", 0)
+    await book.start("job", ROLE, Actor("operator:o"), 0)
     dead, slow = [await book.claim("job") for _ in range(AT_ONCE)]
     assert dead is not None
     assert slow is not None
@@ -57,9 +58,9 @@ async def test_a_dead_worker_s_shard_falls_to_another(book: JobBook, store: Stor
     assert await book.claim("job") is None
 
 
-async def test_a_late_worker_brings_no_shard_back(book: JobBook) -> None:
+async def test_a_late_worker_brings_no_shard_back(book: JobStore) -> None:
     """One that was struck off by another stays so, whatever its first worker still says."""
-    await book.start("job", ROLE, "operator:o", 0)
+    await book.start("job", ROLE, Actor("operator:o"), 0)
     shard = await book.claim("job")
     assert shard is not None
     await book.shard_done("job", shard)
@@ -70,28 +71,28 @@ async def test_a_late_worker_brings_no_shard_back(book: JobBook) -> None:
     assert job.shards_done == 1
 
 
-async def test_a_resent_start_changes_nothing(book: JobBook) -> None:
+async def test_a_resent_start_changes_nothing(book: JobStore) -> None:
     """The job is there once, with the work that was done."""
-    await book.start("job", ROLE, "operator:o", 5)
+    await book.start("job", ROLE, Actor("operator:o"), 5)
     shard = await book.claim("job")
     assert shard is not None
     await book.shard_done("job", shard)
-    await book.start("job", Selection.of_everything(), "operator:x", 6)
+    await book.start("job", Selection.of_everything(), Actor("operator:x"), 6)
     job = await book.read("job")
     assert job is not None
     assert (job.shards_done, job.selection, job.counted) == (1, ROLE, 5)
     assert len(await book.open()) == 1
 
 
-async def test_jobs_are_listed_from_the_newest(book: JobBook, store: Store) -> None:
+async def test_jobs_are_listed_from_the_newest(book: JobStore, store: Store) -> None:
     """Page by page, each once, also those of one instant and while others begin."""
     jobs = [draw_id() for _ in range(7)]
     for number, job in enumerate(jobs):
         store.clock.shift_ms = number // 2 * 1000
-        await book.start(job, ROLE, "operator:o", number)
+        await book.start(job, ROLE, Actor("operator:o"), number)
     listed, cursor = await book.page("", 3)
     store.clock.shift_ms = 10_000
-    await book.start("newer", ROLE, "operator:o", 0)
+    await book.start("newer", ROLE, Actor("operator:o"), 0)
     while cursor:
         more, cursor = await book.page(cursor, 3)
         listed += more
@@ -104,17 +105,17 @@ async def test_jobs_are_listed_from_the_newest(book: JobBook, store: Store) -> N
 
 
 async def test_a_job_tells_what_became_of_its_revocations(
-    fleet: Fleet, book: JobBook, revocations: RevocationQueue
+    fleet: Fleet, book: JobStore, revocations: RevocationQueue
 ) -> None:
     """Each is counted once, whatever is sent again; a retry takes its failure back; a flight counts on arrival."""
-    await book.start("job", ROLE, "operator:o", 6)
+    await book.start("job", ROLE, Actor("operator:o"), 6)
     records = await fleet.issue_many(4)
-    flight = await fleet.lead("flight")
+    application = await fleet.lead("flight")
     for _ in range(2):
-        for handle in (*(record.handle for record in records), flight.handle):
+        for handle in (*(record.handle for record in records), application.handle):
             shard = Shard.of_handle(handle)
             assert shard is not None
-            await revocations.revoke(shard, [handle], Priority.BULK, job="job", by="cli:test")
+            await revocations.revoke(shard, [handle], Priority.BULK, job="job", actor=Actor("cli:test"))
 
     async def counts() -> tuple[int, ...]:
         job = await book.read("job")
@@ -123,24 +124,24 @@ async def test_a_job_tells_what_became_of_its_revocations(
 
     assert await counts() == (4, 0, 0, 0, 0, 4)
     for _ in range(2):
-        assert await keep(fleet.tokens, fleet.store, flight) == "revoked"
+        assert await keep(fleet.tokens, fleet.store, application) == "revoked"
     assert await counts() == (5, 0, 0, 0, 0, 5)
     for shard in await revocations.turns():
         claim = await revocations.claim(shard)
         assert claim is not None
         for _ in range(2):
-            assert await revocations.settle(claim, "confirmed" if claim.handle == flight.handle else "failed")
+            assert await revocations.settle(claim, "confirmed" if claim.handle == application.handle else "failed")
     assert await counts() == (5, 1, 4, 0, 0, 0)
-    assert await revocations.resolve(records[0].handle, "drop", by="cli:test")
-    assert await revocations.resolve(records[1].handle, "retry", by="cli:test")
+    assert await revocations.resolve(records[0].handle, "drop", actor=Actor("cli:test"))
+    assert await revocations.resolve(records[1].handle, "retry", actor=Actor("cli:test"))
     assert await counts() == (5, 1, 2, 0, 1, 1)
     fleet.store.clock.shift_ms = 3_700_000
     await revocations.turns()
     assert await counts() == (5, 1, 0, 3, 1, 0)
 
 
-async def test_a_job_ends_by_itself(book: JobBook, store: Store) -> None:
+async def test_a_job_ends_by_itself(book: JobStore, store: Store) -> None:
     """No key of it is without an end."""
-    await book.start("job", ROLE, "operator:o", 0)
+    await book.start("job", ROLE, Actor("operator:o"), 0)
     for key in (JOBS, OPEN_JOBS, job_key("job"), job_work_key("job")):
         assert 0 < await store.command("PTTL", key) <= KEEP_MS

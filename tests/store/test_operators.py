@@ -2,22 +2,23 @@ from __future__ import annotations
 
 import pytest
 
-from app.model.operators import Operator, Role
+from app.model.actors import Actor
+from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash
-from app.store.audit import Act, What
+from app.store.audit import Event, EventKind
 from app.store.connection import Store
-from app.store.keys import OPERATORS
-from app.store.operators import Account, Operators
+from app.store.operators import Operators, StoredOperator
+from app.store.redis_keys import OPERATORS
 from app.store.sealing import CannotOpen, KeyRing, new_key_text
 
-ANN = Operator("ann", Role.VIEWER, 1)
+ANN = Operator("ann", OperatorRole.VIEWER, 1)
 HASH = PasswordHash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$kept-hash")
-ADDED = Act("cli:test", What.OPERATOR_ADDED, "ann")
-CHANGED = Act("cli:test", What.OPERATOR_CHANGED, "ann")
-REMOVED = Act("cli:test", What.OPERATOR_REMOVED, "ann")
+ADDED = Event(Actor("cli:test"), EventKind.OPERATOR_ADDED, "ann")
+CHANGED = Event(Actor("cli:test"), EventKind.OPERATOR_CHANGED, "ann")
+REMOVED = Event(Actor("cli:test"), EventKind.OPERATOR_REMOVED, "ann")
 
 
-async def put(operators: Operators, operator: Operator = ANN, act: Act = ADDED) -> Account:
+async def put(operators: Operators, operator: Operator = ANN, act: Event = ADDED) -> StoredOperator:
     """Write an operator's record, and return it as it is read."""
     assert await operators.write(await operators.read(), operator, HASH, act)
     account = await operators.find(operator.name)
@@ -41,7 +42,7 @@ async def test_a_change_overtaken_by_another_is_not_written(operators: Operators
     """What was decided by one reading is written only while all of it holds; the audit has one line a change."""
     first = await operators.read()
     assert await operators.write(first, ANN, HASH, ADDED)
-    for operator in (ANN, Operator("bob", Role.ADMIN, 2)):
+    for operator in (ANN, Operator("bob", OperatorRole.ADMIN, 2)):
         assert not await operators.write(first, operator, HASH, ADDED)
         assert not await operators.write(first, operator, None, REMOVED)
     assert set((await operators.read()).accounts) == {"ann"}
@@ -63,7 +64,7 @@ async def test_an_epoch_never_comes_back(operators: Operators, store: Store) -> 
 async def test_whoever_writes_to_redis_makes_nobody_an_admin(operators: Operators, store: Store, keys: KeyRing) -> None:
     """A record moved to another name, under another epoch, from another server or made up does not open."""
     await put(operators)
-    await put(operators, Operator("root", Role.ADMIN, 1))
+    await put(operators, Operator("root", OperatorRole.ADMIN, 1))
     text = await store.command("HGET", OPERATORS, "root")
     epoch, _, sealed = text.partition(" ")
     foreign = Operators(store, KeyRing.parse(new_key_text("k1")))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from app.store.connection import Store
-from app.store.quota import PACE, Buckets, QuotaUse
+from app.store.quota import PACE, QuotaUsageReader, SharedQuota
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
 
@@ -21,11 +21,11 @@ class Site:
 
     store: Store
     given: dict[str, list[float]] = field(default_factory=dict)
-    shares: Counter[Buckets] = field(default_factory=Counter)
+    shares: Counter[SharedQuota] = field(default_factory=Counter)
 
-    def instance(self, *, egress_qps: float = 300, group: str = "all", **qps: float) -> Buckets:
+    def instance(self, *, egress_qps: float = 300, group: str = "all", **qps: float) -> SharedQuota:
         """Return another instance."""
-        return Buckets(self.store, qps=QPS | qps, egress_qps=egress_qps, egress_group=group)
+        return SharedQuota(self.store, qps=QPS | qps, egress_qps=egress_qps, egress_group=group)
 
     def pass_s(self, seconds: float) -> None:
         """Let time pass."""
@@ -36,7 +36,7 @@ class Site:
         seconds, microseconds = await self.store.command("TIME")
         return float(int(seconds) + int(microseconds) / 1e6 + self.store.clock.shift_ms / 1000)
 
-    async def take(self, instance: Buckets, action: str, line: int = 1, least: int = 1) -> int:
+    async def take(self, instance: SharedQuota, action: str, line: int = 1, least: int = 1) -> int:
         """Ask once, and keep the books."""
         taken = await instance.take(action, line=line, least=least)
         if taken.permits:
@@ -45,7 +45,7 @@ class Site:
             self.shares[instance] += taken.permits
         return taken.permits
 
-    async def saturate(self, askers: Sequence[tuple[Buckets, str]], seconds: float, pause_s: float = 0.01) -> float:
+    async def saturate(self, askers: Sequence[tuple[SharedQuota, str]], seconds: float, pause_s: float = 0.01) -> float:
         """Have all ask again and again, irregularly, and now and then none for a while. Returns the seconds it took."""
         chance = random.Random(len(askers))  # noqa: S311 (the same each time)
         began = await self.now_s()
@@ -227,7 +227,7 @@ async def test_everything_dies_by_itself(site: Site) -> None:
 async def test_people_see_how_much_is_in_use(store: Store) -> None:
     """Permits of the last second and the lines of all instances are told, and looking takes nothing."""
     site = Site(store)
-    use = QuotaUse(store, qps=QPS, egress_qps=300, egress_group="all")
+    use = QuotaUsageReader(store, qps=QPS, egress_qps=300, egress_group="all")
     first, second, elsewhere = site.instance(), site.instance(), site.instance(group="other")
     assert await site.take(first, "RevokeToken", line=4) == 1
     assert await site.take(second, "RevokeToken", line=3) == 0

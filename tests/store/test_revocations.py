@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.errors import Unavailable
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.model.selections import Selection
 from app.store.connection import Store
 from app.store.devices import Devices
-from app.store.jobs import JobBook
-from app.store.keys import ALL_SHARDS, Handle, Shard
-from app.store.quota import Buckets
+from app.store.jobs import JobStore
+from app.store.quota import SharedQuota
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
+from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.revocations import CLAIM_MS, EVERYTHING, HEADS, LAPSE_MS, Backlog, Claim, RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.fleet import KEY, Fleet
@@ -32,7 +33,7 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
     )
     record = await tokens.read(lead.handle)
     assert record is not None
-    await tokens.revoke(record, by="cli:test")
+    await tokens.revoke(record, actor=Actor("cli:test"))
     return record
 
 
@@ -119,7 +120,7 @@ async def test_turns_go_by_priority_then_by_the_longest_remaining_life_over_all_
     issued = [fleet.issue(f"d{number}", life_s=1000 + 37 * number % 1500) for number in range(36)]
     expected = []
     for record, priority in zip(await asyncio.gather(*issued), list(Priority) * 12, strict=True):
-        await revocations.revoke(Shard.of(record.client_id), [record.handle], priority, by="cli:test")
+        await revocations.revoke(Shard.of(record.client_id), [record.handle], priority, actor=Actor("cli:test"))
         expected.append((priority, -record.expires_at_ms, record.handle))
     assert [claim.handle async for claim in claims(revocations)] == [handle for _, _, handle in sorted(expected)]
     assert len({Shard.of_handle(handle) for _, _, handle in expected}) > 10
@@ -131,9 +132,9 @@ async def test_a_long_queue_of_one_shard_is_not_cut_short(fleet: Fleet, revocati
     crowd = [name for name in names if Shard.of(f"GID_plant@@@{name}") == shard][: HEADS + 2]
     urgent = [await fleet.issue(name) for name in crowd]
     for record in urgent:
-        await fleet.tokens.revoke(record, Priority.OPERATOR, by="operator:o")
+        await fleet.tokens.revoke(record, Priority.OPERATOR, actor=Actor("operator:o"))
     other = await fleet.issue("d0")
-    await fleet.tokens.revoke(other, Priority.DEVICE, by="device:d")
+    await fleet.tokens.revoke(other, Priority.DEVICE, actor=Actor("device:d"))
     assert Shard.of(other.client_id) != shard
     order = [claim.handle async for claim in claims(revocations)]
     assert set(order[:-1]) == {record.handle for record in urgent}
@@ -157,9 +158,9 @@ async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_
     """Revoked once more it stays one revocation; a later, lesser wish does not move it back."""
     records = [await fleet.issue(f"d{number}", life_s=2000 - number) for number in range(5)]
     for record in records:
-        await fleet.tokens.revoke(record, Priority.BULK, by="cli:test")
-    assert not await fleet.tokens.revoke(records[-1], Priority.OPERATOR, by="cli:test")
-    assert not await fleet.tokens.revoke(records[-1], Priority.DEVICE, by="cli:test")
+        await fleet.tokens.revoke(record, Priority.BULK, actor=Actor("cli:test"))
+    assert not await fleet.tokens.revoke(records[-1], Priority.OPERATOR, actor=Actor("cli:test"))
+    assert not await fleet.tokens.revoke(records[-1], Priority.DEVICE, actor=Actor("cli:test"))
     order = [claim.handle async for claim in claims(revocations)]
     assert order == [record.handle for record in (records[-1], *records[:-1])]
 
@@ -187,9 +188,9 @@ async def test_what_outlived_itself_lapses_in_the_tail_too(
     short = [await fleet.issue(f"s{number}", life_s=100) for number in range(3)]
     long = await fleet.issue("long", life_s=3000)
     for record, priority in zip((*short, long), (*Priority, Priority.BULK), strict=True):
-        await fleet.tokens.revoke(record, priority, by="cli:test")
+        await fleet.tokens.revoke(record, priority, actor=Actor("cli:test"))
     failed = await fleet.issue("failed", life_s=100)
-    await fleet.tokens.revoke(failed, by="cli:test")
+    await fleet.tokens.revoke(failed, actor=Actor("cli:test"))
     await fail(fleet, revocations, failed)
     store.clock.shift_ms = 100_000 + LAPSE_MS + 1000
     assert await revocations.turns() == [Shard.of(long.client_id)]
@@ -202,7 +203,7 @@ async def test_a_queue_forgets_what_is_gone(fleet: Fleet, store: Store, revocati
     """A record that ended while nobody worked leaves every queue, and is not made anew by that."""
     records = await fleet.issue_many(3)
     for record in records:
-        await fleet.tokens.revoke(record, by="cli:test")
+        await fleet.tokens.revoke(record, actor=Actor("cli:test"))
     await fail(fleet, revocations, records[0])
     assert await revocations.claim(Shard.of(records[1].client_id)) is not None
     for record in records:
@@ -240,8 +241,8 @@ async def test_a_failed_revocation_is_retried_from_the_start(
     late = await fail(fleet, revocations, record)
     assert await revocations.turns() == []
     assert (await revocations.backlog()).failed == 1
-    assert await revocations.resolve(record.handle, "retry", by="cli:test") is True
-    assert await revocations.resolve(record.handle, "retry", by="cli:test") is False
+    assert await revocations.resolve(record.handle, "retry", actor=Actor("cli:test")) is True
+    assert await revocations.resolve(record.handle, "retry", actor=Actor("cli:test")) is False
     assert await revocations.settle(late, "failed") is False
     claim = await revocations.claim(Shard.of(device.client_id))
     assert claim is not None
@@ -254,15 +255,15 @@ async def test_a_failed_revocation_is_retried_from_the_start(
 async def test_a_dropped_revocation_is_over(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
     """What is dropped leaves the queue, and its cloud token is forgotten; only what failed can be dropped."""
     record = await revoked_token(fleet.tokens, fleet.store, device)
-    assert await revocations.resolve(record.handle, "drop", by="cli:test") is False
+    assert await revocations.resolve(record.handle, "drop", actor=Actor("cli:test")) is False
     late = await fail(fleet, revocations, record)
-    assert await revocations.resolve(record.handle, "drop", by="cli:test") is True
+    assert await revocations.resolve(record.handle, "drop", actor=Actor("cli:test")) is True
     assert await revocations.settle(late, "confirmed") is False
     after = await fleet.read(record.handle)
     assert (after.state, after.revocation, after.sealed) == ("revoked", "dropped", None)
     assert await revocations.backlog() == Backlog(queued=0, failed=0, scopes=())
     for unknown in ("00-" + "x" * 22, "99-" + "x" * 22, "no handle", ""):
-        assert await revocations.resolve(unknown, "retry", by="cli:test") is False
+        assert await revocations.resolve(unknown, "retry", actor=Actor("cli:test")) is False
 
 
 async def test_a_settlement_may_be_repeated(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
@@ -278,37 +279,39 @@ async def test_a_settlement_may_be_repeated(fleet: Fleet, revocations: Revocatio
 
 
 async def test_revoking_works_when_redis_is_full(
-    fleet: Fleet, store: Store, revocations: RevocationQueue, book: JobBook, device: Device
+    fleet: Fleet, store: Store, revocations: RevocationQueue, book: JobStore, device: Device
 ) -> None:
     """With maxmemory reached no token is issued, yet all can be revoked by any selection, delivered and read.
 
     That takes a device's proof, and permits for the calls.
     """
     lead = await take_lead(fleet.tokens, want(device, life_s=LIFE_S))
-    single, *swept = await fleet.issue_many(4)
+    single, *below_watermark = await fleet.issue_many(4)
     registered = await fleet.add("registered")
     await store.command("CONFIG", "SET", "maxmemory", 1)
     try:
-        assert await fleet.tokens.revoke(await fleet.read(lead.handle), by="cli:test")
+        assert await fleet.tokens.revoke(await fleet.read(lead.handle), actor=Actor("cli:test"))
         with pytest.raises(Unavailable):
             await fleet.tokens.request(want(device, life_s=LIFE_S), "r2", "", 0)
         assert await fleet.tokens.use(device, "r3", "jti", store.clock.now_ms() + 60_000) == "ok"
-        buckets = Buckets(store, qps={"RevokeToken": 5}, egress_qps=300, egress_group="all")
+        buckets = SharedQuota(store, qps={"RevokeToken": 5}, egress_qps=300, egress_group="all")
         assert (await buckets.take("RevokeToken", line=1, least=1)).permits == 1
-        assert await fleet.tokens.revoke(single, Priority.OPERATOR, by="cli:test")
+        assert await fleet.tokens.revoke(single, Priority.OPERATOR, actor=Actor("cli:test"))
         await fleet.devices.change(registered, registered, KEY, revoke=True)
-        await book.start("job", Selection.of_everything(), "operator:o", 3)
-        await revocations.raise_floor(EVERYTHING, "job")
-        for record in swept:
+        await book.start("job", Selection.of_everything(), Actor("operator:o"), 3)
+        await revocations.raise_watermark(EVERYTHING, "job")
+        for record in below_watermark:
             assert (await fleet.read(record.handle)).state == "revoked"
             shard = Shard.of(record.client_id)
             assert (
-                await revocations.revoke(shard, [record.handle], Priority.BULK, job="job", swept=True, by="cli:test")
+                await revocations.revoke(
+                    shard, [record.handle], Priority.BULK, job="job", below_watermark=True, actor=Actor("cli:test")
+                )
                 == 1
             )
         async for claim in claims(revocations):
             assert await revocations.settle(claim, "failed")
-            assert await revocations.resolve(claim.handle, "retry", by="cli:test")
+            assert await revocations.resolve(claim.handle, "retry", actor=Actor("cli:test"))
             again = await revocations.claim(Shard.of(claim.client_id))
             assert again is not None
             assert await revocations.settle(again, "confirmed")

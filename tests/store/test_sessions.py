@@ -6,23 +6,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.model.operators import Operator, Role
+from app.model.actors import Actor
+from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash, SessionId
-from app.store.audit import Act, What
+from app.store.audit import Event, EventKind
 from app.store.connection import Store
-from app.store.operators import Account, Operators
+from app.store.operators import Operators, StoredOperator
 from app.store.sealing import KeyRing, new_key_text
 from app.store.sessions import IDLE_MS, LONGEST_MS, Sessions
 from tests.store.test_operators import ANN, CHANGED, HASH, REMOVED, put
 
 
 @pytest.fixture
-async def account(operators: Operators) -> Account:
+async def account(operators: Operators) -> StoredOperator:
     """An operator."""
     return await put(operators)
 
 
-async def begin(sessions: Sessions, account: Account) -> SessionId:
+async def begin(sessions: Sessions, account: StoredOperator) -> SessionId:
     """Begin a session."""
     begun = await sessions.begin(account, "from 192.0.2.1")
     assert begun is not None
@@ -35,11 +36,11 @@ async def the_key(store: Store) -> str:
     return str(key)
 
 
-async def test_a_session_is_found_until_it_is_ended(sessions: Sessions, account: Account, store: Store) -> None:
+async def test_a_session_is_found_until_it_is_ended(sessions: Sessions, account: StoredOperator, store: Store) -> None:
     """By its ID alone; signing in and out are lines of the audit, each once."""
     mine, other = await begin(sessions, account), await begin(sessions, account)
     assert await sessions.find(mine, touch=True) == account
-    assert await sessions.end(mine) == Act("operator:ann", What.SIGNED_OUT)
+    assert await sessions.end(mine) == Event(Actor("operator:ann"), EventKind.SIGNED_OUT)
     assert await sessions.end(mine) is None
     assert await sessions.find(mine, touch=True) is None
     assert await sessions.find(other, touch=False) == account
@@ -53,7 +54,7 @@ async def test_a_session_is_found_until_it_is_ended(sessions: Sessions, account:
     ]
 
 
-async def test_redis_does_not_hold_the_session(sessions: Sessions, account: Account, store: Store) -> None:
+async def test_redis_does_not_hold_the_session(sessions: Sessions, account: StoredOperator, store: Store) -> None:
     """Whoever reads Redis cannot sign in by what is there, not even with the key's own name."""
     session = await begin(sessions, account)
     key = await the_key(store)
@@ -65,14 +66,16 @@ async def test_redis_does_not_hold_the_session(sessions: Sessions, account: Acco
 @pytest.mark.parametrize(
     "text", ["", "x", "x" * 42, "x" * 43, "x" * 44, "x" * 100_000, "é" * 43, "\ud800" * 43, "\n" * 43]
 )
-async def test_what_is_no_session(sessions: Sessions, account: Account, text: str) -> None:
+async def test_what_is_no_session(sessions: Sessions, account: StoredOperator, text: str) -> None:
     """A cookie may hold anything."""
     await begin(sessions, account)
     assert await sessions.find(SessionId(text), touch=True) is None
     assert await sessions.end(SessionId(text)) is None
 
 
-async def test_a_session_unused_for_half_an_hour_is_gone(sessions: Sessions, account: Account, store: Store) -> None:
+async def test_a_session_unused_for_half_an_hour_is_gone(
+    sessions: Sessions, account: StoredOperator, store: Store
+) -> None:
     """Each look that touches it prolongs it; one that does not, such as a page that refreshes itself, does not."""
     session = await begin(sessions, account)
     for _ in range(4):
@@ -86,7 +89,7 @@ async def test_a_session_unused_for_half_an_hour_is_gone(sessions: Sessions, acc
 
 
 async def test_a_session_ends_after_half_a_day_however_much_it_is_used(
-    sessions: Sessions, account: Account, store: Store
+    sessions: Sessions, account: StoredOperator, store: Store
 ) -> None:
     """Its end is told when it begins."""
     begun = await sessions.begin(account, "")
@@ -103,7 +106,7 @@ async def test_a_session_ends_after_half_a_day_however_much_it_is_used(
 
 
 async def test_a_session_lies_in_redis_no_longer_than_it_lasts(
-    sessions: Sessions, account: Account, store: Store
+    sessions: Sessions, account: StoredOperator, store: Store
 ) -> None:
     """What nobody asks for again is cleaned up by its TTL."""
     session = await begin(sessions, account)
@@ -145,7 +148,7 @@ async def test_no_history_revives_a_session(
 
 
 async def test_no_session_begins_for_an_operator_changed_meanwhile(
-    sessions: Sessions, operators: Operators, account: Account
+    sessions: Sessions, operators: Operators, account: StoredOperator
 ) -> None:
     """Who was dismissed while the password was looked at is not let in."""
     changed = await put(operators, act=CHANGED)
@@ -155,10 +158,10 @@ async def test_no_session_begins_for_an_operator_changed_meanwhile(
 
 
 async def test_whoever_writes_to_redis_signs_in_as_nobody(
-    sessions: Sessions, operators: Operators, account: Account, store: Store
+    sessions: Sessions, operators: Operators, account: StoredOperator, store: Store
 ) -> None:
     """A session made another operator's, another epoch's or younger is none; a prolonged one ends in time."""
-    root = await put(operators, Operator("root", Role.ADMIN, 1))
+    root = await put(operators, Operator("root", OperatorRole.ADMIN, 1))
     session = await begin(sessions, account)
     key = await the_key(store)
     honest = await store.command("HMGET", key, "name", "epoch", "created_at_ms", "seal")
@@ -179,16 +182,18 @@ async def test_whoever_writes_to_redis_signs_in_as_nobody(
     assert await sessions.find(await begin(other, root), touch=True) is None
 
 
-async def test_the_role_is_the_one_they_have_now(sessions: Sessions, operators: Operators, account: Account) -> None:
+async def test_the_role_is_the_one_they_have_now(
+    sessions: Sessions, operators: Operators, account: StoredOperator
+) -> None:
     """It is read with the session, in the same step."""
-    promoted = replace(account.operator, role=Role.ADMIN)
+    promoted = replace(account.operator, role=OperatorRole.ADMIN)
     now = await put(operators, promoted, CHANGED)
     found = await sessions.find(await begin(sessions, now), touch=True)
     assert found is not None
-    assert found.operator.role is Role.ADMIN
+    assert found.operator.role is OperatorRole.ADMIN
 
 
-def test_a_session_and_a_hash_are_blank(account: Account) -> None:
+def test_a_session_and_a_hash_are_blank(account: StoredOperator) -> None:
     """Neither is in a log or a traceback."""
     assert "secret" not in repr([SessionId("secret"), PasswordHash("secret")])
     assert HASH.reveal() not in repr(account)

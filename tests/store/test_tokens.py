@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.service.issue import SPARE_MS, fresh_ms
 from app.store.connection import Script, Store
 from app.store.devices import Devices
-from app.store.keys import Handle, Shard
-from app.store.records import CloudTokenOfType, Lead, RequestAnswer, Wanted
+from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, TokenRequest
+from app.store.redis_keys import Handle, Shard
 from app.store.revocations import RevocationQueue
 from app.store.tokens import HORIZON_MS, LEASE_MS, Tokens
 
@@ -27,34 +28,36 @@ READERS: dict[str, Callable[[str], tuple[str | int, ...]]] = {
 }
 
 
-def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S, role: str = "sensor") -> Wanted:
+def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S, role: str = "sensor") -> TokenRequest:
     """Return what the device wants, with variations."""
-    return Wanted(device=device, role=role, scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS)
+    return TokenRequest(
+        device=device, role=role, scope=scope, life_s=life_s, fresh_ms=fresh_ms(life_s), spare_ms=SPARE_MS
+    )
 
 
-async def ask(tokens: Tokens, wanted: Wanted, request: str = "r1", jti: str = "") -> RequestAnswer:
+async def ask(tokens: Tokens, wanted: TokenRequest, request: str = "r1", jti: str = "") -> RequestResult:
     """Ask and expect an answer about a token."""
     answer = await tokens.request(wanted, request, jti, FAR_MS if jti else 0)
-    assert isinstance(answer, RequestAnswer), answer
+    assert isinstance(answer, RequestResult), answer
     return answer
 
 
-async def take_lead(tokens: Tokens, wanted: Wanted, request: str = "r1") -> Lead:
+async def take_lead(tokens: Tokens, wanted: TokenRequest, request: str = "r1") -> ApplicationLease:
     """Ask and expect to lead."""
     answer = await ask(tokens, wanted, request)
     assert answer.status == "lead"
-    return Lead(wanted, answer.flight, request)
+    return ApplicationLease(wanted, answer.application, request)
 
 
 async def keep(
-    tokens: Tokens, store: Store, lead: Lead, *, token: str = "cloud-token", whole: bool = True
+    tokens: Tokens, store: Store, lead: ApplicationLease, *, token: str = "cloud-token", whole: bool = True
 ) -> Literal["stored", "revoked"]:
     """Store what the cloud would have returned."""
     expires_at_ms = store.clock.now_ms() + lead.wanted.life_s * 1000
     return await tokens.store(lead, (CloudTokenOfType(TokenType.W, CloudToken(token)),), expires_at_ms, whole=whole)
 
 
-async def handed_out(tokens: Tokens, wanted: Wanted) -> Handle:
+async def handed_out(tokens: Tokens, wanted: TokenRequest) -> Handle:
     """Return the handle of the token that a request gets."""
     answer = await ask(tokens, wanted, "another request")
     assert answer.status == "live"
@@ -75,7 +78,7 @@ async def test_one_leads_the_others_wait_and_all_get_the_one_token(
     wanted = want(device)
     lead = await take_lead(tokens, wanted)
     assert (await ask(tokens, wanted, "r2")).status == "wait"
-    assert await tokens.in_flight(wanted, lead.handle)
+    assert await tokens.is_under_way(wanted, lead.handle)
     assert await keep(tokens, store, lead) == "stored"
     for request in ("r1", "r2", "r3"):
         answer = await ask(tokens, wanted, request)
@@ -84,7 +87,7 @@ async def test_one_leads_the_others_wait_and_all_get_the_one_token(
         assert answer.token.handle == lead.handle
         opened = tokens.open(answer.token.sealed, device.client_id, lead.handle)
         assert opened == (CloudTokenOfType(TokenType.W, CloudToken("cloud-token")),)
-    assert not await tokens.in_flight(wanted, lead.handle)
+    assert not await tokens.is_under_way(wanted, lead.handle)
 
 
 async def test_a_live_token_takes_one_command_and_asking_in_short_leaves_nothing_but_the_used_assertion(
@@ -102,7 +105,7 @@ async def test_a_live_token_takes_one_command_and_asking_in_short_leaves_nothing
 
     store.run = listen  # type: ignore[method-assign]
     wanted = want(device)
-    await keep(tokens, store, Lead(wanted, (await ask(tokens, wanted, "r1", "j1")).flight, "r1"))
+    await keep(tokens, store, ApplicationLease(wanted, (await ask(tokens, wanted, "r1", "j1")).application, "r1"))
     short, full = commands[:2]
     used = Shard.of(device.client_id).used_assertion(device.client_id, "j1")
     assert short == (3, {used})
@@ -117,13 +120,13 @@ async def test_a_resent_request_keeps_its_lead(tokens: Tokens, device: Device) -
     wanted = want(device)
     first, second = await ask(tokens, wanted, "r1", "j1"), await ask(tokens, wanted, "r1", "j1")
     assert (first.status, second.status) == ("lead", "lead")
-    assert first.flight == second.flight
+    assert first.application == second.application
 
 
 async def test_an_assertion_is_used_once(tokens: Tokens, store: Store, device: Device) -> None:
     """A second request with one assertion gets nothing, whether the first was answered or still waits."""
     wanted = want(device)
-    lead = Lead(wanted, (await ask(tokens, wanted, "r1", "j1")).flight, "r1")
+    lead = ApplicationLease(wanted, (await ask(tokens, wanted, "r1", "j1")).application, "r1")
     assert await tokens.request(wanted, "r2", "j1", FAR_MS) == "used"
     await keep(tokens, store, lead)
     assert await tokens.request(wanted, "r2", "j1", FAR_MS) == "used"
@@ -150,7 +153,7 @@ async def test_a_removed_device_is_stale_and_never_gets_its_epoch_back(
     assert await tokens.request(want(device), "r2", "", 0) == "stale"
     again = await devices.add(replace(device, epoch=""), Secret("k" * 32))
     assert int(again.epoch) > int(device.epoch)
-    assert (await ask(tokens, want(again), "r3")).flight != lead.handle
+    assert (await ask(tokens, want(again), "r3")).application != lead.handle
 
 
 async def test_what_was_applied_for_before_a_revoke_is_queued_and_never_handed_out(
@@ -184,8 +187,8 @@ async def test_a_revoked_token_is_never_handed_out_again(tokens: Tokens, store: 
     await keep(tokens, store, lead)
     record = await tokens.read(lead.handle)
     assert record is not None
-    assert await tokens.revoke(record, by="cli:test") is True
-    assert await tokens.revoke(record, by="cli:test") is False
+    assert await tokens.revoke(record, actor=Actor("cli:test")) is True
+    assert await tokens.revoke(record, actor=Actor("cli:test")) is False
     assert await queued(store, device) == [lead.handle]
     assert (await ask(tokens, want(device), "r2")).status == "lead"
 
@@ -198,7 +201,7 @@ async def test_a_handle_revoked_in_flight_is_queued_when_it_arrives(
     record = await tokens.read(lead.handle)
     assert record is not None
     assert record.state == "applying"
-    assert await tokens.revoke(record, by="cli:test") is True
+    assert await tokens.revoke(record, actor=Actor("cli:test")) is True
     assert (await ask(tokens, want(device), "r2")).status == "lead"
     assert await keep(tokens, store, lead) == "revoked"
     assert await keep(tokens, store, lead) == "revoked"
@@ -232,8 +235,8 @@ async def test_a_leader_that_lost_its_lead_does_not_overtake_its_successor(
 ) -> None:
     """When two leaders come back, the successor's token is handed out and the late one is queued."""
     late = await take_lead(tokens, want(device))
-    await store.command("PEXPIRE", Shard.of(device.client_id).flight(late.wanted.key), 1)
-    while await tokens.in_flight(late.wanted, late.handle):
+    await store.command("PEXPIRE", Shard.of(device.client_id).application(late.wanted.key), 1)
+    while await tokens.is_under_way(late.wanted, late.handle):
         pass
     successor = await take_lead(tokens, want(device), "r2")
     assert not await tokens.extend(late)
@@ -246,7 +249,7 @@ async def test_a_leader_that_lost_its_lead_does_not_overtake_its_successor(
 async def test_a_lapsed_lead_without_a_successor_still_counts(tokens: Tokens, store: Store, device: Device) -> None:
     """A Redis that was away for longer than the lease costs no second ApplyToken."""
     lead = await take_lead(tokens, want(device))
-    await store.command("DEL", Shard.of(device.client_id).flight(lead.wanted.key))
+    await store.command("DEL", Shard.of(device.client_id).application(lead.wanted.key))
     assert await keep(tokens, store, lead) == "stored"
 
 
@@ -254,7 +257,7 @@ async def test_a_leader_whose_record_is_gone_hands_nothing_out(tokens: Tokens, s
     """A leader paused beyond the horizon finds no record: what it got is queued under its handle."""
     lead = await take_lead(tokens, want(device))
     shard = Shard.of(device.client_id)
-    await store.command("DEL", shard.flight(lead.wanted.key), shard.token(lead.handle))
+    await store.command("DEL", shard.application(lead.wanted.key), shard.token(lead.handle))
     assert await keep(tokens, store, lead) == "revoked"
     assert await queued(store, device) == [lead.handle]
     assert await store.command("PTTL", shard.token(lead.handle)) > 0
@@ -326,7 +329,7 @@ async def test_a_device_applies_no_more_than_its_share_in_an_hour(tokens: Tokens
         await keep(tokens, store, lead, token=f"t{number}")
         record = await tokens.read(lead.handle)
         assert record is not None
-        await tokens.revoke(record, by="cli:test")
+        await tokens.revoke(record, actor=Actor("cli:test"))
     assert (await ask(tokens, want(device), "r9")).status == "limited"
 
 
@@ -349,7 +352,7 @@ async def test_everything_but_registry_and_queue_ends_by_itself(tokens: Tokens, 
     """No key is left without an end, and no record ends before its token does."""
     lead = await take_lead(tokens, want(device), "r1")
     shard = Shard.of(device.client_id)
-    assert await store.command("PTTL", shard.flight(lead.wanted.key)) in range(1, LEASE_MS + 1)
+    assert await store.command("PTTL", shard.application(lead.wanted.key)) in range(1, LEASE_MS + 1)
     assert await store.command("PTTL", shard.token(lead.handle)) in range(1, HORIZON_MS + 1)
     assert await tokens.extend(lead)
     await keep(tokens, store, lead)

@@ -11,6 +11,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import PARTS, build
+from app.model.actors import Actor
 from app.model.devices import Algorithm
 from app.model.secrets import AccessKeySecret
 from app.sandbox.keys import AccessKey
@@ -125,7 +126,9 @@ def registry(server: TestClient[Any, Any]) -> Registry:
     """The registry the server reads."""
     parts = server.app[PARTS]
     # A cache of its own, as the command line has: the server must notice changes by itself.
-    return Registry(type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock, by="cli:test")
+    return Registry(
+        type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock, actor=Actor("cli:test")
+    )
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from typing import Any
 from aiohttp.test_utils import TestClient
 
 from app.assembly import PARTS
+from app.model.actors import Actor
 from app.model.api_keys import Right
-from app.service.api_keys import KeyOffice
+from app.service.api_keys import ApiKeyAdmin
 from tests.callers import Answer, read
 
 
@@ -24,7 +25,7 @@ class Operator:
     @classmethod
     async def of(cls, client: TestClient[Any, Any], right: Right = Right.ADMIN, name: str = "ops") -> Operator:
         """Make a key for a server of this process, and hold it."""
-        made = await KeyOffice(client.app[PARTS].api_keys, by="cli:test").add(name, [right])
+        made = await ApiKeyAdmin(client.app[PARTS].api_keys, actor=Actor("cli:test")).add(name, [right])
         return cls(client, made.text.reveal())
 
     def at(self, client: TestClient[Any, Any]) -> Operator:

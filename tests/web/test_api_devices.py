@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.model.devices import Algorithm
-from app.service.keys import new_pair
+from app.service.verification_keys import new_pair
 from tests.callers import Caller
 from tests.web.conftest import ISSUER
 from tests.web.operators import Operator

@@ -7,8 +7,9 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.assembly import PARTS
+from app.model.actors import Actor
 from app.model.api_keys import Right
-from app.service.api_keys import KeyOffice
+from app.service.api_keys import ApiKeyAdmin
 from app.store.api_keys import ApiKeys
 from app.store.sealing import KeyRing, new_key_text
 from tests.callers import Answer, Caller, read
@@ -18,9 +19,9 @@ Ask = Callable[..., Awaitable[Answer]]
 
 
 @pytest.fixture
-def office(server: TestClient[Any, Any]) -> KeyOffice:
+def office(server: TestClient[Any, Any]) -> ApiKeyAdmin:
     """Makes keys for the server."""
-    return KeyOffice(server.app[PARTS].api_keys, by="cli:test")
+    return ApiKeyAdmin(server.app[PARTS].api_keys, actor=Actor("cli:test"))
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def ask(server: TestClient[Any, Any]) -> Ask:
     return post
 
 
-async def bearer(office: KeyOffice, *rights: Right, name: str = "billing") -> str:
+async def bearer(office: ApiKeyAdmin, *rights: Right, name: str = "billing") -> str:
     """Make a key, and return it as a header."""
     return f"Bearer {(await office.add(name, rights)).text.reveal()}"
 
@@ -46,7 +47,7 @@ def refused(answer: Answer, status: int, error: str) -> None:
     assert answer.headers["WWW-Authenticate"] == f'Bearer realm="mqtt-token-server", error="{error}"'
 
 
-async def test_a_service_introspects_and_revokes_any_token(caller: Caller, office: KeyOffice, ask: Ask) -> None:
+async def test_a_service_introspects_and_revokes_any_token(caller: Caller, office: ApiKeyAdmin, ask: Ask) -> None:
     """With a key that has the right a service is answered as the token's own device is."""
     token = (await caller.token()).body
     key = await bearer(office, Right.INTROSPECT, Right.REVOKE)
@@ -61,7 +62,7 @@ async def test_a_service_introspects_and_revokes_any_token(caller: Caller, offic
 
 
 async def test_a_service_learns_nothing_of_what_is_no_token_and_costs_no_call(
-    office: KeyOffice, ask: Ask, cloud: OwnCloud
+    office: ApiKeyAdmin, ask: Ask, cloud: OwnCloud
 ) -> None:
     """Unknown and malformed tokens are inactive, and revoking them is no error (RFC 7009 section 2.2)."""
     key = await bearer(office, Right.ADMIN)
@@ -72,7 +73,7 @@ async def test_a_service_learns_nothing_of_what_is_no_token_and_costs_no_call(
     assert await cloud.calls("QueryToken") == {}
 
 
-async def test_a_key_has_its_rights_and_no_others(caller: Caller, office: KeyOffice, ask: Ask) -> None:
+async def test_a_key_has_its_rights_and_no_others(caller: Caller, office: ApiKeyAdmin, ask: Ask) -> None:
     """What a key may not do is 403, changes nothing, and does not depend on the token; admin may all."""
     token = (await caller.token()).body["handle"]
     asks, revokes = (
@@ -88,7 +89,7 @@ async def test_a_key_has_its_rights_and_no_others(caller: Caller, office: KeyOff
 
 
 async def test_a_removed_key_counts_no_more_at_once(
-    office: KeyOffice, ask: Ask, other_server: TestClient[Any, Any]
+    office: ApiKeyAdmin, ask: Ask, other_server: TestClient[Any, Any]
 ) -> None:
     """The next request with it is refused, at every instance; the same name again is another key."""
     key = await bearer(office, Right.INTROSPECT)
@@ -125,7 +126,7 @@ async def test_a_malformed_or_unknown_key_is_one_refusal(ask: Ask, header: str) 
 
 
 async def test_a_key_with_another_secret_or_of_another_server_is_refused(
-    office: KeyOffice, ask: Ask, server: TestClient[Any, Any]
+    office: ApiKeyAdmin, ask: Ask, server: TestClient[Any, Any]
 ) -> None:
     """An ID proves nothing without its secret."""
     key = await bearer(office, Right.ADMIN)
@@ -135,7 +136,7 @@ async def test_a_key_with_another_secret_or_of_another_server_is_refused(
     refused(await ask("introspect", key.replace(one, two), token="x"), 401, "invalid_token")
 
 
-async def test_two_ways_of_authenticating_at_once_are_refused(caller: Caller, office: KeyOffice, ask: Ask) -> None:
+async def test_two_ways_of_authenticating_at_once_are_refused(caller: Caller, office: ApiKeyAdmin, ask: Ask) -> None:
     """A key beside another header, an assertion or a client ID is ambiguous (RFC 6749 section 2.3)."""
     key = await bearer(office, Right.ADMIN)
     for answer in (
@@ -147,14 +148,14 @@ async def test_two_ways_of_authenticating_at_once_are_refused(caller: Caller, of
         assert (answer.status, answer.body["error"]) == (400, "invalid_request")
 
 
-async def test_a_key_gets_no_token(office: KeyOffice, ask: Ask) -> None:
+async def test_a_key_gets_no_token(office: ApiKeyAdmin, ask: Ask) -> None:
     """Tokens are for devices: at the token endpoint a key is no way of authenticating."""
     answer = await ask("token", await bearer(office, Right.ADMIN), grant_type="client_credentials")
     assert (answer.status, answer.body["error"]) == (401, "invalid_client")
 
 
 async def test_whoever_writes_to_redis_gains_no_right(
-    office: KeyOffice, ask: Ask, server: TestClient[Any, Any]
+    office: ApiKeyAdmin, ask: Ask, server: TestClient[Any, Any]
 ) -> None:
     """A record moved to another ID, or sealed by another server's key, opens nothing: 503, and the log tells why."""
     weak, strong = await bearer(office, Right.INTROSPECT), await bearer(office, Right.ADMIN, name="strong")
@@ -162,5 +163,5 @@ async def test_whoever_writes_to_redis_gains_no_right(
     await store.command("HSET", "{ops}:keys", weak[11:27], await store.command("HGET", "{ops}:keys", strong[11:27]))
     assert (await ask("introspect", weak, token="x")).status == 503
     foreign = ApiKeys(store, KeyRing.parse(new_key_text("k1")))
-    key = await bearer(KeyOffice(foreign, by="cli:test"), Right.ADMIN, name="foreign")
+    key = await bearer(ApiKeyAdmin(foreign, actor=Actor("cli:test")), Right.ADMIN, name="foreign")
     assert (await ask("introspect", key, token="x")).status == 503

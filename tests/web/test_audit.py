@@ -10,14 +10,15 @@ from aiohttp.test_utils import TestClient
 
 from app.assembly import PARTS
 from app.errors import InvalidRequest
+from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.secrets import Secret
 from app.service import refusals
-from app.service.api_keys import KeyOffice
-from app.service.audit import Query, Trail
+from app.service.api_keys import ApiKeyAdmin
+from app.service.audit import AuditFilter, AuditLog
 from app.service.registry import Registry
-from app.store.audit import Line
-from app.store.keys import Shard
+from app.store.audit import AuditEntry
+from app.store.redis_keys import Shard
 from app.store.tokens import Tokens
 from tests.callers import Caller
 from tests.waiting import until
@@ -31,23 +32,23 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def trail(server: TestClient[Any, Any]) -> Trail:
+def audit_log(server: TestClient[Any, Any]) -> AuditLog:
     """The trail of the server."""
     parts = server.app[PARTS]
-    return Trail(parts.audit, parts.tokens)
+    return AuditLog(parts.audit, parts.tokens)
 
 
-async def told(trail: Trail, **query: Any) -> list[tuple[str, str]]:
+async def told(audit_log: AuditLog, **query: Any) -> list[tuple[str, str]]:
     """Return who did what, the newest first."""
-    return [(line.who, line.what) for line in (await trail.search(Query(**query))).lines]
+    return [(line.who, line.what) for line in (await audit_log.search(AuditFilter(**query))).lines]
 
 
-async def until_refused(trail: Trail, count: int, **query: Any) -> list[Line]:
+async def until_refused(audit_log: AuditLog, count: int, **query: Any) -> list[AuditEntry]:
     """Wait until so many lines of refusals are there."""
-    found: list[Line] = []
+    found: list[AuditEntry] = []
 
     async def there() -> bool:
-        found[:] = (await trail.search(Query(what="refused", **query))).lines
+        found[:] = (await audit_log.search(AuditFilter(what="refused", **query))).lines
         return len(found) >= count
 
     await until(there, f"{count} refusals in the trail")
@@ -55,7 +56,7 @@ async def until_refused(trail: Trail, count: int, **query: Any) -> list[Line]:
 
 
 async def test_a_token_in_hand_finds_all_that_became_of_it(
-    caller: Caller, trail: Trail, cloud: OwnCloud, server: TestClient[Any, Any]
+    caller: Caller, audit_log: AuditLog, cloud: OwnCloud, server: TestClient[Any, Any]
 ) -> None:
     """By password, by one of its cloud tokens, or by handle: granted, revoked once however often, confirmed."""
     token = (await caller.token()).body
@@ -64,16 +65,20 @@ async def test_a_token_in_hand_finds_all_that_became_of_it(
         assert (await caller.revoke(token["access_token"])).status == 200
     cloud_token = token["mqtt"]["tokens"][0]["token"]
     for held in (token["access_token"], token["handle"], cloud_token, f"  R|{cloud_token}\n"):
-        handle = await trail.handle_of(Secret(held))
+        handle = await audit_log.handle_of(Secret(held))
         assert handle == token["handle"], held
         device = f"device:{caller.client_id}"
-        assert await told(trail, handle=handle) == [("cloud", "confirmed"), (device, "revoked"), (device, "granted")]
+        assert await told(audit_log, handle=handle) == [
+            ("cloud", "confirmed"),
+            (device, "revoked"),
+            (device, "granted"),
+        ]
     for other in ("", "x", "|", "R|", "R|x", "x" * 20_000):
-        assert await trail.handle_of(Secret(other)) is None
+        assert await audit_log.handle_of(Secret(other)) is None
 
 
 async def test_a_text_of_thousands_of_tokens_is_looked_up_nowhere(
-    trail: Trail, monkeypatch: pytest.MonkeyPatch
+    audit_log: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One search costs no more than a password's three tokens, whatever is pasted."""
 
@@ -81,14 +86,14 @@ async def test_a_text_of_thousands_of_tokens_is_looked_up_nowhere(
         raise AssertionError("looked up")
 
     monkeypatch.setattr(Tokens, "handle_of", never)
-    assert await trail.handle_of(Secret("|".join(f"R|{number}" for number in range(2000)))) is None
+    assert await audit_log.handle_of(Secret("|".join(f"R|{number}" for number in range(2000)))) is None
 
 
 async def test_operators_and_services_are_named(
-    caller: Caller, registry: Registry, trail: Trail, server: TestClient[Any, Any]
+    caller: Caller, registry: Registry, audit_log: AuditLog, server: TestClient[Any, Any]
 ) -> None:
     """Each act has its actor: the operator at the registry, the service that revoked."""
-    office = KeyOffice(server.app[PARTS].api_keys, by="cli:ann")
+    office = ApiKeyAdmin(server.app[PARTS].api_keys, actor=Actor("cli:ann"))
     key = await office.add("billing", [Right.REVOKE])
     token = (await caller.token()).body
     headers = {"Authorization": f"Bearer {key.text.reveal()}"}
@@ -98,16 +103,16 @@ async def test_operators_and_services_are_named(
     await registry.enable(caller.client_id)
     await registry.remove(caller.client_id)
     await office.remove("billing")
-    assert await told(trail, who="cli:ann") == [("cli:ann", "key_removed"), ("cli:ann", "key_added")]
-    assert await told(trail, who="key:billing") == [("key:billing", "revoked")]
+    assert await told(audit_log, who="cli:ann") == [("cli:ann", "key_removed"), ("cli:ann", "key_added")]
+    assert await told(audit_log, who="key:billing") == [("key:billing", "revoked")]
     acts = ["removed", "enabled", "disabled", "rotated", "added"]
-    assert await told(trail, who="cli:test") == [("cli:test", f"device_{act}") for act in acts]
+    assert await told(audit_log, who="cli:test") == [("cli:test", f"device_{act}") for act in acts]
 
 
-async def test_a_refusal_names_whoever_proved_it_and_no_other(caller: Caller, trail: Trail) -> None:
+async def test_a_refusal_names_whoever_proved_it_and_no_other(caller: Caller, audit_log: AuditLog) -> None:
     """A proven device's is its own; one that merely names a device is a stranger's, and flushes nothing of it."""
     await caller.token(scope="pub:elsewhere/x")
-    [own] = await until_refused(trail, 1, who=f"device:{caller.client_id}")
+    [own] = await until_refused(audit_log, 1, who=f"device:{caller.client_id}")
     assert (own.client_id, own.detail.startswith("invalid_scope: ")) == (caller.client_id, True)
     await replace(caller, key="x" * 40).token()
     await caller.token_by_basic("x" * 40)
@@ -117,49 +122,49 @@ async def test_a_refusal_names_whoever_proved_it_and_no_other(caller: Caller, tr
     await caller.post("/oauth/introspect", {"token": "x"}, headers={"Authorization": "Bearer nonsense"})
 
     async def all_told() -> bool:
-        strangers = (await trail.search(Query(what="refused", who="stranger"))).lines
+        strangers = (await audit_log.search(AuditFilter(what="refused", who="stranger"))).lines
         kinds = {line.detail.split(" (")[0]: line.client_id for line in strangers}
         return set(kinds.values()) == {caller.client_id, ""} and "invalid_client: jti replayed" in kinds
 
     await until(all_told, "the strangers' refusals in the trail")
-    assert len(await told(trail, what="refused", who=f"device:{caller.client_id}")) == 1
+    assert len(await told(audit_log, what="refused", who=f"device:{caller.client_id}")) == 1
 
 
 async def test_a_flood_of_refusals_is_few_lines(
-    caller: Caller, trail: Trail, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+    caller: Caller, audit_log: AuditLog, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal ones are counted in one line, and of different ones only so many are written in one go."""
     monkeypatch.setattr(refusals, "WRITE_EVERY_S", 0.5)
     monkeypatch.setattr(refusals, "MOST_AT_ONCE", 5)
     await caller.token_by_basic("first")
-    await until_refused(trail, 1)
+    await until_refused(audit_log, 1)
     await asyncio.gather(*(caller.token_by_basic("x" * 40) for _ in range(20)))
     await asyncio.gather(*(replace(caller, client_id=f"GID_flood@@@{n}").token_by_basic("x" * 40) for n in range(20)))
-    lines = await until_refused(trail, 3)
+    lines = await until_refused(audit_log, 3)
     assert len(lines) <= 1 + 5 + 1
     assert any("(20 times)" in line.detail for line in lines)
     assert any("and 16 more" in line.detail for line in lines)
 
 
 async def test_a_rogue_device_flushes_nothing_of_what_happened(
-    caller: Caller, trail: Trail, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+    caller: Caller, audit_log: AuditLog, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it asks for each time, its refusals are one line a second, and none where grants and revokes stand."""
     monkeypatch.setattr(refusals, "WRITE_EVERY_S", 0.5)
     await caller.token_by_basic("x" * 40)
-    await until_refused(trail, 1)
+    await until_refused(audit_log, 1)
     await asyncio.gather(*(caller.token(scope=f"pub:elsewhere/{number}") for number in range(20)))
-    [line] = await until_refused(trail, 1, who=f"device:{caller.client_id}")
+    [line] = await until_refused(audit_log, 1, who=f"device:{caller.client_id}")
     assert "(20 times)" in line.detail
     kept = await server.app[PARTS].store.command("XLEN", Shard.of(caller.client_id).audit)
     assert kept == 1  # that it was added
 
 
 async def test_no_line_holds_a_secret(
-    caller: Caller, make_caller: MakeCaller, trail: Trail, server: TestClient[Any, Any]
+    caller: Caller, make_caller: MakeCaller, audit_log: AuditLog, server: TestClient[Any, Any]
 ) -> None:
     """No token, no assertion, no key: tokens by handle, keys by name."""
-    office = KeyOffice(server.app[PARTS].api_keys, by="cli:ann")
+    office = ApiKeyAdmin(server.app[PARTS].api_keys, actor=Actor("cli:ann"))
     key = (await office.add("billing", [Right.INTROSPECT])).text.reveal()
     assertion = caller.assertion()
     token = (await caller.token(assertion)).body
@@ -167,23 +172,23 @@ async def test_no_line_holds_a_secret(
     await caller.token_by_basic(f"{caller.key}x")
     await caller.post("/oauth/revoke", {"token": token["handle"]}, headers={"Authorization": f"Bearer {key}"})
     await caller.post("/oauth/revoke", {"token": token["handle"]}, headers={"Authorization": f"Bearer {key}x"})
-    await until_refused(trail, 3)
-    text = repr((await trail.search(Query())).lines)
+    await until_refused(audit_log, 3)
+    text = repr((await audit_log.search(AuditFilter())).lines)
     for secret in (assertion, caller.key, key, key[-43:], *(each["token"] for each in token["mqtt"]["tokens"])):
         assert secret not in text
 
 
-async def test_a_line_stays_one_line(caller: Caller, trail: Trail) -> None:
+async def test_a_line_stays_one_line(caller: Caller, audit_log: AuditLog) -> None:
     """What a caller sends can break no table and forge no line, and is cut."""
     await caller.token(scope="pub:a\nb\x1b[31m" + "x" * 3000)
-    [line] = await until_refused(trail, 1)
+    [line] = await until_refused(audit_log, 1)
     assert line.detail.isprintable()
     assert len(line.detail) <= 250
     await caller.token_by_basic("x" * 40, client_id="x" * 3000)
 
 
 async def test_nothing_is_awaited_when_redis_takes_no_lines(
-    caller: Caller, server: TestClient[Any, Any], trail: Trail
+    caller: Caller, server: TestClient[Any, Any], audit_log: AuditLog
 ) -> None:
     """A Redis that is full refuses the line, and the caller gets the answer he would have got."""
     store = server.app[PARTS].store
@@ -211,18 +216,20 @@ BAD: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("query", "options"), BAD)
-async def test_a_malformed_search_is_refused(trail: Trail, query: dict[str, Any], options: dict[str, Any]) -> None:
+async def test_a_malformed_search_is_refused(
+    audit_log: AuditLog, query: dict[str, Any], options: dict[str, Any]
+) -> None:
     """With a sentence, and without a look into Redis."""
     with pytest.raises(InvalidRequest):
-        await trail.search(Query(**query), **options)
+        await audit_log.search(AuditFilter(**query), **options)
 
 
-async def test_a_search_by_time_takes_what_lies_between(caller: Caller, trail: Trail) -> None:
+async def test_a_search_by_time_takes_what_lies_between(caller: Caller, audit_log: AuditLog) -> None:
     """From since on, and before until; a time far off finds nothing and breaks nothing."""
-    [line] = (await trail.search(Query())).lines
+    [line] = (await audit_log.search(AuditFilter())).lines
     assert json.loads(json.dumps(line.at_ms)) == line.at_ms
-    assert len(await told(trail, since_ms=line.at_ms, until_ms=line.at_ms + 1)) == 1
-    assert await told(trail, until_ms=line.at_ms) == []
-    assert await told(trail, since_ms=line.at_ms + 1) == []
-    assert await told(trail, since_ms=2**62) == []
-    assert len(await told(trail, until_ms=2**62)) == 1
+    assert len(await told(audit_log, since_ms=line.at_ms, until_ms=line.at_ms + 1)) == 1
+    assert await told(audit_log, until_ms=line.at_ms) == []
+    assert await told(audit_log, since_ms=line.at_ms + 1) == []
+    assert await told(audit_log, since_ms=2**62) == []
+    assert len(await told(audit_log, until_ms=2**62)) == 1

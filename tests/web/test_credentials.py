@@ -8,6 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import PARTS, build
 from app.cloud import credentials
+from app.model.actors import Actor
 from app.model.secrets import AccessKeySecret, Secret
 from app.sandbox.keys import AccessKey
 from app.service.registry import Registration, Registry
@@ -45,7 +46,7 @@ async def test_an_instance_lives_on_credentials_from_a_uri(settings: Settings, m
         }
         async with TestClient(TestServer(build(settings.model_copy(update=changes)))) as server:
             parts = server.app[PARTS]
-            registry = Registry(parts.devices, parts.policies, parts.store.clock, by="cli:test")
+            registry = Registry(parts.devices, parts.policies, parts.store.clock, actor=Actor("cli:test"))
             added = await registry.add(Registration("GID_plant@@@d1"))
             assert added.secret
             caller = Caller(server, ISSUER, "GID_plant@@@d1", added.secret.reveal(), "HS256")

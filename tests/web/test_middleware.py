@@ -94,9 +94,9 @@ async def test_a_token_in_the_wrong_place_is_written_nowhere(caller: Caller, ser
             assert (await operator.get("/api/tokens", **{name: token})).status == 400
             assert (await operator.post("/api/revocations", {name: token})).status == 400
 
-        async def trail() -> list[dict[str, Any]]:
+        async def audit_log() -> list[dict[str, Any]]:
             return await operator.all("/api/audit", what="refused")
 
-        await until(trail, "the refusal in the trail")
+        await until(audit_log, "the refusal in the trail")
     assert len([line for line in lines if line["event"] == "request" and line["status"] == 400]) == 7
-    assert token[2:] not in json.dumps(lines, default=repr) + json.dumps(await trail())
+    assert token[2:] not in json.dumps(lines, default=repr) + json.dumps(await audit_log())

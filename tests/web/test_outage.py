@@ -10,6 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import PARTS, build
+from app.model.actors import Actor
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from tests import processes
@@ -113,7 +114,7 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
         client = TestClient(TestServer(build(own)))
         await client.start_server()
         parts = client.app[PARTS]
-        registry = Registry(parts.devices, parts.policies, parts.store.clock, by="cli:test")
+        registry = Registry(parts.devices, parts.policies, parts.store.clock, actor=Actor("cli:test"))
         added = await registry.add(Registration("GID_plant@@@d1"))
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
@@ -144,7 +145,7 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
         client = TestClient(TestServer(build(own)))
         await client.start_server()
         parts = client.app[PARTS]
-        registry = Registry(parts.devices, parts.policies, parts.store.clock, by="cli:test")
+        registry = Registry(parts.devices, parts.policies, parts.store.clock, actor=Actor("cli:test"))
         added = await registry.add(Registration("GID_plant@@@d1"))
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
@@ -201,7 +202,7 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
         waiting = asyncio.create_task(second.token())
         store = server.app[PARTS].store
 
-        async def flights() -> list[str]:
+        async def applications() -> list[str]:
             keys: list[str] = await store.command("KEYS", "*:f:*")
             return keys
 
@@ -209,13 +210,13 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
             return bool(await store.command("EXISTS", "{q}:lines"))
 
         await until(in_line, "a line")
-        [flight] = await flights()
+        [application] = await applications()
         started = time.monotonic()
         answer = await third.token()
         unavailable(answer)
         assert 3 <= int(answer.headers["Retry-After"]) <= 9
         assert time.monotonic() - started < 1
-        assert await flights() == [flight]
+        assert await applications() == [application]
         assert (await first.token()).status == 200
         monkeypatch.setattr("app.service.issue.MAX_IN_HAND_IN_STORM", 0)
         unavailable(await first.token())

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.model.selections import Kind, Selection
+from app.model.actors import Actor
+from app.model.selections import Selection, SelectionKind
 from app.store.jobs import Job
 from app.web.api import JOBS, REVOCATIONS
 from tests.callers import Caller
@@ -29,7 +30,7 @@ async def test_a_large_revoke_is_gone_everywhere_and_at_the_cloud(
     callers = [await make_caller(f"GID_plant@@@d{number}") for number in range(4)]
     others = [Caller(other_server, ISSUER, caller.client_id, caller.key) for caller in callers]
     old = [(await caller.token()).body for caller in callers]
-    job = await server.app[REVOCATIONS].revoke(selection, "operator:o")
+    job = await server.app[REVOCATIONS].revoke(selection, Actor("operator:o"))
     assert isinstance(job, Job)
 
     async def through() -> bool:
@@ -45,5 +46,5 @@ async def test_a_large_revoke_is_gone_everywhere_and_at_the_cloud(
         assert (await caller.introspect(renewed["access_token"])).body["active"] is True
     await until(through, "the job confirmed to the end")
     job = await server.app[JOBS].get(job.id)
-    assert (job.counted, job.queued, job.confirmed) == (0 if selection.kind is Kind.TOPIC else 4, 4, 4)
+    assert (job.counted, job.queued, job.confirmed) == (0 if selection.kind is SelectionKind.TOPIC else 4, 4, 4)
     assert sorted(each["revoked"] for each in await cloud.tokens()) == [False] * 8 + [True] * 8

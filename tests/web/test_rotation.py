@@ -13,7 +13,7 @@ from app.errors import InvalidRequest
 from app.model.devices import Algorithm
 from app.service.authenticate import Authenticator
 from app.service.registry import MAX_GRACE_S, Added, Registry
-from app.store.keys import Shard
+from app.store.redis_keys import Shard
 from tests.callers import Caller
 from tests.web.conftest import MakeCaller, OwnCloud
 

@@ -7,10 +7,10 @@ import msgspec
 from app.errors import InvalidRequest, SignInFailed
 from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS
 from app.model.secrets import Password
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.console.operators import office
-from app.web.console.pages import Moved, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.web.console.pages import Redirect, Visit
+from app.web.console.rendering import PREFIX, PageContent
 
 _SIGN_IN = f"{PREFIX}/sign-in"
 
@@ -19,7 +19,7 @@ def _none() -> Password:
     return Password("")
 
 
-class OwnPassword(Asked, frozen=True):
+class OwnPassword(RequestModel, frozen=True):
     """The old password, and the new one twice."""
 
     old: Password = msgspec.field(default_factory=_none)
@@ -27,12 +27,12 @@ class OwnPassword(Asked, frozen=True):
     again: Password = msgspec.field(default_factory=_none)
 
 
-async def show(visit: Visit) -> Shown:  # noqa: ARG001 (who it is, every page knows)
+async def show(visit: Visit) -> PageContent:  # noqa: ARG001 (who it is, every page knows)
     """Show who is signed in, and a form for another password."""
-    return Shown.of("account.html", min_chars=MIN_PASSWORD_CHARS, max_chars=MAX_PASSWORD_CHARS)
+    return PageContent.of("account.html", min_chars=MIN_PASSWORD_CHARS, max_chars=MAX_PASSWORD_CHARS)
 
 
-async def change_password(visit: Visit, form: OwnPassword) -> Moved:
+async def change_password(visit: Visit, form: OwnPassword) -> Redirect:
     """Change the password; every session ends, this one too."""
     if form.new != form.again:
         raise InvalidRequest("the new password and its repetition are not the same")
@@ -41,10 +41,10 @@ async def change_password(visit: Visit, form: OwnPassword) -> Moved:
     except SignInFailed as error:
         # Whoever asks is signed in: to them it is a field that is wrong.
         raise InvalidRequest(error.description, cause=error.cause) from None
-    return Moved(_SIGN_IN, done="password-changed")
+    return Redirect(_SIGN_IN, done="password-changed")
 
 
-async def end_sessions(visit: Visit) -> Moved:
+async def end_sessions(visit: Visit) -> Redirect:
     """Log out everywhere, here too."""
     await office(visit).end_sessions(visit.operator.name)
-    return Moved(_SIGN_IN, done="logged-out")
+    return Redirect(_SIGN_IN, done="logged-out")

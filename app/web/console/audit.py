@@ -13,11 +13,11 @@ import msgspec
 
 from app.errors import InvalidRequest
 from app.model.secrets import Secret
-from app.service.audit import MAX_LINES, Query, Trail
-from app.store.audit import Line, Page, What
-from app.web.api import Asked
-from app.web.console.pages import Moved, Streamed, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.service.audit import MAX_LINES, AuditFilter, AuditLog
+from app.store.audit import AuditEntry, AuditPage, EventKind
+from app.web.api import RequestModel
+from app.web.console.pages import Download, Redirect, Visit
+from app.web.console.rendering import PREFIX, PageContent
 
 ADDRESS: Final = f"{PREFIX}/audit"
 PAGE: Final = 100
@@ -28,7 +28,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _MAX_TIME_CHARS: Final = 32
 
 
-class AuditAsked(Asked, frozen=True):
+class AuditPageQuery(RequestModel, frozen=True):
     """Which lines; what is empty does not matter. Times are as a browser's field has them, in UTC."""
 
     who: str = ""
@@ -45,9 +45,9 @@ class AuditAsked(Asked, frozen=True):
         given = msgspec.structs.asdict(self)
         return {name: value for name, value in given.items() if value and name != "cursor"}
 
-    def query(self) -> Query:
+    def query(self) -> AuditFilter:
         """Return the same for the trail. Raises ``InvalidRequest`` for a time that is none."""
-        return Query(
+        return AuditFilter(
             client_id=self.client_id,
             who=self.who,
             what=self.what,
@@ -57,36 +57,36 @@ class AuditAsked(Asked, frozen=True):
         )
 
 
-class TokenInHand(Asked, frozen=True):
+class TokenInHand(RequestModel, frozen=True):
     """A token as somebody holds it. It travels in a body."""
 
     token: Secret = msgspec.field(default_factory=lambda: Secret(""))
 
 
-async def show(visit: Visit, query: AuditAsked) -> Shown:
+async def show(visit: Visit, query: AuditPageQuery) -> PageContent:
     """Show lines, the newest first; a filter that can fit nothing stays as it was filled in."""
     try:
-        page = await visit.trail.search(query.query(), cursor=query.cursor, limit=PAGE)
+        page = await visit.audit_log.search(query.query(), cursor=query.cursor, limit=PAGE)
     except InvalidRequest as refusal:
-        return _shown(query, Page([], None), refusal)
+        return _shown(query, AuditPage([], None), refusal)
     return _shown(query, page)
 
 
-async def search(visit: Visit, form: TokenInHand) -> Moved:
+async def search(visit: Visit, form: TokenInHand) -> Redirect:
     """Go to what concerns a token in hand: by its handle, for the token itself belongs into no address."""
-    found = await visit.trail.about(Query(), form.token)
-    return Moved(ADDRESS, query={"handle": found.handle})
+    found = await visit.audit_log.about(AuditFilter(), form.token)
+    return Redirect(ADDRESS, query={"handle": found.handle})
 
 
-async def export(visit: Visit, query: AuditAsked) -> Streamed:
-    """Send all lines that fit, as CSV (RFC 4180). Raises as ``Trail.search``."""
+async def export(visit: Visit, query: AuditPageQuery) -> Download:
+    """Send all lines that fit, as CSV (RFC 4180). Raises as ``AuditLog.search``."""
     asked = query.query()
-    first = await visit.trail.search(asked, limit=MAX_LINES)
+    first = await visit.audit_log.search(asked, limit=MAX_LINES)
     day = datetime.fromtimestamp(visit.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-    return Streamed(_lines(visit.trail, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
+    return Download(_lines(visit.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
 
 
-async def _lines(trail: Trail, asked: Query, page: Page) -> AsyncIterator[bytes]:
+async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> AsyncIterator[bytes]:
     """Make the file page by page, so that neither Redis nor this process holds more than one at a time."""
     # Spreadsheets take a file for UTF-8 by this mark alone.
     yield "\ufeff".encode() + _csv([_COLUMNS])
@@ -99,10 +99,10 @@ async def _lines(trail: Trail, asked: Query, page: Page) -> AsyncIterator[bytes]
         if page.cursor is None:
             return
         left -= len(page.lines)
-        page = await trail.search(asked, cursor=str(page.cursor), limit=MAX_LINES)
+        page = await audit_log.search(asked, cursor=str(page.cursor), limit=MAX_LINES)
 
 
-def _row(line: Line) -> tuple[str, ...]:
+def _row(line: AuditEntry) -> tuple[str, ...]:
     at = datetime.fromtimestamp(line.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return (at, *map(harmless, (line.who, line.what, line.client_id, line.handle, line.detail)))
 
@@ -119,14 +119,14 @@ def _csv(rows: Iterable[Iterable[str]]) -> bytes:
     return text.getvalue().encode(errors="replace")
 
 
-def _shown(asked: AuditAsked, page: Page, problem: InvalidRequest | None = None) -> Shown:
+def _shown(asked: AuditPageQuery, page: AuditPage, problem: InvalidRequest | None = None) -> PageContent:
     older = {**asked.narrowed, "cursor": str(page.cursor)} if page.cursor else None
-    return Shown.of(
+    return PageContent.of(
         "audit.html",
         status=problem.status if problem else 200,
         problem=problem,
         asked=asked,
-        kinds=list(What),
+        kinds=list(EventKind),
         lines=page.lines,
         older=f"{ADDRESS}?{urlencode(older)}" if older else "",
         seen_to_ms=page.cursor.at_ms if page.cursor else 0,

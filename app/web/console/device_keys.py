@@ -8,13 +8,13 @@ import msgspec
 
 from app.errors import InvalidRequest, NotFound, Refusal
 from app.model.devices import Algorithm
-from app.service import keys
+from app.service import verification_keys
 from app.service.registry import MAX_GRACE_S, Added, Registration
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.console.devices import ADDRESS, address_of, attributes_of, held, to_device
 from app.web.console.forms import Filled
-from app.web.console.pages import Moved, Visit
-from app.web.console.rendering import Shown
+from app.web.console.pages import Redirect, Visit
+from app.web.console.rendering import PageContent
 from app.web.oauth import SERVICES
 
 HOUR_S: Final = 3600
@@ -23,7 +23,7 @@ Choice = Literal["HS256", "ES256", "EdDSA", "RS256", "pasted"]
 """Where the key comes from: a secret or a pair made here, by its algorithm, or a public key that is pasted."""
 
 
-class KeyForm(Asked, frozen=True):
+class KeyForm(RequestModel, frozen=True):
     """Which key a device gets. ``public_key`` is PEM or a JWK."""
 
     key: Choice = "HS256"
@@ -45,7 +45,7 @@ class RotateForm(KeyForm, frozen=True):
     grace_h: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_S // HOUR_S)] = 0
 
 
-async def new(visit: Visit, form: Filled | None = None) -> Shown:
+async def new(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show the form that registers a device, and the way to the device if there is one already."""
     form, there = form or {}, ""
     try:
@@ -53,10 +53,10 @@ async def new(visit: Visit, form: Filled | None = None) -> Shown:
             there = address_of((await visit.registry.get(form["client_id"].strip())).client_id)
     except NotFound:
         pass
-    return Shown.of("device_new.html", form=_showable(form), roles=list(visit.policy.roles), there=there)
+    return PageContent.of("device_new.html", form=_showable(form), roles=list(visit.policy.roles), there=there)
 
 
-async def register(visit: Visit, form: NewDeviceForm) -> Shown | Moved:
+async def register(visit: Visit, form: NewDeviceForm) -> PageContent | Redirect:
     """Register a device; what was made for it is shown in this very answer and never again."""
     algorithm, public_key = _chosen(form)
     added = await visit.registry.add(
@@ -70,18 +70,18 @@ async def register(visit: Visit, form: NewDeviceForm) -> Shown | Moved:
         )
     )
     if public_key is not None:
-        return Moved(address_of(added.device.client_id), done="registered")
+        return Redirect(address_of(added.device.client_id), done="registered")
     return _shown_once(visit, added, new_device=True)
 
 
-async def ask_to_rotate(visit: Visit, form: Filled | None = None) -> Shown:
+async def ask_to_rotate(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show the form that gives a device another key."""
     device = await visit.registry.get(visit.path["client_id"])
     form = {"key": device.algorithm} if form is None else _showable(form)
-    return Shown.of("device_rotate.html", device=device, form=form, held=await held(visit))
+    return PageContent.of("device_rotate.html", device=device, form=form, held=await held(visit))
 
 
-async def rotate(visit: Visit, form: RotateForm) -> Shown | Moved:
+async def rotate(visit: Visit, form: RotateForm) -> PageContent | Redirect:
     """Give a device another key."""
     algorithm, public_key = _chosen(form)
     added, revoked = await visit.registry.rotate(
@@ -92,8 +92,8 @@ async def rotate(visit: Visit, form: RotateForm) -> Shown | Moved:
     return _shown_once(visit, added, new_device=False, revoked=revoked)
 
 
-def _shown_once(visit: Visit, added: Added, *, new_device: bool, revoked: int = 0) -> Shown:
-    return Shown.of(
+def _shown_once(visit: Visit, added: Added, *, new_device: bool, revoked: int = 0) -> PageContent:
+    return PageContent.of(
         "device_key.html",
         device=added.device,
         secret=added.secret or added.private_key,
@@ -113,14 +113,14 @@ def _chosen(form: KeyForm) -> tuple[Algorithm, str | None]:
         return Algorithm(form.key), None
     if not form.public_key.strip():
         raise InvalidRequest("paste the public key, as PEM or as a JWK")
-    algorithm, pem = keys.read_public_key(form.public_key)
+    algorithm, pem = verification_keys.read_public_key(form.public_key)
     return algorithm, pem.reveal()
 
 
 def _showable(form: Filled) -> Filled:
     """Return the form without what may be a private key: only what is surely a public one is shown again."""
     try:
-        keys.read_public_key(form.get("public_key", ""))
+        verification_keys.read_public_key(form.get("public_key", ""))
     except Refusal:
         return {name: value for name, value in form.items() if name != "public_key"}
     return form

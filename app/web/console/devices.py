@@ -8,18 +8,18 @@ from urllib.parse import quote, urlencode
 from app.errors import InvalidRequest, Refusal
 from app.model.devices import Device
 from app.model.selections import Selection
-from app.service.audit import Query
-from app.web.api import Asked
+from app.service.audit import AuditFilter
+from app.web.api import RequestModel
 from app.web.console.forms import Filled
-from app.web.console.pages import Moved, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.web.console.pages import Redirect, Visit
+from app.web.console.rendering import PREFIX, PageContent
 
 PAGE: Final = 50
 ADDRESS: Final = f"{PREFIX}/devices"
 LAST_LINES: Final = 10
 
 
-class DevicesAsked(Asked, frozen=True):
+class DevicesPageQuery(RequestModel, frozen=True):
     """Which devices: all, or those with ``q`` in their client ID; from ``cursor`` on.
 
     ``gone`` and ``revoked`` tell what was removed on the page before.
@@ -31,13 +31,13 @@ class DevicesAsked(Asked, frozen=True):
     revoked: int = 0
 
 
-class DeviceAsked(Asked, frozen=True):
+class DevicePageQuery(RequestModel, frozen=True):
     """How many tokens were ``revoked`` by what was done on the page before."""
 
     revoked: int = 0
 
 
-class DeviceForm(Asked, frozen=True):
+class DeviceForm(RequestModel, frozen=True):
     """What can be changed of a device beside its key; ``attributes`` are a line each.
 
     ``epoch`` is that of the record which the form was made of; it may be left out.
@@ -49,7 +49,7 @@ class DeviceForm(Asked, frozen=True):
     epoch: str = ""
 
 
-async def list_devices(visit: Visit, query: DevicesAsked) -> Shown:
+async def list_devices(visit: Visit, query: DevicesPageQuery) -> PageContent:
     """List devices, or search for a second a page."""
     page, problem = None, None
     part = query.q.strip()
@@ -59,7 +59,7 @@ async def list_devices(visit: Visit, query: DevicesAsked) -> Shown:
     except InvalidRequest as refusal:
         problem = refusal
     narrowed = {"q": part} if part else {}
-    return Shown.of(
+    return PageContent.of(
         "devices.html",
         status=problem.status if problem else 200,
         asked=query,
@@ -72,42 +72,42 @@ async def list_devices(visit: Visit, query: DevicesAsked) -> Shown:
     )
 
 
-async def show(visit: Visit, query: DeviceAsked) -> Shown:
+async def show(visit: Visit, query: DevicePageQuery) -> PageContent:
     """Show a device: its record, what it may do and why, what it holds, what was done; and whether it is online."""
     device = await visit.registry.get(visit.path["client_id"])
     tokens = await visit.revocations.tokens(Selection.of_client_id(device.client_id), limit=PAGE)
-    trail = await visit.trail.search(Query(client_id=device.client_id), limit=LAST_LINES)
+    audit_log = await visit.audit_log.search(AuditFilter(client_id=device.client_id), limit=LAST_LINES)
     online, cloud_problem = None, ""
     try:
-        online = await visit.desk.is_online(device.client_id)
+        online = await visit.cloud_admin.is_online(device.client_id)
     except Refusal as refusal:
         # All else on the page is known here.
         cloud_problem = refusal.description
-    return Shown.of(
+    return PageContent.of(
         "device.html",
         device=device,
         explanation=visit.policy.explain(device.client_id, device.role or None, device.attributes),
         records=tokens.records,
         more_tokens=bool(tokens.next_cursor),
-        lines=trail.lines,
+        lines=audit_log.lines,
         online=online,
         cloud_problem=cloud_problem,
         revoked=query.revoked,
     )
 
 
-async def edit(visit: Visit, form: Filled | None = None) -> Shown:
+async def edit(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show the form that changes a device's record."""
     device = await visit.registry.get(visit.path["client_id"])
     if form is None:
         lines = "\n".join(f"{name}={value}" for name, value in device.attributes.items())
         form = {"role": device.role, "attributes": lines, "note": device.note, "epoch": device.epoch}
-    return Shown.of(
+    return PageContent.of(
         "device_edit.html", device=device, form=form, roles=list(visit.policy.roles), held=await held(visit)
     )
 
 
-async def update(visit: Visit, form: DeviceForm) -> Moved:
+async def update(visit: Visit, form: DeviceForm) -> Redirect:
     """Change a device's record."""
     _, revoked = await visit.registry.update(
         visit.path["client_id"],
@@ -119,34 +119,34 @@ async def update(visit: Visit, form: DeviceForm) -> Moved:
     return to_device(visit, "changed", revoked)
 
 
-async def ask_to_disable(visit: Visit) -> Shown:
+async def ask_to_disable(visit: Visit) -> PageContent:
     """Say what disabling a device will do."""
     device = await visit.registry.get(visit.path["client_id"])
-    return Shown.of("device_disable.html", device=device, held=await held(visit))
+    return PageContent.of("device_disable.html", device=device, held=await held(visit))
 
 
-async def disable(visit: Visit) -> Moved:
+async def disable(visit: Visit) -> Redirect:
     """Refuse a device from now on."""
     return to_device(visit, "disabled", await visit.registry.disable(visit.path["client_id"]))
 
 
-async def enable(visit: Visit) -> Moved:
+async def enable(visit: Visit) -> Redirect:
     """Let a device in again."""
     await visit.registry.enable(visit.path["client_id"])
     return to_device(visit, "enabled")
 
 
-async def ask_to_remove(visit: Visit) -> Shown:
+async def ask_to_remove(visit: Visit) -> PageContent:
     """Say what removing a device will do."""
     device = await visit.registry.get(visit.path["client_id"])
-    return Shown.of("device_remove.html", device=device, held=await held(visit))
+    return PageContent.of("device_remove.html", device=device, held=await held(visit))
 
 
-async def remove(visit: Visit) -> Moved:
+async def remove(visit: Visit) -> Redirect:
     """Forget a device."""
     client_id = visit.path["client_id"]
     revoked = await visit.registry.remove(client_id)
-    return Moved(ADDRESS, done="removed", query={"gone": client_id, "revoked": str(revoked)})
+    return Redirect(ADDRESS, done="removed", query={"gone": client_id, "revoked": str(revoked)})
 
 
 def address_of(client_id: str) -> str:
@@ -154,9 +154,9 @@ def address_of(client_id: str) -> str:
     return f"{ADDRESS}/{quote(client_id, safe='@:')}"
 
 
-def to_device(visit: Visit, done: str, revoked: int = 0) -> Moved:
+def to_device(visit: Visit, done: str, revoked: int = 0) -> Redirect:
     """Go on to the device's page, and say there what was done."""
-    return Moved(address_of(visit.path["client_id"]), done=done, query={"revoked": str(revoked)} if revoked else {})
+    return Redirect(address_of(visit.path["client_id"]), done=done, query={"revoked": str(revoked)} if revoked else {})
 
 
 async def held(visit: Visit) -> int:

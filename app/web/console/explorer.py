@@ -15,11 +15,11 @@ from app.model.secrets import Secret
 from app.rpc.catalog import ACTIONS, SECRETS, Action, Parameter
 from app.rpc.parameters import problems
 from app.service.explorer import Called, Explorer
-from app.web.api import Asked
-from app.web.console import carried, samples
+from app.web.api import RequestModel
+from app.web.console import pending_form, samples
 from app.web.console.forms import Filled, convert
 from app.web.console.pages import ANSWER_WITHIN_S, KEYS, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.web.console.rendering import PREFIX, PageContent
 
 EXPLORER: Final = web.AppKey("explorer", Explorer)
 ADDRESS: Final = f"{PREFIX}/explorer"
@@ -34,7 +34,7 @@ _BY_NAME: Final = {each.name: each for action in ACTIONS.values() for each in ac
 """A parameter of the same name is the same everywhere, but for how strict its rule is."""
 
 if TYPE_CHECKING:
-    _Parameters = Asked
+    _Parameters = RequestModel
 else:
     _Parameters = msgspec.defstruct(
         "_Parameters",
@@ -42,7 +42,7 @@ else:
             (name, Secret, msgspec.field(default_factory=lambda: Secret(""))) if name in SECRETS else (name, str, "")
             for name in _BY_NAME
         ],
-        bases=(Asked,),
+        bases=(RequestModel,),
         frozen=True,
         module=__name__,
     )
@@ -61,25 +61,25 @@ class CallForm(_Parameters, frozen=True):
     confirmed: str = ""
 
 
-async def list_actions(visit: Visit) -> Shown:  # noqa: ARG001 (the catalog is the same for all)
+async def list_actions(visit: Visit) -> PageContent:  # noqa: ARG001 (the catalog is the same for all)
     """Show what can be called."""
-    return Shown.of("explorer.html", actions=list(ACTIONS.values()))
+    return PageContent.of("explorer.html", actions=list(ACTIONS.values()))
 
 
-async def show(visit: Visit, form: Filled | None = None) -> Shown:
+async def show(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show an action with a form of its parameters."""
     if form is None:
         hour = str(visit.now_ms + _AN_HOUR_MS)
         form = {"InstanceId": visit.cloud.instance_id, "RegionId": visit.cloud.region, "ExpireTime": hour}
-    return Shown.of("explorer_action.html", action=_action(visit), typed=form, secret_names=SECRETS)
+    return PageContent.of("explorer_action.html", action=_action(visit), typed=form, secret_names=SECRETS)
 
 
-async def call(visit: Visit, form: CallForm) -> Shown:
+async def call(visit: Visit, form: CallForm) -> PageContent:
     """Call an action, and show all of it; one that changes something is asked about first."""
     action = _action(visit)
     place = f"{ADDRESS}/{action.name}#confirmed"
     if form.confirmed:
-        sealed = carried.unseal(visit.app[KEYS], form.confirmed, visit.now_ms)
+        sealed = pending_form.unseal(visit.app[KEYS], form.confirmed, visit.now_ms)
         if sealed.path != place:
             # What was sealed for another page was never shown as what will be called.
             raise InvalidRequest("this form was for another page")
@@ -90,10 +90,10 @@ async def call(visit: Visit, form: CallForm) -> Shown:
         raise InvalidRequest("; ".join(wrong))
     if not action.changes:
         return await _call(visit, action, form)
-    confirmed = carried.seal(visit.app[KEYS], place, MultiDict(_fields(form)), visit.now_ms)
+    confirmed = pending_form.seal(visit.app[KEYS], place, MultiDict(_fields(form)), visit.now_ms)
     if not confirmed:
         raise InvalidRequest("this is more than can be asked about: shorten it")
-    return Shown.of(
+    return PageContent.of(
         "explorer_ask.html",
         action=action,
         parameters=_veiled(parameters),
@@ -104,11 +104,11 @@ async def call(visit: Visit, form: CallForm) -> Shown:
     )
 
 
-async def _call(visit: Visit, action: Action, form: CallForm) -> Shown:
+async def _call(visit: Visit, action: Action, form: CallForm) -> PageContent:
     parameters = _parameters(action, form)
     deadline = asyncio.get_running_loop().time() + _CALL_WITHIN_S
-    called = await visit.app[EXPLORER].call(action, parameters, form.format, by=visit.by, deadline=deadline)
-    return Shown.of(
+    called = await visit.app[EXPLORER].call(action, parameters, form.format, actor=visit.actor, deadline=deadline)
+    return PageContent.of(
         "explorer_answer.html",
         action=action,
         called=called,

@@ -13,7 +13,7 @@ from multidict import MultiDict, MultiMapping
 
 from app.errors import InvalidRequest
 from app.model.secrets import Secret
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.forms import FORM, read_body
 
 MAX_FIELDS: Final = 500
@@ -23,7 +23,7 @@ _QUOTED: Final = re.compile(r""" ['"].*['"]""", re.DOTALL)
 """What was sent, as Python quotes it: in double quotes if it holds a single one."""
 
 _AT: Final = re.compile(r" - at `\$\.([a-z_0-9]+).*`")
-_Asked = TypeVar("_Asked", bound=Asked)
+_Asked = TypeVar("_Asked", bound=RequestModel)
 
 Filled = Mapping[str, str]
 """What was typed into a form, to be shown again; secrets are not among it."""
@@ -65,7 +65,7 @@ def convert(fields: MultiMapping[str], type_: type[_Asked]) -> _Asked:
         raise InvalidRequest(_complaint(error)) from None
 
 
-def filled(fields: MultiMapping[str], type_: type[Asked]) -> Filled:
+def filled(fields: MultiMapping[str], type_: type[RequestModel]) -> Filled:
     """Return what was typed into the fields that there are, without what no page may show."""
     plain = {each.name for each in msgspec.structs.fields(type_) if not _is_secret(each.type)}
     return {name: value for name, value in fields.items() if name in plain}

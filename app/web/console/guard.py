@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from app.errors import Forbidden
-from app.model.operators import Operator, Role
+from app.model.operators import Operator, OperatorRole
 from app.model.secrets import SessionId
 from app.service.sign_in import SignedIn, SignIn
 from app.web.console.rendering import OPERATOR, PREFIX, SECURE
@@ -62,7 +62,7 @@ async def find_operator(request: web.Request) -> Operator | None:
     return operator
 
 
-def check_role(operator: Operator, needed: Role) -> None:
+def check_role(operator: Operator, needed: OperatorRole) -> None:
     """See that the operator may do this. Raises ``Forbidden``."""
     if not operator.role.covers(needed):
         raise Forbidden(f"this takes the role {needed}, and {operator.name} is {operator.role}", cause=operator.actor)

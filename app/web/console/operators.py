@@ -7,93 +7,93 @@ from typing import Final
 from aiohttp import web
 
 from app.errors import NotFound
-from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Operator, Role
+from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Operator, OperatorRole
 from app.model.secrets import Password
-from app.service.operators import OperatorOffice
+from app.service.operators import OperatorAdmin
 from app.store.operators import Operators
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.console.forms import Filled
-from app.web.console.pages import Moved, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.web.console.pages import Redirect, Visit
+from app.web.console.rendering import PREFIX, PageContent
 
 OPERATORS: Final = web.AppKey("operators", Operators)
 ADDRESS: Final = f"{PREFIX}/operators"
 
 
-class Adding(Asked, frozen=True):
+class NewOperatorForm(RequestModel, frozen=True):
     """A new operator; without a password one is drawn."""
 
-    role: Role
+    role: OperatorRole
     name: str = ""
     password: Password | None = None
 
 
-class NewRole(Asked, frozen=True):
+class OperatorRoleForm(RequestModel, frozen=True):
     """Another role."""
 
-    role: Role
+    role: OperatorRole
 
 
-class NewPassword(Asked, frozen=True):
+class OperatorPasswordForm(RequestModel, frozen=True):
     """Another password; without one it is drawn."""
 
     password: Password | None = None
 
 
-def office(visit: Visit) -> OperatorOffice:
+def office(visit: Visit) -> OperatorAdmin:
     """Return what an operator works with on operators."""
-    return OperatorOffice(visit.app[OPERATORS], by=visit.by)
+    return OperatorAdmin(visit.app[OPERATORS], actor=visit.actor)
 
 
-async def list_operators(visit: Visit, form: Filled | None = None) -> Shown:
+async def list_operators(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show who may sign in, and a form for one more."""
-    return Shown.of("operators.html", operators=await office(visit).all(), typed=form or {}, **_limits())
+    return PageContent.of("operators.html", operators=await office(visit).all(), typed=form or {}, **_limits())
 
 
-async def add(visit: Visit, form: Adding) -> Shown | Moved:
+async def add(visit: Visit, form: NewOperatorForm) -> PageContent | Redirect:
     """Add one; a password that was drawn is shown this once."""
     made = await office(visit).add(form.name, form.role, form.password)
     if made.password is None:
-        return Moved(f"{ADDRESS}/{made.name}", done="added")
-    return Shown.of("password.html", name=made.name, password=made.password.reveal(), added=True)
+        return Redirect(f"{ADDRESS}/{made.name}", done="added")
+    return PageContent.of("password.html", name=made.name, password=made.password.reveal(), added=True)
 
 
-async def show(visit: Visit) -> Shown:
+async def show(visit: Visit) -> PageContent:
     """Show one, and what can be done with them."""
-    return Shown.of("operator.html", found=await _find(visit), **_limits())
+    return PageContent.of("operator.html", found=await _find(visit), **_limits())
 
 
-async def set_role(visit: Visit, form: NewRole) -> Moved:
+async def set_role(visit: Visit, form: OperatorRoleForm) -> Redirect:
     """Give them another role."""
     name = visit.path["name"]
     await office(visit).set_role(name, form.role)
-    return Moved(f"{ADDRESS}/{name}", done="role")
+    return Redirect(f"{ADDRESS}/{name}", done="role")
 
 
-async def set_password(visit: Visit, form: NewPassword) -> Shown | Moved:
+async def set_password(visit: Visit, form: OperatorPasswordForm) -> PageContent | Redirect:
     """Give them another password."""
     made = await office(visit).set_password(visit.path["name"], form.password)
     if made.password is None:
-        return Moved(f"{ADDRESS}/{made.name}", done="password")
-    return Shown.of("password.html", name=made.name, password=made.password.reveal(), added=False)
+        return Redirect(f"{ADDRESS}/{made.name}", done="password")
+    return PageContent.of("password.html", name=made.name, password=made.password.reveal(), added=False)
 
 
-async def end_sessions(visit: Visit) -> Moved:
+async def end_sessions(visit: Visit) -> Redirect:
     """Log them out everywhere."""
     name = visit.path["name"]
     await office(visit).end_sessions(name)
-    return Moved(f"{ADDRESS}/{name}", done="sessions")
+    return Redirect(f"{ADDRESS}/{name}", done="sessions")
 
 
-async def ask_to_remove(visit: Visit) -> Shown:
+async def ask_to_remove(visit: Visit) -> PageContent:
     """Say what removing them will do."""
-    return Shown.of("operator_remove.html", found=await _find(visit))
+    return PageContent.of("operator_remove.html", found=await _find(visit))
 
 
-async def remove(visit: Visit) -> Moved:
+async def remove(visit: Visit) -> Redirect:
     """Remove them."""
     await office(visit).remove(visit.path["name"])
-    return Moved(ADDRESS, done="removed")
+    return Redirect(ADDRESS, done="removed")
 
 
 async def _find(visit: Visit) -> Operator:

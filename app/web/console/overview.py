@@ -9,45 +9,45 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from app.cloud.errors import Kind
+from app.cloud.errors import ErrorKind
 from app.errors import Unavailable
-from app.service.audit import Query
+from app.service.audit import AuditFilter
+from app.service.metrics import Hour, Metrics
 from app.service.revocations import select
-from app.service.tallies import Hour, Tallies
-from app.store.tallies import Seen
+from app.store.counters import Seen
 from app.web.console.chart import stack
 from app.web.console.pages import Visit
-from app.web.console.rendering import Shown
+from app.web.console.rendering import PageContent
 from app.web.health import check_all
 
 log = structlog.get_logger(__name__)
 
-TALLIES: Final = web.AppKey("tallies", Tallies)
+METRICS: Final = web.AppKey("tallies", Metrics)
 
 SOONEST: Final = 5
 LAST_LINES: Final = 10
 PART_WITHIN_S: Final = 3.0
 """A part that takes longer is left out; the others stand."""
 
-_AWAY: Final = frozenset({Kind.UNREACHABLE, Kind.TRANSIENT, Kind.ACCOUNT})
+_AWAY: Final = frozenset({ErrorKind.UNREACHABLE, ErrorKind.TRANSIENT, ErrorKind.ACCOUNT})
 """The last call's failure, of these kinds, says that the next ones will fail too, whatever they ask for."""
 
 
-async def show(visit: Visit) -> Shown:
+async def show(visit: Visit) -> PageContent:
     """Show how things stand: each part by itself, so that one which fails takes no other along.
 
     Raises ``Unavailable`` if there is nothing at all to show.
     """
-    tallies, revocations, everything = visit.app[TALLIES], visit.revocations, select(everything=True)
+    metrics, revocations, everything = visit.app[METRICS], visit.revocations, select(everything=True)
     steps: dict[str, Awaitable[Any]] = {
         "live": revocations.count(everything),
         "devices": visit.registry.count(),
-        "hour": tallies.hour(),
+        "hour": metrics.hour(),
         "queue": revocations.overview(),
-        "cloud": tallies.cloud(),
-        "quotas": tallies.quotas(),
+        "cloud": metrics.cloud(),
+        "quotas": metrics.quotas(),
         "soonest": revocations.tokens(everything, limit=SOONEST),
-        "trail": visit.trail.search(Query(), limit=LAST_LINES),
+        "trail": visit.audit_log.search(AuditFilter(), limit=LAST_LINES),
     }
     *found, checks = await asyncio.gather(*(_part(name, step) for name, step in steps.items()), check_all(visit.app))
     parts = dict(zip(steps, found, strict=True))
@@ -55,7 +55,7 @@ async def show(visit: Visit) -> Shown:
         raise Unavailable("the server cannot reach its memory just now; ask again")
     hour: Hour | None = parts["hour"]
     cloud: Seen | None = parts["cloud"]
-    return Shown.of(
+    return PageContent.of(
         "overview.html",
         **parts,
         checks=checks,

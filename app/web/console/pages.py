@@ -21,25 +21,26 @@ from multidict import MultiDict, MultiMapping
 
 from app.cloud.client import CloudClient
 from app.errors import Internal, Refusal, Unavailable
-from app.model.operators import Operator, Role
+from app.model.actors import Actor
+from app.model.operators import Operator, OperatorRole
 from app.model.policy import Policy
-from app.service.audit import Trail
-from app.service.cloud_desk import CloudDesk
+from app.service.audit import AuditLog
+from app.service.cloud_admin import CloudAdmin
 from app.service.jobs import Jobs
 from app.service.policies import Policies
 from app.service.registry import Registry
 from app.service.revocations import Revocations
 from app.store.sealing import KeyRing
-from app.web.api import JOBS, REGISTRY, REVOCATIONS, TRAIL, Asked
-from app.web.console import carried
+from app.web.api import AUDIT_LOG, JOBS, REGISTRY, REVOCATIONS, RequestModel
+from app.web.console import pending_form
 from app.web.console.forms import convert, filled, read_fields
 from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator
-from app.web.console.rendering import DONE, PREFIX, Shown, render
-from app.web.middleware import CLOCK, tell
+from app.web.console.rendering import DONE, PREFIX, PageContent, render
+from app.web.middleware import CLOCK, add_log_fields
 
 KEYS: Final = web.AppKey("carried_keys", KeyRing)
 CLOUD: Final = web.AppKey("cloud", CloudClient)
-DESK: Final = web.AppKey("cloud_desk", CloudDesk)
+CLOUD_ADMIN: Final = web.AppKey("cloud_desk", CloudAdmin)
 POLICIES: Final = web.AppKey("policies", Policies)
 
 ANSWER_WITHIN_S: Final = 8.0
@@ -52,7 +53,7 @@ _MAX_ADDRESS_CHARS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Redirect:
     """Where to go next, and what to say there (see ``DONE``)."""
 
     to: str
@@ -67,7 +68,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Streamed:
+class Download:
     """A file to be kept, in parts as they are made: each gets as long as it takes.
 
     One that breaks off is seen to have done so, for its end is missing.
@@ -92,7 +93,7 @@ class Streamed:
         return web.Response(body=parts(), headers=headers)
 
 
-class Places:
+class PageLimiter:
     """How many pages an instance makes at a time, in all and for one operator; who comes next waits.
 
     A search may look at a million tokens, and devices share the instance with it: nobody who holds down the reload key,
@@ -111,7 +112,7 @@ class Places:
             yield
 
 
-PLACES: Final = web.AppKey("places", Places)
+PAGE_LIMITER: Final = web.AppKey("places", PageLimiter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +124,14 @@ class Visit:
     path: Mapping[str, str]
 
     @property
-    def by(self) -> str:
+    def actor(self) -> Actor:
         """The operator as the audit names them."""
-        return self.operator.actor
+        return Actor(self.operator.actor)
 
     @property
     def registry(self) -> Registry:
         """The registry as this operator works with it."""
-        return self.app[REGISTRY].acting_as(self.by)
+        return self.app[REGISTRY].acting_as(self.actor)
 
     @property
     def revocations(self) -> Revocations:
@@ -143,9 +144,9 @@ class Visit:
         return self.app[JOBS]
 
     @property
-    def trail(self) -> Trail:
+    def audit_log(self) -> AuditLog:
         """The audit trail."""
-        return self.app[TRAIL]
+        return self.app[AUDIT_LOG]
 
     @property
     def cloud(self) -> CloudClient:
@@ -153,9 +154,9 @@ class Visit:
         return self.app[CLOUD]
 
     @property
-    def desk(self) -> CloudDesk:
+    def cloud_admin(self) -> CloudAdmin:
         """What this operator does at the cloud by hand."""
-        return self.app[DESK].acting_as(self.by)
+        return self.app[CLOUD_ADMIN].acting_as(self.actor)
 
     @property
     def policy(self) -> Policy:
@@ -169,14 +170,14 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Page:
+class PageRoute:
     """One address of the console for one method, and the least role that may use it."""
 
     method: str
     path: str
-    function: Callable[..., Awaitable[Shown | Moved | Streamed]]
-    role: Role
-    again: Callable[..., Awaitable[Shown]] | None = None
+    function: Callable[..., Awaitable[PageContent | Redirect | Download]]
+    role: OperatorRole
+    again: Callable[..., Awaitable[PageContent]] | None = None
     """Shows the form that sends here: a page's function, which may take ``form``, what was typed into it."""
 
     @cached_property
@@ -196,57 +197,63 @@ class Page:
         operator = await find_operator(request)
         if operator is None:
             return self._ask_to_sign_in(request, fields)
-        tell(request, who=operator.actor)
+        add_log_fields(request, who=operator.actor)
         check_role(operator, self.role)
         if self.method == "POST":
-            fields = carried.fields_of(request.app[KEYS], request.path, MultiDict(fields), request.app[CLOCK].now_ms())
+            fields = pending_form.fields_of(
+                request.app[KEYS], request.path, MultiDict(fields), request.app[CLOCK].now_ms()
+            )
         visit = Visit(request.app, operator, request.match_info)
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S), request.app[PLACES].of(operator):
+            async with asyncio.timeout(ANSWER_WITHIN_S), request.app[PAGE_LIMITER].of(operator):
                 answer = await self._call(visit, request, fields)
         except TimeoutError:
             raise Unavailable(f"this took longer than {ANSWER_WITHIN_S:g} s: try again") from None
-        if isinstance(answer, Moved):
+        if isinstance(answer, Redirect):
             return see_other(answer.location)
-        if isinstance(answer, Streamed):
-            return answer.response(request.app[PLACES].of(operator))
+        if isinstance(answer, Download):
+            return answer.response(request.app[PAGE_LIMITER].of(operator))
         return render(request, answer)
 
-    async def _call(self, visit: Visit, request: web.Request, fields: MultiMapping[str]) -> Shown | Moved | Streamed:
+    async def _call(
+        self, visit: Visit, request: web.Request, fields: MultiMapping[str]
+    ) -> PageContent | Redirect | Download:
         try:
             if self.method == "POST":
-                form_type = self.types.get("form", Asked)
+                form_type = self.types.get("form", RequestModel)
                 form = convert(fields, form_type)
                 return await self.function(visit, **({"form": form} if "form" in self.types else {}))
             asked = MultiDict(request.query)
             done = asked.pop(DONE, "")
-            query = convert(asked, self.types.get("query", Asked))
+            query = convert(asked, self.types.get("query", RequestModel))
             shown = await self.function(visit, **({"query": query} if "query" in self.types else {}))
         except Refusal as refusal:
             if self.again is None or isinstance(refusal, Internal):
                 raise
             # Also where a part is away: what was typed is not lost. If the form needs that part too, it says so itself.
-            tell(request, error=refusal.code, description=refusal.description, cause=refusal.cause)
+            add_log_fields(request, error=refusal.code, description=refusal.description, cause=refusal.cause)
             types = get_type_hints(self.again, include_extras=True)
             given: dict[str, Any] = {"query": convert(MultiDict(), types["query"])} if "query" in types else {}
             if "form" in types:
-                given["form"] = filled(fields, self.types.get("form", Asked))
+                given["form"] = filled(fields, self.types.get("form", RequestModel))
             shown = await self.again(visit, **given)
             return replace(shown, status=refusal.status, context={**shown.context, "problem": refusal})
-        if isinstance(shown, Shown):
+        if isinstance(shown, PageContent):
             return replace(shown, context={"done": done, **shown.context})
         return shown
 
     def _ask_to_sign_in(self, request: web.Request, fields: MultiMapping[str]) -> web.StreamResponse:
         if self.method == "POST":
-            plain = filled(fields, self.types.get("form", Asked))
-            sealed = carried.seal(request.app[KEYS], request.path, fields, request.app[CLOCK].now_ms(), plain)
-            return render(request, Shown.of("sign_in.html", status=401, to=f"{PREFIX}/", carried=sealed, ended=True))
+            plain = filled(fields, self.types.get("form", RequestModel))
+            sealed = pending_form.seal(request.app[KEYS], request.path, fields, request.app[CLOCK].now_ms(), plain)
+            return render(
+                request, PageContent.of("sign_in.html", status=401, to=f"{PREFIX}/", carried=sealed, ended=True)
+            )
         if REFRESH_HEADER in request.headers:
             # A script asks: a redirect would put the sign-in page into the middle of the one that is there.
             return web.Response(status=401)
         to = request.path_qs if len(request.path_qs) <= _MAX_ADDRESS_CHARS else request.path
-        return see_other(Moved(f"{PREFIX}/sign-in", query={"to": to} if to != f"{PREFIX}/" else None).location)
+        return see_other(Redirect(f"{PREFIX}/sign-in", query={"to": to} if to != f"{PREFIX}/" else None).location)
 
 
 def see_other(location: str) -> web.Response:

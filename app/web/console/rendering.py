@@ -18,7 +18,7 @@ from jinja2.bccache import Bucket
 
 from app import __version__
 from app.errors import NotFound, Refusal
-from app.model.operators import Operator, Role
+from app.model.operators import Operator, OperatorRole
 from app.web.console.languages import COOKIE, LANGUAGES, TEMPLATES, Language, choose
 from app.web.middleware import CLOCK
 
@@ -34,7 +34,7 @@ OPERATOR: Final = web.RequestKey("operator", Operator)
 """Who is signed in, once that is known."""
 
 _ENVIRONMENTS: Final = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
-_STATIC: Final = web.AppKey("static", Mapping[str, "_File"])
+_STATIC: Final = web.AppKey("static", Mapping[str, "_StaticFile"])
 
 _HEADERS: Final = {
     # No inline script or style, nothing from elsewhere: what an attacker could smuggle into a page does not run.
@@ -54,7 +54,7 @@ _STRICT_TRANSPORT: Final = "max-age=31536000"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PageContent:
     """A page to show: its template below ``console/`` and what is filled in."""
 
     template: str
@@ -62,7 +62,7 @@ class Shown:
     status: int = 200
 
     @classmethod
-    def of(cls, template: str, *, status: int = 200, **context: Any) -> Shown:
+    def of(cls, template: str, *, status: int = 200, **context: Any) -> PageContent:
         """Name the template, and fill it in."""
         return cls(template, context, status)
 
@@ -87,7 +87,7 @@ _COMPILED: Final = _Compiled()
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _StaticFile:
     """A file of the stylesheet's and pictures' folder, with the digest that is part of its address."""
 
     body: bytes
@@ -118,7 +118,7 @@ def set_up(app: web.Application, *, secure: bool) -> None:
             "languages": LANGUAGES,
             "static": lambda name: f"{PREFIX}/static/{name}?v={app[_STATIC][name].digest}",
             "version": __version__,
-            "Role": Role,
+            "Role": OperatorRole,
         }
         environment.filters |= {
             "number": language.number,
@@ -141,7 +141,7 @@ def language_of(request: web.Request) -> Language:
     return choose(request.cookies.get(COOKIE), request.headers.get("Accept-Language", ""))
 
 
-def render(request: web.Request, shown: Shown) -> web.Response:
+def render(request: web.Request, shown: PageContent) -> web.Response:
     """Make a page."""
     language = language_of(request)
     now_ms = request.app[CLOCK].now_ms()
@@ -165,7 +165,7 @@ def render(request: web.Request, shown: Shown) -> web.Response:
 
 def render_refusal(request: web.Request, refusal: Refusal) -> web.Response:
     """Make the page that says why a request was refused, and what helps."""
-    return render(request, Shown.of("refused.html", status=refusal.status, problem=refusal))
+    return render(request, PageContent.of("refused.html", status=refusal.status, problem=refusal))
 
 
 async def static(request: web.Request) -> web.Response:
@@ -195,10 +195,10 @@ def _legible(value: object) -> object:
     return type(value)(_ILLEGIBLE.sub("\ufffd", value))
 
 
-def _files() -> dict[str, _File]:
+def _files() -> dict[str, _StaticFile]:
     folder = next(folder / "static" for folder in TEMPLATES if (folder / "static").is_dir())
     return {
-        path.name: _File(
+        path.name: _StaticFile(
             body=(body := path.read_bytes()),
             content_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
             digest=hashlib.sha256(body).hexdigest()[:12],

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final, Literal
 from urllib.parse import urlencode
 
-from app.store.index import Page
+from app.store.index import TokenPage
 from app.store.records import TokenRecord
 from app.store.revocations import Queue
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.console import tokens
-from app.web.console.pages import Moved, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.web.console.pages import Redirect, Visit
+from app.web.console.rendering import PREFIX, PageContent
 
 PAGE: Final = 50
 SOME: Final = 10
@@ -21,14 +21,14 @@ SOME: Final = 10
 ADDRESS: Final = f"{PREFIX}/revocations"
 
 
-class RevocationsAsked(Asked, frozen=True):
+class RevocationsPageQuery(RequestModel, frozen=True):
     """One list of the page, from ``cursor`` on; without a name the beginning of each."""
 
     show: Literal["", "failed", "delayed", "queued", "jobs"] = ""
     cursor: str = ""
 
 
-async def show(visit: Visit, query: RevocationsAsked) -> Shown:
+async def show(visit: Visit, query: RevocationsPageQuery) -> PageContent:
     """Show the queue towards the cloud and the large revokes of the last month."""
     overview = await visit.revocations.overview()
     lists: dict[str, Sequence[object]]
@@ -40,25 +40,25 @@ async def show(visit: Visit, query: RevocationsAsked) -> Shown:
         lists, more = {query.show: _rows(page)}, {query.show: _next(query.show, page.next_cursor)}
     else:
         lists, more = await _beginnings(visit)
-    return Shown.of("revocations.html", show=query.show, overview=overview, lists=lists, more=more)
+    return PageContent.of("revocations.html", show=query.show, overview=overview, lists=lists, more=more)
 
 
-async def show_job(visit: Visit) -> Shown:
+async def show_job(visit: Visit) -> PageContent:
     """Show how far a large revoke is."""
     job = await visit.jobs.get(visit.path["job"])
-    return Shown.of("job.html", job=job, overview=await visit.revocations.overview())
+    return PageContent.of("job.html", job=job, overview=await visit.revocations.overview())
 
 
-async def retry(visit: Visit) -> Moved:
+async def retry(visit: Visit) -> Redirect:
     """Queue a failed revocation again."""
-    record = await visit.revocations.retry(visit.path["handle"], visit.by)
-    return Moved(f"{tokens.ADDRESS}/{record.handle}", done="retried")
+    record = await visit.revocations.retry(visit.path["handle"], visit.actor)
+    return Redirect(f"{tokens.ADDRESS}/{record.handle}", done="retried")
 
 
-async def drop(visit: Visit) -> Moved:
+async def drop(visit: Visit) -> Redirect:
     """Give a failed revocation up."""
-    record = await visit.revocations.drop(visit.path["handle"], visit.by)
-    return Moved(f"{tokens.ADDRESS}/{record.handle}", done="dropped")
+    record = await visit.revocations.drop(visit.path["handle"], visit.actor)
+    return Redirect(f"{tokens.ADDRESS}/{record.handle}", done="dropped")
 
 
 async def _beginnings(visit: Visit) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
@@ -74,7 +74,7 @@ async def _beginnings(visit: Visit) -> tuple[dict[str, Sequence[object]], dict[s
     return lists, more
 
 
-def _rows(page: Page) -> list[tuple[str, TokenRecord]]:
+def _rows(page: TokenPage) -> list[tuple[str, TokenRecord]]:
     return [(record.handle, record) for record in page.records]
 
 

@@ -10,22 +10,22 @@ from typing import Final
 from urllib.parse import urlencode
 
 from app.errors import InvalidRequest, NotFound
-from app.model.selections import EVERYTHING_WORD, Kind, Selection
-from app.service.audit import Query
+from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
+from app.service.audit import AuditFilter
 from app.service.revocations import select
-from app.store.audit import What
+from app.store.audit import EventKind
 from app.store.jobs import Job, draw_id
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.console.forms import Filled
-from app.web.console.pages import Moved, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.web.console.pages import Redirect, Visit
+from app.web.console.rendering import PREFIX, PageContent
 from app.web.console.tokens import ADDRESS, is_pending, query_of
 
 MOST_HANDLES: Final = 50
 """As many as a page of tokens has boxes; more would not fit into every address either."""
 
 
-class RevokeAsked(Asked, frozen=True):
+class RevokePageQuery(RequestModel, frozen=True):
     """What is meant: some tokens, or all of a device, of a role, for a topic filter, or altogether."""
 
     handle: list[str] = []  # noqa: RUF012 - msgspec gives each struct its own
@@ -51,64 +51,66 @@ class RevokeAsked(Asked, frozen=True):
         return select(client_id=self.client_id, role=self.role, topic=self.topic, everything=self.all)
 
 
-class RevokeForm(RevokeAsked, frozen=True):
+class RevokeForm(RevokePageQuery, frozen=True):
     """The same once it was confirmed: ``job`` is the ID that was drawn then, ``confirm`` the word for everything."""
 
     job: str = ""
     confirm: str = ""
 
 
-class RevokedAsked(Asked, frozen=True):
+class RevokedPageQuery(RequestModel, frozen=True):
     """Which revocations: those of some tokens, or the last ones of a device."""
 
     handle: list[str] = []  # noqa: RUF012
     client_id: str | None = None
 
 
-async def ask(visit: Visit, query: RevokeAsked) -> Shown:
+async def ask(visit: Visit, query: RevokePageQuery) -> PageContent:
     """Say exactly what a revoke would do, before it is done."""
     if handles := query.handles:
         return await _ask_for_tokens(visit, handles)
     return await _ask_for(visit, query.selection())
 
 
-async def ask_again(visit: Visit, form: Filled) -> Shown:
+async def ask_again(visit: Visit, form: Filled) -> PageContent:
     """Ask for the word once more; any other form that was refused says nothing that could be asked for again."""
     if "all" in form:
         return await _ask_for(visit, select(everything=True), typed=form.get("confirm", ""))
-    return Shown.of("refused.html")
+    return PageContent.of("refused.html")
 
 
-async def revoke(visit: Visit, form: RevokeForm) -> Moved:
+async def revoke(visit: Visit, form: RevokeForm) -> Redirect:
     """Revoke: tokens and a device at once, anything else as the job that was shown."""
     if handles := form.handles:
         await _revoke_tokens(visit, handles)
-        return Moved(f"{PREFIX}/revoked?{urlencode([('handle', handle) for handle in handles])}")
+        return Redirect(f"{PREFIX}/revoked?{urlencode([('handle', handle) for handle in handles])}")
     selection = form.selection()
-    if selection.kind is Kind.EVERYTHING and form.confirm.strip() != EVERYTHING_WORD:
+    if selection.kind is SelectionKind.EVERYTHING and form.confirm.strip() != EVERYTHING_WORD:
         raise InvalidRequest(f"to revoke everything, type {EVERYTHING_WORD} into the field")
-    if selection.kind is not Kind.CLIENT_ID and not form.job:
+    if selection.kind is not SelectionKind.CLIENT_ID and not form.job:
         # Without it a second click would begin a second job.
         raise InvalidRequest("this form has no job's ID: open the page that asks, and send its form")
-    done = await visit.revocations.revoke(selection, visit.by, job=form.job)
+    done = await visit.revocations.revoke(selection, visit.actor, job=form.job)
     if isinstance(done, Job):
-        return Moved(f"{PREFIX}/jobs/{done.id}")
-    return Moved(f"{PREFIX}/revoked", query={"client_id": done.client_id})
+        return Redirect(f"{PREFIX}/jobs/{done.id}")
+    return Redirect(f"{PREFIX}/revoked", query={"client_id": done.client_id})
 
 
-async def revoked(visit: Visit, query: RevokedAsked) -> Shown:
+async def revoked(visit: Visit, query: RevokedPageQuery) -> PageContent:
     """Show how far the cloud is with some tokens, or with the last ones revoked of a device."""
-    asked = RevokeAsked(handle=query.handle, client_id=query.client_id)
+    asked = RevokePageQuery(handle=query.handle, client_id=query.client_id)
     handles = asked.handles
     if not handles:
         client_id = asked.selection().value
-        lines = (await visit.trail.search(Query(client_id=client_id, what=What.REVOKED), limit=MOST_HANDLES)).lines
+        lines = (
+            await visit.audit_log.search(AuditFilter(client_id=client_id, what=EventKind.REVOKED), limit=MOST_HANDLES)
+        ).lines
         handles = list(dict.fromkeys(line.handle for line in lines))
     records = await visit.revocations.tokens_of(handles)
     known = [record for record in records if record]
     pending = [record for record in known if is_pending(record, visit.now_ms)]
     overview = await visit.revocations.overview()
-    return Shown.of(
+    return PageContent.of(
         "revoked.html",
         client_id=query.client_id,
         rows=[(handle, record) for handle, record in zip(handles, records, strict=True) if record or query.handle],
@@ -120,13 +122,13 @@ async def revoked(visit: Visit, query: RevokedAsked) -> Shown:
     )
 
 
-async def _ask_for_tokens(visit: Visit, handles: list[str]) -> Shown:
+async def _ask_for_tokens(visit: Visit, handles: list[str]) -> PageContent:
     records = await visit.revocations.tokens_of(handles)
     known = [record for record in records if record]
     if not known:
         raise _gone()
     prospect = await visit.revocations.survey_each(known)
-    return Shown.of(
+    return PageContent.of(
         "revoke.html",
         selection=None,
         handles=handles,
@@ -140,17 +142,17 @@ async def _ask_for_tokens(visit: Visit, handles: list[str]) -> Shown:
     )
 
 
-async def _ask_for(visit: Visit, selection: Selection, typed: str = "") -> Shown:
-    return Shown.of(
+async def _ask_for(visit: Visit, selection: Selection, typed: str = "") -> PageContent:
+    return PageContent.of(
         "revoke.html",
         selection=selection,
         handles=[],
         rows=[],
-        devices=[selection.value] if selection.kind is Kind.CLIENT_ID else [],
+        devices=[selection.value] if selection.kind is SelectionKind.CLIENT_ID else [],
         prospect=await visit.revocations.survey(selection),
-        back=Moved(ADDRESS, query=query_of(selection)).location,
+        back=Redirect(ADDRESS, query=query_of(selection)).location,
         fields=list((query_of(selection) or {"all": "1"}).items()),
-        job="" if selection.kind is Kind.CLIENT_ID else draw_id(),
+        job="" if selection.kind is SelectionKind.CLIENT_ID else draw_id(),
         typed=typed,
     )
 
@@ -160,7 +162,7 @@ async def _revoke_tokens(visit: Visit, handles: list[str]) -> None:
     found = False
     for handle in handles:
         try:
-            await visit.revocations.revoke(Selection.of_handle(handle), visit.by)
+            await visit.revocations.revoke(Selection.of_handle(handle), visit.actor)
             found = True
         except NotFound:
             continue

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from app.errors import InvalidRequest, NotFound, Refusal
 from app.model.secrets import Password
-from app.web.api import Asked
-from app.web.console import carried
+from app.web.api import RequestModel
+from app.web.console import pending_form
 from app.web.console.forms import convert, read_fields
 from app.web.console.guard import (
     SIGN_IN,
@@ -23,14 +23,14 @@ from app.web.console.guard import (
     take_session,
 )
 from app.web.console.languages import COOKIE, LANGUAGES
-from app.web.console.pages import KEYS, Moved, Visit, see_other
-from app.web.console.rendering import DONE, OPERATOR, PREFIX, Shown, render
-from app.web.middleware import CLOCK, tell
+from app.web.console.pages import KEYS, Redirect, Visit, see_other
+from app.web.console.rendering import DONE, OPERATOR, PREFIX, PageContent, render
+from app.web.middleware import CLOCK, add_log_fields
 
 _YEAR_S: Final = 365 * 24 * 3600
 
 
-class SignInForm(Asked, frozen=True):
+class SignInForm(RequestModel, frozen=True):
     """Who signs in; ``to`` is the page they meant, ``carried`` a form that was sent after their session had ended."""
 
     name: str = ""
@@ -39,7 +39,7 @@ class SignInForm(Asked, frozen=True):
     carried: str = ""
 
 
-class LanguageForm(Asked, frozen=True):
+class LanguageForm(RequestModel, frozen=True):
     """A language's code, and the page on which it was chosen."""
 
     language: str
@@ -51,9 +51,11 @@ async def ask(request: web.Request) -> web.StreamResponse:
     to = local(request.query.get("to", ""))
     if await find_operator(request):
         return see_other(to)
-    nobody_yet = await request.app[SIGN_IN].nobody_yet()
+    has_no_operators = await request.app[SIGN_IN].has_no_operators()
     done = request.query.get(DONE, "")
-    return render(request, Shown.of("sign_in.html", to=to, carried="", nobody_yet=nobody_yet, done=done))
+    return render(
+        request, PageContent.of("sign_in.html", to=to, carried="", has_no_operators=has_no_operators, done=done)
+    )
 
 
 async def sign_in(request: web.Request) -> web.StreamResponse:
@@ -64,15 +66,15 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     try:
         signed_in = await request.app[SIGN_IN].sign_in(form.name, form.password, address_of(request))
     except Refusal as refusal:
-        shown = Shown.of(
+        shown = PageContent.of(
             "sign_in.html", status=refusal.status, to=to, carried=form.carried, name=form.name, problem=refusal
         )
         response = render(request, shown)
-        tell(request, error=refusal.code, cause=refusal.cause)
+        add_log_fields(request, error=refusal.code, cause=refusal.cause)
         return response
     if (before := session_of(request)) is not None:
         await request.app[SIGN_IN].sign_out(before)
-    tell(request, who=signed_in.operator.actor)
+    add_log_fields(request, who=signed_in.operator.actor)
     request[OPERATOR] = signed_in.operator
     response = _go_on(request, form.carried) if form.carried else see_other(to)
     give_session(request, response, signed_in)
@@ -84,7 +86,7 @@ async def sign_out(request: web.Request) -> web.StreamResponse:
     check_same_origin(request)
     if (session := session_of(request)) is not None:
         await request.app[SIGN_IN].sign_out(session)
-    response = see_other(Moved(f"{PREFIX}/sign-in", done="signed-out").location)
+    response = see_other(Redirect(f"{PREFIX}/sign-in", done="signed-out").location)
     take_session(request, response)
     return response
 
@@ -105,7 +107,7 @@ async def to_overview(_: web.Request) -> web.StreamResponse:
     return see_other(f"{PREFIX}/")
 
 
-async def nowhere(_: Visit) -> Shown:
+async def nowhere(_: Visit) -> PageContent:
     """Answer whatever has no page. Raises ``NotFound``."""
     raise NotFound("there is nothing at this address")
 
@@ -126,8 +128,8 @@ def local(address: str) -> str:
 def _go_on(request: web.Request, sealed: str) -> web.Response:
     """Show what was about to be sent when the session had ended; sending it takes another click."""
     try:
-        form = carried.unseal(request.app[KEYS], sealed, request.app[CLOCK].now_ms())
+        form = pending_form.unseal(request.app[KEYS], sealed, request.app[CLOCK].now_ms())
     except InvalidRequest as refusal:
-        return render(request, Shown.of("go_on.html", to=f"{PREFIX}/", carried="", problem=refusal))
+        return render(request, PageContent.of("go_on.html", to=f"{PREFIX}/", carried="", problem=refusal))
     said = [(name, value if name in form.plain else None) for name, value in form.fields if value]
-    return render(request, Shown.of("go_on.html", to=form.path, carried=sealed, said=said))
+    return render(request, PageContent.of("go_on.html", to=form.path, carried=sealed, said=said))

@@ -13,14 +13,14 @@ from app.errors import InvalidRequest, NotFound
 from app.model.devices import CLIENT_ID_MARK, MAX_CLIENT_ID_CHARS
 from app.model.grants import PUBLISH, SUBSCRIBE
 from app.model.secrets import Secret
-from app.model.selections import Kind, MalformedSelection, Selection
-from app.service.audit import Query
+from app.model.selections import MalformedSelection, Selection, SelectionKind
+from app.service.audit import AuditFilter
 from app.service.revocations import select
 from app.store.records import TokenRecord
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.console.forms import Filled
-from app.web.console.pages import Moved, Visit
-from app.web.console.rendering import PREFIX, Shown
+from app.web.console.pages import Redirect, Visit
+from app.web.console.rendering import PREFIX, PageContent
 
 PAGE: Final = 50
 LINES: Final = 20
@@ -35,7 +35,7 @@ MAX_NAME_CHARS: Final = MAX_CLIENT_ID_CHARS + len("pub:")
 _LABELLED: Final = re.compile(r"(?:RW|R|W)\|")
 
 
-class TokensAsked(Asked, frozen=True):
+class TokensPageQuery(RequestModel, frozen=True):
     """Which tokens: a device's, a role's, those for a topic filter, or all; from ``cursor`` on."""
 
     client_id: str | None = None
@@ -44,7 +44,7 @@ class TokensAsked(Asked, frozen=True):
     cursor: str = ""
 
 
-class Search(Asked, frozen=True):
+class TokenSearchForm(RequestModel, frozen=True):
     """One field for all that somebody may have in hand. It travels in a body, for it may be a token."""
 
     q: Secret = msgspec.field(default_factory=lambda: Secret(""))
@@ -59,15 +59,15 @@ class Other:
     address: str
 
 
-async def list_tokens(visit: Visit, query: TokensAsked) -> Shown:
+async def list_tokens(visit: Visit, query: TokensPageQuery) -> PageContent:
     """List live tokens, the first to expire first; a topic is searched for a second a page."""
     narrowed = query.client_id is not None or query.role is not None or query.topic is not None
     selection = select(client_id=query.client_id, role=query.role, topic=query.topic, everything=not narrowed)
     page = await visit.revocations.tokens(selection, query.cursor, PAGE)
-    counted = selection.kind in {Kind.ROLE, Kind.EVERYTHING}
-    searching = selection.kind is Kind.TOPIC and page.next_cursor
+    counted = selection.kind in {SelectionKind.ROLE, SelectionKind.EVERYTHING}
+    searching = selection.kind is SelectionKind.TOPIC and page.next_cursor
     next_query = {**query_of(selection), "cursor": page.next_cursor}
-    return Shown.of(
+    return PageContent.of(
         "tokens.html",
         by="auto",
         selection=selection,
@@ -81,34 +81,34 @@ async def list_tokens(visit: Visit, query: TokensAsked) -> Shown:
     )
 
 
-async def search(visit: Visit, form: Search) -> Moved:
+async def search(visit: Visit, form: TokenSearchForm) -> Redirect:
     """Find out what was entered, and go there: a token in hand is looked up here and never gets into an address."""
     text = form.q.reveal().strip()
     if text in {"", "#"}:
-        return Moved(ADDRESS)
+        return Redirect(ADDRESS)
     is_token = len(text) > MAX_NAME_CHARS or _LABELLED.match(text) is not None
     if form.by in {"auto", "token"} and (CLIENT_ID_MARK not in text or is_token):
-        handle = await visit.trail.handle_of(Secret(text))
+        handle = await visit.audit_log.handle_of(Secret(text))
         if handle is not None:
-            return Moved(f"{ADDRESS}/{quote(handle)}")
+            return Redirect(f"{ADDRESS}/{quote(handle)}")
     if form.by == "token" or (form.by == "auto" and is_token):
         raise NotFound("no record of this token is left: it is none of ours, or expired more than 10 minutes ago")
     if is_token:
         # Whatever else is refused quotes what was entered.
         raise InvalidRequest("this may be a token, and is no client ID, role or topic filter: search for it as a token")
-    return Moved(ADDRESS, query=query_of(_read(text, _guess(text) if form.by == "auto" else form.by)))
+    return Redirect(ADDRESS, query=query_of(_read(text, _guess(text) if form.by == "auto" else form.by)))
 
 
-async def search_again(_: Visit, form: Filled) -> Shown:
+async def search_again(_: Visit, form: Filled) -> PageContent:
     """Show the search that could not be; what was entered may be a token, and is not shown again."""
-    return Shown.of("tokens.html", selection=None, by=form.get("by", "auto"))
+    return PageContent.of("tokens.html", selection=None, by=form.get("by", "auto"))
 
 
-async def show(visit: Visit) -> Shown:
+async def show(visit: Visit) -> PageContent:
     """Show what is known of a token, whatever became of it."""
     record = await visit.revocations.token(visit.path["handle"])
-    lines = (await visit.trail.search(Query(handle=record.handle), limit=LINES)).lines
-    return Shown.of("token.html", record=record, lines=lines, pending=is_pending(record, visit.now_ms))
+    lines = (await visit.audit_log.search(AuditFilter(handle=record.handle), limit=LINES)).lines
+    return PageContent.of("token.html", record=record, lines=lines, pending=is_pending(record, visit.now_ms))
 
 
 def is_pending(record: TokenRecord, now_ms: int) -> bool:
@@ -141,9 +141,9 @@ def _guess(text: str) -> By:
 
 def _others(selection: Selection) -> list[Other]:
     """Return what else the text could mean: whoever entered it may have meant that."""
-    if selection.kind is Kind.EVERYTHING:
+    if selection.kind is SelectionKind.EVERYTHING:
         return []
-    text = selection.topic[1] if selection.kind is Kind.TOPIC else selection.value
+    text = selection.topic[1] if selection.kind is SelectionKind.TOPIC else selection.value
     others = []
     for make, value in (
         (Selection.of_client_id, text),

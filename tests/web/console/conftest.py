@@ -11,9 +11,10 @@ from aiohttp.test_utils import TestClient
 from argon2 import PasswordHasher
 
 from app.assembly import PARTS
-from app.model.operators import Role
+from app.model.actors import Actor
+from app.model.operators import OperatorRole
 from app.model.secrets import Password
-from app.service.operators import OperatorOffice
+from app.service.operators import OperatorAdmin
 from app.service.passwords import Passwords
 from tests.web.conftest import ISSUER
 
@@ -91,9 +92,11 @@ SignedIn = Callable[..., Awaitable[Browser]]
 def signed_in(server: TestClient[Any, Any]) -> SignedIn:
     """A function that makes an operator of a role and signs them in, at a server of this process."""
 
-    async def make(role: Role = Role.OPERATOR, name: str = "", client: TestClient[Any, Any] = server) -> Browser:
+    async def make(
+        role: OperatorRole = OperatorRole.OPERATOR, name: str = "", client: TestClient[Any, Any] = server
+    ) -> Browser:
         name = name or f"{role.value}-1"
-        office = OperatorOffice(client.app[PARTS].operators, by="cli:test")
+        office = OperatorAdmin(client.app[PARTS].operators, actor=Actor("cli:test"))
         await office.add(name, role, Password(PASSWORD))
         browser = Browser(client)
         assert (await browser.sign_in(name)).status == 303

@@ -12,11 +12,12 @@ from aiohttp.test_utils import TestClient
 
 from app.assembly import PARTS
 from app.errors import Unavailable
-from app.model.operators import Role
+from app.model.actors import Actor
+from app.model.operators import OperatorRole
 from app.model.secrets import CloudToken
-from app.store.audit import Act, What
-from app.store.keys import JOBS_AUDIT, OPERATORS_AUDIT
-from app.web.api import TRAIL
+from app.store.audit import Event, EventKind
+from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT
+from app.web.api import AUDIT_LOG
 from app.web.console import audit
 from tests.callers import Caller
 from tests.web.console.conftest import Seen, SignedIn
@@ -24,10 +25,12 @@ from tests.web.console.conftest import Seen, SignedIn
 MARKUP = "<script>alert(1)</script>\"'&\x00\x1b[2J"
 
 
-async def write(server: TestClient[Any, Any], *details: str, who: str = "operator:x", what: What = What.CALLED) -> None:
+async def write(
+    server: TestClient[Any, Any], *details: str, who: str = "operator:x", what: EventKind = EventKind.CALLED
+) -> None:
     """Write lines, the first one first."""
     for detail in details:
-        await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Act(who, what, detail), "")])
+        await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Event(Actor(who), what, detail), "")])
 
 
 def rows(seen: Seen) -> list[list[str]]:
@@ -49,7 +52,7 @@ def parse(seen: Seen) -> list[dict[str, str]]:
 async def test_lines_are_shown_the_newest_first(signed_in: SignedIn, caller: Caller) -> None:
     """Time, who, a readable what, links to device and token, detail; each filter narrows, and stays filled in."""
     token = (await caller.token()).body
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit")
     assert [(row[1], row[2]) for row in rows(seen)[:2]] == [
         ("operator:viewer-1", "signed in"),
@@ -74,16 +77,16 @@ async def test_lines_are_shown_the_newest_first(signed_in: SignedIn, caller: Cal
 
 async def test_every_kind_has_a_label(signed_in: SignedIn) -> None:
     """No word of the code is shown where a readable one belongs."""
-    seen = await (await signed_in(Role.VIEWER)).get("/admin/audit")
+    seen = await (await signed_in(OperatorRole.VIEWER)).get("/admin/audit")
     options = dict(re.findall(r'<option value="([a-z_]+)">([^<]*)<', seen.text))
-    assert set(options) == set(What)
+    assert set(options) == set(EventKind)
     assert all("_" not in label for label in options.values())
     assert len(set(options.values())) == len(options)
 
 
 async def test_times_are_utc(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """A line is found from its minute on and not before it; seconds may be given or left out."""
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     store = server.app[PARTS].store
     words = ("who", "w", "what", "called", "client_id", "", "handle", "", "detail", "the one")
     await store.command("XADD", JOBS_AUDIT, "1700000000000-1", *words)  # 2023-11-14T22:13:20Z
@@ -117,7 +120,7 @@ async def test_a_filter_that_can_fit_nothing_stays_as_it_was(
     signed_in: SignedIn, query: dict[str, str], reason: str
 ) -> None:
     """The page says what is wrong above the form, in which everything still stands; the export says it too."""
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit", **query)
     assert seen.status == 400
     assert reason in html.unescape(seen.text)
@@ -132,7 +135,7 @@ async def test_a_filter_that_can_fit_nothing_stays_as_it_was(
 async def test_pages_lead_from_one_to_the_next(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Every line is on one page and no other, and the last page leads nowhere."""
     await write(server, *(f"line {number}" for number in range(230)))
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit", what="called")
     told = [row[5] for row in rows(seen)]
     while match := re.search(r'href="([^"]*)" rel="next"', seen.text):
@@ -149,7 +152,7 @@ async def test_a_short_page_says_how_far_it_looked(
     monkeypatch.setattr("app.store.audit._ROUNDS_A_PAGE", 2)
     await write(server, "first", who="operator:rare")
     await write(server, *(f"line {number}" for number in range(10)))
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit", who="operator:rare")
     assert "Nothing found back to" in seen.text
     pages = 1
@@ -166,7 +169,7 @@ async def test_a_short_page_says_how_far_it_looked(
 async def test_a_token_in_hand_leads_to_its_handle(signed_in: SignedIn, caller: Caller) -> None:
     """By POST: the token is in no address; one of which nothing is known is refused, and not shown again."""
     token = (await caller.token()).body
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.post("/admin/audit", {"token": token["access_token"]})
     assert seen.location == f"/admin/audit?handle={token['handle']}"
     assert rows(await viewer.follow(seen))[-1][2] == "token issued"
@@ -178,8 +181,8 @@ async def test_a_token_in_hand_leads_to_its_handle(signed_in: SignedIn, caller: 
 
 async def test_what_is_shown_is_text(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Markup and control characters in a line are escaped, in every column that can hold some."""
-    await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Act(MARKUP, What.CALLED, MARKUP), MARKUP)])
-    viewer = await signed_in(Role.VIEWER)
+    await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Event(Actor(MARKUP), EventKind.CALLED, MARKUP), MARKUP)])
+    viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit", what="called")
     assert "<script>alert" not in seen.text
     assert seen.text.count("&lt;script&gt;") >= 3
@@ -192,8 +195,8 @@ async def test_the_export_is_what_the_page_shows(
     """Every line that fits, over as many pages as it takes, in the same order, under names of columns."""
     monkeypatch.setattr(audit, "MAX_LINES", 7)
     await write(server, *(f"line {number}" for number in range(40)))
-    await write(server, "another", what=What.REFUSED)
-    viewer = await signed_in(Role.VIEWER)
+    await write(server, "another", what=EventKind.REFUSED)
+    viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit.csv", what="called")
     assert seen.status == 200
     assert seen.headers["Content-Type"] == "text/csv; charset=utf-8"
@@ -213,8 +216,8 @@ async def test_no_cell_is_a_formula(signed_in: SignedIn, server: TestClient[Any,
     dangerous = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")']
     plain = ['a "quoted" one', "a,b;c", "two\nlines", "two\r\nlines", "中文", "a=b", " =1", ""]
     for text in dangerous + plain:
-        await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Act(text, What.CALLED, text), text)])
-    told = parse(await (await signed_in(Role.VIEWER)).get("/admin/audit.csv", what="called"))
+        await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Event(Actor(text), EventKind.CALLED, text), text)])
+    told = parse(await (await signed_in(OperatorRole.VIEWER)).get("/admin/audit.csv", what="called"))
     expected = [f"'{text}" for text in dangerous] + plain
     for column in ("who", "client_id", "detail"):
         assert [line[column] for line in reversed(told)] == expected
@@ -227,7 +230,7 @@ async def test_a_cut_off_export_says_so(
     monkeypatch.setattr(audit, "MAX_EXPORTED", 10)
     monkeypatch.setattr(audit, "MAX_LINES", 4)
     await write(server, *(f"line {number}" for number in range(11)))
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     told = parse(await viewer.get("/admin/audit.csv", what="called"))
     assert [line["detail"] for line in told[:10]] == [f"line {number}" for number in reversed(range(1, 11))]
     assert told[10]["what"] == "cut off"
@@ -245,9 +248,9 @@ async def test_an_export_that_breaks_off_is_seen_to(
     """Where Redis goes away in the middle, the browser gets no whole file, and the server goes on."""
     monkeypatch.setattr(audit, "MAX_LINES", 4)
     await write(server, *(f"line {number}" for number in range(20)))
-    viewer = await signed_in(Role.VIEWER)
-    trail = server.app[TRAIL]
-    search, asked = trail.search, 0
+    viewer = await signed_in(OperatorRole.VIEWER)
+    audit_log = server.app[AUDIT_LOG]
+    search, asked = audit_log.search, 0
 
     async def breaking(*arguments: Any, **options: Any) -> Any:
         nonlocal asked
@@ -256,7 +259,7 @@ async def test_an_export_that_breaks_off_is_seen_to(
             raise Unavailable("Redis is out of reach")
         return await search(*arguments, **options)
 
-    monkeypatch.setattr(trail, "search", breaking)
+    monkeypatch.setattr(audit_log, "search", breaking)
     with pytest.raises(ClientPayloadError):
         await viewer.get("/admin/audit.csv", what="called")
     assert (await viewer.get("/admin/audit")).status == 503
@@ -268,7 +271,7 @@ async def test_no_token_is_in_the_trail(signed_in: SignedIn, caller: Caller, ser
     """Neither in the page nor in the export, whatever was done with it."""
     token = (await caller.token()).body
     await caller.revoke(token["access_token"])
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     secrets = [CloudToken(each["token"]) for each in token["mqtt"]["tokens"]]
     for seen in (await viewer.get("/admin/audit"), await viewer.get("/admin/audit.csv")):
         assert all(secret.reveal() not in html.unescape(seen.text) for secret in secrets)

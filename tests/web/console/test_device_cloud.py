@@ -11,10 +11,10 @@ from aiohttp.test_utils import TestClient
 
 from app.assembly import PARTS
 from app.errors import Unavailable
-from app.model.operators import Role
-from app.service.audit import Query, Trail
+from app.model.operators import OperatorRole
+from app.service.audit import AuditFilter, AuditLog
 from app.service.registry import Registration, Registry
-from app.store.audit import Audit, Line
+from app.store.audit import AuditEntry, AuditStore
 from tests.callers import Caller
 from tests.sandbox.device import Device
 from tests.web.conftest import ISSUER, OwnCloud
@@ -29,13 +29,13 @@ CREDENTIAL = f"{AT_D1}/credential"
 async def browser(signed_in: SignedIn, registry: Registry) -> Browser:
     """An operator's, and there is a device."""
     await registry.add(Registration(D1))
-    return await signed_in(Role.OPERATOR)
+    return await signed_in(OperatorRole.OPERATOR)
 
 
-async def lines(server: TestClient[Any, Any]) -> list[Line]:
+async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return the audit trail of the device, the newest first."""
     parts = server.app[PARTS]
-    return (await Trail(parts.audit, parts.tokens).search(Query(client_id=D1))).lines
+    return (await AuditLog(parts.audit, parts.tokens).search(AuditFilter(client_id=D1))).lines
 
 
 def shown_secret(seen: Seen) -> str:
@@ -192,7 +192,7 @@ async def test_groups_are_created_and_deleted(
 
     parts = server.app[PARTS]
     for what in ("group_created", "group_deleted"):
-        [line] = (await Trail(parts.audit, parts.tokens).search(Query(what=what))).lines
+        [line] = (await AuditLog(parts.audit, parts.tokens).search(AuditFilter(what=what))).lines
         assert (line.who, line.client_id, line.detail) == ("operator:operator-1", "", "GID_new")
 
 
@@ -246,8 +246,8 @@ async def test_what_the_cloud_made_is_shown_though_the_trail_is_full(
     async def full(*_: object) -> None:
         raise Unavailable("full", cause="OOM")
 
-    monkeypatch.setattr(Audit, "write", full)
-    monkeypatch.setattr("app.service.cloud_desk.NOTE_WITHIN_S", 0.05)
+    monkeypatch.setattr(AuditStore, "write", full)
+    monkeypatch.setattr("app.service.cloud_admin.NOTE_WITHIN_S", 0.05)
     assert shown_secret(await browser.post(f"{CREDENTIAL}/register")).startswith("DC.")
 
 

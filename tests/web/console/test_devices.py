@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.errors import NotFound
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.service.registry import Registration, Registry
 from tests.callers import Caller
 from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
@@ -25,7 +25,7 @@ MARKUP = "<script>alert(1)</script>\"'&"
 @pytest.fixture
 async def browser(signed_in: SignedIn) -> Browser:
     """An operator's."""
-    return await signed_in(Role.OPERATOR)
+    return await signed_in(OperatorRole.OPERATOR)
 
 
 def secret_of(seen: Seen) -> str:
@@ -233,7 +233,7 @@ async def test_a_device_that_hangs_at_the_cloud_does_not_hold_up_the_page(
     browser: Browser, registry: Registry, cloud: OwnCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its deadline the page comes without the answer."""
-    monkeypatch.setattr("app.service.cloud_desk.LOOK_WITHIN_S", 0.05)
+    monkeypatch.setattr("app.service.cloud_admin.LOOK_WITHIN_S", 0.05)
     await registry.add(Registration(D1))
     await cloud.fault("QuerySessionByClientId", "hang", times=None)
     seen = await browser.get(AT_D1)
@@ -381,7 +381,7 @@ async def test_removing_says_first_what_it_will_do(
 async def test_a_viewer_looks_and_changes_nothing(signed_in: SignedIn, registry: Registry) -> None:
     """Every page shows all there is without a button, and refuses what only an operator may."""
     added = await registry.add(Registration(D1))
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     for path in ("/admin/devices", AT_D1, f"{AT_D1}/credential", "/admin/groups"):
         seen = await viewer.get(path)
         assert seen.status == 200

@@ -14,12 +14,12 @@ from app.cloud.credentials import Credentials
 from app.cloud.exchange import HIDDEN
 from app.cloud.quota import QuotaExhausted
 from app.errors import Unavailable
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.model.secrets import AccessKeySecret
 from app.rpc import signature
 from app.rpc.catalog import ACTIONS
-from app.service.audit import Query, Trail
-from app.store.audit import Line
+from app.service.audit import AuditFilter, AuditLog
+from app.store.audit import AuditEntry
 from app.web.console.pages import CLOUD
 from tests.sandbox.test_samples import DEVICE, GIVEN
 from tests.web.conftest import ACCESS_KEY_ID, ACCESS_KEY_SECRET, INSTANCE_ID, OwnCloud
@@ -65,15 +65,15 @@ def block(seen: Seen, heading: str) -> str:
     return match[1]
 
 
-async def lines(server: TestClient[Any, Any]) -> list[Line]:
+async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return what the audit has of calls by hand, the newest first."""
-    trail = Trail(server.app[PARTS].audit, server.app[PARTS].tokens)
-    return (await trail.search(Query(what="called"))).lines
+    audit_log = AuditLog(server.app[PARTS].audit, server.app[PARTS].tokens)
+    return (await audit_log.search(AuditFilter(what="called"))).lines
 
 
 async def test_every_action_is_listed(signed_in: SignedIn) -> None:
     """The thirteen of the guide and CloseConnection, each with what it does and whether it changes anything."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     seen = await admin.get("/admin/explorer")
     found = re.findall(
         r"<tr>\s*<td[^>]*><a[^>]*>(\w+)</a></td>\s*<td[^>]*>([^<]*)</td>(.*?)</tr>", seen.text, re.DOTALL
@@ -96,7 +96,7 @@ async def test_every_action_is_listed(signed_in: SignedIn) -> None:
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=list(ACTIONS))
 async def test_each_form_is_the_catalogs(signed_in: SignedIn, action: Any) -> None:
     """A labelled field for each parameter, with its rule in words; the instance is filled in already."""
-    seen = await (await signed_in(Role.ADMIN)).get(f"/admin/explorer/{action.name}")
+    seen = await (await signed_in(OperatorRole.ADMIN)).get(f"/admin/explorer/{action.name}")
     text = html.unescape(seen.text)
     for parameter in action.parameters:
         assert f'<label for="p-{parameter.name}"' in text
@@ -109,7 +109,7 @@ async def test_each_action_filled_as_in_the_guide_is_answered(
     signed_in: SignedIn, cloud: OwnCloud, server: TestClient[Any, Any]
 ) -> None:
     """All of them, in both formats; each is one call at the cloud, and one line in the audit."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     await call(admin, "RegisterDeviceCredential", DEVICE)
     for action in ACTIONS:
         for format_ in ("JSON", "XML"):
@@ -129,7 +129,7 @@ async def test_each_action_filled_as_in_the_guide_is_answered(
 
 async def test_the_request_is_shown_as_it_was_signed(signed_in: SignedIn, cloud: OwnCloud) -> None:
     """Parameters, string to sign and signature belong together, in the page and in the line for curl."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     form = {"ClientIdList": "GID_plant@@@a\r\n\r\n GID_plant@@@b ", "show_secrets": "true"}
     seen = await call(admin, "BatchQuerySessionByClientIds", form)
     assert f"POST {cloud.url}/" in seen.text
@@ -148,7 +148,7 @@ async def test_what_changes_something_is_asked_about_first(
     signed_in: SignedIn, cloud: OwnCloud, server: TestClient[Any, Any]
 ) -> None:
     """The page repeats the parameters; nothing is sent or written down before the yes, and then what was shown is."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     for action, row in ACTIONS.items():
         if row.changes:
             asked = await admin.post(f"/admin/explorer/{action}", {"format": "JSON", **filled(action)})
@@ -175,7 +175,7 @@ async def test_what_changes_something_is_asked_about_first(
 
 async def test_the_audit_keeps_no_more_than_the_beginning(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """A value of any length is cut there, what cannot be printed is not, and what a message says is not kept."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     long = {"MqttTopic": f"\x1b[2J{'x' * 500}", "Payload": "y" * 5000, "InstanceId": "", "anyway": "true"}
     await call(admin, "SendMessage", long)
     [line] = await lines(server)
@@ -187,10 +187,10 @@ async def test_a_yes_is_for_whoever_was_asked_and_not_for_ever(
     signed_in: SignedIn, cloud: OwnCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A viewer cannot send an admin's; after half an hour it must be entered again."""
-    admin, viewer = await signed_in(Role.ADMIN), await signed_in(Role.VIEWER)
+    admin, viewer = await signed_in(OperatorRole.ADMIN), await signed_in(OperatorRole.VIEWER)
     form = confirmed(await admin.post("/admin/explorer/CreateGroupId", {"GroupId": "GID_other"}))
     assert (await viewer.post("/admin/explorer/CreateGroupId", form)).status == 403
-    monkeypatch.setattr("app.web.console.carried.GOOD_FOR_MS", -1)
+    monkeypatch.setattr("app.web.console.pending_form.GOOD_FOR_MS", -1)
     seen = await admin.post("/admin/explorer/CreateGroupId", form)
     assert (seen.status, "enter it again" in seen.text) == (400, True)
     assert await cloud.calls("CreateGroupId") == {}
@@ -200,7 +200,7 @@ async def test_no_secret_is_shown_unless_asked(
     signed_in: SignedIn, cloud: OwnCloud, server: TestClient[Any, Any]
 ) -> None:
     """Neither a token nor a device's secret nor a signature, in request, answer, refusal, question or audit."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     seen = await call(admin, "ApplyToken", {**filled("ApplyToken"), "show_secrets": "true"})
     match = re.search(r'"Token": "([^"]+)"', block(seen, "Answer"))
     assert match
@@ -244,7 +244,7 @@ async def test_a_refused_signature_hides_the_token_it_quotes(
     """The cloud quotes the whole string to sign; the page has it without the token, and says what was compared."""
     wrong = Credentials(ACCESS_KEY_ID, AccessKeySecret("another-secret"))
     monkeypatch.setattr(server.app[CLOUD]._credentials, "_credentials", wrong)
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     seen = await call(admin, "QueryToken", {"Token": TOKEN})
     text = html.unescape(html.unescape(seen.text))
     assert "SignatureDoesNotMatch" in text
@@ -258,7 +258,7 @@ async def test_a_slip_is_told_before_anything_is_sent(
     signed_in: SignedIn, cloud: OwnCloud, server: TestClient[Any, Any]
 ) -> None:
     """With the rule, and what was typed as text, but no token; only a tick sends it all the same."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     for action, form, reason in (
         ("QueryToken", {}, "Token is missing"),
         ("CreateGroupId", {"GroupId": MARKUP}, "GroupId: it must be GID_"),
@@ -295,7 +295,7 @@ async def test_where_no_answer_comes_the_page_says_so(
     signed_in: SignedIn, cloud: OwnCloud, fault: str, headline: str, code: str
 ) -> None:
     """It has the request, what came as it came, the code and the cause, and whether it may have taken effect."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     await cloud.fault("ListGroupId", fault)
     seen = await admin.post("/admin/explorer/ListGroupId")
     assert (seen.status, headline in seen.text, code in seen.text) == (200, True, True), seen.text
@@ -306,7 +306,7 @@ async def test_where_no_answer_comes_the_page_says_so(
 
 async def test_what_cannot_be_sent_is_said_not_to_be(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Where the quota's line is too long, the page says that nothing went out, and still has the samples."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     quota = server.app[CLOUD]._quota
 
     async def exhausted(action: str, *_: object, **__: object) -> None:
@@ -324,7 +324,7 @@ async def test_what_the_audit_cannot_hold_is_not_sent(
     signed_in: SignedIn, cloud: OwnCloud, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without Redis nothing goes out: no call lacks its line."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
 
     async def gone(*_: object) -> None:
         raise Unavailable("Redis is out of reach")

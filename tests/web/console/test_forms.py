@@ -8,11 +8,11 @@ from multidict import MultiDict
 
 from app.errors import InvalidRequest
 from app.model.secrets import Password, Secret
-from app.web.api import Asked
+from app.web.api import RequestModel
 from app.web.console.forms import convert, filled
 
 
-class Form(Asked, frozen=True):
+class Form(RequestModel, frozen=True):
     """Has a field of each kind that pages ask for."""
 
     client_id: str = ""

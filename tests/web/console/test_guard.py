@@ -8,7 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from app.errors import Forbidden
-from app.model.operators import Operator, Role
+from app.model.operators import Operator, OperatorRole
 from app.web.console.guard import TRUSTED_PROXIES, address_of, check_role
 
 BALANCERS = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
@@ -53,11 +53,11 @@ def test_without_a_trusted_proxy_nobody_is_believed() -> None:
     assert address_of(request) == "127.0.0.1"
 
 
-@pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("needed", Role)
-def test_a_role_may_do_what_it_and_those_before_it_may(role: Role, needed: Role) -> None:
+@pytest.mark.parametrize("role", OperatorRole)
+@pytest.mark.parametrize("needed", OperatorRole)
+def test_a_role_may_do_what_it_and_those_before_it_may(role: OperatorRole, needed: OperatorRole) -> None:
     """A viewer looks, an operator acts, an admin does everything."""
-    may = list(Role).index(role) >= list(Role).index(needed)
+    may = list(OperatorRole).index(role) >= list(OperatorRole).index(needed)
     operator = Operator("ada", role, 0)
     if may:
         check_role(operator, needed)

@@ -16,12 +16,12 @@ import redis
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import build
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.service.registry import Registration, Registry
 from app.service.revocations import Revocations
 from app.settings import Settings
-from app.web.api import Asked
-from app.web.console.pages import Page
+from app.web.api import RequestModel
+from app.web.console.pages import PageRoute
 from app.web.console.session import LanguageForm, SignInForm, local
 from app.web.routes import CONSOLE
 from tests.callers import Caller
@@ -66,7 +66,7 @@ async def plain_server(plain_settings: Settings) -> AsyncIterator[TestClient[Any
         yield client
 
 
-def address(page: Page, value: str = "") -> str:
+def address(page: PageRoute, value: str = "") -> str:
     """Return an address of the page; each of its variables is ``value``, or something that looks right."""
     right = {"client_id": CLIENT_ID, "handle": "17-AAAAAAAAAAAAAAAAAAAAAA", "group_id": "GID_plant", "rest": "nothing"}
     return re.sub(r"\{(\w+)(?::[^}]*)?\}", lambda match: quote(value or right.get(match[1], "x"), safe="@:"), page.path)
@@ -130,7 +130,7 @@ async def test_every_answer_has_the_headers_that_harden_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Pages, files, redirects and refusals alike: no foreign script, no frame, no cache; HSTS where there is TLS."""
-    browser = await signed_in(Role.ADMIN)
+    browser = await signed_in(OperatorRole.ADMIN)
     origin = {"Origin": ISSUER}
     if scheme == "http":
         origin = {"Origin": plain_settings.issuer_url}
@@ -238,7 +238,7 @@ def everything_in(url: str) -> dict[bytes, bytes]:
 async def test_no_form_of_another_site_is_taken(signed_in: SignedIn, caller: Caller, redis_url: str) -> None:
     """Each form refuses whatever did not come from this very console, before it does anything."""
     await caller.token()
-    browser = await signed_in(Role.ADMIN)
+    browser = await signed_in(OperatorRole.ADMIN)
     before = everything_in(redis_url)
     taken = []
     for path in (*MORE_POSTS, *(address(page) for page in POSTS)):
@@ -283,7 +283,7 @@ async def test_no_page_is_shown_and_no_form_taken_without_a_session(
 async def test_who_has_too_low_a_role_is_refused(signed_in: SignedIn, caller: Caller, redis_url: str) -> None:
     """Each page and each form refuses every role below its own, and nothing changes."""
     await caller.token()
-    browsers = {role: await signed_in(role) for role in Role}
+    browsers = {role: await signed_in(role) for role in OperatorRole}
     before = everything_in(redis_url)
     for page in CONSOLE:
         for role, browser in browsers.items():
@@ -297,7 +297,7 @@ async def test_who_has_too_low_a_role_is_refused(signed_in: SignedIn, caller: Ca
 
 async def test_the_switch_of_languages_leads_to_a_page(signed_in: SignedIn) -> None:
     """Also on the page that refuses a form: a button may send to where no page is."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     pages = [re.sub(r"\{[^}]+\}", "[^/]+", page.path) for page in GETS if "{rest" not in page.path]
     for page in POSTS:
         seen = await admin.post(address(page), {"unknown": "x"})
@@ -308,7 +308,7 @@ async def test_the_switch_of_languages_leads_to_a_page(signed_in: SignedIn) -> N
 
 async def test_every_page_opens_for_the_role_it_names(signed_in: SignedIn) -> None:
     """Nobody is promised a page by the route table that refuses them; what is not there is 404, not 403 or 500."""
-    browsers = {role: await signed_in(role) for role in Role}
+    browsers = {role: await signed_in(role) for role in OperatorRole}
     for page in GETS:
         seen = await browsers[page.role].get(address(page))
         assert seen.status in {200, 303, 400, 404}, (page.path, seen.status)
@@ -316,7 +316,7 @@ async def test_every_page_opens_for_the_role_it_names(signed_in: SignedIn) -> No
 
 async def test_the_navigation_shows_what_one_may_open_and_nothing_else(signed_in: SignedIn) -> None:
     """Every address in the header opens for who sees it: nobody is led to a refusal."""
-    for role in Role:
+    for role in OperatorRole:
         browser = await signed_in(role)
         home = await browser.get("/admin/")
         for path in set(re.findall(r'<a href="(/admin/[^"]*)"', home.text.partition("<main")[0])):
@@ -489,7 +489,7 @@ def check_harmless(seen: Seen, where: object) -> None:
     assert not re.search(r'(?:href|src|action)="\s*(?:javascript|data):', seen.text, re.IGNORECASE), where
 
 
-def fields_of(type_: type[Asked]) -> list[str]:
+def fields_of(type_: type[RequestModel]) -> list[str]:
     """Return what a page asks for, and one field more than it knows."""
     return [*(each.name for each in msgspec.structs.fields(type_)), "<xss>"]
 
@@ -502,16 +502,16 @@ LINE = 7000
 async def test_nothing_that_is_sent_becomes_part_of_a_page(signed_in: SignedIn, caller: Caller) -> None:
     """Markup, control characters and texts without end, in every field, query and address: text they were and stay."""
     await caller.token()
-    browser = await signed_in(Role.ADMIN)
+    browser = await signed_in(OperatorRole.ADMIN)
     for evil in EVIL:
         for page in GETS:
             if "{" in page.path and len(evil) < 1000:
                 path = address(page, evil)
                 check_harmless(await browser.get(path), path)
-            for field in (*fields_of(page.types.get("query", Asked)), "done"):
+            for field in (*fields_of(page.types.get("query", RequestModel)), "done"):
                 check_harmless(await browser.get(address(page), **{field: evil[:LINE]}), (page.path, field, evil))
         for page in POSTS:
-            for field in fields_of(page.types.get("form", Asked)):
+            for field in fields_of(page.types.get("form", RequestModel)):
                 seen = await browser.post(address(page), {field: evil})
                 check_harmless(seen, (page.path, field, evil))
         for path, form in (("/admin/sign-in", SignInForm), ("/admin/language", LanguageForm)):
@@ -546,7 +546,7 @@ async def test_nothing_that_is_stored_becomes_part_of_a_page(
     added = await registry.add(Registration(CLIENT_ID, note=note))
     assert added.secret
     token = (await Caller(server, ISSUER, CLIENT_ID, added.secret.reveal()).token()).body
-    browser = await signed_in(Role.ADMIN)
+    browser = await signed_in(OperatorRole.ADMIN)
     shown = ""
     for page in GETS:
         for path in {address(page), address(page, token["handle"]), address(page, CLIENT_ID)}:
@@ -566,7 +566,7 @@ def walk(text: str) -> Iterator[str]:
 async def test_no_page_needs_what_the_policy_forbids(signed_in: SignedIn, caller: Caller) -> None:
     """No page has a script, a style or a handler of its own, or leads to another server's files."""
     await caller.token()
-    browser = await signed_in(Role.ADMIN)
+    browser = await signed_in(OperatorRole.ADMIN)
     for page in GETS:
         seen = await browser.get(address(page))
         assert list(walk(seen.text)) == [], page.path

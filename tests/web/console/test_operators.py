@@ -8,8 +8,8 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.assembly import PARTS
-from app.model.operators import Role
-from app.service.audit import Query, Trail
+from app.model.operators import OperatorRole
+from app.service.audit import AuditFilter, AuditLog
 from tests.web.console.conftest import PASSWORD, Browser, Seen, SignedIn
 
 ADMINS = (
@@ -29,11 +29,11 @@ def password_in(seen: Seen) -> str:
     return html.unescape(match[1])
 
 
-@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
-async def test_only_admins_get_in(signed_in: SignedIn, role: Role) -> None:
+@pytest.mark.parametrize("role", [OperatorRole.VIEWER, OperatorRole.OPERATOR])
+async def test_only_admins_get_in(signed_in: SignedIn, role: OperatorRole) -> None:
     """Everybody else gets a page that says so, for every form too, and nothing is changed; no menu leads there."""
     browser = await signed_in(role)
-    await signed_in(Role.ADMIN)
+    await signed_in(OperatorRole.ADMIN)
     for path in (*ADMINS, "/admin/explorer/ListGroupId"):
         seen = await browser.get(path)
         assert (seen.status, "You may not do this" in seen.text) == (403, True), path
@@ -55,7 +55,7 @@ async def test_only_admins_get_in(signed_in: SignedIn, role: Role) -> None:
 
 async def test_an_operator_is_added_with_a_drawn_password(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """It is shown this once, in no address and no cache, and signs in; the audit has who added whom."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     seen = await admin.post("/admin/operators", {"name": "grace", "role": "operator", "password": ""})
     assert (seen.status, seen.headers["Cache-Control"]) == (200, "no-store")
     password = password_in(seen)
@@ -64,8 +64,8 @@ async def test_an_operator_is_added_with_a_drawn_password(signed_in: SignedIn, s
     listed = await admin.get("/admin/operators")
     assert "grace" in listed.text
     assert password not in listed.text
-    trail = Trail(server.app[PARTS].audit, server.app[PARTS].tokens)
-    [line] = (await trail.search(Query(who="operator:admin-1", what="operator_added"))).lines
+    audit_log = AuditLog(server.app[PARTS].audit, server.app[PARTS].tokens)
+    [line] = (await audit_log.search(AuditFilter(who="operator:admin-1", what="operator_added"))).lines
     assert line.detail == "grace: role operator"
     again = await admin.post("/admin/operators", {"name": "grace", "role": "operator", "password": ""})
     assert (again.status, "there is an operator grace already" in again.text) == (400, True)
@@ -73,7 +73,7 @@ async def test_an_operator_is_added_with_a_drawn_password(signed_in: SignedIn, s
 
 async def test_an_operator_is_added_with_a_typed_password(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Then it is shown to nobody, and the browser is sent on."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     seen = await admin.post("/admin/operators", {"name": "linus", "role": "viewer", "password": PASSWORD})
     shown = await admin.follow(seen)
     assert "linus is added" in shown.text
@@ -97,7 +97,7 @@ async def test_an_operator_is_added_with_a_typed_password(signed_in: SignedIn, s
 )
 async def test_a_slip_is_shown_above_the_form(signed_in: SignedIn, form: Any, reason: str) -> None:
     """With what was typed, as text and without the password."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     seen = await admin.post("/admin/operators", form)
     assert seen.status == 400
     assert reason in html.unescape(seen.text)
@@ -111,7 +111,7 @@ async def test_a_slip_is_shown_above_the_form(signed_in: SignedIn, form: Any, re
 
 async def test_another_role_counts_at_once_and_ends_the_session(signed_in: SignedIn) -> None:
     """Whoever is at the console is signed out; signed in again, they may what the new role may."""
-    admin, viewer = await signed_in(Role.ADMIN), await signed_in(Role.VIEWER)
+    admin, viewer = await signed_in(OperatorRole.ADMIN), await signed_in(OperatorRole.VIEWER)
     seen = await admin.post("/admin/operators/viewer-1/role", {"role": "admin"})
     assert "has another role" in (await admin.follow(seen)).text
     assert (await viewer.get("/admin/account")).location.startswith("/admin/sign-in")
@@ -121,12 +121,12 @@ async def test_another_role_counts_at_once_and_ends_the_session(signed_in: Signe
 
 async def test_the_last_admin_stays(signed_in: SignedIn) -> None:
     """Neither another role nor removal is taken, and the page says why; with a second admin both are."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     for path, form in (("role", {"role": "viewer"}), ("remove", {})):
         seen = await admin.post(f"/admin/operators/admin-1/{path}", form)
         assert (seen.status, "is the last admin" in seen.text) == (400, True)
         assert 'value="admin" checked' in seen.text
-    await signed_in(Role.ADMIN, "admin-2")
+    await signed_in(OperatorRole.ADMIN, "admin-2")
     seen = await admin.post("/admin/operators/admin-1/role", {"role": "viewer"})
     assert seen.status == 303
     assert (await admin.get(seen.location)).location.startswith("/admin/sign-in")
@@ -134,7 +134,7 @@ async def test_the_last_admin_stays(signed_in: SignedIn) -> None:
 
 async def test_a_new_password_and_ended_sessions(signed_in: SignedIn) -> None:
     """Each ends every session; the old password is void after the one and still good after the other."""
-    admin, other = await signed_in(Role.ADMIN), await signed_in(Role.OPERATOR)
+    admin, other = await signed_in(OperatorRole.ADMIN), await signed_in(OperatorRole.OPERATOR)
     assert (
         "All sessions of operator-1 have ended"
         in (await admin.follow(await admin.post("/admin/operators/operator-1/sessions"))).text
@@ -153,7 +153,7 @@ async def test_a_new_password_and_ended_sessions(signed_in: SignedIn) -> None:
 
 async def test_removing_asks_first(signed_in: SignedIn) -> None:
     """The page says what will happen; a second click finds nobody, as do all pages of who is gone."""
-    admin, other = await signed_in(Role.ADMIN), await signed_in(Role.OPERATOR)
+    admin, other = await signed_in(OperatorRole.ADMIN), await signed_in(OperatorRole.OPERATOR)
     asked = await admin.get("/admin/operators/operator-1/remove")
     assert "Remove operator-1?" in asked.text
     assert (await other.get("/admin/account")).status == 200
@@ -169,7 +169,7 @@ async def test_removing_asks_first(signed_in: SignedIn) -> None:
 
 async def test_one_changes_ones_own_password(signed_in: SignedIn) -> None:
     """The old one is asked for; afterwards every session has ended, this one too, and the sign-in page says so."""
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     new = "another good one"
     for form, reason in (
         ({"old": "wrong wrong", "new": new, "again": new}, "the old password is not right"),
@@ -189,7 +189,7 @@ async def test_one_changes_ones_own_password(signed_in: SignedIn) -> None:
 
 async def test_guesses_at_the_old_password_are_slowed_down(signed_in: SignedIn) -> None:
     """Whoever finds a browser left open cannot try one password after another."""
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     form = {"old": "wrong wrong", "new": "another good one", "again": "another good one"}
     answers = [await viewer.post("/admin/account/password", form) for _ in range(12)]
     assert {seen.status for seen in answers} == {400, 429}
@@ -199,7 +199,7 @@ async def test_guesses_at_the_old_password_are_slowed_down(signed_in: SignedIn) 
 
 async def test_one_logs_out_everywhere(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Every browser of this operator is signed out, and no other operator's."""
-    viewer, other = await signed_in(Role.VIEWER), await signed_in(Role.OPERATOR)
+    viewer, other = await signed_in(OperatorRole.VIEWER), await signed_in(OperatorRole.OPERATOR)
     elsewhere = Browser(server)
     await elsewhere.sign_in("viewer-1")
     seen = await viewer.post("/admin/account/sessions")

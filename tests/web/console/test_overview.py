@@ -11,13 +11,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import PARTS, build
 from app.errors import Unavailable
-from app.model.operators import Role
+from app.model.operators import OperatorRole
+from app.service.metrics import Metrics
 from app.service.registry import Registry
-from app.service.tallies import Tallies
 from app.settings import Settings
-from app.store.tallies import MINUTE_MS
+from app.store.counters import MINUTE_MS
 from app.web.console import overview
-from app.web.console.overview import TALLIES
+from app.web.console.overview import METRICS
 from app.web.health import PINGS
 from tests.callers import Caller
 from tests.waiting import until
@@ -39,7 +39,7 @@ def figure(shown: Seen, name: str) -> str:
 async def tell(*servers: Server) -> None:
     """Have instances add at once what they counted."""
     for server in servers:
-        await server.app[TALLIES].add()
+        await server.app[METRICS].add()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_the_last_hour_of_all_instances_is_shown(
     server: Server, other_server: Server, caller: Caller, signed_in: SignedIn, pass_minutes: PassMinutes
 ) -> None:
     """Requests at two instances, minutes apart, are counted together, drawn, and told in a table."""
-    browser = await signed_in(Role.VIEWER)
+    browser = await signed_in(OperatorRole.VIEWER)
     elsewhere = replace(caller, client=other_server)
     assert (await caller.token_by_basic()).status == 200
     await tell(server)
@@ -80,7 +80,7 @@ async def test_the_last_hour_of_all_instances_is_shown(
     rows = re.findall(r'<td class="number">(\d+)</td>', shown.text)
     assert rows == ["1", "2", "0", "1", "0", "0"]
     pass_minutes(58)
-    later = await (await signed_in(Role.VIEWER, "later")).get("/admin/")
+    later = await (await signed_in(OperatorRole.VIEWER, "later")).get("/admin/")
     assert (figure(later, "Answered, last hour"), figure(later, "Refused, last hour")) == ("1", "2")
 
 
@@ -95,7 +95,7 @@ async def test_what_was_counted_outlives_its_instance(
 
 async def test_a_new_set_up_says_what_to_do_first(signed_in: SignedIn) -> None:
     """With nothing there yet the page leads whoever may to registering a device, and says what each part waits for."""
-    shown = await (await signed_in(Role.OPERATOR)).get("/admin/")
+    shown = await (await signed_in(OperatorRole.OPERATOR)).get("/admin/")
     assert (figure(shown, "Live tokens"), figure(shown, "Devices")) == ("0", "0")
     assert "No device is registered yet." in shown.text
     assert "Register the first device" in shown.text
@@ -103,7 +103,7 @@ async def test_a_new_set_up_says_what_to_do_first(signed_in: SignedIn) -> None:
     assert "No device holds a live token." in shown.text
     assert "not called yet" in shown.text
     assert "signed in" in shown.text
-    viewer = await (await signed_in(Role.VIEWER)).get("/admin/")
+    viewer = await (await signed_in(OperatorRole.VIEWER)).get("/admin/")
     assert "Register the first device" not in viewer.text
     assert "An operator or an admin can register one." in viewer.text
 
@@ -117,11 +117,11 @@ async def test_tokens_and_devices_are_counted_and_the_next_to_expire_can_be_revo
         caller = await make_caller(f"GID_plant@@@d{number}")
         answer = await caller.token(expires_in=str(1000 + 600 * number))
         handles.append(answer.body["handle"])
-    shown = await (await signed_in(Role.OPERATOR)).get("/admin/")
+    shown = await (await signed_in(OperatorRole.OPERATOR)).get("/admin/")
     assert (figure(shown, "Live tokens"), figure(shown, "Devices")) == ("6", "6")
     soonest = re.findall(r'href="/admin/revoke\?handle=([^"]+)"', shown.text)
     assert soonest == handles[:5]
-    viewer = await (await signed_in(Role.VIEWER)).get("/admin/")
+    viewer = await (await signed_in(OperatorRole.VIEWER)).get("/admin/")
     assert "/admin/revoke?" not in viewer.text
     assert handles[0] in viewer.text
 
@@ -129,7 +129,7 @@ async def test_tokens_and_devices_are_counted_and_the_next_to_expire_can_be_revo
 async def test_a_token_is_revoked_in_two_clicks_after_signing_in(caller: Caller, signed_in: SignedIn) -> None:
     """A click on the first page leads to what will happen, the next does it, and the page counts one token less."""
     handle = (await caller.token()).body["handle"]
-    browser = await signed_in(Role.OPERATOR)
+    browser = await signed_in(OperatorRole.OPERATOR)
     [link] = re.findall(r'href="(/admin/revoke\?handle=[^"]+)"', (await browser.get("/admin/")).text)
     asked = await browser.get(link)
     fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', asked.text.split("<main")[1])
@@ -143,13 +143,13 @@ async def test_a_token_is_revoked_in_two_clicks_after_signing_in(caller: Caller,
 async def test_the_last_lines_of_the_audit_are_told_in_words(caller: Caller, signed_in: SignedIn) -> None:
     """Who did what to which device is told, the newest first, with links to the device and the token."""
     answer = await caller.token()
-    shown = await (await signed_in(Role.VIEWER, "ada")).get("/admin/")
-    trail = shown.text.split('id="trail"')[1]
-    assert trail.index("signed in") < trail.index("token issued") < trail.index("device registered")
-    assert "operator:ada" in trail
-    assert "the device itself" in trail
-    assert f'href="/admin/tokens/{answer.body["handle"]}"' in trail
-    assert 'href="/admin/devices/GID_plant@@@d1"' in trail
+    shown = await (await signed_in(OperatorRole.VIEWER, "ada")).get("/admin/")
+    audit_log = shown.text.split('id="trail"')[1]
+    assert audit_log.index("signed in") < audit_log.index("token issued") < audit_log.index("device registered")
+    assert "operator:ada" in audit_log
+    assert "the device itself" in audit_log
+    assert f'href="/admin/tokens/{answer.body["handle"]}"' in audit_log
+    assert 'href="/admin/devices/GID_plant@@@d1"' in audit_log
 
 
 async def test_when_the_cloud_is_gone_the_page_says_so_and_since_when(
@@ -262,8 +262,8 @@ async def test_one_part_that_fails_takes_no_other_along(
         raise ValueError
 
     monkeypatch.setattr(overview, "PART_WITHIN_S", 1.0)
-    monkeypatch.setattr(Tallies, "hour", away)
-    monkeypatch.setattr(Tallies, "cloud", never)
+    monkeypatch.setattr(Metrics, "hour", away)
+    monkeypatch.setattr(Metrics, "cloud", never)
     monkeypatch.setattr(Registry, "count", broken)
     shown = await browser.get("/admin/")
     assert shown.status == 200

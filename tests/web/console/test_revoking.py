@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.service import delivery
 from app.service import revocations as module
 from app.store.jobs import draw_id
@@ -30,7 +30,7 @@ MakeFleet = Callable[[int], Awaitable[Fleet]]
 @pytest.fixture
 async def browser(signed_in: SignedIn) -> Browser:
     """An operator's browser."""
-    return await signed_in(Role.OPERATOR)
+    return await signed_in(OperatorRole.OPERATOR)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_selected_tokens_are_revoked_and_watched_from_another_browser(
     assert seen.status == 303
     for number, (caller, token) in enumerate(fleet):
         assert await at_other(other_server, caller, token) == (number == 3)
-    viewer = await signed_in(Role.VIEWER, client=other_server)
+    viewer = await signed_in(OperatorRole.VIEWER, client=other_server)
     page = await settled(viewer, seen.location)
     assert "Over at the broker: 3 of 3" in page.text
     await cloud.until_revoked(6)
@@ -172,7 +172,7 @@ async def test_what_matches_is_revoked_by_a_job_that_any_instance_shows(
     seen = await press(browser, asked, **more)
     assert seen.status == 303
     assert seen.location.startswith("/admin/jobs/")
-    viewer = await signed_in(Role.VIEWER, client=other_server)
+    viewer = await signed_in(OperatorRole.VIEWER, client=other_server)
     page = await settled(viewer, seen.location)
     assert said in page.text
     assert "The cloud has been told of 3 of 3" in page.text
@@ -337,7 +337,7 @@ async def test_what_the_cloud_refused_is_retried_or_dropped(
     seen = await browser.post(REVOKE, [("handle", retried), ("handle", dropped)])
     page = await settled(browser, seen.location)
     assert "2 of these are valid at the broker until they expire" in page.text
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     for verb in ("retry", "drop"):
         for handle in (retried, dropped):
             address = f"/admin/tokens/{handle}/{verb}"
@@ -374,7 +374,7 @@ async def test_a_wrong_address_of_the_queue_is_refused(browser: Browser, query: 
 async def test_a_viewer_sees_and_does_nothing(make_fleet: MakeFleet, signed_in: SignedIn) -> None:
     """No form to revoke is shown to a viewer, and one that is sent all the same is refused."""
     [(caller, token)] = await make_fleet(1)
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     for page in ("tokens", "revocations", f"tokens/{token['handle']}", f"revoked?handle={token['handle']}"):
         seen = await viewer.get(f"/admin/{page}")
         assert seen.status == 200

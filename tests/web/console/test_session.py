@@ -8,7 +8,7 @@ import pytest
 import structlog
 from aiohttp.test_utils import TestClient
 
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.web.forms import FORM
 from tests.web.console.conftest import PASSWORD, SAME_ORIGIN, Browser, SignedIn
 
@@ -24,7 +24,7 @@ async def test_whoever_is_not_signed_in_is_asked_to(server: TestClient[Any, Any]
 
 async def test_signing_in_leads_to_the_page_that_was_meant(server: TestClient[Any, Any], signed_in: SignedIn) -> None:
     """After signing in one is where one wanted to go, and is known there."""
-    await signed_in(Role.VIEWER, "ada")
+    await signed_in(OperatorRole.VIEWER, "ada")
     browser = Browser(server)
     form = {"name": "ada", "password": PASSWORD, "to": "/admin/tokens?role=sensor"}
     seen = await browser.post("/admin/sign-in", form)
@@ -50,7 +50,7 @@ async def test_signing_in_leads_to_the_page_that_was_meant(server: TestClient[An
 )
 async def test_signing_in_leads_nowhere_else(server: TestClient[Any, Any], signed_in: SignedIn, to: str) -> None:
     """Wherever a link to the sign-in page says to go on, it is a page of the console; nothing breaks by it."""
-    await signed_in(Role.VIEWER, "ada")
+    await signed_in(OperatorRole.VIEWER, "ada")
     browser = Browser(server)
     asked = await browser.get("/admin/sign-in", to=to)
     assert asked.status == 200
@@ -64,7 +64,7 @@ async def test_a_wrong_password_and_an_unknown_name_look_alike(
     server: TestClient[Any, Any], signed_in: SignedIn
 ) -> None:
     """Nobody learns from the answer which names there are."""
-    await signed_in(Role.VIEWER, "ada")
+    await signed_in(OperatorRole.VIEWER, "ada")
     wrong = await Browser(server).sign_in("ada", "not the password at all")
     unknown = await Browser(server).sign_in("eve", "not the password at all")
     assert wrong.status == unknown.status == 401
@@ -75,7 +75,7 @@ async def test_a_wrong_password_and_an_unknown_name_look_alike(
 
 async def test_a_guesser_is_told_to_wait(server: TestClient[Any, Any], signed_in: SignedIn) -> None:
     """After some wrong passwords the answer is 429 with a Retry-After, for the right password too."""
-    await signed_in(Role.VIEWER, "ada")
+    await signed_in(OperatorRole.VIEWER, "ada")
     for _ in range(5):
         assert (await Browser(server).sign_in("ada", "not the password at all")).status == 401
     await Browser(server).sign_in("ada", "not the password at all")
@@ -113,7 +113,7 @@ async def test_the_language_is_the_browsers_until_another_is_chosen(signed_in: S
 
 async def test_a_form_that_was_sent_too_late_is_not_lost(signed_in: SignedIn) -> None:
     """After signing in again, a form goes on as it was filled in, once one says so."""
-    browser = await signed_in(Role.OPERATOR, "ada")
+    browser = await signed_in(OperatorRole.OPERATOR, "ada")
     browser.cookies.clear()
     late = await browser.post("/admin/tokens", {"q": "plant/7/#", "by": "topic"})
     assert late.status == 401
@@ -164,7 +164,7 @@ async def test_a_refresh_keeps_no_session_alive_and_is_not_redirected(server: Te
 
 async def test_a_carried_form_says_what_it_holds_and_no_secret(signed_in: SignedIn) -> None:
     """Anybody can have had it sealed, so whoever is to send it is shown what it says, but for what no page shows."""
-    browser = await signed_in(Role.ADMIN, "ada")
+    browser = await signed_in(OperatorRole.ADMIN, "ada")
     browser.cookies.clear()
     for path, form, shown, hidden in (
         ("/admin/revoke", {"all": "1", "confirm": "everything"}, '<code class="value">everything</code>', ""),

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from app.service import revocations as module
 from app.store import index
 from app.web.console import tokens
@@ -22,7 +22,7 @@ UNKNOWN = "07-" + "a" * 22
 @pytest.fixture
 async def browser(signed_in: SignedIn) -> Browser:
     """An operator's browser."""
-    return await signed_in(Role.OPERATOR)
+    return await signed_in(OperatorRole.OPERATOR)
 
 
 async def handle_of(caller: Caller) -> str:
@@ -197,7 +197,7 @@ async def test_a_token_is_shown_with_all_that_is_known(
         assert text in seen.text, text
     revoke = f'href="/admin/revoke?handle={token["handle"]}"'
     assert revoke in seen.text
-    viewer = await signed_in(Role.VIEWER)
+    viewer = await signed_in(OperatorRole.VIEWER)
     for page in (await viewer.get(address), await viewer.get("/admin/tokens")):
         assert page.status == 200
         assert token["handle"] in page.text

@@ -7,7 +7,7 @@ from multidict import MultiDict
 
 from app.errors import InvalidRequest
 from app.store.sealing import KeyRing, new_key_text
-from app.web.console.carried import FIELD, GOOD_FOR_MS, MAX_CHARS, fields_of, seal, unseal
+from app.web.console.pending_form import FIELD, GOOD_FOR_MS, MAX_CHARS, fields_of, seal, unseal
 
 NOW_MS = 1_790_000_000_000
 PATH = "/admin/devices"

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.store.connection import Store
-from app.store.keys import ALL_SHARDS, Handle, Shard
 from app.store.records import Priority
+from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.revocations import EVERYTHING, RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.fleet import Fleet
@@ -25,7 +26,7 @@ async def test_a_token_begun_before_a_floor_is_never_handed_out_and_one_begun_af
     """From the moment the floor is raised the next request leads, and what it applies for stands."""
     old = await take_lead(tokens, want(device))
     await keep(tokens, store, old)
-    await revocations.raise_floor(role, "job")
+    await revocations.raise_watermark(role, "job")
     new = await take_lead(tokens, want(device), "r2")
     assert await keep(tokens, store, new, token="new") == "stored"
     assert await handed_out(tokens, want(device)) == new.handle != old.handle
@@ -39,7 +40,7 @@ async def test_a_flight_begun_before_a_floor_is_not_waited_for_and_is_queued_on_
     for number, successor in enumerate((False, True)):
         wanted = want(device, f"pub:plant/{number}")
         lead = await take_lead(tokens, wanted)
-        await revocations.raise_floor(role, f"job{number}")
+        await revocations.raise_watermark(role, f"job{number}")
         if successor:
             await take_lead(tokens, wanted, "r2")
         assert await keep(tokens, store, lead, token=f"late{number}") == "revoked"
@@ -54,7 +55,7 @@ async def test_a_swept_token_is_no_spare_and_reads_as_revoked(
     """It is not handed out for want of a better one, and introspection learns of the floor before its job is done."""
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
-    await revocations.raise_floor(role, "job")
+    await revocations.raise_watermark(role, "job")
     store.clock.shift_ms = int(LIFE_S * 0.8 * 1000)
     assert (await ask(tokens, want(device), "r2")).token is None
     record = await tokens.read(lead.handle)
@@ -68,11 +69,11 @@ async def test_a_role_s_floor_does_not_touch_another_role(
     """Neither a token nor a flight of another role is taken."""
     token = await take_lead(tokens, want(device))
     await keep(tokens, store, token)
-    flight = await take_lead(tokens, want(device, "pub:plant/x"), "r2")
-    await revocations.raise_floor("line", "job")
+    application = await take_lead(tokens, want(device, "pub:plant/x"), "r2")
+    await revocations.raise_watermark("line", "job")
     assert await handed_out(tokens, want(device)) == token.handle
     assert (await ask(tokens, want(device, "pub:plant/x"), "r3")).status == "wait"
-    assert await keep(tokens, store, flight) == "stored"
+    assert await keep(tokens, store, application) == "stored"
 
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, -1, 0])
@@ -83,7 +84,7 @@ async def test_a_floor_needs_no_clock(
     old = await take_lead(tokens, want(device))
     await keep(tokens, store, old)
     store.clock.shift_ms = step_ms
-    await revocations.raise_floor("sensor", "job")
+    await revocations.raise_watermark("sensor", "job")
     other = want(device, "pub:plant/other")
     new = await take_lead(tokens, other)
     store.clock.shift_ms = 2 * step_ms
@@ -96,12 +97,12 @@ async def test_a_job_raises_its_floor_once(
     tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """A worker that was paused in its middle does not take what was begun after the job was answered."""
-    await revocations.raise_floor("sensor", "job")
+    await revocations.raise_watermark("sensor", "job")
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
-    await revocations.raise_floor("sensor", "job")
+    await revocations.raise_watermark("sensor", "job")
     assert await handed_out(tokens, want(device)) == lead.handle
-    await revocations.raise_floor("sensor", "another job")
+    await revocations.raise_watermark("sensor", "another job")
     assert (await ask(tokens, want(device), "r2")).status == "lead"
 
 
@@ -114,7 +115,7 @@ async def test_what_a_floor_took_is_not_held_against_the_device(
         held.append(await take_lead(tokens, want(device, f"pub:plant/{number}"), f"r{number}"))
         await keep(tokens, store, held[-1], token=f"t{number}")
     assert (await ask(tokens, want(device), "r8")).status == "limited"
-    await revocations.raise_floor("sensor", "job")
+    await revocations.raise_watermark("sensor", "job")
     assert (await ask(tokens, want(device), "r9")).status == "lead"
     assert set(await queued(store, device)) == {lead.handle for lead in held}
 
@@ -126,14 +127,19 @@ async def test_a_chunk_takes_what_is_under_a_floor_once(
     shard = Shard.of(device.client_id)
     old = await take_lead(fleet.tokens, want(device))
     await keep(fleet.tokens, store, old)
-    await revocations.raise_floor("sensor", "job")
+    await revocations.raise_watermark("sensor", "job")
     new = await take_lead(fleet.tokens, want(device, "pub:plant/new"), "r2")
     handles = [old.handle, new.handle, Handle(f"{shard.number:02d}-{'x' * 22}")]
     for taken in (1, 0):
-        assert await revocations.revoke(shard, handles, Priority.BULK, job="job", swept=True, by="cli:test") == taken
+        assert (
+            await revocations.revoke(
+                shard, handles, Priority.BULK, job="job", below_watermark=True, actor=Actor("cli:test")
+            )
+            == taken
+        )
     assert await queued(store, device) == [old.handle]
     assert (await fleet.read(new.handle)).state == "applying"
-    assert await revocations.revoke(shard, handles, Priority.BULK, by="cli:test") == 1
+    assert await revocations.revoke(shard, handles, Priority.BULK, actor=Actor("cli:test")) == 1
     assert await keep(fleet.tokens, store, new, token="new") == "revoked"
 
 
@@ -141,9 +147,9 @@ async def test_floors_are_the_only_keys_of_a_job_without_an_end(
     store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """A floor must outlive every token; counts end after the longest."""
-    await revocations.raise_floor("sensor", "job")
+    await revocations.raise_watermark("sensor", "job")
     for shard in ALL_SHARDS:
-        assert await store.command("PTTL", shard.floors) == -1
+        assert await store.command("PTTL", shard.watermarks) == -1
         assert await store.command("PTTL", shard.job_counts("job")) > 30 * 24 * 3600 * 1000
 
 
@@ -169,7 +175,7 @@ async def test_floors_against_a_list(
         if step == "begin":
             begun.append((str(what), await fleet.lead(f"d{number}", role=str(what)), False))
         elif step == "raise":
-            await revocations.raise_floor(str(what), f"job{number}")
+            await revocations.raise_watermark(str(what), f"job{number}")
             begun = [(role, lead, taken or what in {role, EVERYTHING}) for role, lead, taken in begun]
         elif begun:
             _, lead, taken = begun.pop(int(what) % len(begun))

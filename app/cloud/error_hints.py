@@ -10,7 +10,7 @@ _KEY: Final = "compare ALIBABA_CLOUD_ACCESS_KEY_ID with the account's access key
 _SLOWER: Final = "other programs or egress groups call with this account too: lower the quota settings here, or there"
 _BLOCKED: Final = "the cloud has blocked this IP address for more calls a second than it allows"
 
-CAUSES: Final = {
+ERROR_HINTS: Final = {
     "permissioncheckfailed": (
         f"{_RAM}, a parent topic (the level before the first /) or group ID was not created in the instance, "
         "or instance, topic or group ID are of another account"
@@ -71,9 +71,9 @@ CAUSES: Final = {
 _Value = TypeVar("_Value")
 
 
-def probable_cause(code: str) -> str:
+def error_hint(code: str) -> str:
     """Return the probable cause and the cure of an error ``Code``; empty for one that nobody has heard of."""
-    return longest_beginning(CAUSES, code) or ""
+    return longest_beginning(ERROR_HINTS, code) or ""
 
 
 def longest_beginning(table: dict[str, _Value], code: str) -> _Value | None:

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.model.toml_lines import KeyPath, lines
+from app.model.toml_positions import KeyPath, lines
 
 TEXT = '''# a comment = [
 [roles.sensor] # another "

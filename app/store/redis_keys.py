@@ -142,7 +142,7 @@ class Shard:
         """Return the key of the pointer to a grant's token."""
         return f"{{s{self.number}}}:g:{grant}"
 
-    def flight(self, grant: GrantKey) -> str:
+    def application(self, grant: GrantKey) -> str:
         """Return the key of a grant's flight."""
         return f"{{s{self.number}}}:f:{grant}"
 
@@ -169,7 +169,7 @@ class Shard:
         return f"{{s{self.number}}}:r:{role}"
 
     @property
-    def floors(self) -> str:
+    def watermarks(self) -> str:
         """The key of the floors that revokes of a role and of everything raise."""
         return f"{{s{self.number}}}:floors"
 

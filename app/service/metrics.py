@@ -12,9 +12,9 @@ import structlog
 
 from app.cloud.errors import CloudError
 from app.errors import Unavailable
-from app.store.clock import Clock
-from app.store.quota import QuotaUse, Use
-from app.store.tallies import KEEP_MS, MINUTE_MS, Batch, Counted, Seen, TallyBook
+from app.store.clock import RedisClock
+from app.store.counters import KEEP_MS, MINUTE_MS, Batch, Counted, CounterStore, Seen
+from app.store.quota import QuotaUsage, QuotaUsageReader
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +58,10 @@ class Hour:
         return Minute(self.minutes[0].at_ms, **sums)
 
 
-class Tallies:
+class Metrics:
     """What this instance counts, and what all did."""
 
-    def __init__(self, book: TallyBook, use: QuotaUse, clock: Clock) -> None:
+    def __init__(self, book: CounterStore, use: QuotaUsageReader, clock: RedisClock) -> None:
         """Add to ``book``; ``use`` tells of the quotas; minutes are those of ``clock``."""
         self._book = book
         self._use = use
@@ -146,7 +146,7 @@ class Tallies:
         """Return how the cloud was last seen, by whichever instance. Raises ``Unavailable``."""
         return await self._book.seen()
 
-    async def quotas(self) -> list[Use]:
+    async def quotas(self) -> list[QuotaUsage]:
         """Return the use of the egress group's limit, of the main actions' and any in use. Raises ``Unavailable``."""
         uses = await self._use.read()
         return [use for use in uses if use.action in {"", *MAIN_ACTIONS} or use.taken or use.waiting]

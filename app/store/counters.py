@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from app.store.connection import Script, Store
-from app.store.keys import CLOUD_SEEN, batch_key, minute_key
+from app.store.redis_keys import CLOUD_SEEN, batch_key, minute_key
 
 _TALLY: Final = Script("tally")
 
@@ -56,7 +56,7 @@ class Batch:
     seen: Seen
 
 
-class TallyBook:
+class CounterStore:
     """The figures of the last two hours as they lie in Redis."""
 
     def __init__(self, store: Store) -> None:

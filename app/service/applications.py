@@ -17,15 +17,16 @@ from app.cloud.client import CloudClient, effective_expiry_ms
 from app.cloud.errors import RETRIED, CloudError
 from app.cloud.quota import QuotaExhausted
 from app.errors import Unavailable
+from app.model.actors import SERVER, Actor
 from app.model.grants import Grant, TokenType
 from app.model.topics import TopicFilter
 from app.rpc.catalog import MIN_TOKEN_LIFE_S
-from app.service.audit import tell
-from app.store.audit import SERVER, Act, What
-from app.store.clock import Clock
-from app.store.connection import delays, insist
-from app.store.keys import Handle
-from app.store.records import CloudTokenOfType, Lead, Wanted
+from app.service.audit import log_event
+from app.store.audit import Event, EventKind
+from app.store.clock import RedisClock
+from app.store.connection import backoff, retry_until
+from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
+from app.store.redis_keys import Handle
 from app.store.tokens import LEASE_MS, Tokens
 from app.tasks import end
 
@@ -60,10 +61,10 @@ MAX_MARK_S: Final = 60
 """However long the cloud asks to be left alone, somebody looks after this time."""
 
 
-class Flights:
+class Applications:
     """The applications of this instance, and the waiting for anybody's."""
 
-    def __init__(self, tokens: Tokens, cloud: CloudClient, clock: Clock, applied: Callable[[], None]) -> None:
+    def __init__(self, tokens: Tokens, cloud: CloudClient, clock: RedisClock, applied: Callable[[], None]) -> None:
         """Apply through ``cloud``, store in ``tokens``, and tell ``applied`` of each new token."""
         self._tokens = tokens
         self._cloud = cloud
@@ -77,16 +78,16 @@ class Flights:
         deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S * FULL_AT
         return self._cloud.refusal("ApplyToken", deadline=deadline)
 
-    def start(self, lead: Lead, grant: Grant) -> None:
+    def start(self, lead: ApplicationLease, grant: Grant) -> None:
         """Begin to apply; a resent request that leads already changes nothing."""
         if lead.handle not in self._own:
-            task = asyncio.create_task(self._fly(lead, grant), name=f"apply {lead.handle}")
+            task = asyncio.create_task(self._run_application(lead, grant), name=f"apply {lead.handle}")
             self._own[lead.handle] = task
             task.add_done_callback(lambda _: self._own.pop(lead.handle))
 
-    async def landed(self, wanted: Wanted, flight: Handle, until: float) -> None:
+    async def wait_until_done(self, wanted: TokenRequest, application: Handle, until: float) -> None:
         """Wait until a flight is over, here or at another instance, or until ``until`` (loop time, in seconds)."""
-        task = self._own.get(flight) or self._watch(wanted, flight)
+        task = self._own.get(application) or self._watch(wanted, application)
         await asyncio.wait([task], timeout=max(0.0, until - asyncio.get_running_loop().time()))
 
     async def close(self) -> None:
@@ -96,40 +97,40 @@ class Flights:
             await asyncio.wait(self._own.values(), timeout=GIVE_UP_WITHIN_S)
         await end(self._own.values(), again_after_s=2 * GIVE_UP_WITHIN_S)
 
-    def _watch(self, wanted: Wanted, flight: Handle) -> asyncio.Task[None]:
+    def _watch(self, wanted: TokenRequest, application: Handle) -> asyncio.Task[None]:
         """One watch for all of this instance's requests that wait for another's flight."""
-        if flight not in self._watches:
-            task = asyncio.create_task(self._until_landed(wanted, flight), name=f"watch {flight}")
-            self._watches[flight] = task
-            task.add_done_callback(lambda _: self._watches.pop(flight))
-        return self._watches[flight]
+        if application not in self._watches:
+            task = asyncio.create_task(self._poll_until_done(wanted, application), name=f"watch {application}")
+            self._watches[application] = task
+            task.add_done_callback(lambda _: self._watches.pop(application))
+        return self._watches[application]
 
-    async def _until_landed(self, wanted: Wanted, flight: Handle) -> None:
+    async def _poll_until_done(self, wanted: TokenRequest, application: Handle) -> None:
         # A flight that never lands cannot keep this going: its lease runs out.
-        for delay_s in delays():
+        for delay_s in backoff():
             await asyncio.sleep(delay_s)
             try:
-                if not await self._tokens.in_flight(wanted, flight):
+                if not await self._tokens.is_under_way(wanted, application):
                     return
             except Unavailable:
                 continue
 
-    async def _fly(self, lead: Lead, grant: Grant) -> None:
-        keeper = asyncio.create_task(self._keep_lead(lead), name=f"keep {lead.handle}")
+    async def _run_application(self, lead: ApplicationLease, grant: Grant) -> None:
+        keeper = asyncio.create_task(self._keep_lease(lead), name=f"keep {lead.handle}")
         try:
             await self._apply(lead, grant)
         except asyncio.CancelledError:
-            await insist(lambda: self._tokens.fail(lead, mark_ms=0, counts=False), within_s=GIVE_UP_WITHIN_S)
+            await retry_until(lambda: self._tokens.fail(lead, mark_ms=0, counts=False), within_s=GIVE_UP_WITHIN_S)
             raise
         except Unavailable as error:
             log.error("application_lost", handle=lead.handle, cause=error.cause)  # noqa: TRY400 (expected: no traceback)
         except Exception:
             log.exception("application_broken", handle=lead.handle)
-            await insist(lambda: self._tokens.fail(lead, MARK_S * 1000, counts=True), within_s=GIVE_UP_WITHIN_S)
+            await retry_until(lambda: self._tokens.fail(lead, MARK_S * 1000, counts=True), within_s=GIVE_UP_WITHIN_S)
         finally:
             await end([keeper])
 
-    async def _apply(self, lead: Lead, grant: Grant) -> None:
+    async def _apply(self, lead: ApplicationLease, grant: Grant) -> None:
         deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S
         halves = grant.split()
         expires_at_ms = 0
@@ -150,14 +151,18 @@ class Flights:
         if broken:
             await self._give_up(lead, broken[0])
         if obtained:
-            outcome = await insist(
+            outcome = await retry_until(
                 lambda: self._tokens.store(lead, obtained, expires_at_ms, whole=not broken), within_s=STORE_DEADLINE_S
             )
             client_id = lead.wanted.device.client_id
             if outcome == "stored":
                 self._applied()
-            act = Act(f"device:{client_id}", What.GRANTED) if outcome == "stored" else Act(SERVER, What.DISCARDED)
-            tell(act, client_id=client_id, handle=lead.handle, scope=lead.wanted.scope)
+            act = (
+                Event(Actor(f"device:{client_id}"), EventKind.GRANTED)
+                if outcome == "stored"
+                else Event(SERVER, EventKind.DISCARDED)
+            )
+            log_event(act, client_id=client_id, handle=lead.handle, scope=lead.wanted.scope)
         if unexpected:
             raise unexpected[0]
 
@@ -167,7 +172,7 @@ class Flights:
         token = await self._cloud.apply_token(type_, filters, expires_at_ms, deadline=deadline)
         return CloudTokenOfType(type_, token)
 
-    async def _give_up(self, lead: Lead, error: BaseException) -> None:
+    async def _give_up(self, lead: ApplicationLease, error: BaseException) -> None:
         mark_s: float = LONG_MARK_S
         passing = isinstance(error, CloudError) and error.kind in RETRIED
         if isinstance(error, CloudError) and passing:
@@ -176,7 +181,7 @@ class Flights:
         # An outage is not the device's doing; a grant that the cloud will never give, asked for again and again, is.
         why = error.kind.value if isinstance(error, CloudError) else ""
         fail = partial(self._tokens.fail, lead, int(mark_s * 1000), counts=not passing, why=why)
-        await insist(fail, within_s=STORE_DEADLINE_S)
+        await retry_until(fail, within_s=STORE_DEADLINE_S)
 
     def _expiry_ms(self, life_s: int) -> int:
         """Compute ExpireTime (guide chapter 10.1): never nearer than the cloud accepts, never later than asked for."""
@@ -186,7 +191,7 @@ class Flights:
         now_ms = self._clock.now_ms()
         return effective_expiry_ms(now_ms + life_ms, now_ms)
 
-    async def _keep_lead(self, lead: Lead) -> None:
+    async def _keep_lease(self, lead: ApplicationLease) -> None:
         while True:
             await asyncio.sleep(LEASE_MS / 3000)
             try:

@@ -14,16 +14,17 @@ from typing import Final, TypeVar
 
 import structlog
 
-from app.cloud.answers import DeviceCredential, Group
+from app.cloud.answers import CloudGroup, DeviceCredential
 from app.cloud.client import CloudClient
-from app.cloud.errors import RETRIED, CloudError, Kind
+from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.errors import CloudRefused, InvalidRequest, Refusal, Unavailable
+from app.model.actors import Actor
 from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
-from app.service.audit import tell
-from app.store.audit import Act, Audit, What
-from app.store.connection import insist
-from app.store.keys import OPERATORS_AUDIT, Shard
+from app.service.audit import log_event
+from app.store.audit import AuditStore, Event, EventKind
+from app.store.connection import retry_until
+from app.store.redis_keys import OPERATORS_AUDIT, Shard
 
 log = structlog.get_logger(__name__)
 
@@ -42,18 +43,18 @@ _MISSING_ACTION: Final = ("apinotsupport", "invalidaction", "invalidapi")
 _Result = TypeVar("_Result")
 
 
-class CloudDesk:
+class CloudAdmin:
     """The cloud as operators use it by hand. Every method raises the refusals of ``refusal_of``."""
 
-    def __init__(self, cloud: CloudClient, audit: Audit, *, by: str) -> None:
-        """Call ``cloud``, within the quotas, and write to ``audit`` that ``by`` did it."""
+    def __init__(self, cloud: CloudClient, audit: AuditStore, *, actor: Actor) -> None:
+        """Call ``cloud``, within the quotas, and write to ``audit`` that ``actor`` did it."""
         self._cloud = cloud
         self._audit = audit
-        self._by = by
+        self._actor = actor
 
-    def acting_as(self, by: str) -> CloudDesk:
+    def acting_as(self, actor: Actor) -> CloudAdmin:
         """Return the same desk for another operator."""
-        return CloudDesk(self._cloud, self._audit, by=by)
+        return CloudAdmin(self._cloud, self._audit, actor=actor)
 
     async def is_online(self, client_id: str) -> bool:
         """Tell whether the device is connected now (13.1)."""
@@ -66,21 +67,21 @@ class CloudDesk:
     async def register_credential(self, client_id: str) -> DeviceCredential:
         """Give the device a credential (14.1); one that it had is good no more."""
         call = partial(self._cloud.register_device_credential, client_id)
-        return await self._act(What.CREDENTIAL_REGISTERED, client_id, call)
+        return await self._act(EventKind.CREDENTIAL_REGISTERED, client_id, call)
 
     async def refresh_credential(self, client_id: str) -> DeviceCredential:
         """Replace the secret of the device's credential (14.4); the old one is good no more."""
         call = partial(self._cloud.refresh_device_credential, client_id)
-        return await self._act(What.CREDENTIAL_REFRESHED, client_id, call, unknown=_NO_CREDENTIAL)
+        return await self._act(EventKind.CREDENTIAL_REFRESHED, client_id, call, unknown=_NO_CREDENTIAL)
 
     async def unregister_credential(self, client_id: str) -> None:
         """Take the device's credential away (14.3)."""
         call = partial(self._cloud.unregister_device_credential, client_id)
-        await self._act(What.CREDENTIAL_UNREGISTERED, client_id, call, unknown=_NO_CREDENTIAL)
+        await self._act(EventKind.CREDENTIAL_UNREGISTERED, client_id, call, unknown=_NO_CREDENTIAL)
 
     async def close_connection(self, client_id: str) -> None:
         """Cut the device's connection; it may come back with what it holds (FACTS 3.1)."""
-        await self._act(What.CONNECTION_CLOSED, client_id, partial(self._cloud.close_connection, client_id))
+        await self._act(EventKind.CONNECTION_CLOSED, client_id, partial(self._cloud.close_connection, client_id))
 
     async def send_message(self, client_id: str, topic: str, payload: str) -> str:
         """Publish to a topic (12.1), written down as for this device; returns the message's ID.
@@ -89,9 +90,9 @@ class CloudDesk:
         """
         _check("SendMessage", MqttTopic=topic, Payload=payload)
         call = partial(self._cloud.send_message, topic, payload)
-        return await self._act(What.MESSAGE_SENT, client_id, call, detail=f"to {topic}")
+        return await self._act(EventKind.MESSAGE_SENT, client_id, call, detail=f"to {topic}")
 
-    async def groups(self) -> tuple[Group, ...]:
+    async def groups(self) -> tuple[CloudGroup, ...]:
         """List the instance's group IDs (11.2), by name."""
         return tuple(
             sorted(
@@ -102,12 +103,12 @@ class CloudDesk:
     async def create_group(self, group_id: str) -> None:
         """Create a group ID (11.1). Raises ``InvalidRequest`` too."""
         _check("CreateGroupId", GroupId=group_id)
-        await self._act(What.GROUP_CREATED, "", partial(self._cloud.create_group_id, group_id), detail=group_id)
+        await self._act(EventKind.GROUP_CREATED, "", partial(self._cloud.create_group_id, group_id), detail=group_id)
 
     async def delete_group(self, group_id: str) -> None:
         """Delete a group ID (11.3). Raises ``InvalidRequest`` too."""
         _check("DeleteGroupId", GroupId=group_id)
-        await self._act(What.GROUP_DELETED, "", partial(self._cloud.delete_group_id, group_id), detail=group_id)
+        await self._act(EventKind.GROUP_DELETED, "", partial(self._cloud.delete_group_id, group_id), detail=group_id)
 
     async def _look(
         self, call: Callable[..., Awaitable[_Result]], *, within_s: float = ACT_WITHIN_S, unknown: str = ""
@@ -119,7 +120,7 @@ class CloudDesk:
 
     async def _act(
         self,
-        what: What,
+        what: EventKind,
         client_id: str,
         call: Callable[..., Awaitable[_Result]],
         *,
@@ -130,20 +131,20 @@ class CloudDesk:
             result = await call(deadline=asyncio.get_running_loop().time() + ACT_WITHIN_S)
         except CloudError as error:
             if error.uncertain:
-                doubt = f"perhaps: its answer was lost ({error.code})"
-                await self._note(Act(self._by, what, f"{detail}; {doubt}" if detail else doubt), client_id)
+                lost = f"perhaps: its answer was lost ({error.code})"
+                await self._note(Event(self._actor, what, f"{detail}; {lost}" if detail else lost), client_id)
             raise refusal_of(error, unknown=unknown) from error
-        await self._note(Act(self._by, what, detail), client_id)
+        await self._note(Event(self._actor, what, detail), client_id)
         return result
 
-    async def _note(self, act: Act, client_id: str) -> None:
+    async def _note(self, act: Event, client_id: str) -> None:
         """Write down what was done. That cannot be taken back, so the log alone has to do where Redis is away."""
-        tell(act, client_id=client_id)
+        log_event(act, client_id=client_id)
         stream = Shard.of(client_id).audit if client_id else OPERATORS_AUDIT
         try:
-            await insist(partial(self._audit.write, [(stream, act, client_id)]), within_s=NOTE_WITHIN_S)
+            await retry_until(partial(self._audit.write, [(stream, act, client_id)]), within_s=NOTE_WITHIN_S)
         except Unavailable as error:
-            log.error("act_not_in_the_trail", who=act.who, what=act.what, cause=error.cause)  # noqa: TRY400 (expected)
+            log.error("act_not_in_the_trail", who=act.actor.name, what=act.kind, cause=error.cause)  # noqa: TRY400 (expected)
 
 
 def refusal_of(error: CloudError, *, unknown: str = "", changes: bool = True) -> Refusal:
@@ -152,7 +153,7 @@ def refusal_of(error: CloudError, *, unknown: str = "", changes: bool = True) ->
     ``Unavailable`` where asking again helps, else ``CloudRefused``. ``unknown`` is the probable cause of a refused
     parameter; ``changes``: the call would have changed something, so it matters that it may have.
     """
-    cause = unknown if unknown and error.kind is Kind.PARAMETER else error.probable_cause
+    cause = unknown if unknown and error.kind is ErrorKind.PARAMETER else error.error_hint
     told = f"{error.code}; {cause}" if cause else error.code
     if error.code.lower().startswith(_MISSING_ACTION):
         return CloudRefused(f"this cloud instance does not have this action ({told})", cause=str(error))

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.model.operators import Role
+from app.model.operators import OperatorRole
 from tests.web.console.conftest import SignedIn
 from tests.web.operators import Operator
 
 
 async def test_a_key_is_added_shown_once_and_removed(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Its text is good at once, is nowhere else afterwards, and is refused from the removal on."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     assert "There is no API key yet." in (await admin.get("/admin/keys")).text
     seen = await admin.post("/admin/keys", [("name", "billing"), ("rights", "revoke"), ("rights", "admin")])
     assert (seen.status, seen.headers["Cache-Control"]) == (200, "no-store")
@@ -47,7 +47,7 @@ async def test_a_key_is_added_shown_once_and_removed(signed_in: SignedIn, server
 )
 async def test_a_slip_is_shown_above_the_form(signed_in: SignedIn, form: dict[str, str], reason: str) -> None:
     """With the name that was typed, and no key is made."""
-    admin = await signed_in(Role.ADMIN)
+    admin = await signed_in(OperatorRole.ADMIN)
     await admin.post("/admin/keys", {"name": "taken", "rights": "revoke"})
     seen = await admin.post("/admin/keys", form)
     assert seen.status == 400

@@ -23,7 +23,7 @@ MAX_CHARS: Final = 40_000
 """What sealed is longer would not fit into a form any more."""
 
 
-class Carried(msgspec.Struct, frozen=True):
+class PendingForm(msgspec.Struct, frozen=True):
     """A form, and which page it was for (``path``); when it was sent, in Unix ms; its fields that a page may show."""
 
     path: str
@@ -34,18 +34,18 @@ class Carried(msgspec.Struct, frozen=True):
 
 def seal(keys: KeyRing, path: str, fields: MultiMapping[str], now_ms: int, plain: Iterable[str] = ()) -> str:
     """Seal a form, of which a page may show the ``plain`` fields; an empty text if it is too large for that."""
-    carried = Carried(path, list(fields.items()), now_ms, sorted(plain))
+    carried = PendingForm(path, list(fields.items()), now_ms, sorted(plain))
     text = keys.seal(Secret(msgspec.json.encode(carried).decode()), "carried-form", "")
     return text if len(text) <= MAX_CHARS else ""
 
 
-def unseal(keys: KeyRing, text: str, now_ms: int) -> Carried:
+def unseal(keys: KeyRing, text: str, now_ms: int) -> PendingForm:
     """Open a form. Raises ``InvalidRequest`` for what is none of ours, or too old."""
     try:
         opened = keys.open(text, "carried-form", "")
     except CannotOpen as error:
         raise InvalidRequest("what you had entered cannot be read any more: enter it again", cause=str(error)) from None
-    carried = msgspec.json.decode(opened.reveal(), type=Carried)
+    carried = msgspec.json.decode(opened.reveal(), type=PendingForm)
     if now_ms > carried.sent_at_ms + GOOD_FOR_MS:
         raise InvalidRequest("what you had entered is older than half an hour: enter it again")
     return carried

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import Unavailable
 from app.model.secrets import Secret
-from app.store import line
+from app.store import pipelined_connection
 from app.store.connection import Store
 from tests.waiting import until
 
@@ -72,8 +72,8 @@ async def test_a_redis_that_hangs_is_given_up_and_tried_again(
     store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer overdue is ``Unavailable``, in time; once Redis goes on, a new connection is answered."""
-    monkeypatch.setattr(line, "ANSWER_WITHIN_S", 0.1)
-    monkeypatch.setattr(line, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(pipelined_connection, "ANSWER_WITHIN_S", 0.1)
+    monkeypatch.setattr(pipelined_connection, "LOOK_EVERY_S", 0.02)
     await store.command("CLIENT", "PAUSE", 400, "ALL")
     began = asyncio.get_running_loop().time()
     with pytest.raises(Unavailable) as caught:

@@ -12,7 +12,7 @@ from app.model.api_keys import Right
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.service.api_keys import Bearer, KeyCheck
-from app.service.authenticate import Authenticator, Credentials, refuse_used
+from app.service.authenticate import Authenticator, ClientCredentials, refuse_used
 from app.store.records import TokenRecord
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
@@ -34,7 +34,7 @@ class Caller:
         return self.client_id in (None, record.client_id)
 
 
-class Holder:
+class TokenLookup:
     """Authenticates a caller and finds the token it names."""
 
     def __init__(self, authenticator: Authenticator, key_check: KeyCheck, tokens: Tokens) -> None:
@@ -43,7 +43,7 @@ class Holder:
         self._key_check = key_check
         self._tokens = tokens
 
-    async def identify(self, caller: Credentials | Bearer, right: Right) -> Caller:
+    async def identify(self, caller: ClientCredentials | Bearer, right: Right) -> Caller:
         """Verify the caller: a service by its key, which needs ``right``; a device, whose assertion is used up.
 
         Raises ``InvalidClient``, ``InvalidRequest``, ``InvalidToken``, ``InsufficientScope``, ``Unavailable``.
@@ -53,7 +53,7 @@ class Holder:
         client_id = await self._identify_device(caller)
         return Caller(f"device:{client_id}", client_id)
 
-    async def _identify_device(self, credentials: Credentials) -> str:
+    async def _identify_device(self, credentials: ClientCredentials) -> str:
         request = secrets.token_urlsafe(16)
         proven = await self._authenticator.verify(credentials)
         status = await self._tokens.use(proven.device, request, proven.jti, proven.used_until_ms)

@@ -31,13 +31,13 @@ Command = tuple[str | int, ...]
 """The words of one command, as they are sent."""
 
 
-class Line:
+class PipelinedConnection:
     """The connection, opened when something is asked and opened anew after a fault."""
 
     def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
         """``connect`` makes a connection that is not opened yet, with neither retries nor timeouts of its own."""
         self._connect = connect
-        self._life: _Life | None = None
+        self._life: _Session | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one go and return their answers; one that Redis refuses is answered by the error.
@@ -47,7 +47,7 @@ class Line:
         if not commands:
             return []
         if self._life is None or self._life.over:
-            self._life = _Life(self._connect())
+            self._life = _Session(self._connect())
         return await self._life.ask(commands)
 
     async def close(self) -> None:
@@ -57,7 +57,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class _Question:
+class _PendingReply:
     """Commands sent together, and who waits for their answers."""
 
     expected: int
@@ -66,14 +66,14 @@ class _Question:
     answers: list[Any] = field(default_factory=list)
 
 
-class _Life:
+class _Session:
     """One life of the connection: from its opening to its first fault, which fails every question under way."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._outgoing: list[bytes] = []
         self._any_outgoing = asyncio.Event()
-        self._under_way: deque[_Question] = deque()
+        self._under_way: deque[_PendingReply] = deque()
         self._loop = asyncio.get_running_loop()
         self.over = False
         self.task = asyncio.create_task(self._live(), name="redis")
@@ -81,7 +81,7 @@ class _Life:
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         self._outgoing += [hiredis.pack_command(words) for words in commands]  # type: ignore[arg-type]
         self._any_outgoing.set()
-        question = _Question(len(commands), self._loop.time() + ANSWER_WITHIN_S, self._loop.create_future())
+        question = _PendingReply(len(commands), self._loop.time() + ANSWER_WITHIN_S, self._loop.create_future())
         self._under_way.append(question)
         return await question.waiting
 

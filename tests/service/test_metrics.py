@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from app.cloud.errors import CloudError, Kind
+from app.cloud.errors import CloudError, ErrorKind
 from app.errors import Unavailable
-from app.service.tallies import HOUR, MAX_CODE_CHARS, Tallies
+from app.service.metrics import HOUR, MAX_CODE_CHARS, Metrics
 from app.store.connection import Store
-from app.store.quota import QuotaUse
-from app.store.tallies import KEEP_MS, MINUTE_MS, Batch, Seen, TallyBook
+from app.store.counters import KEEP_MS, MINUTE_MS, Batch, CounterStore, Seen
+from app.store.quota import QuotaUsageReader
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
 
 
-class Book(TallyBook):
+class Book(CounterStore):
     """A book that can be away, or whose answers can be lost; it says how often it was written to."""
 
     away = False
@@ -35,13 +35,13 @@ def book(store: Store) -> Book:
     return Book(store)
 
 
-def counting(store: Store, book: TallyBook) -> Tallies:
+def counting(store: Store, book: CounterStore) -> Metrics:
     """Return what another instance counts with."""
-    return Tallies(book, QuotaUse(store, qps=QPS, egress_qps=300, egress_group="all"), store.clock)
+    return Metrics(book, QuotaUsageReader(store, qps=QPS, egress_qps=300, egress_group="all"), store.clock)
 
 
 @pytest.fixture
-def tallies(store: Store, book: Book) -> Tallies:
+def metrics(store: Store, book: Book) -> Metrics:
     """What an instance counts with."""
     return counting(store, book)
 
@@ -52,19 +52,19 @@ def _from_a_minutes_beginning(store: Store) -> None:
     store.clock.shift_ms = MINUTE_MS - store.clock.now_ms() % MINUTE_MS
 
 
-async def test_figures_of_all_instances_lie_in_their_minutes(store: Store, book: Book, tallies: Tallies) -> None:
+async def test_figures_of_all_instances_lie_in_their_minutes(store: Store, book: Book, metrics: Metrics) -> None:
     """The hour has sixty minutes, each with what all instances counted; what is older has gone."""
     other = counting(store, book)
-    tallies.answered(200)
-    await tallies.add()
+    metrics.answered(200)
+    await metrics.add()
     store.clock.shift_ms += 59 * MINUTE_MS
     for status in (200, 200, 401, 429, 500, 503):
         other.answered(status)
     other.applied()
-    tallies.revoked()
-    await tallies.add()
+    metrics.revoked()
+    await metrics.add()
     await other.add()
-    hour = await tallies.hour()
+    hour = await metrics.hour()
     assert len(hour.minutes) == HOUR
     assert (hour.minutes[0].answered, hour.minutes[0].turned_away) == (1, 0)
     last = hour.minutes[-1]
@@ -76,60 +76,60 @@ async def test_figures_of_all_instances_lie_in_their_minutes(store: Store, book:
     assert (await other.hour()).total.answered == 2
 
 
-async def test_what_redis_cannot_take_is_added_later_to_its_minute(store: Store, book: Book, tallies: Tallies) -> None:
+async def test_what_redis_cannot_take_is_added_later_to_its_minute(store: Store, book: Book, metrics: Metrics) -> None:
     """While Redis is away counts are kept, and lie afterwards in the minutes in which they were counted."""
     book.away = True
     for _ in range(3):
-        tallies.answered(503)
+        metrics.answered(503)
         with pytest.raises(Unavailable):
-            await tallies.add()
+            await metrics.add()
         store.clock.shift_ms += MINUTE_MS
     book.away = False
-    await tallies.add()
-    assert [minute.unavailable for minute in (await tallies.hour()).minutes[-5:]] == [0, 1, 1, 1, 0]
+    await metrics.add()
+    assert [minute.unavailable for minute in (await metrics.hour()).minutes[-5:]] == [0, 1, 1, 1, 0]
 
 
-async def test_a_lost_answer_counts_nothing_twice(book: Book, tallies: Tallies) -> None:
+async def test_a_lost_answer_counts_nothing_twice(book: Book, metrics: Metrics) -> None:
     """What was added although the answer got lost is not added again."""
     book.deaf = True
-    tallies.answered(200)
+    metrics.answered(200)
     with pytest.raises(Unavailable):
-        await tallies.add()
-    tallies.answered(200)
+        await metrics.add()
+    metrics.answered(200)
     book.deaf = False
-    await tallies.add()
-    assert (await tallies.hour()).total.answered == 2
+    await metrics.add()
+    assert (await metrics.hour()).total.answered == 2
 
 
-async def test_what_is_kept_has_a_bound(store: Store, book: Book, tallies: Tallies) -> None:
+async def test_what_is_kept_has_a_bound(store: Store, book: Book, metrics: Metrics) -> None:
     """However long Redis is away, no more is kept than it would keep."""
     book.away = True
     for _ in range(KEEP_MS // MINUTE_MS + 30):
-        tallies.answered(503)
+        metrics.answered(503)
         with pytest.raises(Unavailable):
-            await tallies.add()
+            await metrics.add()
         store.clock.shift_ms += MINUTE_MS
-    assert len(tallies._minutes) <= KEEP_MS // MINUTE_MS
+    assert len(metrics._minutes) <= KEEP_MS // MINUTE_MS
 
 
-async def test_an_idle_instance_writes_nothing(book: Book, tallies: Tallies) -> None:
+async def test_an_idle_instance_writes_nothing(book: Book, metrics: Metrics) -> None:
     """Without anything new Redis is left alone."""
-    tallies.called("ApplyToken", None)
-    await tallies.add()
-    await tallies.add()
+    metrics.called("ApplyToken", None)
+    await metrics.add()
+    await metrics.add()
     assert book.written == 1
 
 
-async def test_the_cloud_is_seen_by_all(store: Store, book: Book, tallies: Tallies) -> None:
+async def test_the_cloud_is_seen_by_all(store: Store, book: Book, metrics: Metrics) -> None:
     """One instance tells what another saw: what failed, how, when, and since when everything fails."""
     other = counting(store, book)
-    tallies.called("QueryToken", None)
+    metrics.called("QueryToken", None)
     answered_ms = store.clock.now_ms()
     store.clock.shift_ms += 5_000
-    tallies.called("ApplyToken", CloudError(Kind.THROTTLED, "Throttling.Api"))
+    metrics.called("ApplyToken", CloudError(ErrorKind.THROTTLED, "Throttling.Api"))
     store.clock.shift_ms += 5_000
-    tallies.called("RevokeToken", CloudError(Kind.UNREACHABLE, "T" * 500))
-    await tallies.add()
+    metrics.called("RevokeToken", CloudError(ErrorKind.UNREACHABLE, "T" * 500))
+    await metrics.add()
     seen = await other.cloud()
     assert abs(seen.ok_at_ms - answered_ms) < 1000
     assert abs(seen.failing_since_ms - answered_ms - 5_000) < 1000
@@ -137,17 +137,17 @@ async def test_the_cloud_is_seen_by_all(store: Store, book: Book, tallies: Talli
     assert (seen.action, seen.kind, seen.code) == ("RevokeToken", "unreachable", "T" * MAX_CODE_CHARS)
     other.called("QueryToken", None)
     await other.add()
-    assert (await tallies.cloud()).failing_since_ms == 0
+    assert (await metrics.cloud()).failing_since_ms == 0
 
 
-async def test_before_the_first_call_the_cloud_was_not_seen(tallies: Tallies) -> None:
+async def test_before_the_first_call_the_cloud_was_not_seen(metrics: Metrics) -> None:
     """A new set-up knows nothing of the cloud, and no request."""
-    assert await tallies.cloud() == Seen()
-    assert not any((minute.answered, minute.turned_away) != (0, 0) for minute in (await tallies.hour()).minutes)
+    assert await metrics.cloud() == Seen()
+    assert not any((minute.answered, minute.turned_away) != (0, 0) for minute in (await metrics.hour()).minutes)
 
 
-async def test_quotas_that_nobody_uses_are_left_out(store: Store, tallies: Tallies) -> None:
+async def test_quotas_that_nobody_uses_are_left_out(store: Store, metrics: Metrics) -> None:
     """The egress group's limit and those of the three actions of tokens are always told, others when in use."""
-    assert [use.action for use in await tallies.quotas()] == ["", "ApplyToken", "QueryToken", "RevokeToken"]
+    assert [use.action for use in await metrics.quotas()] == ["", "ApplyToken", "QueryToken", "RevokeToken"]
     await store.command("LPUSH", "{q}:a:SendMessage", store.clock.now_ms() * 1000)
-    assert [use.action for use in await tallies.quotas()][-1] == "SendMessage"
+    assert [use.action for use in await metrics.quotas()][-1] == "SendMessage"

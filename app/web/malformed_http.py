@@ -21,7 +21,7 @@ MALFORMED: Final = "this is no HTTP that can be read: send HTTP/1.1"
 TOO_LONG: Final = "the address or a header is too long: parameters belong into the body"
 
 
-class Door(web.Server):
+class JsonErrorServer(web.Server):
     """The server that an application runs behind, with another answer to what cannot be read."""
 
     def __init__(self, app: web.Application, made: web.Server) -> None:
@@ -54,7 +54,7 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer what could not be read, or (500) what broke outside every handler. The connection ends with it."""
         door = self._manager
-        if request.writer.output_size > 0 or not isinstance(door, Door):
+        if request.writer.output_size > 0 or not isinstance(door, JsonErrorServer):
             raise ConnectionError("an answer was begun already")
         request_id = secrets.token_hex(8)
         refusal = _refusal(status, exc)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from app.model.operators import Operator, Role
-from app.web.console.pages import PAGES_AT_ONCE, PAGES_OF_ONE_AT_ONCE, Places
+from app.model.operators import Operator, OperatorRole
+from app.web.console.pages import PAGES_AT_ONCE, PAGES_OF_ONE_AT_ONCE, PageLimiter
 
 
 async def test_nobody_holds_more_than_their_places_and_all_together_no_more_than_there_are() -> None:
     """Whoever asks for many pages at once waits for themselves, and leaves the instance to the devices."""
-    places, held, most = Places(), Counter[str](), Counter[str]()
+    places, held, most = PageLimiter(), Counter[str](), Counter[str]()
 
     async def visit(name: str) -> None:
-        async with places.of(Operator(name, Role.VIEWER, 0)):
+        async with places.of(Operator(name, OperatorRole.VIEWER, 0)):
             for key in (name, "all"):
                 held[key] += 1
                 most[key] = max(most[key], held[key])
@@ -31,7 +31,7 @@ async def test_nobody_holds_more_than_their_places_and_all_together_no_more_than
 
 async def test_who_gives_up_waiting_leaves_no_place_taken() -> None:
     """A browser that goes away, waiting or served, makes room for the next."""
-    places, ada = Places(), Operator("ada", Role.VIEWER, 0)
+    places, ada = PageLimiter(), Operator("ada", OperatorRole.VIEWER, 0)
 
     async def stay() -> None:
         async with places.of(ada):

@@ -12,14 +12,14 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm
 from app.model.secrets import Secret
-from app.service import keys
+from app.service import verification_keys
 
 WRITERS: dict[Algorithm, Any] = {
     Algorithm.ES256: ECAlgorithm,
     Algorithm.EDDSA: OKPAlgorithm,
     Algorithm.RS256: RSAAlgorithm,
 }
-PAIRS = {algorithm: keys.new_pair(algorithm) for algorithm in WRITERS}
+PAIRS = {algorithm: verification_keys.new_pair(algorithm) for algorithm in WRITERS}
 
 
 def jwk(algorithm: Algorithm, *, private: bool = False, **more: object) -> str:
@@ -36,12 +36,12 @@ def test_a_public_key_tells_what_it_is_for(algorithm: Algorithm) -> None:
     public = PAIRS[algorithm][1]
     texts = [public.reveal(), jwk(algorithm), f"\n  {jwk(algorithm, alg=algorithm.value, use='sig', kid='1')}\n"]
     for text in texts:
-        assert keys.read_public_key(text) == (algorithm, public)
+        assert verification_keys.read_public_key(text) == (algorithm, public)
 
 
 def test_both_names_of_eddsa_are_known() -> None:
     """RFC 9864 calls it by the curve."""
-    assert keys.read_public_key(jwk(Algorithm.EDDSA, alg="Ed25519"))[0] is Algorithm.EDDSA
+    assert verification_keys.read_public_key(jwk(Algorithm.EDDSA, alg="Ed25519"))[0] is Algorithm.EDDSA
 
 
 @pytest.mark.parametrize("algorithm", WRITERS)
@@ -50,14 +50,14 @@ def test_a_private_key_is_refused_and_not_repeated(algorithm: Algorithm, *, as_j
     """The sentence says that the private half must not be sent, and holds nothing of it."""
     text = jwk(algorithm, private=True) if as_jwk else PAIRS[algorithm][0].reveal()
     with pytest.raises(InvalidRequest, match="private key, which never leaves its device") as caught:
-        keys.read_public_key(text)
+        verification_keys.read_public_key(text)
     assert text[60:80] not in caught.value.description + caught.value.cause
 
 
 def test_a_shared_secret_is_refused() -> None:
     """A symmetric JWK is no public key, and is not taken for a secret either."""
     with pytest.raises(InvalidRequest, match=r"shared secret .* must not be sent"):
-        keys.read_public_key('{"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMko"}')
+        verification_keys.read_public_key('{"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMko"}')
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_shared_secret_is_refused() -> None:
 def test_what_is_no_key_is_refused_with_the_cure(text: str, complaint: str) -> None:
     """Whatever is wrong with it, the refusal says which part."""
     with pytest.raises(InvalidRequest, match=complaint):
-        keys.read_public_key(text)
+        verification_keys.read_public_key(text)
 
 
 @pytest.mark.parametrize(
@@ -113,16 +113,16 @@ def test_what_is_no_key_is_refused_with_the_cure(text: str, complaint: str) -> N
 def test_a_key_of_another_kind_is_refused_in_either_form(key: Any, complaint: str) -> None:
     """Other curves and weak keys are refused as PEM; those that a JWK can hold, as one too."""
     with pytest.raises(InvalidRequest, match=complaint):
-        keys.read_public_key(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+        verification_keys.read_public_key(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
     writer = {ec.EllipticCurvePublicKey: ECAlgorithm, rsa.RSAPublicKey: RSAAlgorithm}
     for type_, algorithm in writer.items():
         if isinstance(key, type_):
             with pytest.raises(InvalidRequest, match=complaint):
-                keys.read_public_key(algorithm.to_jwk(key))  # type: ignore[attr-defined]
+                verification_keys.read_public_key(algorithm.to_jwk(key))  # type: ignore[attr-defined]
 
 
 def test_what_is_read_can_be_registered() -> None:
     """The key that comes out is one that registering takes."""
-    algorithm, pem = keys.read_public_key(jwk(Algorithm.ES256))
-    assert keys.check_public_key(pem.reveal(), algorithm) == pem
+    algorithm, pem = verification_keys.read_public_key(jwk(Algorithm.ES256))
+    assert verification_keys.check_public_key(pem.reveal(), algorithm) == pem
     assert isinstance(pem, Secret)
