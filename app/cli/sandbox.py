@@ -1,4 +1,4 @@
-"""``sandbox``: the stand-in cloud and its broker alone."""
+"""``sandbox``: the stand-in for the cloud and its broker, alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,99 +17,175 @@ from app.errors import Misconfigured
 from app.model.secrets import AccessKeySecret
 
 if TYPE_CHECKING:
-    from app.sandbox.server import Config
+    from app.sandbox.access import ParentTopics
+    from app.sandbox.access_keys import AddedAccessKeys
+    from app.sandbox.server import SandboxConfig
+
+# app.sandbox is imported by the functions that need it, so that `--help` stays fast.
 
 
-class Generation(Enum):
-    """Whose quotas the sandbox keeps."""
+class InstanceGeneration(Enum):
+    """The generation of instances whose quotas the sandbox enforces."""
 
     V3 = "v3"
     V2 = "v2"
     OFF = "off"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOptions:
+    """The options of the command line."""
+
+    host: str
+    port: int
+    mqtt_port: int
+    state: Path
+    groups: tuple[str, ...]
+    topics: tuple[str, ...]
+    keys: Path | None
+    limits: InstanceGeneration
+
+
+_Host = Annotated[str, typer.Option(help="Address to listen on.")]
+_Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 for any free one.")]
+_MqttPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0 for any free one.")]
+_State = Annotated[Path, typer.Option(help="Directory of its state, which includes the secrets of device credentials.")]
+_Groups = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="SANDBOX_GROUPS",
+        metavar="GROUP_ID",
+        help="Group to create at the first start with it; may be repeated. CreateGroupId creates others.",
+    ),
+]
+_Topics = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="SANDBOX_TOPICS",
+        metavar="PARENT_TOPIC",
+        help="Parent topic that exists; may be repeated. Without this option every parent topic exists.",
+    ),
+]
+_Keys = Annotated[
+    Path | None,
+    typer.Option(envvar="SANDBOX_KEYS", help="JSON file of additional access keys, with accounts and RAM policies."),
+]
+_Limits = Annotated[
+    InstanceGeneration,
+    typer.Option(
+        envvar="SANDBOX_LIMITS", help="Quotas of today's instances (v3), of the previous generation (v2), or off."
+    ),
+]
+
+
 def sandbox(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8090,
-    mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0 takes a free one.")] = 1883,
-    state: Annotated[
-        Path, typer.Option(help="Directory it keeps its state in, secrets of device credentials among it.")
-    ] = Path(".local/sandbox"),
-    group: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="SANDBOX_GROUPS",
-            help="Group ID to create at the first start with it; may be repeated. Others take CreateGroupId.",
-        ),
-    ] = None,
-    topic: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="SANDBOX_TOPICS",
-            help="Parent topic that is there; may be repeated. Without it every one is.",
-        ),
-    ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(envvar="SANDBOX_KEYS", help="JSON file of more access keys, with accounts and RAM policies."),
-    ] = None,
-    limits: Annotated[
-        Generation,
-        typer.Option(envvar="SANDBOX_LIMITS", help="Quotas of today's instances (v3), of the previous (v2), or off."),
-    ] = Generation.V3,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8090,
+    mqtt_port: _MqttPort = 1883,
+    state: _State = Path(".local/sandbox"),
+    group: _Groups = None,
+    topic: _Topics = None,
+    keys: _Keys = None,
+    limits: _Limits = InstanceGeneration.V3,
 ) -> None:
     """Run the stand-in for the cloud's API and its MQTT broker.
 
-    ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET hold the root key of the account, CLOUD_INSTANCE_ID
-    the instance it plays. A client ID of a group that is not there cannot connect. deploy/SANDBOX.md has the form of
+    ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET are the root key of the account, CLOUD_INSTANCE_ID
+    is the instance to play. A client ID cannot connect unless its group exists. deploy/SANDBOX.md describes the file of
     --keys, and how to rehearse an outage.
     """
-    key_id, key_secret, instance_id = (
-        _required(name)
-        for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUD_INSTANCE_ID")
-    )
-    from app.sandbox.keys import AccessKey, Keyring, load_keyring  # noqa: PLC0415 - `--help` stays quick
-    from app.sandbox.limits import PRESETS  # noqa: PLC0415
-    from app.sandbox.parents import ParentTopics  # noqa: PLC0415
-    from app.sandbox.server import Config  # noqa: PLC0415
-
-    keyring = load_keyring(keys) if keys else Keyring()
-    if own := {key_id, instance_id} & (keyring.keys.keys() | keyring.instances.keys()):
-        raise Misconfigured(f"{keys}: {own.pop()!r} is there already, from the environment")
-    try:
-        parents = ParentTopics.of(topic or ())
-    except ValueError as error:
-        raise Misconfigured(f"--topic: {error}") from error
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misconfigured(f"--state {state}: {error}") from error
-    config = Config(
+    options = SandboxOptions(
         host=host,
         port=port,
         mqtt_port=mqtt_port,
-        database=state / "sandbox.sqlite",
-        instance_id=instance_id,
-        access_keys={key_id: AccessKey(AccessKeySecret(key_secret)), **keyring.keys},
-        region=os.environ.get("CLOUD_REGION", "cn-hangzhou"),
-        groups=tuple(map(_group_id, group or ())),
-        parents=parents,
-        other_instances=keyring.instances,
-        limits=PRESETS[limits.value],
+        state=state,
+        groups=tuple(group or ()),
+        topics=tuple(topic or ()),
+        keys=keys,
+        limits=limits,
     )
-    asyncio.run(_run(config))
+    asyncio.run(_serve(_config_of(options)))
 
 
-async def _run(config: Config) -> None:
-    from app.sandbox import server  # noqa: PLC0415
+def _config_of(options: SandboxOptions) -> SandboxConfig:
+    """Return the settings of a sandbox, from options and environment. Raises ``Misconfigured``."""
+    from app.sandbox.access_keys import AccessKey  # noqa: PLC0415
+    from app.sandbox.limits import QUOTA_PRESETS  # noqa: PLC0415
+    from app.sandbox.server import SandboxConfig  # noqa: PLC0415
+
+    key_id, key_secret, instance_id = (
+        _environment(name)
+        for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUD_INSTANCE_ID")
+    )
+    added = _added_access_keys(options.keys, taken={key_id, instance_id})
+    for text in options.groups:
+        _check_group_id(text)
+    parents = _parent_topics(options.topics)
+    _make_state_directory(options.state)
+    return SandboxConfig(
+        host=options.host,
+        port=options.port,
+        mqtt_port=options.mqtt_port,
+        database=options.state / "sandbox.sqlite",
+        instance_id=instance_id,
+        access_keys={key_id: AccessKey(AccessKeySecret(key_secret)), **added.keys},
+        region=os.environ.get("CLOUD_REGION", "cn-hangzhou"),
+        groups=options.groups,
+        parents=parents,
+        other_instances=added.instances,
+        limits=QUOTA_PRESETS[options.limits.value],
+    )
+
+
+def _environment(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise Misconfigured(f"{name} is not set: set it to the value that the sandbox is to accept")
+    return value
+
+
+def _added_access_keys(path: Path | None, *, taken: set[str]) -> AddedAccessKeys:
+    """Read the file of ``--keys``; it must not name what the environment names already."""
+    from app.sandbox.access_keys import AddedAccessKeys, load_access_keys  # noqa: PLC0415
+
+    added = load_access_keys(path) if path else AddedAccessKeys()
+    if repeated := taken & (added.keys.keys() | added.instances.keys()):
+        raise Misconfigured(f"{path}: {repeated.pop()!r} is set in the environment already: remove it from one of them")
+    return added
+
+
+def _check_group_id(text: str) -> None:
+    from app.rpc.catalog import ACTIONS  # noqa: PLC0415
+
+    [rule] = [parameter.rule for parameter in ACTIONS["CreateGroupId"].parameters if parameter.name == "GroupId"]
+    if not rule.admits(text):
+        raise Misconfigured(f"--group {text!a} is not a valid group ID: {rule.says}")
+
+
+def _parent_topics(names: tuple[str, ...]) -> ParentTopics:
+    from app.sandbox.access import ParentTopics  # noqa: PLC0415
 
     try:
-        running = await server.start(config)
+        return ParentTopics.parse_names(names)
+    except ValueError as error:
+        raise Misconfigured(f"--topic: {error}") from error
+
+
+def _make_state_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise Misconfigured(f"cannot listen on {config.host}: {error}") from error
-        ports = f"{config.port} (--port) or {config.mqtt_port} (--mqtt-port)"
-        raise Misconfigured(f"port {ports} on {config.host} is busy: choose another") from error
+        raise Misconfigured(f"--state {path}: cannot create the directory: {error.strerror}") from error
+
+
+async def _serve(config: SandboxConfig) -> None:
+    """Run a sandbox until SIGINT or SIGTERM. Raises ``Misconfigured`` if it cannot start."""
+    from app.sandbox.server import start_sandbox  # noqa: PLC0415
+
+    try:
+        running = await start_sandbox(config)
+    except OSError as error:
+        raise _cannot_listen(config, error) from error
     print(f"ready: API http://{config.host}:{running.port}, broker {config.host}:{running.mqtt_port}", flush=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,17 +196,8 @@ async def _run(config: Config) -> None:
         await running.stop()
 
 
-def _group_id(text: str) -> str:
-    from app.rpc.catalog import ACTIONS  # noqa: PLC0415
-
-    [rule] = [parameter.rule for parameter in ACTIONS["CreateGroupId"].parameters if parameter.name == "GroupId"]
-    if not rule.admits(text):
-        raise Misconfigured(f"--group {text!a} is no group ID: {rule.says}")
-    return text
-
-
-def _required(name: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise Misconfigured(f"{name} is not set: the sandbox needs to know which key or instance it plays")
-    return value
+def _cannot_listen(config: SandboxConfig, error: OSError) -> Misconfigured:
+    if error.errno != errno.EADDRINUSE:
+        return Misconfigured(f"cannot listen on {config.host}: {error}")
+    ports = f"{config.port} (--port) or {config.mqtt_port} (--mqtt-port)"
+    return Misconfigured(f"port {ports} on {config.host} is in use: choose another")

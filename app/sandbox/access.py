@@ -1,22 +1,23 @@
-"""What a connection may do, by how it signed in, and every decision that is taken by that (FACTS 1 and 2).
+"""What a connection may do, by how it signed in, and every check of that (FACTS 1 and 2).
 
-Whoever signed in with tokens may do what they permit; whoever signed in with a key of the account or of the device may
-use every topic. Neither reaches a parent topic that is not there, or anything under ``$``.
+A client that signed in with tokens may do what the tokens permit. A client that signed in with a key of the account or
+of the device may use every topic. Neither may use a parent topic that does not exist, or anything under ``$``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Self
 
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.model.topics import MAX_TOPIC_CHARS, covers
-from app.sandbox.clock import Clock
-from app.sandbox.parents import ParentTopics
-from app.sandbox.state import Standing, State, Token
+from app.sandbox.state import SandboxClock
+from app.sandbox.token_table import SandboxToken, TokenStanding, TokenTable
 
 ACCOUNT_INVALID: Final = -1
 FORGED: Final = 1
@@ -25,13 +26,55 @@ REVOKED: Final = 3
 RESOURCE_MISMATCH: Final = 4
 TYPE_MISMATCH: Final = 5
 
-_CODES: Final = {Standing.EXPIRED: EXPIRED, Standing.REVOKED: REVOKED}
+_CODES: Final = {TokenStanding.EXPIRED: EXPIRED, TokenStanding.REVOKED: REVOKED}
 _READERS: Final = (TokenType.R, TokenType.RW)
 _WRITERS: Final = (TokenType.W, TokenType.RW)
 
+_PARENT_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+_P2P: Final = "p2p"
+_P2P_LEVELS: Final = 3
 
-class Denied(Exception):
-    """Not allowed, or no longer; ``code`` and ``type`` are what ``$SYS/tokenInvalidNotice`` tells."""
+
+@dataclass(frozen=True, slots=True)
+class ParentTopics:
+    """The parent topics that exist. A parent topic is the first level of a topic; its name ignores case (FACTS 1).
+
+    The cloud's are created in its console; the sandbox's are listed in a setting.
+    """
+
+    listed: frozenset[str] | None = None
+    """In lower case; ``None`` if every parent topic exists."""
+
+    @classmethod
+    def parse_names(cls, names: Iterable[str]) -> Self:
+        """Return the parent topics with ``names``; without any, every one exists. Raises ``ValueError``."""
+        found = frozenset(names)
+        for name in sorted(found):
+            if not _PARENT_NAME.fullmatch(name):
+                raise ValueError(f"{name!a} is not a valid parent topic: use the characters A-Z a-z 0-9 _ - only")
+        return cls(frozenset(name.lower() for name in found) or None)
+
+    def include(self, topic_filter: str) -> bool:
+        """Return whether the parent topic of every topic of ``topic_filter`` exists.
+
+        A wildcard in the first level matches parent topics that do not exist, unless every one does.
+        """
+        return self.listed is None or _parent_of(topic_filter).lower() in self.listed
+
+    @staticmethod
+    def is_named(topic_filter: str) -> bool:
+        """Return whether ``topic_filter`` names its parent topic: no wildcard, and nothing under ``$``."""
+        return _PARENT_NAME.fullmatch(_parent_of(topic_filter)) is not None
+
+
+def point_to_point_receiver(topic: str) -> str | None:
+    """Return the client ID in ``PARENT/p2p/CLIENT``; ``None`` for any other topic (FACTS 1)."""
+    levels = topic.split("/")
+    return levels[2] if len(levels) == _P2P_LEVELS and levels[1] == _P2P else None
+
+
+class AccessDenied(Exception):
+    """The client may not do this, or no longer; ``$SYS/tokenInvalidNotice`` carries ``code`` and ``type``."""
 
     def __init__(self, code: int, type_: TokenType) -> None:
         super().__init__(f"code {code}")
@@ -39,133 +82,147 @@ class Denied(Exception):
         self.type = type_
 
 
-class Access(ABC):
-    """The rights of one connection."""
+class ConnectionAccess(ABC):
+    """What one connection may do."""
 
-    def __init__(self, parents: ParentTopics, known: Callable[[], bool]) -> None:
-        """``known`` tells at any moment whether whoever signed in still could: group and credential are there."""
-        self.tokens: dict[TokenType, Token] = {}
+    def __init__(self, parents: ParentTopics, is_registered: Callable[[], bool]) -> None:
+        """``is_registered`` returns at any moment whether the group and the credential of the sign-in still exist."""
+        self.tokens: dict[TokenType, SandboxToken] = {}
         self._parents = parents
-        self._known = known
+        self._is_registered = is_registered
 
     @abstractmethod
-    def put(self, type_: TokenType, text: CloudToken) -> None:
-        """Let ``text`` take the slot of ``type_``. Raises ``Denied``, and then nothing has changed."""
+    def replace_token(self, type_: TokenType, text: CloudToken) -> None:
+        """Use ``text`` as the token of ``type_`` from now on. Raises ``AccessDenied``, and then changes nothing."""
 
     @abstractmethod
     def _covers(self, types: tuple[TokenType, ...], direction: TokenType, topic_filter: str) -> bool:
-        """Tell whether what is of ``types`` covers ``topic_filter``. Raises ``Denied`` if nothing is of them."""
+        """Return whether the rights of ``types`` cover ``topic_filter``. Raises ``AccessDenied`` if there are none."""
 
     def require_valid(self) -> None:
-        """Raise ``Denied`` unless whoever signed in is still good for it at this moment."""
-        if not self._known():
-            raise Denied(ACCOUNT_INVALID, TokenType.RW)
+        """Raise ``AccessDenied`` unless the sign-in is still valid at this moment."""
+        if not self._is_registered():
+            raise AccessDenied(ACCOUNT_INVALID, TokenType.RW)
 
     def require_write(self, topic: str) -> None:
-        """Raise ``Denied`` unless a message may be published to ``topic`` at this moment."""
+        """Raise ``AccessDenied`` unless a message may be published to ``topic`` at this moment."""
         self._require(_WRITERS, TokenType.W, topic)
 
     def require_read(self, topic_filter: str) -> None:
-        """Raise ``Denied`` unless every topic of ``topic_filter`` may be read at this moment."""
+        """Raise ``AccessDenied`` unless every topic of ``topic_filter`` may be read at this moment."""
         self._require(_READERS, TokenType.R, topic_filter)
 
     def is_valid(self) -> bool:
-        """Tell whether whoever signed in is still good for it at this moment."""
-        return _permits(self.require_valid)
+        """Return whether the sign-in is still valid at this moment."""
+        return _passes(self.require_valid)
 
     def may_read(self, topic: str) -> bool:
-        """Tell whether a message of ``topic`` may be delivered at this moment."""
-        return _permits(lambda: self.require_read(topic))
+        """Return whether a message of ``topic`` may be delivered at this moment."""
+        return _passes(lambda: self.require_read(topic))
 
     def may_write(self, topic: str) -> bool:
-        """Tell whether a message may be published to ``topic`` at this moment."""
-        return _permits(lambda: self.require_write(topic))
+        """Return whether a message may be published to ``topic`` at this moment."""
+        return _passes(lambda: self.require_write(topic))
 
     def _require(self, types: tuple[TokenType, ...], direction: TokenType, topic_filter: str) -> None:
         self.require_valid()
-        covered = self._covers(types, direction, topic_filter)
-        # A token may be older than the list of parent topics that the sandbox runs with now.
-        there = self._parents.has(topic_filter)
-        if not covered or not there or len(topic_filter) > MAX_TOPIC_CHARS:
-            raise Denied(RESOURCE_MISMATCH, direction)
+        is_covered = self._covers(types, direction, topic_filter)
+        # A token may be older than the list of parent topics that the sandbox was started with.
+        parent_exists = self._parents.include(topic_filter)
+        if not is_covered or not parent_exists or len(topic_filter) > MAX_TOPIC_CHARS:
+            raise AccessDenied(RESOURCE_MISMATCH, direction)
 
 
-class TokenAccess(Access):
-    """The rights of whoever signed in with tokens.
+class TokenAccess(ConnectionAccess):
+    """What a client that signed in with tokens may do.
 
-    There are three slots, R, W and RW, each for one token at most. **All** tokens in the slots must be valid, or
-    nothing is allowed. Uploading a token replaces that of its own slot and no other: an RW token does not release R
-    and W, because nothing documents that it would, and the connection then lives as if it did not.
+    It has at most one token of each type: R, W and RW. **All** of them must be valid, or nothing is allowed. An
+    uploaded token replaces the one of its own type only: no document says that an RW token makes R and W obsolete, so
+    a revoked R token still ends the connection.
     """
 
     def __init__(
-        self, state: State, clock: Clock, parents: ParentTopics, known: Callable[[], bool], access_key_id: str
+        self,
+        parents: ParentTopics,
+        is_registered: Callable[[], bool],
+        *,
+        access_key_id: str,
+        tokens: TokenTable,
+        clock: SandboxClock,
     ) -> None:
-        super().__init__(parents, known)
-        self._state = state
-        self._clock = clock
+        super().__init__(parents, is_registered)
         self._access_key_id = access_key_id
+        self._token_table = tokens
+        self._clock = clock
 
-    def put(self, type_: TokenType, text: CloudToken) -> None:
-        """Let ``text`` take the slot of ``type_``. Raises ``Denied``, and then nothing has changed."""
-        token = self._state.find(text)
+    def replace_token(self, type_: TokenType, text: CloudToken) -> None:
+        """Use ``text`` as the token of ``type_`` from now on. Raises ``AccessDenied``, and then changes nothing."""
+        token = self._token_table.find_token(text)
         if token is None:
-            raise Denied(FORGED, type_)
+            raise AccessDenied(FORGED, type_)
         if token.access_key_id != self._access_key_id:
-            # The user name tells the key that applied for the token (FACTS 1); under another it is not the caller's.
-            raise Denied(ACCOUNT_INVALID, type_)
+            # The user name holds the access key that applied for the token (FACTS 1): a token of another key is not
+            # this client's.
+            raise AccessDenied(ACCOUNT_INVALID, type_)
         if token.type is not type_:
-            raise Denied(TYPE_MISMATCH, type_)
-        self._require_valid(token)
+            raise AccessDenied(TYPE_MISMATCH, type_)
+        self._require_valid_token(token)
         self.tokens[type_] = token
 
     def require_valid(self) -> None:
-        """Raise ``Denied`` unless the group is there and every current token is valid at this moment."""
+        """Raise ``AccessDenied`` unless the group exists and every current token is valid at this moment."""
         super().require_valid()
         for token in self.tokens.values():
-            self._require_valid(token)
+            self._require_valid_token(token)
 
     def _covers(self, types: tuple[TokenType, ...], direction: TokenType, topic_filter: str) -> bool:
-        fitting = [self.tokens[type_] for type_ in types if type_ in self.tokens]
-        if not fitting:
-            raise Denied(TYPE_MISMATCH, direction)
-        # Nothing under $, where notices and tokens travel, is ever in reach: no resource begins with it (ApplyToken
-        # refuses that), and wildcards do not reach it (MQTT 3.1.1 section 4.7.2).
-        return any(covers(wide, topic_filter) for token in fitting for wide in token.resources)
+        usable = [self.tokens[type_] for type_ in types if type_ in self.tokens]
+        if not usable:
+            raise AccessDenied(TYPE_MISMATCH, direction)
+        # No resource covers what is under $, where notices and tokens travel: ApplyToken refuses resources that begin
+        # with $, and wildcards do not match it (MQTT 3.1.1 section 4.7.2).
+        return any(covers(resource, topic_filter) for token in usable for resource in token.resources)
 
-    def _require_valid(self, token: Token) -> None:
-        standing = self._state.standing(token, self._clock.now_ms())
-        if standing is not Standing.VALID:
-            raise Denied(_CODES[standing], token.type)
+    def _require_valid_token(self, token: SandboxToken) -> None:
+        standing = self._token_table.standing(token, self._clock.now_ms())
+        if standing is not TokenStanding.VALID:
+            raise AccessDenied(_CODES[standing], token.type)
 
 
-class KeyAccess(Access):
-    """The rights of whoever signed in with a key: every topic whose parent is named, and nothing under ``$``."""
+class KeyAccess(ConnectionAccess):
+    """What a client that signed in with a key may do: use every topic whose parent topic is named."""
 
-    def put(self, type_: TokenType, text: CloudToken) -> None:  # noqa: ARG002 (whichever it is)
-        """Raise ``Denied``: whoever signed in without a token has no slot to put one in."""
-        raise Denied(TYPE_MISMATCH, type_)
+    def replace_token(self, type_: TokenType, text: CloudToken) -> None:  # noqa: ARG002 (no token is accepted)
+        """Raise ``AccessDenied``: a client that did not sign in with tokens has none to replace."""
+        raise AccessDenied(TYPE_MISMATCH, type_)
 
     def _covers(self, _types: tuple[TokenType, ...], _direction: TokenType, topic_filter: str) -> bool:
         return ParentTopics.is_named(topic_filter)
 
 
-def _permits(check: Callable[[], None]) -> bool:
+def _passes(check: Callable[[], None]) -> bool:
     try:
         check()
-    except Denied:
+    except AccessDenied:
         return False
     return True
 
 
-def parse_upload(payload: bytes) -> tuple[TokenType, CloudToken]:
-    """Return what ``$SYS/uploadToken`` carries; the English documents spell the key ``Token``. Raises ``Denied``."""
+def _parent_of(topic_filter: str) -> str:
+    return topic_filter.partition("/")[0]
+
+
+def parse_token_upload(payload: bytes) -> tuple[TokenType, CloudToken]:
+    """Return the type and the token of a message to ``$SYS/uploadToken``. Raises ``AccessDenied``.
+
+    The field is ``token`` in the Chinese documents and ``Token`` in the English ones.
+    """
     try:
         body = json.loads(payload)
         type_ = TokenType(body["type"])
         text = body["token"] if "token" in body else body["Token"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Denied(FORGED, TokenType.RW) from None
+        raise AccessDenied(FORGED, TokenType.RW) from None
     if not isinstance(text, str):
-        raise Denied(FORGED, type_)
+        raise AccessDenied(FORGED, type_)
     return type_, CloudToken(text)

@@ -17,29 +17,29 @@ from aiohttp import web
 from app.rpc.catalog import ACTIONS, Field
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 
-Value = str | bool | int | Mapping[str, "Value"] | Sequence[Mapping[str, "Value"]]
-"""What a field of an answer may be."""
+AnswerValue = str | bool | int | Mapping[str, "AnswerValue"] | Sequence[Mapping[str, "AnswerValue"]]
+"""The value of a field of an answer."""
 
-_NO_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 has no way to write (section 2.2); a reader would refuse the whole answer."""
+_NOT_IN_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot represent (section 2.2): with one of them a reader refuses the whole answer."""
 
 _TROUBLESHOOT: Final = "https://api.aliyun.com/troubleshoot"
 
 
-class Format(Enum):
-    """The answer's format; the value is its content type, to the letter (the newer SDK compares the XML one)."""
+class WireFormat(Enum):
+    """The format of an answer. The value is its exact content type: the newer SDK compares the one of XML."""
 
     JSON = "application/json;charset=utf-8"
     XML = "text/xml;charset=utf-8"
 
 
-class Fault(Exception):
+class CallRefused(Exception):
     """A call is refused with a code of the catalog."""
 
     def __init__(self, code: str, parameter: str = "") -> None:
-        """``code`` as the catalog has it; ``parameter`` fills its ``%s``, in the code and in the message.
+        """``code`` as in the catalog; ``parameter`` replaces its ``%s``, in the code and in the message.
 
-        Raises ``KeyError`` for a code the catalog does not have.
+        Raises ``KeyError`` for a code that the catalog does not have.
         """
         row = GATEWAY_ERRORS.get(code) or ERRORS[code]
         self.status = row.status
@@ -48,34 +48,32 @@ class Fault(Exception):
         super().__init__(self.code)
 
 
-def fault_of(code: str) -> Fault:
-    """Return the refusal that a caller would see as ``code``.
+def refusal_of(code: str) -> CallRefused:
+    """Return the refusal that a caller sees as ``code``. Raises ``KeyError`` if the catalog has no such code.
 
-    The letters' case is kept as given: today's cloud writes ``SystemOverFlow`` where the guide has ``SystemOverflow``
-    (FACTS 0.3). Raises ``KeyError`` if the catalog has no such code.
+    Its spelling is kept: today's cloud sends ``SystemOverFlow`` where the guide has ``SystemOverflow`` (FACTS 0.3).
     """
     for name in (*GATEWAY_ERRORS, *ERRORS):
         if name.lower() == code.lower():
-            fault = Fault(name)
-            fault.code = code
-            return fault
+            refusal = CallRefused(name)
+            refusal.code = code
+            return refusal
     for prefix in ("Missing", "InvalidParameter."):
         if code.startswith(prefix) and code != prefix:
-            return Fault(f"{prefix}%s", code.removeprefix(prefix))
+            return CallRefused(f"{prefix}%s", code.removeprefix(prefix))
     raise KeyError(code)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A rendered answer and what it is counted as."""
+class GatewayAnswer:
+    """A rendered answer."""
 
     status: int
-    result: str
     body: bytes
-    format: Format
+    format: WireFormat
 
     def response(self) -> web.Response:
-        """Return it for aiohttp."""
+        """Return it as a response of aiohttp."""
         return web.Response(status=self.status, body=self.body, headers={"Content-Type": self.format.value})
 
 
@@ -84,55 +82,57 @@ def new_request_id() -> str:
     return str(uuid.uuid4()).upper()
 
 
-def result(action: str, request_id: str, fields: Mapping[str, Value], format_: Format) -> Answer:
+def render_result(
+    action: str, fields: Mapping[str, AnswerValue], format_: WireFormat, *, request_id: str
+) -> GatewayAnswer:
     """Render a result: the fields that the catalog lists, in its order."""
-    ordered = _ordered(ACTIONS[action].answer, {"RequestId": request_id, **fields})
-    return Answer(200, "OK", _render(f"{action}Response", ordered, format_), format_)
+    ordered = _in_catalog_order(ACTIONS[action].answer, {"RequestId": request_id, **fields})
+    return GatewayAnswer(200, _render(f"{action}Response", ordered, format_), format_)
 
 
-def error(fault: Fault, request_id: str, host_id: str, format_: Format) -> Answer:
-    """Render a refusal. ``Recommend`` stands in JSON alone, as seen in the wild (FACTS 5)."""
-    fields: dict[str, Value] = {
+def render_error(refusal: CallRefused, format_: WireFormat, *, request_id: str, host_id: str) -> GatewayAnswer:
+    """Render a refusal. ``Recommend`` is in JSON only, as observed (FACTS 5)."""
+    fields: dict[str, AnswerValue] = {
         "RequestId": request_id,
         "HostId": host_id,
-        "Code": fault.code,
-        "Message": fault.message,
+        "Code": refusal.code,
+        "Message": refusal.message,
     }
-    if format_ is Format.JSON:
-        query = urlencode({"q": fault.code, "product": "OnsMqtt", "requestId": request_id})
+    if format_ is WireFormat.JSON:
+        query = urlencode({"q": refusal.code, "product": "OnsMqtt", "requestId": request_id})
         fields["Recommend"] = f"{_TROUBLESHOOT}?{query}"
-    return Answer(fault.status, fault.code, _render("Error", fields, format_), format_)
+    return GatewayAnswer(refusal.status, _render("Error", fields, format_), format_)
 
 
-def _ordered(fields: tuple[Field, ...], values: Mapping[str, Value]) -> Mapping[str, Value]:
-    ordered: dict[str, Value] = {}
+def _in_catalog_order(fields: tuple[Field, ...], values: Mapping[str, AnswerValue]) -> Mapping[str, AnswerValue]:
+    ordered: dict[str, AnswerValue] = {}
     for field in fields:
         value = values[field.name]
         if isinstance(value, Mapping):
-            value = _ordered(field.fields, value)
+            value = _in_catalog_order(field.fields, value)
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            value = [_ordered(field.fields, item) for item in value]
+            value = [_in_catalog_order(field.fields, item) for item in value]
         ordered[field.name] = value
     return ordered
 
 
-def _render(root: str, fields: Mapping[str, Value], format_: Format) -> bytes:
-    if format_ is Format.JSON:
+def _render(root: str, fields: Mapping[str, AnswerValue], format_: WireFormat) -> bytes:
+    if format_ is WireFormat.JSON:
         return json.dumps(fields).encode()
-    return f'<?xml version="1.0" encoding="UTF-8"?>{_element(root, fields)}'.encode()
+    return f'<?xml version="1.0" encoding="UTF-8"?>{_xml_element(root, fields)}'.encode()
 
 
-def _element(name: str, value: Value) -> str:
-    """Render one element; a list is the element repeated, without another around (11.2, 13.2)."""
+def _xml_element(name: str, value: AnswerValue) -> str:
+    """Render one element; a list is the repeated element, without an enclosing one (11.2, 13.2)."""
     if isinstance(value, bool):
         return f"<{name}>{str(value).lower()}</{name}>"
     if isinstance(value, str | int):
-        return f"<{name}>{_text(str(value))}</{name}>"
+        return f"<{name}>{_xml_text(str(value))}</{name}>"
     if isinstance(value, Mapping):
-        return f"<{name}>{''.join(_element(*item) for item in value.items())}</{name}>"
-    return "".join(_element(name, item) for item in value)
+        return f"<{name}>{''.join(_xml_element(*item) for item in value.items())}</{name}>"
+    return "".join(_xml_element(name, item) for item in value)
 
 
-def _text(value: str) -> str:
+def _xml_text(value: str) -> str:
     # A bare carriage return would be read as a line feed (XML 1.0 section 2.11).
-    return escape(_NO_XML.sub("\ufffd", value), {"\r": "&#13;"})
+    return escape(_NOT_IN_XML.sub("\ufffd", value), {"\r": "&#13;"})

@@ -1,94 +1,103 @@
-"""The sandbox's own endpoints under ``/_sandbox/``: what it counted, faults on demand, quotas, its clock, its tokens.
+"""The sandbox's own endpoints under ``/_sandbox/``: call counts, faults on demand, quotas, clock, tokens.
 
 =========  ==============================  ===========================================================================
-calls      GET, DELETE                     counts per action and result; DELETE counts from nought, peaks as well
-faults     GET, POST ``FaultOrder``,       what goes wrong with calls (``faults.Kind``), by number of ``times`` or at
-           DELETE                          a ``rate``; DELETE ends all and releases what is held
+calls      GET, DELETE                     counts per action and result; DELETE sets them and the peaks to zero
+faults     GET, POST ``FaultOrder``,       what goes wrong with calls (``FaultKind``), with the next ``times`` calls or
+           DELETE                          with a share of them (``rate``); DELETE ends all and releases held calls
 release    POST ``ReleaseOrder``           lets the held calls of one action go on
 limits     GET, POST ``LimitsOrder``       quotas: ``{"preset": "v3"}``, ``{"qps": {"ApplyToken": 500}, "egress_qps":
-                                           300}``, ``null`` for none; GET also tells for each account and action and
-                                           for each address the most calls within any second (``peak``) and how many
-                                           were ``refused``, and which addresses are blocked
-blocks     POST ``BlockOrder``, DELETE     blocks an address, as the cloud does beyond 300 calls a second; DELETE lets
-                                           all in again
+                                           300}``, ``null`` for none; GET also returns, per account and action and per
+                                           address, the most calls within any second (``peak``) and how many were
+                                           ``refused``, and the blocked addresses
+blocks     POST ``BlockOrder``, DELETE     blocks an address, as the cloud does above 300 calls a second; DELETE
+                                           unblocks every address
 broker     POST ``BrokerOrder``            restarts the broker: every connection is lost
 clock      GET, POST ``ClockOrder``        the time of gateway and broker
-tokens     GET                             what is held, by SHA-256
+tokens     GET                             the tokens that were issued, by SHA-256
 =========  ==============================  ===========================================================================
 
-They are for tests and rehearsals on this machine, and ``guard`` stands in front.
+They are for tests and rehearsals on this machine: ``loopback_only`` refuses all others.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
-from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
 from app.rpc.catalog import ACTIONS
 from app.sandbox import answers
-from app.sandbox.clock import Clock
-from app.sandbox.faults import EVERY_ACTION, Faults, Kind
+from app.sandbox.account import SandboxAccount
+from app.sandbox.connection import BrokerListener
+from app.sandbox.control_requests import (
+    BlockOrder,
+    BrokerOrder,
+    ClockOrder,
+    FaultOrder,
+    LimitsOrder,
+    ReleaseOrder,
+    bad_order,
+    loopback_only,
+    read_order,
+    require_known_action,
+)
+from app.sandbox.faults import EVERY_ACTION, FaultInjector, FaultKind
 from app.sandbox.gateway import Gateway
-from app.sandbox.guard import loopback_only
-from app.sandbox.limits import PRESETS, Meter, Throttle
-from app.sandbox.listener import Listener
-from app.sandbox.orders import BlockOrder, BrokerOrder, ClockOrder, FaultOrder, LimitsOrder, ReleaseOrder
-from app.sandbox.state import Standing, State
-
-Order = TypeVar("Order", bound=msgspec.Struct)
+from app.sandbox.limits import QUOTA_PRESETS, CallMeter, Throttle
+from app.sandbox.token_table import TokenStanding
 
 
-class Control:
-    """The handlers."""
+class ControlEndpoints:
+    """The handlers of ``/_sandbox/``."""
 
     def __init__(
-        self, gateway: Gateway, throttle: Throttle, faults: Faults, clock: Clock, state: State, listener: Listener
+        self,
+        account: SandboxAccount,
+        *,
+        gateway: Gateway,
+        throttle: Throttle,
+        faults: FaultInjector,
+        listener: BrokerListener,
     ) -> None:
+        self._account = account
         self._gateway = gateway
         self._throttle = throttle
         self._faults = faults
-        self._clock = clock
-        self._state = state
         self._listener = listener
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the table of endpoints, each behind the guard."""
-        return [
-            web.route(method, f"/_sandbox/{path}", loopback_only(handler))
-            for method, path, handler in (
-                ("GET", "calls", self.calls),
-                ("DELETE", "calls", self.reset_calls),
-                ("GET", "faults", self.faults),
-                ("POST", "faults", self.add_fault),
-                ("DELETE", "faults", self.clear_faults),
-                ("POST", "release", self.release),
-                ("GET", "limits", self.limits),
-                ("POST", "limits", self.set_limits),
-                ("POST", "blocks", self.block),
-                ("DELETE", "blocks", self.unblock),
-                ("POST", "broker", self.restart_broker),
-                ("GET", "clock", self.clock),
-                ("POST", "clock", self.move_clock),
-                ("GET", "tokens", self.tokens),
-            )
-        ]
+        """Return the routes, each for loopback callers only."""
+        table = (
+            ("GET", "calls", self._show_calls),
+            ("DELETE", "calls", self._reset_calls),
+            ("GET", "faults", self._show_faults),
+            ("POST", "faults", self._add_fault),
+            ("DELETE", "faults", self._clear_faults),
+            ("POST", "release", self._release_calls),
+            ("GET", "limits", self._show_limits),
+            ("POST", "limits", self._set_limits),
+            ("POST", "blocks", self._block_address),
+            ("DELETE", "blocks", self._unblock_addresses),
+            ("POST", "broker", self._restart_broker),
+            ("GET", "clock", self._show_clock),
+            ("POST", "clock", self._move_clock),
+            ("GET", "tokens", self._show_tokens),
+        )
+        return [web.route(method, f"/_sandbox/{path}", loopback_only(handler)) for method, path, handler in table]
 
-    async def calls(self, _: web.Request) -> web.Response:
-        """Return the calls counted, per action and result (``OK``, the error's code, ``Dropped`` or ``Blocked``)."""
+    async def _show_calls(self, _: web.Request) -> web.Response:
+        """Return the number of calls per action and result (``OK``, an error code, ``Dropped`` or ``Blocked``)."""
         return _json(self._gateway.calls)
 
-    async def reset_calls(self, _: web.Request) -> web.Response:
-        """Count from nought again."""
+    async def _reset_calls(self, _: web.Request) -> web.Response:
         self._gateway.calls.clear()
         self._throttle.reset()
         return _json({})
 
-    async def faults(self, _: web.Request) -> web.Response:
-        """List the active faults, and how many calls of each action are held now."""
+    async def _show_faults(self, _: web.Request) -> web.Response:
+        """Return the active faults, and how many calls of each action are held now."""
         active = [
             {
                 "id": fault.id,
@@ -101,42 +110,36 @@ class Control:
             }
             for fault in self._faults.active
         ]
-        return _json({"faults": active, "held": {action: self._faults.held(action) for action in ACTIONS}})
+        return _json({"faults": active, "held": {action: self._faults.count_held(action) for action in ACTIONS}})
 
-    async def add_fault(self, request: web.Request) -> web.Response:
-        """Order a fault."""
-        order = await _read(request, FaultOrder)
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        order = await read_order(request, FaultOrder)
         if order.action != EVERY_ACTION:
-            _check_action(order.action)
-        if order.fault is Kind.ERROR:
-            try:
-                answers.fault_of(order.code)
-            except KeyError:
-                raise _bad(f"code {order.code!r} is none of the cloud's") from None
-        fault_id = self._faults.add(
+            require_known_action(order.action)
+        if order.fault is FaultKind.ERROR:
+            _require_known_code(order.code)
+        fault_id = self._faults.add_fault(
             order.action,
             order.fault,
             code=order.code,
             delay_s=order.delay_s,
-            times=order.how_often(),
+            times=order.effective_times(),
             rate=order.rate,
             seed=order.seed,
         )
         return _json({"id": fault_id})
 
-    async def clear_faults(self, _: web.Request) -> web.Response:
-        """Forget every fault and release every held call."""
-        self._faults.clear()
+    async def _clear_faults(self, _: web.Request) -> web.Response:
+        self._faults.clear_faults()
         return _json({})
 
-    async def release(self, request: web.Request) -> web.Response:
-        """Release the calls of one action that are held now."""
-        order = await _read(request, ReleaseOrder)
-        _check_action(order.action)
-        return _json({"released": self._faults.release(order.action)})
+    async def _release_calls(self, request: web.Request) -> web.Response:
+        order = await read_order(request, ReleaseOrder)
+        require_known_action(order.action)
+        return _json({"released": self._faults.release_calls(order.action)})
 
-    async def limits(self, _: web.Request) -> web.Response:
-        """Tell the quotas, and what was counted under each."""
+    async def _show_limits(self, _: web.Request) -> web.Response:
+        """Return the quotas, and what was counted under each."""
         limits, blocked = self._throttle.limits, self._throttle.blocked_for_s()
         return _json(
             {
@@ -154,12 +157,12 @@ class Control:
             }
         )
 
-    async def set_limits(self, request: web.Request) -> web.Response:
-        """Set the quotas from the next call on."""
-        order = await _read(request, LimitsOrder)
+    async def _set_limits(self, request: web.Request) -> web.Response:
+        """Change the quotas from the next call on."""
+        order = await read_order(request, LimitsOrder)
         for action in order.qps:
-            _check_action(action)
-        limits = PRESETS[order.preset] if order.preset else self._throttle.limits
+            require_known_action(action)
+        limits = QUOTA_PRESETS[order.preset] if order.preset else self._throttle.limits
         qps = {**limits.qps, **order.qps}
         limits = replace(limits, qps={action: limit for action, limit in qps.items() if limit is not None})
         if not isinstance(order.egress_qps, msgspec.UnsetType):
@@ -167,41 +170,37 @@ class Control:
         if order.block_s is not None:
             limits = replace(limits, block_s=order.block_s)
         self._throttle.limits = limits
-        return await self.limits(request)
+        return await self._show_limits(request)
 
-    async def block(self, request: web.Request) -> web.Response:
-        """Block an address."""
-        order = await _read(request, BlockOrder)
+    async def _block_address(self, request: web.Request) -> web.Response:
+        order = await read_order(request, BlockOrder)
         try:
             address = str(ipaddress.ip_address(order.address))
         except ValueError:
-            raise _bad(f"address {order.address!r} is no IP address") from None
+            raise bad_order(f"address {order.address!r} is not a valid IP address") from None
         self._throttle.block(address, self._throttle.limits.block_s if order.for_s is None else order.for_s)
-        return await self.limits(request)
+        return await self._show_limits(request)
 
-    async def unblock(self, request: web.Request) -> web.Response:
-        """Let every address in again."""
+    async def _unblock_addresses(self, request: web.Request) -> web.Response:
         self._throttle.unblock()
-        return await self.limits(request)
+        return await self._show_limits(request)
 
-    async def restart_broker(self, request: web.Request) -> web.Response:
-        """Drop every MQTT connection, as a restart of the broker would."""
-        order = await _read(request, BrokerOrder)
+    async def _restart_broker(self, request: web.Request) -> web.Response:
+        order = await read_order(request, BrokerOrder)
         dropped = await self._listener.restart(down_s=order.down_s, forget_sessions=order.forget_sessions)
         return _json({"dropped": dropped})
 
-    async def clock(self, _: web.Request) -> web.Response:
-        """Tell the sandbox's time."""
-        return _json({"now_ms": self._clock.now_ms(), "offset_s": self._clock.offset_s})
+    async def _show_clock(self, _: web.Request) -> web.Response:
+        clock = self._account.clock
+        return _json({"now_ms": clock.now_ms(), "offset_s": clock.offset_s})
 
-    async def move_clock(self, request: web.Request) -> web.Response:
+    async def _move_clock(self, request: web.Request) -> web.Response:
         """Set the offset to wall time, for gateway and broker."""
-        self._clock.move((await _read(request, ClockOrder)).offset_s)
-        return await self.clock(request)
+        self._account.clock.move((await read_order(request, ClockOrder)).offset_s)
+        return await self._show_clock(request)
 
-    async def tokens(self, _: web.Request) -> web.Response:
-        """List the tokens it holds, by their SHA-256."""
-        now_ms = self._clock.now_ms()
+    async def _show_tokens(self, _: web.Request) -> web.Response:
+        tokens, now_ms = self._account.state.tokens, self._account.clock.now_ms()
         return _json(
             [
                 {
@@ -209,9 +208,9 @@ class Control:
                     "type": token.type,
                     "resources": token.resources,
                     "expires_at_ms": token.expires_at_ms,
-                    "revoked": self._state.standing(token, now_ms) is Standing.REVOKED,
+                    "revoked": tokens.standing(token, now_ms) is TokenStanding.REVOKED,
                 }
-                for token in self._state.tokens.values()
+                for token in tokens.list_tokens()
             ]
         )
 
@@ -220,21 +219,13 @@ def _json(value: object) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-def _measured(meter: Meter) -> dict[str, int]:
+def _measured(meter: CallMeter) -> dict[str, int]:
     return {"peak": meter.peak, "refused": meter.refused}
 
 
-def _bad(why: str) -> web.HTTPBadRequest:
-    return web.HTTPBadRequest(text=msgspec.json.encode({"error": why}).decode(), content_type="application/json")
-
-
-async def _read(request: web.Request, kind: type[Order]) -> Order:
+def _require_known_code(code: str) -> None:
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _bad(str(error)) from None
-
-
-def _check_action(action: str) -> None:
-    if action not in ACTIONS:
-        raise _bad(f"action {action!r} is none of {', '.join(ACTIONS)}")
+        answers.refusal_of(code)
+    except KeyError:
+        reason = f"unknown code {code!r}: use one of the guide's chapter 9 or of the gateway"
+        raise bad_order(reason) from None

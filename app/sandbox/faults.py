@@ -1,4 +1,4 @@
-"""Faults on demand, for tests and rehearsals: calls of an action, or of all, are held back, failed, cut or mangled."""
+"""Faults on demand, for tests and rehearsals: calls are held, delayed, refused, cut off or answered with garbage."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from enum import Enum
 from typing import Final
 
 HOLD_LIMIT_S: Final = 600.0
-"""No call is held for longer; then it is dropped."""
+"""After this time a held call is dropped."""
 
 EVERY_ACTION: Final = "*"
-"""Orders a fault for all actions."""
+"""The action of a fault that applies to all actions."""
 
 
-class Kind(Enum):
-    """What goes wrong."""
+class FaultKind(Enum):
+    """What goes wrong with a call."""
 
     HOLD = "hold"
-    """The call takes effect and is answered after ``release``; also if its caller has gone away by then."""
+    """The call takes effect and is answered after ``release``, even if its caller has disconnected by then."""
     DELAY = "delay"
     """The call takes effect and is answered after ``delay_s``."""
     ERROR = "error"
@@ -36,39 +36,40 @@ class Kind(Enum):
     GARBAGE = "garbage"
     """The call has no effect and is answered 200 with JSON of the wrong shape."""
     NOISE = "noise"
-    """The call has no effect and is answered 200 with bytes that are no text."""
+    """The call has no effect and is answered 200 with bytes that are not text."""
     HTML = "html"
-    """The call has no effect and is answered 502 with a proxy's HTML page."""
+    """The call has no effect and is answered 502 with the HTML page of a proxy."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class ActiveFault:
-    """One order for a fault."""
+    """A fault that will happen to calls."""
 
     id: str
     action: str
-    kind: Kind
+    kind: FaultKind
     code: str
     delay_s: float
     times: int | None
-    """Calls it still befalls; ``None`` is until cleared."""
+    """How many more calls it happens to; ``None`` for all until it is cleared."""
     rate: float
-    """The share of calls it befalls."""
-    dice: random.Random
+    """The share of calls that it happens to, above 0 and at most 1."""
+    generator: random.Random
+    """Decides which calls those are."""
 
 
 @dataclass(slots=True)
-class Faults:
-    """The active faults in the order they were asked for, and the calls held or hanging now."""
+class FaultInjector:
+    """The active faults in the order in which they were added, and the calls that wait now."""
 
     active: list[ActiveFault] = field(default_factory=list)
     _waiting: dict[asyncio.Future[bool], str] = field(default_factory=dict)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def add(
+    def add_fault(
         self,
         action: str,
-        kind: Kind,
+        kind: FaultKind,
         *,
         code: str = "",
         delay_s: float = 0.0,
@@ -76,16 +77,24 @@ class Faults:
         rate: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """Order a fault for ``action`` and return its ID. Equal seeds befall the same calls of a sequence."""
-        dice = random.Random(seed)  # noqa: S311 - a rehearsal is to be repeatable
-        fault = ActiveFault(f"fault-{next(self._ids)}", action, kind, code, delay_s, times, rate, dice)
+        """Add a fault and return its ID. With equal seeds it happens to the same calls of a sequence."""
+        fault = ActiveFault(
+            id=f"fault-{next(self._ids)}",
+            action=action,
+            kind=kind,
+            code=code,
+            delay_s=delay_s,
+            times=times,
+            rate=rate,
+            generator=random.Random(seed),  # noqa: S311 - a rehearsal must be repeatable
+        )
         self.active.append(fault)
         return fault.id
 
-    def take(self, action: str) -> ActiveFault | None:
-        """Return the fault that befalls this call of ``action``, used up by one."""
+    def take_fault(self, action: str) -> ActiveFault | None:
+        """Return the fault that happens to this call of ``action``, and count it down."""
         for fault in self.active:
-            if fault.action in (action, EVERY_ACTION) and fault.dice.random() < fault.rate:
+            if fault.action in (action, EVERY_ACTION) and fault.generator.random() < fault.rate:
                 if fault.times is not None:
                     fault.times -= 1
                     if fault.times <= 0:
@@ -93,8 +102,8 @@ class Faults:
                 return fault
         return None
 
-    async def wait(self, action: str) -> bool:
-        """Wait to be released; ``False`` if the limit passed or the sandbox stops."""
+    async def wait_for_release(self, action: str) -> bool:
+        """Wait until a call is released; return ``False`` after ``HOLD_LIMIT_S`` or when the sandbox stops."""
         released: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[released] = action
         try:
@@ -105,19 +114,19 @@ class Faults:
         finally:
             del self._waiting[released]
 
-    def held(self, action: str) -> int:
-        """Return how many calls of ``action`` are waiting now."""
+    def count_held(self, action: str) -> int:
+        """Return how many calls of ``action`` wait now."""
         return sum(1 for waiting in self._waiting.values() if waiting == action)
 
-    def release(self, action: str | None = None, *, go_on: bool = True) -> int:
-        """Let the waiting calls of ``action`` (or all) go on, or be dropped; return how many there were."""
+    def release_calls(self, action: str | None = None, *, go_on: bool = True) -> int:
+        """Let the waiting calls of ``action`` (or all) go on, or drop them; return how many they were."""
         chosen = [future for future, waiting in self._waiting.items() if action in (None, waiting)]
         for future in chosen:
             if not future.done():
                 future.set_result(go_on)
         return len(chosen)
 
-    def clear(self) -> None:
-        """Forget every fault and release every waiting call."""
+    def clear_faults(self) -> None:
+        """Remove every fault and release every waiting call."""
         self.active.clear()
-        self.release()
+        self.release_calls()

@@ -1,6 +1,6 @@
-"""The HTTP side of the stand-in cloud: take a request apart, verify it, run its action, answer (guide chapters 5, 7).
+"""The HTTP side of the sandbox: read a request, verify it, carry out its action, answer (guide chapters 5 and 7).
 
-A fault ordered for an action befalls a call after its caller is proven and before it has an effect.
+A fault that was ordered for an action happens to a call after it was verified and before it has an effect.
 """
 
 from __future__ import annotations
@@ -9,44 +9,49 @@ import asyncio
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
-from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
 
 from app.rpc.catalog import ACTIONS
-from app.sandbox import actions, answers, verify
-from app.sandbox.account import Account
-from app.sandbox.answers import Answer, Fault, Format
-from app.sandbox.faults import ActiveFault, Faults, Kind
-from app.sandbox.keys import AccessKey
+from app.sandbox import answers, broker_actions, credential_actions, group_actions, token_actions
+from app.sandbox.account import ActionHandler, SandboxAccount
+from app.sandbox.answers import CallRefused, GatewayAnswer, WireFormat
+from app.sandbox.faults import ActiveFault, FaultInjector, FaultKind
+from app.sandbox.gateway_request import GatewayRequest, read_gateway_request
 from app.sandbox.limits import Throttle
-from app.sandbox.verify import Call, Request
+from app.sandbox.verify import VerifiedCall, verify_call
 
 log = structlog.get_logger("sandbox.gateway")
 
-MAX_BODY_BYTES: Final = 256 * 1024
-_MAX_PARAMETERS: Final = 200
-_FORM: Final = "application/x-www-form-urlencoded"
+HANDLERS: Final[Mapping[str, ActionHandler]] = MappingProxyType(
+    {
+        **token_actions.HANDLERS,
+        **group_actions.HANDLERS,
+        **broker_actions.HANDLERS,
+        **credential_actions.HANDLERS,
+    }
+)
 
-_NO_ACTION: Final = "Unknown"
-"""Calls that name no action of the catalog are counted under this, so that callers cannot make up rows."""
+_UNKNOWN_ACTION: Final = "Unknown"
+"""The row of all calls that name no action of the catalog, so that callers cannot add rows."""
 
+_OK: Final = "OK"
 _DROPPED: Final = "Dropped"
-"""What a call is counted as that got no answer of the cloud's making, and had no effect."""
-
+"""The result of a call that had no effect and got no answer of the cloud."""
 _BLOCKED: Final = "Blocked"
-"""What a request from a blocked address is counted as; it got no answer either."""
+"""The result of a request from a blocked address; it got no answer either."""
 
-_MANGLED: Final = {
-    Kind.GARBAGE: (
+_REPLACEMENTS: Final = {
+    FaultKind.GARBAGE: (
         200,
-        Format.JSON.value,
+        WireFormat.JSON.value,
         b'{"RequestId": 17, "Token": {"Token": ["not a token"]}, "TokenStatus": "perhaps"}',
     ),
-    Kind.NOISE: (200, Format.JSON.value, bytes(range(128, 256))),
-    Kind.HTML: (
+    FaultKind.NOISE: (200, WireFormat.JSON.value, bytes(range(128, 256))),
+    FaultKind.HTML: (
         502,
         "text/html",
         b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>",
@@ -56,14 +61,11 @@ _MANGLED: Final = {
 
 
 class Gateway:
-    """Answers the cloud's RPC, and counts what it answered per action and result."""
+    """Answers the cloud's RPC, and counts its answers per action and result."""
 
-    def __init__(
-        self, account: Account, keys: Mapping[str, AccessKey], throttle: Throttle, faults: Faults, host_id: str
-    ) -> None:
+    def __init__(self, account: SandboxAccount, throttle: Throttle, faults: FaultInjector, *, host_id: str) -> None:
         self.calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._account = account
-        self._keys = keys
         self._throttle = throttle
         self._faults = faults
         self._host_id = host_id
@@ -72,106 +74,89 @@ class Gateway:
         """Answer one request; a refusal is an answer too."""
         request_id = answers.new_request_id()
         if not self._throttle.admits_address(http.remote or ""):
-            self._count(_NO_ACTION, _BLOCKED, request_id)
-            return _hang_up(http)
-        action, format_ = _NO_ACTION, Format.XML
+            self._count(_UNKNOWN_ACTION, _BLOCKED, request_id)
+            return _close_without_answer(http)
+        action, format_ = _UNKNOWN_ACTION, WireFormat.XML
         try:
-            request = await _take_apart(http)
-            action = request.action if request.action in ACTIONS else _NO_ACTION
-            format_ = verify.answer_format(request)
-            call = await verify.verify(
-                request, keys=self._keys, state=self._account.state, now_ms=self._account.clock.now_ms()
-            )
-            return await self._answer(http, call, request_id, format_)
-        except Fault as refusal:
-            answer = answers.error(refusal, request_id, self._host_id, format_)
-        except sqlite3.Error as error:
-            log.warning("state out of reach", request_id=request_id, error=str(error))
-            failure = ACTIONS[action].failure if action in ACTIONS else "InternalError"
-            answer = answers.error(Fault(failure), request_id, self._host_id, format_)
-        self._count(action, answer.result, request_id)
-        return answer.response()
+            request = await read_gateway_request(http)
+            action = request.action if request.action in ACTIONS else _UNKNOWN_ACTION
+            format_ = request.answer_format()
+            return await self._answer(http, request, format_, request_id=request_id)
+        except CallRefused as error:
+            refusal = error
+        self._count(action, refusal.code, request_id)
+        return answers.render_error(refusal, format_, request_id=request_id, host_id=self._host_id).response()
 
-    async def _answer(self, http: web.Request, call: Call, request_id: str, format_: Format) -> web.StreamResponse:
+    async def _answer(
+        self, http: web.Request, request: GatewayRequest, format_: WireFormat, *, request_id: str
+    ) -> web.StreamResponse:
+        """Verify a request and carry it out. Raises ``CallRefused``, also if the database fails."""
+        try:
+            call = await verify_call(
+                request,
+                keys=self._account.access_keys,
+                state=self._account.state,
+                now_ms=self._account.clock.now_ms(),
+            )
+            return await self._carry_out(http, call, format_, request_id=request_id)
+        except sqlite3.Error as error:
+            # Only a request that names an action of the catalog uses the database.
+            log.warning("database_failed", request_id=request_id, error=str(error))
+            raise CallRefused(ACTIONS[request.action].failure) from None
+
+    async def _carry_out(
+        self, http: web.Request, call: VerifiedCall, format_: WireFormat, *, request_id: str
+    ) -> web.StreamResponse:
         if not self._throttle.admits(call.account, call.action):
-            raise Fault(ACTIONS[call.action].overflow)
-        fault = self._faults.take(call.action)
-        if fault is not None and (instead := await self._befall(fault, call.action, http)) is not None:
+            raise CallRefused(ACTIONS[call.action].overflow)
+        fault = self._faults.take_fault(call.action)
+        if fault is not None and (replacement := await self._inject(fault, call.action, http)) is not None:
             self._count(call.action, _DROPPED, request_id)
-            return instead
-        fields = await actions.run(self._account, call)
-        answer = answers.result(call.action, request_id, fields, format_)
-        # Counted even if the caller has gone away meanwhile: it took effect, as it would at the cloud.
-        self._count(call.action, answer.result, request_id)
-        if fault is not None and fault.kind is Kind.HALF:
+            return replacement
+        self._account.check_call(call)
+        fields = await HANDLERS[call.action](self._account, call)
+        answer = answers.render_result(call.action, fields, format_, request_id=request_id)
+        # Counted even if the caller has disconnected meanwhile: the call took effect, as it would at the cloud.
+        self._count(call.action, _OK, request_id)
+        if fault is not None and fault.kind is FaultKind.HALF:
             return await _send_half(http, answer)
         return answer.response()
 
-    async def _befall(self, fault: ActiveFault, action: str, http: web.Request) -> web.Response | None:
-        """Let ``fault`` happen to a call; what it returns is sent instead of an answer. Raises ``Fault``."""
+    async def _inject(self, fault: ActiveFault, action: str, http: web.Request) -> web.Response | None:
+        """Let ``fault`` happen to a call; return what is sent instead of an answer. Raises ``CallRefused``."""
         match fault.kind:
-            case Kind.DELAY:
+            case FaultKind.DELAY:
                 await asyncio.sleep(fault.delay_s)
-            case Kind.ERROR:
-                raise answers.fault_of(fault.code)
-            case Kind.THROTTLE:
-                raise Fault(ACTIONS[action].overflow)
-            case Kind.HOLD | Kind.HANG:
-                released = await self._faults.wait(action)
-                if fault.kind is Kind.HANG or not released:
-                    return _hang_up(http)
-            case Kind.DROP:
-                return _hang_up(http)
-            case Kind.GARBAGE | Kind.NOISE | Kind.HTML:
-                status, content_type, body = _MANGLED[fault.kind]
+            case FaultKind.ERROR:
+                raise answers.refusal_of(fault.code)
+            case FaultKind.THROTTLE:
+                raise CallRefused(ACTIONS[action].overflow)
+            case FaultKind.HOLD | FaultKind.HANG:
+                is_released = await self._faults.wait_for_release(action)
+                if fault.kind is FaultKind.HANG or not is_released:
+                    return _close_without_answer(http)
+            case FaultKind.DROP:
+                return _close_without_answer(http)
+            case FaultKind.GARBAGE | FaultKind.NOISE | FaultKind.HTML:
+                status, content_type, body = _REPLACEMENTS[fault.kind]
                 return web.Response(status=status, body=body, headers={"Content-Type": content_type})
-            case Kind.HALF:
-                pass  # takes effect first
+            case FaultKind.HALF:
+                pass  # the call takes effect first
         return None
 
-    def _count(self, action: str, outcome: str, request_id: str) -> None:
-        self.calls[action][outcome] += 1
-        log.info("call", action=action, result=outcome, request_id=request_id)
+    def _count(self, action: str, result: str, request_id: str) -> None:
+        self.calls[action][result] += 1
+        log.info("call_answered", action=action, result=result, request_id=request_id)
 
 
-async def _take_apart(http: web.Request) -> Request:
-    """Decode query and form, never trusting one spelling of the encoding (FACTS 3.2). Raises ``Fault``."""
-    if http.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Fault("ParameterCheckFailed")
-    try:
-        body = await http.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise Fault("ParameterCheckFailed") from None
-    query = _decode(http.rel_url.raw_query_string)
-    form = _decode(body.decode("ascii", "replace")) if http.content_type == _FORM else []
-    return Request(http.method, http.rel_url.raw_path, _merge(query), _merge(query + form), http.headers, body)
-
-
-def _decode(text: str) -> list[tuple[str, str]]:
-    try:
-        # Blank values are part of the signature: the classic SDK sends SignatureType= (FACTS 4).
-        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
-    except ValueError:
-        raise Fault("ParameterCheckFailed") from None
-
-
-def _merge(pairs: list[tuple[str, str]]) -> Mapping[str, str]:
-    merged: dict[str, str] = {}
-    for name, value in pairs:
-        if merged.setdefault(name, value) != value:
-            # Two values under one name: the one verified and the one used could differ.
-            raise Fault("ParameterCheckFailed")
-    return merged
-
-
-def _hang_up(http: web.Request) -> web.Response:
-    """Close the connection; what is returned is never sent."""
+def _close_without_answer(http: web.Request) -> web.Response:
+    """Close the connection; the response that is returned is never sent."""
     if http.transport is not None:
         http.transport.abort()
     return web.Response()
 
 
-async def _send_half(http: web.Request, answer: Answer) -> web.StreamResponse:
+async def _send_half(http: web.Request, answer: GatewayAnswer) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.format.value})
     response.content_length = len(answer.body)
     await response.prepare(http)

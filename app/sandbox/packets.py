@@ -1,4 +1,4 @@
-"""The MQTT 3.1.1 packets that a client sends, as values; whatever is secret in them is in a secret type."""
+"""The MQTT 3.1.1 packets that a client sends, as values. A password is kept in a secret type."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pubrel:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """SUBSCRIBE (section 3.8): topic filters with the QoS asked for."""
+    """SUBSCRIBE (section 3.8): topic filters, each with the requested QoS."""
 
     packet_id: int
     filters: tuple[tuple[str, int], ...]

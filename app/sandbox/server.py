@@ -1,4 +1,4 @@
-"""The sandbox as one thing that is started and stopped: HTTP gateway, controls and MQTT broker on one state."""
+"""Start and stop a sandbox: HTTP gateway, control endpoints and MQTT broker on one state."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from typing import Any
 from aiohttp import web
 
 from app.rpc import regions
-from app.sandbox.account import Account
-from app.sandbox.broker import Broker
-from app.sandbox.clock import Clock
-from app.sandbox.control import Control
-from app.sandbox.faults import Faults
-from app.sandbox.gateway import MAX_BODY_BYTES, Gateway
-from app.sandbox.kept_groups import Group
-from app.sandbox.keys import OWNER, AccessKey
-from app.sandbox.limits import PRESETS, Limits, Throttle
-from app.sandbox.listener import Listener
-from app.sandbox.parents import ParentTopics
-from app.sandbox.signin import SignIn
-from app.sandbox.state import State
+from app.sandbox.access import ParentTopics
+from app.sandbox.access_keys import DEFAULT_ACCOUNT, AccessKey
+from app.sandbox.account import SandboxAccount
+from app.sandbox.broker import MqttBroker
+from app.sandbox.connection import BrokerListener
+from app.sandbox.control import ControlEndpoints
+from app.sandbox.device_tables import GroupRecord
+from app.sandbox.faults import FaultInjector
+from app.sandbox.gateway import Gateway
+from app.sandbox.gateway_request import MAX_BODY_BYTES
+from app.sandbox.limits import QUOTA_PRESETS, QuotaLimits, Throttle
+from app.sandbox.sign_in import BrokerSignIn
+from app.sandbox.state import SandboxClock, SandboxState
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What a sandbox is started with. Port 0 is any free one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxConfig:
+    """The settings of a sandbox."""
 
-    host: str
-    port: int
-    mqtt_port: int
     database: Path | str
     instance_id: str
+    """The instance that it plays."""
     access_keys: Mapping[str, AccessKey]
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 for any free one."""
+    mqtt_port: int = 0
+    """0 for any free one."""
     region: str = "cn-hangzhou"
     groups: tuple[str, ...] = ()
-    """Group IDs to create at the first start with them; one that is deleted later stays so."""
+    """Group IDs to create at the first start with them; one that is deleted later is not created again."""
     parents: ParentTopics = field(default_factory=ParentTopics)
-    """The parent topics there are; left out, every one."""
-    owner: str = OWNER
-    """The account whose instance it is."""
+    """The parent topics that exist; the default is every one."""
+    owner: str = DEFAULT_ACCOUNT
+    """The account that owns the instance."""
     other_instances: Mapping[str, str] = field(default_factory=dict)
     """Instances of other accounts, each with its owner."""
-    limits: Limits = PRESETS["off"]
+    limits: QuotaLimits = QUOTA_PRESETS["off"]
 
 
 class Sandbox:
@@ -58,58 +61,79 @@ class Sandbox:
         self._stack = stack
 
     async def stop(self) -> None:
-        """End every connection, drop every held call and close the state."""
+        """End every connection, drop every held call, and close the state."""
         await self._stack.aclose()
 
 
-async def start(config: Config) -> Sandbox:
+async def start_sandbox(config: SandboxConfig) -> Sandbox:
     """Start a sandbox.
 
-    Raises ``OSError`` for a port that cannot be had (``errno.EADDRINUSE`` if another has it) and ``Misconfigured`` for
+    Raises ``OSError`` for a port that cannot be used (``errno.EADDRINUSE`` if it is in use), and ``Misconfigured`` for
     a database that cannot be used. Then nothing is left running.
     """
     async with AsyncExitStack() as stack:
-        state = await State.open(config.database)
-        stack.push_async_callback(state.close)
-        clock = Clock()
-        for group in config.groups:
-            await state.groups.create_initial(Group(config.instance_id, group, clock.now_ms()))
-        broker = Broker(state, clock)
-        sign_in = SignIn(state, clock, config.instance_id, config.owner, config.access_keys, config.parents)
-        listener = Listener(broker, sign_in)
-        mqtt_port = await _start_broker(stack, config, broker, listener)
-        port = await _start_gateway(stack, config, state, clock, broker, listener)
+        account = await _open_account(stack, config)
+        listener = BrokerListener(account.broker, _sign_in(account, config))
+        mqtt_port = await _start_broker(stack, config, account.broker, listener=listener)
+        port = await _start_gateway(stack, config, account, listener=listener)
         return Sandbox(port, mqtt_port, stack.pop_all())
-    raise AssertionError  # for mypy: an exit stack might swallow an exception, this one does not
+    raise AssertionError  # for mypy: an exit stack may suppress an exception, this one does not
 
 
-async def _start_broker(stack: AsyncExitStack, config: Config, broker: Broker, listener: Listener) -> int:
+async def _open_account(stack: AsyncExitStack, config: SandboxConfig) -> SandboxAccount:
+    state = await SandboxState.open(config.database)
+    stack.push_async_callback(state.close)
+    clock = SandboxClock()
+    for group in config.groups:
+        await state.groups.create_initial_group(GroupRecord(config.instance_id, group, clock.now_ms()))
+    return SandboxAccount(
+        state=state,
+        clock=clock,
+        broker=MqttBroker(state, clock),
+        instance_id=config.instance_id,
+        owners={**config.other_instances, config.instance_id: config.owner},
+        access_keys=config.access_keys,
+        region=config.region,
+        parents=config.parents,
+    )
+
+
+def _sign_in(account: SandboxAccount, config: SandboxConfig) -> BrokerSignIn:
+    return BrokerSignIn(
+        state=account.state,
+        clock=account.clock,
+        instance_id=config.instance_id,
+        owner=config.owner,
+        access_keys=config.access_keys,
+        parents=config.parents,
+    )
+
+
+async def _start_broker(
+    stack: AsyncExitStack, config: SandboxConfig, broker: MqttBroker, *, listener: BrokerListener
+) -> int:
     server = await asyncio.start_server(listener.accept, config.host, config.mqtt_port)
-    watch = asyncio.create_task(broker.watch())
-    stack.push_async_callback(_cancel, watch)
+    checks = asyncio.create_task(broker.run_checks())
+    stack.push_async_callback(_cancel, checks)
     stack.push_async_callback(listener.stop)
     stack.callback(server.close)
     return _port_of(server.sockets)
 
 
 async def _start_gateway(
-    stack: AsyncExitStack, config: Config, state: State, clock: Clock, broker: Broker, listener: Listener
+    stack: AsyncExitStack, config: SandboxConfig, account: SandboxAccount, *, listener: BrokerListener
 ) -> int:
-    faults, throttle = Faults(), Throttle(config.limits)
-    owners = {**config.other_instances, config.instance_id: config.owner}
-    account = Account(
-        state, clock, config.instance_id, owners, config.access_keys, config.region, broker, config.parents
-    )
-    host_id = f"onsmqtt.{config.region}.{regions.DOMAIN}"
-    gateway = Gateway(account, config.access_keys, throttle, faults, host_id)
+    faults, throttle = FaultInjector(), Throttle(config.limits)
+    gateway = Gateway(account, throttle, faults, host_id=f"onsmqtt.{config.region}.{regions.DOMAIN}")
+    control = ControlEndpoints(account, gateway=gateway, throttle=throttle, faults=faults, listener=listener)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.add_routes(Control(gateway, throttle, faults, clock, state, listener).routes())
+    app.add_routes(control.routes())
     app.router.add_route("*", "/", gateway.handle)
-    # A small body could unpack into a huge one, and the gateway takes none that is packed.
+    # Attack: a small compressed body that expands to a huge one. The gateway accepts no compressed body.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, auto_decompress=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    stack.callback(faults.release, go_on=False)  # before the runner waits for its handlers
+    stack.callback(faults.release_calls, go_on=False)  # before the runner waits for its handlers
     site = web.TCPSite(runner, config.host, config.port)
     await site.start()
     port: int = runner.addresses[0][1]

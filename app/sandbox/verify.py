@@ -1,27 +1,26 @@
-"""Who calls: the gateway's checks of a request's signature, time and nonce (guide chapter 5, FACTS 3.2, 4 and 5).
+"""Verify a request to the gateway: its signature, time and nonce (guide chapter 5, FACTS 3.2, 4 and 5).
 
-Both kinds of signature end in the same ``Call``. The checks stand in the gateway's order: what is missing, what is
-not served, who, when, the signature, the nonce. A nonce is spent only by a request whose signature verified, or a
-stranger could spend the nonces of others.
+There are two kinds of signature: RPC, where the signature is a parameter, and ACS3, where it is a header. Both are
+verified in the gateway's order: missing parameters, API and algorithm, access key, time, signature, nonce, STS token.
+A nonce is spent only after the signature was verified, or anyone could spend the nonces of others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
-from multidict import CIMultiDictProxy
-
-from app.model.secrets import Secret
+from app.model.secrets import AccessKeySecret, Secret
 from app.rpc import signature
 from app.rpc.catalog import ACTIONS, API_VERSION, UNSUPPORTED
-from app.sandbox.answers import Fault, Format
-from app.sandbox.keys import AccessKey
-from app.sandbox.state import State
+from app.sandbox.access_keys import AccessKey
+from app.sandbox.answers import CallRefused
+from app.sandbox.gateway_request import GatewayRequest
+from app.sandbox.state import SandboxState
 
 SKEW_MS: Final = 15 * 60 * 1000
 
@@ -42,6 +41,8 @@ _ACS3_COMMON: Final = {
     "x-acs-signature-nonce": "SignatureNonce",
     "x-acs-content-sha256": "x-acs-content-sha256",
 }
+"""The headers that must be there, each with the name by which a refusal calls it."""
+
 _ACS3_MUST_SIGN: Final = frozenset({"host", *_ACS3_COMMON})
 _ACS3_AUTHORIZATION: Final = re.compile(
     rf"{signature.ACS3} Credential=(?P<key>[^,\s]+),\s*SignedHeaders=(?P<headers>[^,\s]+),\s*Signature=(?P<mac>[^,\s]+)"
@@ -49,32 +50,9 @@ _ACS3_AUTHORIZATION: Final = re.compile(
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An HTTP request to the gateway, taken apart and not yet believed."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    parameters: Mapping[str, str]
-    """Query and form merged."""
-    headers: CIMultiDictProxy[str]
-    body: bytes
-
-    @property
-    def is_acs3(self) -> bool:
-        """Whether the signature is a header and not a parameter."""
-        return self.headers.get("Authorization", "").startswith(signature.ACS3)
-
-    @property
-    def action(self) -> str:
-        """The action it claims to call; empty if none."""
-        return self.headers.get("x-acs-action", "") if self.is_acs3 else self.parameters.get("Action", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call whose caller is proven."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedCall:
+    """A call whose caller has proven to hold the access key."""
 
     action: str
     access_key_id: str
@@ -83,128 +61,165 @@ class Call:
 
     @property
     def account(self) -> str:
-        """The account it is made for."""
+        """The account of the caller."""
         return self.key.account
 
 
-def answer_format(request: Request) -> Format:
-    """Return the format asked for, in any case of letters.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SignatureClaim:
+    """What a request claims about its signature; not verified."""
 
-    Left out it is XML: the guide's table says JSON, its prose and the gateway's habit say XML (FACTS 0.6). A caller
-    with ACS3 has no such parameter and gets JSON. Raises ``Fault``.
-    """
-    if request.is_acs3:
-        return Format.JSON
-    try:
-        return Format[request.parameters.get("Format", "XML").upper()]
-    except KeyError:
-        raise Fault("InvalidParameter.Format") from None
+    access_key_id: str
+    timestamp: str
+    nonce: str
+    signature: str
+    security_token: str
+    """Empty if there is none."""
+    signed_headers: tuple[str, ...] = ()
+    """With ACS3 only."""
 
 
-async def verify(request: Request, *, keys: Mapping[str, AccessKey], state: State, now_ms: int) -> Call:
-    """Check ``request`` and spend its nonce. Raises ``Fault``."""
+class _SignatureScheme(NamedTuple):
+    read_claim: Callable[[GatewayRequest], _SignatureClaim]
+    """Raises ``CallRefused`` for what is missing or not served."""
+    check_signature: Callable[[GatewayRequest, _SignatureClaim, AccessKeySecret], None]
+    """Raises ``CallRefused`` unless the request is signed with the secret."""
+
+
+async def verify_call(
+    request: GatewayRequest, *, keys: Mapping[str, AccessKey], state: SandboxState, now_ms: int
+) -> VerifiedCall:
+    """Verify ``request`` and spend its nonce. Raises ``CallRefused``, and ``sqlite3.Error`` from the nonce."""
     if request.method not in ("GET", "POST"):
-        raise Fault("UnsupportedHTTPMethod")
-    check = _verify_acs3 if request.is_acs3 else _verify_rpc
-    access_key_id, nonce, sent_at_ms = check(request, keys, now_ms)
-    key = keys[access_key_id]
-    # A time stamp from ahead stays good for longer than 15 minutes, so its nonce stays spent for as long.
+        raise CallRefused("UnsupportedHTTPMethod")
+    scheme = _ACS3 if request.is_acs3 else _RPC
+    claim = scheme.read_claim(request)
+    key = _active_key(keys, claim.access_key_id)
+    sent_at_ms = _checked_time_ms(claim.timestamp, now_ms)
+    scheme.check_signature(request, claim, key.secret)
+    # A time stamp that is ahead stays valid for longer than 15 minutes, so its nonce stays spent for as long.
     until_ms = max(now_ms, sent_at_ms) + SKEW_MS + 1
-    if not await state.spend_nonce(access_key_id, nonce, now_ms=now_ms, until_ms=until_ms):
-        raise Fault("SignatureNonceUsed")
-    given = request.headers.get("x-acs-security-token") if request.is_acs3 else request.parameters.get("SecurityToken")
-    _check_security_token(key, given or "", now_ms)
-    return Call(request.action, access_key_id, key, request.parameters)
+    if not await state.spend_nonce(claim.access_key_id, claim.nonce, now_ms=now_ms, until_ms=until_ms):
+        raise CallRefused("SignatureNonceUsed")
+    _check_security_token(key, claim.security_token, now_ms)
+    return VerifiedCall(
+        action=request.action, access_key_id=claim.access_key_id, key=key, parameters=request.parameters
+    )
 
 
-def _verify_rpc(request: Request, keys: Mapping[str, AccessKey], now_ms: int) -> tuple[str, str, int]:
+def _read_rpc_claim(request: GatewayRequest) -> _SignatureClaim:
     given = request.parameters
     for name in _RPC_COMMON:
         if not given.get(name):
-            raise Fault("Missing%s", name)
+            raise CallRefused("Missing%s", name)
     _check_api(given["Version"], given["Action"])
-    if given["SignatureMethod"].upper() != "HMAC-SHA1":  # the guide itself writes Hmac-SHA1 in chapter 7
-        raise Fault("InvalidSignatureMethod")
+    if given["SignatureMethod"].upper() != "HMAC-SHA1":  # the guide itself has Hmac-SHA1 in chapter 7
+        raise CallRefused("InvalidSignatureMethod")
     if given["SignatureVersion"] != "1.0":
-        raise Fault("InvalidSignatureVersion")
-    secret = _active(keys, given["AccessKeyId"]).secret
-    sent_at_ms = _check_time(given["Timestamp"], now_ms)
-    string_to_sign = signature.rpc_string_to_sign(request.method, given)
-    if not signature.equal(given["Signature"], signature.rpc_signature(secret, string_to_sign)):
-        raise Fault("SignatureDoesNotMatch", string_to_sign)
-    return given["AccessKeyId"], given["SignatureNonce"], sent_at_ms
+        raise CallRefused("InvalidSignatureVersion")
+    return _SignatureClaim(
+        access_key_id=given["AccessKeyId"],
+        timestamp=given["Timestamp"],
+        nonce=given["SignatureNonce"],
+        signature=given["Signature"],
+        security_token=given.get("SecurityToken", ""),
+    )
 
 
-def _verify_acs3(request: Request, keys: Mapping[str, AccessKey], now_ms: int) -> tuple[str, str, int]:
+def _check_rpc_signature(request: GatewayRequest, claim: _SignatureClaim, secret: AccessKeySecret) -> None:
+    string_to_sign = signature.rpc_string_to_sign(request.method, request.parameters)
+    if not signature.equal(claim.signature, signature.rpc_signature(secret, string_to_sign)):
+        raise CallRefused("SignatureDoesNotMatch", string_to_sign)
+
+
+def _read_acs3_claim(request: GatewayRequest) -> _SignatureClaim:
     for header, name in _ACS3_COMMON.items():
         if not request.headers.get(header):
-            raise Fault("Missing%s", name)
+            raise CallRefused("Missing%s", name)
     authorization = _ACS3_AUTHORIZATION.fullmatch(request.headers["Authorization"])
     if authorization is None:
-        raise Fault("Missing%s", "Signature")
-    headers = {name.lower(): value for name, value in request.headers.items()}
+        raise CallRefused("Missing%s", "Signature")
+    headers = _lowercase_headers(request)
     _check_api(headers["x-acs-version"], headers["x-acs-action"])
-    secret = _active(keys, authorization["key"]).secret
-    sent_at_ms = _check_time(headers["x-acs-date"], now_ms)
-    signed = authorization["headers"].split(";")
+    return _SignatureClaim(
+        access_key_id=authorization["key"],
+        timestamp=headers["x-acs-date"],
+        nonce=headers["x-acs-signature-nonce"],
+        signature=authorization["mac"],
+        security_token=request.headers.get("x-acs-security-token", ""),
+        signed_headers=tuple(authorization["headers"].split(";")),
+    )
+
+
+def _check_acs3_signature(request: GatewayRequest, claim: _SignatureClaim, secret: AccessKeySecret) -> None:
+    headers, signed = _lowercase_headers(request), claim.signed_headers
     if missing := sorted(name for name in signed if name not in headers):
-        raise Fault("Missing%s", missing[0])
+        raise CallRefused("Missing%s", missing[0])
+    body_sha256 = headers["x-acs-content-sha256"]
     string_to_sign = signature.acs3_string_to_sign(
-        request.method, request.path, request.query, headers, signed, headers["x-acs-content-sha256"]
+        request.method, request.path, request.query, headers, signed, body_sha256
     )
-    trusted = (
-        signature.equal(authorization["mac"], signature.acs3_signature(secret, string_to_sign))
-        # An unsigned action, date or body could be exchanged on the way.
+    is_trusted = (
+        signature.equal(claim.signature, signature.acs3_signature(secret, string_to_sign))
+        # Attack: an unsigned action, date or body is exchanged on the way.
         and _ACS3_MUST_SIGN.issubset(signed)
-        # A header given twice is signed once: the other value would be anybody's.
+        # Attack: a header is added a second time; the signature covers one of the two values only.
         and all(len(request.headers.getall(name)) == 1 for name in signed)
-        and signature.equal(headers["x-acs-content-sha256"].lower(), hashlib.sha256(request.body).hexdigest())
+        and signature.equal(body_sha256.lower(), hashlib.sha256(request.body).hexdigest())
     )
-    if not trusted:
-        raise Fault("SignatureDoesNotMatch", string_to_sign)
-    return authorization["key"], headers["x-acs-signature-nonce"], sent_at_ms
+    if not is_trusted:
+        raise CallRefused("SignatureDoesNotMatch", string_to_sign)
+
+
+def _lowercase_headers(request: GatewayRequest) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _check_api(version: str, action: str) -> None:
     if version != API_VERSION:
-        raise Fault("InvalidVersion")
+        raise CallRefused("InvalidVersion")
     if action in UNSUPPORTED:
-        raise Fault("ApiNotSupport")
+        raise CallRefused("ApiNotSupport")
     if action not in ACTIONS:
-        raise Fault("InvalidAction.NotFound")
+        raise CallRefused("InvalidAction.NotFound")
 
 
-def _active(keys: Mapping[str, AccessKey], access_key_id: str) -> AccessKey:
+def _active_key(keys: Mapping[str, AccessKey], access_key_id: str) -> AccessKey:
     key = keys.get(access_key_id)
     if key is None:
-        raise Fault("InvalidAccessKeyId.NotFound")
+        raise CallRefused("InvalidAccessKeyId.NotFound")
     if not key.active:
-        raise Fault("InvalidAccessKeyId.Inactive")
+        raise CallRefused("InvalidAccessKeyId.Inactive")
     return key
 
 
-def _check_security_token(key: AccessKey, given: str, now_ms: int) -> None:
-    """Check that a temporary key comes with its own STS token in its time, and any other key with none."""
-    if key.security_token is None:
-        if given:
-            raise Fault("CheckAccountInfoFailed")
-        return
-    if not given:
-        raise Fault("Missing%s", "SecurityToken")
-    if key.security_token != Secret(given):
-        raise Fault("CheckAccountInfoFailed")
-    if key.expires_at_ms is not None and key.expires_at_ms <= now_ms:
-        raise Fault("InvalidSecurityToken.Expired")
-
-
-def _check_time(text: str, now_ms: int) -> int:
-    if not _TIMESTAMP.fullmatch(text):
-        raise Fault("InvalidTimeStamp.Format")
+def _checked_time_ms(timestamp: str, now_ms: int) -> int:
+    """Return the time of a request in milliseconds, if it is at most 15 minutes from ``now_ms``."""
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise CallRefused("InvalidTimeStamp.Format")
     try:
-        sent_at = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        sent_at = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise Fault("InvalidTimeStamp.Format") from None
+        raise CallRefused("InvalidTimeStamp.Format") from None
     sent_at_ms = round(sent_at.timestamp() * 1000)
     if abs(now_ms - sent_at_ms) > SKEW_MS:
-        raise Fault("InvalidTimeStamp.Expired")
+        raise CallRefused("InvalidTimeStamp.Expired")
     return sent_at_ms
+
+
+def _check_security_token(key: AccessKey, given: str, now_ms: int) -> None:
+    """Check that a temporary key comes with its own STS token in time, and any other key with none."""
+    if key.security_token is None:
+        if given:
+            raise CallRefused("CheckAccountInfoFailed")
+        return
+    if not given:
+        raise CallRefused("Missing%s", "SecurityToken")
+    if key.security_token != Secret(given):
+        raise CallRefused("CheckAccountInfoFailed")
+    if key.expires_at_ms is not None and key.expires_at_ms <= now_ms:
+        raise CallRefused("InvalidSecurityToken.Expired")
+
+
+_RPC: Final = _SignatureScheme(_read_rpc_claim, _check_rpc_signature)
+_ACS3: Final = _SignatureScheme(_read_acs3_claim, _check_acs3_signature)

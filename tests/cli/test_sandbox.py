@@ -49,14 +49,14 @@ def sandbox(state: Path, *options: str) -> AbstractContextManager[subprocess.Pop
     )
 
 
-def test_it_says_where_it_listens_and_ends_in_good_order(tmp_path: Path) -> None:
-    """The ready line holds the ports that were really taken, and SIGTERM ends it with exit code 0."""
+def test_it_prints_where_it_listens_and_stops_on_sigterm(tmp_path: Path) -> None:
+    """The ready line has the actual ports, and SIGTERM ends the process with exit code 0."""
     with sandbox(tmp_path / "state") as process:
         assert process.stdout is not None
         words = process.stdout.readline().decode().split()
         assert words[0] == "ready:"
         url, (host, mqtt_port) = words[2].rstrip(","), words[4].split(":")
-        with urlopen(f"{url}/_sandbox/calls", timeout=5) as reply:  # noqa: S310 - a sandbox of ours
+        with urlopen(f"{url}/_sandbox/calls", timeout=5) as reply:  # noqa: S310 - the sandbox of this test
             assert json.load(reply) == {}
         socket.create_connection((host, int(mqtt_port)), timeout=5).close()
         process.send_signal(signal.SIGTERM)
@@ -65,7 +65,7 @@ def test_it_says_where_it_listens_and_ends_in_good_order(tmp_path: Path) -> None
 
 
 def test_the_documents_examples(tmp_path: Path, need_program: Callable[[str], str]) -> None:
-    """The keys of deploy/SANDBOX.md are read, its commands are carried out in order, and leave it as it began."""
+    """The keys file of deploy/SANDBOX.md is valid, its commands run in order, and they leave the sandbox as it was."""
     need_program("curl")
     text = (processes.ROOT / "deploy/SANDBOX.md").read_text()
     commands = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
@@ -86,23 +86,23 @@ def test_the_documents_examples(tmp_path: Path, need_program: Callable[[str], st
         assert _get(f"{url}/_sandbox/clock")["offset_s"] == 0
         for access_key_id, code in (("ak-server", "SignatureDoesNotMatch"), ("ak-disabled", "InvalidAccessKeyId.Inac")):
             with pytest.raises(HTTPError) as refused:
-                urlopen(f"{url}/?{_query(access_key_id)}", timeout=5)  # noqa: S310 - a sandbox of ours
+                urlopen(f"{url}/?{_query(access_key_id)}", timeout=5)  # noqa: S310 - the sandbox of this test
             with refused.value as answer:
                 assert code in answer.read().decode()
 
 
-def test_a_key_of_the_environment_is_in_no_file(tmp_path: Path) -> None:
-    """A file that names the root key again ends the start with one line: which of the two counts would be a guess."""
+def test_a_key_of_the_environment_must_not_be_in_the_file(tmp_path: Path) -> None:
+    """A file that names the root key again ends the start with one line, because two secrets contradict each other."""
     (tmp_path / "keys.json").write_text('{"keys": [{"id": "ak", "secret": "other", "policies": []}]}')
     with sandbox(tmp_path, "--keys", str(tmp_path / "keys.json")) as late:
         assert late.wait(20) == 2
         assert late.stderr is not None
         [said] = late.stderr.read().decode().splitlines()
-    assert "'ak' is there already" in said
+    assert "'ak' is set in the environment already" in said
 
 
 def test_the_previous_generation(tmp_path: Path) -> None:
-    """The quotas of the previous generation's instances are had by an option."""
+    """``--limits v2`` sets the quotas of the previous generation of instances."""
     with sandbox(tmp_path / "state", "--limits", "v2") as process:
         assert _get(f"{_url(process)}/_sandbox/limits")["qps"]["ApplyToken"] == 500
 
@@ -113,7 +113,7 @@ def _url(process: subprocess.Popen[bytes]) -> str:
 
 
 def _get(url: str) -> Any:
-    with urlopen(url, timeout=5) as reply:  # noqa: S310 - a sandbox of ours
+    with urlopen(url, timeout=5) as reply:  # noqa: S310 - the sandbox of this test
         return json.load(reply)
 
 
@@ -143,12 +143,12 @@ def test_a_busy_port_is_one_line(tmp_path: Path, option: str) -> None:
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--host", "no such host"], "cannot listen on no such host"),
         (["--state", "/dev/null/state"], "--state /dev/null/state"),
-        (["--group", "plant"], "--group 'plant' is no group ID: GID_"),
-        (["--topic", "plant", "--topic", "a/b"], "--topic: 'a/b' is no parent topic"),
+        (["--group", "plant"], "--group 'plant' is not a valid group ID: GID_"),
+        (["--topic", "plant", "--topic", "a/b"], "--topic: 'a/b' is not a valid parent topic"),
     ],
 )
-def test_what_it_cannot_have_is_one_line(tmp_path: Path, options: list[str], reason: str) -> None:
-    """An address that is not this machine's and a directory that cannot be made end the start with one line."""
+def test_an_unusable_option_is_one_line(tmp_path: Path, options: list[str], reason: str) -> None:
+    """An unusable address or directory and a malformed name end the start with one line."""
     with sandbox(tmp_path, *options) as late:
         assert late.wait(20) == 2
         assert late.stderr is not None

@@ -15,8 +15,8 @@ from app.model.grants import TokenType
 from app.model.secrets import AccessKeySecret
 from app.model.topics import parse_filter
 from app.rpc.signature import connect_password
-from app.sandbox.keys import AccessKey
-from app.sandbox.server import Config, Sandbox, start
+from app.sandbox.access_keys import AccessKey
+from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from tests.cloud.conftest import Permits, soon
 from tests.sandbox.device import Device
 
@@ -28,7 +28,10 @@ D1, D2 = "GID_plant@@@d1", "GID_plant@@@d2"
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     """A sandbox with one group."""
     keys = {"ak-one": AccessKey(AccessKeySecret("sk-one"))}
-    running = await start(Config("127.0.0.1", 0, 0, tmp_path / "sandbox.db", INSTANCE, keys, groups=("GID_plant",)))
+    config = SandboxConfig(
+        database=tmp_path / "sandbox.db", instance_id=INSTANCE, access_keys=keys, groups=("GID_plant",)
+    )
+    running = await start_sandbox(config)
     yield running
     await running.stop()
 

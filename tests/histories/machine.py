@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from app.model.secrets import AccessKeySecret
 from app.model.selections import Selection
-from app.sandbox.keys import AccessKey
-from app.sandbox.server import Config, start
+from app.sandbox.access_keys import AccessKey
+from app.sandbox.server import SandboxConfig, start_sandbox
 from app.settings import Settings
 from app.store.sealing import new_key_text
 from tests.clouds import Cloud
@@ -182,7 +182,7 @@ def stage(state: Path) -> Iterator[Stage]:
             # No history kills Redis, and without a file it is quick.
             client.config_set("appendonly", "no")
         runner.get_loop().set_task_factory(own_tasks)
-        config = Config(
+        config = SandboxConfig(
             host="127.0.0.1",
             port=0,
             mqtt_port=0,
@@ -190,7 +190,7 @@ def stage(state: Path) -> Iterator[Stage]:
             instance_id="mqtt-test",
             access_keys={"test-access-key": AccessKey(secret)},
         )
-        sandbox = runner.run(start(config))
+        sandbox = runner.run(start_sandbox(config))
         session = runner.run(_session())
         cloud = Cloud(f"http://127.0.0.1:{sandbox.port}", session)
         settings = Settings.load(

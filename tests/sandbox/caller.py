@@ -18,7 +18,7 @@ from yarl import URL
 from app.model.secrets import AccessKeySecret
 from app.rpc import signature
 from app.rpc.catalog import API_VERSION
-from app.sandbox.keys import AccessKey
+from app.sandbox.access_keys import AccessKey
 
 KEYS = {"ak-one": AccessKeySecret("secret-one"), "ak-two": AccessKeySecret("secret-two")}
 ACCESS_KEYS = {access_key_id: AccessKey(secret) for access_key_id, secret in KEYS.items()}

@@ -1,4 +1,4 @@
-"""What tokens permit, seen by real MQTT clients; a denial is told by its code, then the connection is cut."""
+"""What tokens permit, with real MQTT clients: a denied client gets a code and is disconnected."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.sandbox.access import Denied, parse_upload
-from tests.sandbox.caller import Caller
+from app.sandbox.access import AccessDenied, parse_token_upload
+from tests.sandbox.caller import Caller, in_ms
 from tests.sandbox.device import Device, eventually
 
 Connect = Callable[..., Awaitable[Device]]
@@ -110,9 +110,10 @@ async def test_expiry(cloud: Caller, connect: Connect) -> None:
 
 
 async def test_expiry_by_itself(cloud: Caller, connect: Connect) -> None:
-    """Without anybody's doing the connection ends when its token does."""
-    device = await connect(f"R|{await cloud.token('R', 'a/#', life_s=61)}")
-    await cloud.move_clock(60.5)
+    """The connection ends when its token expires, without any packet or call."""
+    device = await connect(f"R|{await cloud.token('R', 'a/#', life_s=3600)}")
+    (token,) = await cloud.control("GET", "tokens")
+    await cloud.move_clock((token["expires_at_ms"] - in_ms(1)) / 1000)
     assert not device.over
     await device.cut()
     assert device.notices() == [{"code": 2, "type": "R"}]
@@ -192,8 +193,8 @@ async def test_bad_upload(cloud: Caller, connect: Connect, fault: str) -> None:
 )
 def test_unreadable_uploads(payload: bytes) -> None:
     """An upload that cannot be read counts as forged."""
-    with pytest.raises(Denied) as denied:
-        parse_upload(payload)
+    with pytest.raises(AccessDenied) as denied:
+        parse_token_upload(payload)
     assert denied.value.code == 1
 
 
@@ -220,5 +221,5 @@ async def test_an_expired_token_permits_nothing_even_before_the_cut(cloud: Calle
 def test_notice_bodies_are_the_documents() -> None:
     """The upload of the documents' own example is understood, in both spellings of its key."""
     for key in ("token", "Token"):
-        type_, token = parse_upload(json.dumps({key: "t+/=", "type": "RW"}).encode())
+        type_, token = parse_token_upload(json.dumps({key: "t+/=", "type": "RW"}).encode())
         assert (type_.value, token.reveal()) == ("RW", "t+/=")

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
-from app.sandbox.answers import Format, error, fault_of
+from app.sandbox.answers import WireFormat, refusal_of, render_error
 from tests.sandbox.caller import Caller, in_ms
 
 
@@ -26,7 +26,7 @@ async def test_xml_results(cloud: Caller) -> None:
 
 
 async def test_xml_errors(cloud: Caller) -> None:
-    """XML errors have RequestId, HostId, Code and Message, and what a caller sent cannot break out of them."""
+    """XML errors have RequestId, HostId, Code and Message, and the values of a caller cannot add elements."""
     signed = cloud.signed("QueryToken", Format="XML", Token="<a>&amp;") | {"Signature": "x"}
     reply = await cloud.send(form=signed)
     root = ET.fromstring(reply.text)  # noqa: S314
@@ -57,33 +57,33 @@ async def test_every_code_can_be_made_to_occur(cloud: Caller) -> None:
     assert len(seen) == 2 * len(ERRORS.keys() | GATEWAY_ERRORS.keys())
 
 
-def test_any_text_can_be_told_in_xml() -> None:
+def test_any_text_can_be_rendered_in_xml() -> None:
     """Markup is escaped, a carriage return survives, and what XML cannot write becomes a replacement character."""
-    told = fault_of("InvalidParameter.<a>&\"' ü€😀\t\n\r\x00\x1b\ufffe]]>")
-    answer = error(told, "R", "H", Format.XML)
+    refusal = refusal_of("InvalidParameter.<a>&\"' ü€😀\t\n\r\x00\x1b\ufffe]]>")
+    answer = render_error(refusal, WireFormat.XML, request_id="R", host_id="H")
     root = ET.fromstring(answer.body)  # noqa: S314
     assert root.findtext("Code") == "InvalidParameter.<a>&\"' ü€😀\t\n\r\ufffd\ufffd\ufffd]]>"
 
 
 @pytest.mark.parametrize("code", [*ERRORS, *GATEWAY_ERRORS])
-def test_every_code_of_the_catalog_can_be_told(code: str) -> None:
+def test_every_code_of_the_catalog_has_a_refusal(code: str) -> None:
     """Every code of the catalog has a refusal with its status, and a pattern is filled with the parameter's name."""
     shown = code.replace("%s", "Resources")
-    fault = fault_of(shown)
-    assert fault.code == shown
-    assert fault.status == {**ERRORS, **GATEWAY_ERRORS}[code].status
-    assert "%s" not in fault.message
+    refusal = refusal_of(shown)
+    assert refusal.code == shown
+    assert refusal.status == {**ERRORS, **GATEWAY_ERRORS}[code].status
+    assert "%s" not in refusal.message
 
 
-def test_the_spelling_of_today() -> None:
-    """A code asked for in another case of letters, as today's cloud writes some, is told as asked for."""
-    fault = fault_of("ApplyTokenOverFlow")
-    assert (fault.code, fault.status) == ("ApplyTokenOverFlow", 400)
-    assert fault.message == ERRORS["ApplyTokenOverflow"].message
+def test_the_spelling_of_a_code_is_kept() -> None:
+    """A code in another case of letters, as today's cloud sends some, keeps its spelling."""
+    refusal = refusal_of("ApplyTokenOverFlow")
+    assert (refusal.code, refusal.status) == ("ApplyTokenOverFlow", 400)
+    assert refusal.message == ERRORS["ApplyTokenOverflow"].message
 
 
 @pytest.mark.parametrize("code", ["NoSuchCode", "", "Missing", "InvalidParameter."])
-def test_a_code_that_is_none(code: str) -> None:
-    """A code the catalog does not have is an error of whoever asks for it."""
+def test_an_unknown_code(code: str) -> None:
+    """A code that the catalog does not have raises ``KeyError``."""
     with pytest.raises(KeyError):
-        fault_of(code)
+        refusal_of(code)

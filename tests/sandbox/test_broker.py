@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.sandbox import broker, remembered, wire
+from app.sandbox import broker, packet_stream, session
 from tests.sandbox.caller import Caller
 from tests.sandbox.device import Device, eventually
 from tests.sandbox.raw import Raw, packet, text
@@ -193,11 +194,11 @@ async def test_retained_messages_are_not_leaked(cloud: Caller, connect: Connect,
     assert stranger.payloads() == [b"end"]
 
 
-async def test_who_does_not_read_is_cut(
+async def test_a_client_that_does_not_read_is_disconnected(
     cloud: Caller, raw: Callable[[], Awaitable[Raw]], connect: Connect, password: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A subscriber that stops reading is cut once its share of memory is used up; the publisher notices nothing."""
-    monkeypatch.setattr(wire, "MAX_OUTBOUND_BYTES", 128 * 1024)
+    """A subscriber that stops reading is disconnected when its share of memory is used up; publishers are not."""
+    monkeypatch.setattr(packet_stream, "MAX_OUTBOUND_BYTES", 128 * 1024)
     socket = await raw()
     await socket.sign_in("GID_plant@@@stuck", password, flags=0xC2)
     await socket.send(packet(0x82, b"\x00\x01" + text(ALL) + b"\x00"))
@@ -209,11 +210,11 @@ async def test_who_does_not_read_is_cut(
     assert len(received) < 200 * 60_000
 
 
-async def test_who_does_not_acknowledge_is_cut(
+async def test_a_client_that_does_not_acknowledge_is_disconnected(
     raw: Callable[[], Awaitable[Raw]], connect: Connect, password: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A subscriber that reads and never acknowledges is cut as well."""
-    monkeypatch.setattr(remembered, "MAX_HELD", 3)
+    """A subscriber that reads and never acknowledges gets what may be pending, and is then disconnected."""
+    monkeypatch.setattr(session, "MAX_PENDING", 3)
     socket = await raw()
     await socket.sign_in("GID_plant@@@mute", password, flags=0xC2)
     await socket.send(packet(0x82, b"\x00\x01" + text(ALL) + b"\x01"))
@@ -221,12 +222,13 @@ async def test_who_does_not_acknowledge_is_cut(
     other = await connect(password)
     for number in range(5):
         assert await other.publish("a/x", str(number))
-    await socket.rest()
+    expected = [packet(0x32, text("a/x") + struct.pack("!H", number + 1) + b"%d" % number) for number in range(3)]
+    assert await socket.rest() == b"".join(expected)
 
 
-async def test_those_away_are_bounded(connect: Connect, password: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the sessions kept for clients that are away, the longest away is forgotten first."""
-    monkeypatch.setattr(broker, "MAX_AWAY", 2)
+async def test_absent_sessions_are_bounded(connect: Connect, password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many sessions of absent clients, the one absent longest is forgotten first."""
+    monkeypatch.setattr(broker, "MAX_ABSENT_SESSIONS", 2)
     for name in ("one", "two", "three"):
         device = await connect(password, f"GID_plant@@@{name}", clean=False)
         await device.subscribe(ALL, 1)

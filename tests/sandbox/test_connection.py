@@ -1,4 +1,4 @@
-"""One connection's life: keep-alive, wills, QoS 2, and the last words it is told."""
+"""One connection: keep-alive, wills, QoS 2, and the notice before its end."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ async def password(cloud: Caller) -> str:
     return f"RW|{await cloud.token('R,W', 'a/#')}"
 
 
-async def test_who_says_nothing_is_closed(raw: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection without a CONNECT is closed at its deadline, also one that has begun to send."""
+async def test_a_silent_connection_is_closed(raw: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection without a complete CONNECT is closed at the deadline."""
     monkeypatch.setattr(connection, "CONNECT_DEADLINE_S", 0.1)
     silent, slow = await raw(), await raw()
     await slow.send(b"\x10\x7f\x00")
@@ -30,14 +30,18 @@ async def test_who_says_nothing_is_closed(raw: Open, monkeypatch: pytest.MonkeyP
     assert await slow.rest() == b""
 
 
-async def test_keep_alive(raw: Open, password: str) -> None:
-    """A client silent for one and a half times its keep-alive is closed; one that pings in time is not."""
-    dead, alive = await raw(), await raw()
-    await dead.sign_in("GID_plant@@@dead", password, keep_alive_s=1)
-    await alive.sign_in("GID_plant@@@alive", password, keep_alive_s=0)
-    assert await dead.rest() == b""
-    await alive.send(b"\xc0\x00")
-    assert await alive.read(2) == b"\xd0\x00"
+async def test_keep_alive(raw: Open, password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent client is disconnected after 1.5 times its keep-alive; with a longer one or none it is not."""
+    assert connection.KEEP_ALIVE_FACTOR == 1.5
+    monkeypatch.setattr(connection, "KEEP_ALIVE_FACTOR", 0.1)
+    silent, patient, endless = await raw(), await raw(), await raw()
+    await silent.sign_in("GID_plant@@@silent", password, keep_alive_s=1)
+    await patient.sign_in("GID_plant@@@patient", password, keep_alive_s=60_000)
+    await endless.sign_in("GID_plant@@@endless", password, keep_alive_s=0)
+    assert await silent.rest() == b""
+    for alive in (patient, endless):
+        await alive.send(b"\xc0\x00")
+        assert await alive.read(2) == b"\xd0\x00"
 
 
 async def witness_of(connect: Connect, password: str) -> Device:
@@ -58,8 +62,8 @@ async def test_a_will_is_published(connect: Connect, password: str) -> None:
     assert witness.payloads() == [b"vanished"]
 
 
-async def test_the_will_of_who_breaks_the_rules_is_published(cloud: Caller, connect: Connect, password: str) -> None:
-    """A client that is cut for a denied publish still has its will, as long as its tokens permit that."""
+async def test_the_will_of_a_denied_client_is_published(cloud: Caller, connect: Connect, password: str) -> None:
+    """The will of a client that is disconnected for a denied publish is published, if its tokens permit that."""
     witness = await witness_of(connect, password)
     device = await connect(password, will=("a/will", "cut"))
     assert not await device.publish("b/denied")
@@ -67,7 +71,7 @@ async def test_the_will_of_who_breaks_the_rules_is_published(cloud: Caller, conn
 
 
 async def test_the_will_of_a_revoked_token_is_not_published(cloud: Caller, connect: Connect, password: str) -> None:
-    """A will is authorised again when it is published: a revoked client does not speak after its end."""
+    """A will is authorized again when it is published: with a revoked token it is not."""
     witness = await witness_of(connect, password)
     token = await cloud.token("W", "a/#")
     device = await connect(f"W|{token}", will=("a/will", "from beyond"))
@@ -80,7 +84,7 @@ async def test_the_will_of_a_revoked_token_is_not_published(cloud: Caller, conne
 
 
 async def test_the_will_after_an_upload(cloud: Caller, connect: Connect, password: str) -> None:
-    """A will that the tokens of the end no longer permit is not published."""
+    """A will that the latest tokens do not permit is not published."""
     witness = await witness_of(connect, password)
     device = await connect(password, will=("a/will", "no longer permitted"))
     assert await device.upload("RW", await cloud.token("R,W", "b/#"))
@@ -107,8 +111,8 @@ async def test_exactly_once(raw: Open, connect: Connect, password: str) -> None:
     assert witness.payloads() == [b"one", b"two"]
 
 
-async def test_last_words(cloud: Caller, raw: Open) -> None:
-    """The notice arrives complete and as the last thing, also at a client that was still sending."""
+async def test_the_last_notice_is_received(cloud: Caller, raw: Open) -> None:
+    """The notice is received completely, as the last bytes, also by a client that is still sending."""
     socket = await raw()
     await socket.sign_in("GID_plant@@@busy", f"W|{await cloud.token('W', 'a/#')}")
     await socket.send(packet(0x30, text("b/x") + b"x") + packet(0x32, text("a/x") + b"\x00\x01x") * 60_000)

@@ -7,80 +7,80 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from app.sandbox.limits import PRESETS, Limits, Throttle
-from app.sandbox.server import Config
+from app.sandbox.limits import QUOTA_PRESETS, QuotaLimits, Throttle
+from app.sandbox.server import SandboxConfig
 from tests.sandbox.caller import Caller
 
 ME = "127.0.0.1"
 
 
-class Hands:
-    """A clock that is set by hand."""
+class ManualClock:
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
 
     def __call__(self) -> float:
-        """Tell its time."""
+        """Return its time."""
         return self.now_s
 
 
 @pytest.fixture
-def hands() -> Hands:
-    """The time."""
-    return Hands()
+def clock() -> ManualClock:
+    """A clock that stands still."""
+    return ManualClock()
 
 
-def test_an_account_may_call_an_action_so_often_in_a_second(hands: Hands) -> None:
-    """Calls beyond the limit are refused until the next second; other actions and accounts are no concern of it."""
-    throttle = Throttle(Limits({"RevokeToken": 5}), hands)
+def test_an_account_may_call_an_action_so_often_in_a_second(clock: ManualClock) -> None:
+    """Calls beyond the limit are refused until the next second; other actions and accounts are not affected."""
+    throttle = Throttle(QuotaLimits({"RevokeToken": 5}), clock)
     assert [throttle.admits("a", "RevokeToken") for _ in range(7)] == [True] * 5 + [False] * 2
     assert throttle.admits("a", "QueryToken")
     assert throttle.admits("b", "RevokeToken")
-    hands.now_s += 0.999
+    clock.now_s += 0.999
     assert not throttle.admits("a", "RevokeToken")
-    hands.now_s += 0.001
+    clock.now_s += 0.001
     assert throttle.admits("a", "RevokeToken")
     assert throttle.calls["a", "RevokeToken"].refused == 3
 
 
-def test_the_peak_is_that_of_any_second(hands: Hands) -> None:
-    """What straddles two whole seconds is let through, and measured: the peak is over every second whatever."""
-    throttle = Throttle(Limits({"RevokeToken": 5}), hands)
+def test_the_peak_is_that_of_any_second(clock: ManualClock) -> None:
+    """Calls at the end of one second and the start of the next are admitted, and the peak counts them together."""
+    throttle = Throttle(QuotaLimits({"RevokeToken": 5}), clock)
     for now_s in (1000.6, 1001.2):
-        hands.now_s = now_s
+        clock.now_s = now_s
         assert all(throttle.admits("a", "RevokeToken") for _ in range(5))
-    hands.now_s = 1003.0
+    clock.now_s = 1003.0
     assert throttle.admits("a", "RevokeToken")
     assert throttle.calls["a", "RevokeToken"].peak == 10
 
 
-def test_an_address_beyond_its_limit_is_blocked(hands: Hands) -> None:
-    """The first call too many blocks the address for its time, whatever comes meanwhile; no other suffers."""
-    throttle = Throttle(Limits(egress_qps=3, block_s=60), hands)
+def test_an_address_beyond_its_limit_is_blocked(clock: ManualClock) -> None:
+    """The first call above the limit blocks the address for ``block_s``, and no other address."""
+    throttle = Throttle(QuotaLimits(egress_qps=3, block_s=60), clock)
     assert [throttle.admits_address(ME) for _ in range(4)] == [True] * 3 + [False]
-    hands.now_s += 59.9
+    clock.now_s += 59.9
     assert not throttle.admits_address(ME)
     assert throttle.admits_address("127.0.0.2")
     assert throttle.blocked_for_s() == {ME: pytest.approx(0.1)}
-    hands.now_s += 0.1
+    clock.now_s += 0.1
     assert throttle.admits_address(ME)
     assert throttle.blocked_for_s() == {}
     assert throttle.addresses[ME].refused == 2
 
 
-def test_who_is_let_in_again_is_not_blocked_by_the_same_calls(hands: Hands) -> None:
+def test_an_unblocked_address_is_not_blocked_by_the_same_calls(clock: ManualClock) -> None:
     """After an unblock the calls made in that second count no more."""
-    throttle = Throttle(Limits(egress_qps=3), hands)
+    throttle = Throttle(QuotaLimits(egress_qps=3), clock)
     for _ in range(9):
         throttle.admits_address(ME)
     throttle.unblock()
     assert [throttle.admits_address(ME) for _ in range(4)] == [True] * 3 + [False]
 
 
-def test_addresses_cannot_fill_the_memory(hands: Hands) -> None:
+def test_addresses_cannot_fill_the_memory(clock: ManualClock) -> None:
     """Of more addresses than are remembered the oldest are forgotten."""
-    throttle = Throttle(PRESETS["v3"], hands)
+    throttle = Throttle(QUOTA_PRESETS["v3"], clock)
     for number in range(1500):
         assert throttle.admits_address(str(number))
     assert len(throttle.addresses) == 1000
@@ -88,15 +88,15 @@ def test_addresses_cannot_fill_the_memory(hands: Hands) -> None:
 
 def test_the_generations() -> None:
     """Today's instances give ApplyToken 100 calls a second, the previous ones 500 (FACTS 0.1)."""
-    assert [PRESETS[name].qps["ApplyToken"] for name in ("v3", "v2")] == [100, 500]
-    assert [PRESETS[name].egress_qps for name in ("v3", "v2", "off")] == [300, 300, None]
-    assert PRESETS["v3"].qps["RevokeToken"] == PRESETS["v2"].qps["RevokeToken"] == 5
+    assert [QUOTA_PRESETS[name].qps["ApplyToken"] for name in ("v3", "v2")] == [100, 500]
+    assert [QUOTA_PRESETS[name].egress_qps for name in ("v3", "v2", "off")] == [300, 300, None]
+    assert QUOTA_PRESETS["v3"].qps["RevokeToken"] == QUOTA_PRESETS["v2"].qps["RevokeToken"] == 5
 
 
 @pytest.fixture
-def config(config: Config) -> Config:
+def config(config: SandboxConfig) -> SandboxConfig:
     """A sandbox with low limits for two actions."""
-    return replace(config, limits=Limits({"RevokeToken": 1, "ListGroupId": 0}))
+    return replace(config, limits=QuotaLimits({"RevokeToken": 1, "ListGroupId": 0}))
 
 
 async def test_overflow(cloud: Caller) -> None:
@@ -110,15 +110,15 @@ async def test_overflow(cloud: Caller) -> None:
     assert told["addresses"][0]["peak"] >= 4
 
 
-async def test_only_proven_callers_use_up_a_quota(cloud: Caller) -> None:
-    """Who cannot sign takes nothing from the account's quota, or a stranger could keep it from its own API."""
+async def test_only_verified_calls_use_up_a_quota(cloud: Caller) -> None:
+    """A caller that cannot sign uses up no quota, or a stranger could lock the account out of its API."""
     for _ in range(3):
         assert (await cloud.forger().call("RevokeToken", Token="t")).code == "SignatureDoesNotMatch"
     assert (await cloud.call("RevokeToken", Token="t")).code == "OK"
 
 
 async def test_a_blocked_address(cloud: Caller) -> None:
-    """A blocked address gets no answer at all, by order or for too many calls; the controls stay in reach."""
+    """A blocked address gets no answer at all, by order or for too many calls; the control endpoints still answer."""
     await cloud.control("POST", "limits", {"egress_qps": 2})
     with pytest.raises(aiohttp.ClientError):  # noqa: PT012 - which of the calls is too many depends on the second
         for _ in range(6):
@@ -147,7 +147,7 @@ async def test_limits_are_set_while_it_runs(cloud: Caller) -> None:
 
 
 async def test_a_reset_measures_anew(cloud: Caller) -> None:
-    """Counting calls from nought also forgets the peaks."""
+    """Resetting the counts of calls also resets the peaks."""
     await cloud.call("QueryToken", Token="t")
     await cloud.control("DELETE", "calls")
     told = await cloud.control("GET", "limits")
@@ -168,7 +168,7 @@ async def test_a_reset_measures_anew(cloud: Caller) -> None:
     ],
 )
 async def test_bad_orders(cloud: Caller, path: str, body: object) -> None:
-    """An order that makes no sense is refused with the reason, and changes nothing."""
+    """A malformed order is refused with the reason, and changes nothing."""
     before = await cloud.control("GET", "limits")
     async with cloud.http.post(f"{cloud.url}/_sandbox/{path}", json=body) as response:
         assert response.status == 400

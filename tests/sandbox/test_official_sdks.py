@@ -13,7 +13,7 @@ from aliyunsdkcore.acs_exception.exceptions import ServerException as ClassicExc
 from app.model.secrets import AccessKeySecret
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 from app.rpc.signature import connect_password
-from app.sandbox.server import Config, Sandbox, start
+from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from tests.sandbox.caller import INSTANCE, Caller, in_ms
 from tests.sandbox.device import Device
 from tests.sandbox.sdks import FORGIVING, WAYS, Sdk, call_classic, call_newer, classic, code_of, newer, sdk_of
@@ -139,10 +139,10 @@ async def test_close_connection(sandbox: Sandbox, cloud: Caller, connect: Connec
 
 
 @pytest.mark.parametrize("way", ["acs3-async", "classic"])
-async def test_answers_agree_after_a_restart(config: Config, way: str) -> None:
+async def test_answers_agree_after_a_restart(config: SandboxConfig, way: str) -> None:
     """After a restart what was created is listed, what was refreshed signs in, the old not, and the deleted is gone."""
     other = {**ON, "ClientId": "GID_sdk@@@other"}
-    sandbox = await start(config)
+    sandbox = await start_sandbox(config)
     sdk = sdk_of(way, sandbox)
     for group in ("GID_sdk", "GID_gone"):
         await sdk("CreateGroupId", {**ON, "GroupId": group})
@@ -154,7 +154,7 @@ async def test_answers_agree_after_a_restart(config: Config, way: str) -> None:
     token = (await sdk("ApplyToken", applying()))["Token"]
     groups = (await sdk("ListGroupId", ON))["Data"]
     await sandbox.stop()
-    sandbox = await start(config)
+    sandbox = await start_sandbox(config)
     devices: list[Device] = []
 
     async def connect(password: str, client_id: str, username: str) -> Device:

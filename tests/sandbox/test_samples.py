@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from app.rpc.catalog import ACTIONS
-from app.sandbox.server import Config
+from app.sandbox.server import SandboxConfig
 from tests.sandbox.caller import Caller, in_ms
 
 Shape = tuple[Any, ...]
@@ -74,7 +74,7 @@ def of_xml(element: ET.Element) -> Shape:
 
 
 @pytest.fixture
-def config(config: Config) -> Config:
+def config(config: SandboxConfig) -> SandboxConfig:
     """A sandbox with one group, so that with another there are two, as in the sample."""
     return replace(config, groups=("GID_plant",))
 

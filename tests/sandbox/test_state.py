@@ -16,18 +16,20 @@ import pytest
 
 from app.errors import Misconfigured
 from app.model.secrets import CloudToken
-from app.sandbox.server import Config, start
-from app.sandbox.state import State, sha256_of
+from app.sandbox.server import SandboxConfig, start_sandbox
+from app.sandbox.state import SandboxState
+from app.sandbox.token_table import sha256_of
 from tests.sandbox.caller import Caller
 from tests.sandbox.device import Device
 
 PROCESS = """
 import asyncio, sys
-from app.sandbox.server import start, Config
+from app.sandbox.server import SandboxConfig, start_sandbox
 from tests.sandbox.caller import ACCESS_KEYS
 
 async def main():
-    sandbox = await start(Config("127.0.0.1", 0, 0, sys.argv[1], "post-cn-test", ACCESS_KEYS))
+    config = SandboxConfig(database=sys.argv[1], instance_id="post-cn-test", access_keys=ACCESS_KEYS)
+    sandbox = await start_sandbox(config)
     print(sandbox.port, sandbox.mqtt_port, file=sys.stderr, flush=True)
     await asyncio.Event().wait()
 
@@ -36,16 +38,16 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def running(config: Config, http: aiohttp.ClientSession) -> AsyncIterator[tuple[Caller, int]]:
+async def running(config: SandboxConfig, http: aiohttp.ClientSession) -> AsyncIterator[tuple[Caller, int]]:
     """Run a sandbox in this process; yield a caller and the MQTT port."""
-    sandbox = await start(config)
+    sandbox = await start_sandbox(config)
     try:
         yield Caller(http, f"http://127.0.0.1:{sandbox.port}"), sandbox.mqtt_port
     finally:
         await sandbox.stop()
 
 
-async def test_restart(config: Config, http: aiohttp.ClientSession) -> None:
+async def test_restart(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
     """Tokens, revocations, spent nonces and retained messages are there after a restart."""
     async with running(config, http) as (cloud, mqtt_port):
         good, revoked = await cloud.token("R,W", "a/#"), await cloud.token("R,W", "a/#")
@@ -68,8 +70,8 @@ async def test_restart(config: Config, http: aiohttp.ClientSession) -> None:
         await device.close()
 
 
-async def test_kill(tmp_path: Path, http: aiohttp.ClientSession, config: Config) -> None:
-    """``kill -9`` right after the answers takes nothing back of what was answered."""
+async def test_kill(tmp_path: Path, http: aiohttp.ClientSession, config: SandboxConfig) -> None:
+    """After ``kill -9`` right after the answers, everything that was answered is there."""
     command = [sys.executable, "-c", PROCESS, str(config.database)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220 (the test waits for it anyway)
         try:
@@ -85,8 +87,8 @@ async def test_kill(tmp_path: Path, http: aiohttp.ClientSession, config: Config)
         assert [await cloud.status(token) for token in tokens] == [False] * 5 + [True] * 5
 
 
-async def test_the_file_holds_no_token(config: Config, http: aiohttp.ClientSession) -> None:
-    """Nothing in the files gives anybody a token."""
+async def test_the_file_holds_no_token(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
+    """The files hold the SHA-256 of a token, and no part of the token."""
     async with running(config, http) as (cloud, _):
         token = await cloud.token("R", "a/#")
         files = list(Path(config.database).parent.iterdir())
@@ -96,24 +98,24 @@ async def test_the_file_holds_no_token(config: Config, http: aiohttp.ClientSessi
     assert token[:40].encode() not in held
 
 
-async def test_one_sandbox_on_one_file(config: Config, http: aiohttp.ClientSession) -> None:
-    """A second sandbox on the same file is refused, for it would not see the first one's revocations."""
+async def test_one_sandbox_on_one_file(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
+    """A second sandbox on the same file is refused: it would not see the revocations of the first."""
     async with running(config, http) as (cloud, _):
         with pytest.raises(Misconfigured, match=r"sandbox\.db"):
-            await start(config)
+            await start_sandbox(config)
         await cloud.token("R", "a/#")
 
 
 async def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
-    """A database that is none, or cannot be made, stops the start with its name."""
+    """A file that is not a database or cannot be created stops the start, with its name."""
     (tmp_path / "text").write_text("no database, and long enough to be told from an empty one" * 9)
     for path in (tmp_path / "text", tmp_path / "missing" / "sandbox.db", tmp_path):
         with pytest.raises(Misconfigured, match=str(path)):
-            await State.open(path)
+            await SandboxState.open(path)
 
 
-async def test_old_rows_are_swept(config: Config, http: aiohttp.ClientSession) -> None:
-    """What expired more than a day ago, and nonces that no time stamp can use again, are dropped at the next start."""
+async def test_old_rows_are_deleted(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
+    """Tokens that expired more than a day ago, and nonces that no time stamp can use again, are deleted at a start."""
     async with running(config, http) as (cloud, _):
         await cloud.token("R", "a/#")
     with sqlite3.connect(config.database) as database:

@@ -14,8 +14,8 @@ from app.assembly import PARTS, build
 from app.model.actors import Actor
 from app.model.devices import Algorithm
 from app.model.secrets import AccessKeySecret
-from app.sandbox.keys import AccessKey
-from app.sandbox.server import Config, Sandbox, start
+from app.sandbox.access_keys import AccessKey
+from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.store.sealing import new_key_text
@@ -59,7 +59,7 @@ def access_key() -> AccessKey:
 @pytest.fixture
 async def cloud(tmp_path: Path, access_key: AccessKey) -> AsyncIterator[OwnCloud]:
     """A sandbox of this test's own."""
-    config = Config(
+    config = SandboxConfig(
         host="127.0.0.1",
         port=0,
         mqtt_port=0,
@@ -69,7 +69,7 @@ async def cloud(tmp_path: Path, access_key: AccessKey) -> AsyncIterator[OwnCloud
         region="cn-hangzhou",
         groups=("GID_plant",),
     )
-    sandbox = await start(config)
+    sandbox = await start_sandbox(config)
     async with aiohttp.ClientSession() as session:
         yield OwnCloud(sandbox, session)
     await sandbox.stop()

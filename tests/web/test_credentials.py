@@ -10,7 +10,7 @@ from app.assembly import PARTS, build
 from app.cloud import credentials
 from app.model.actors import Actor
 from app.model.secrets import AccessKeySecret, Secret
-from app.sandbox.keys import AccessKey
+from app.sandbox.access_keys import AccessKey
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from tests.callers import Caller

@@ -11,7 +11,7 @@ from app.model.policy_file import parse_policy
 from app.model.secrets import AccessKeySecret
 from app.rpc import ram
 from app.rpc.catalog import ACTIONS
-from app.sandbox.keys import AccessKey
+from app.sandbox.access_keys import AccessKey
 from tests.callers import Caller
 from tests.sandbox import caller as signing
 from tests.web.conftest import ACCESS_KEY_ID, ACCESS_KEY_SECRET, INSTANCE_ID, POLICY, MakeCaller, OwnCloud

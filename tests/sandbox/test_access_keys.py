@@ -1,4 +1,4 @@
-"""Access keys: whose they are, what their policies let pass, and which files of keys are none."""
+"""Access keys: their accounts, what their policies allow, and which files are refused."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from app.errors import Misconfigured
 from app.model.secrets import AccessKeySecret
 from app.rpc import signature
 from app.rpc.catalog import ACTIONS
-from app.sandbox.keys import AccessKey, load_keyring
-from app.sandbox.server import Config
+from app.sandbox.access_keys import AccessKey, load_access_keys
+from app.sandbox.server import SandboxConfig
 from tests.sandbox.caller import Caller, in_ms, timestamp
 from tests.sandbox.conftest import INSTANCE
 from tests.sandbox.device import Device
 
-NEIGHBOUR = "post-cn-neighbour"
+NEIGHBOR = "post-cn-neighbor"
 POLICY = {
     "Version": "1",
     "Statement": [
@@ -36,18 +36,18 @@ FILE: dict[str, Any] = {
         {"id": "ak-devices", "secret": "s", "policies": [POLICY]},
         {"id": "ak-nothing", "secret": "s", "policies": []},
         {"id": "ak-old", "secret": "s", "active": False},
-        {"id": "ak-neighbour", "secret": "s", "account": "2002"},
+        {"id": "ak-neighbor", "secret": "s", "account": "2002"},
         {"id": "STS.one", "secret": "s", "security_token": "st+s=", "expiration": timestamp(3600)},
     ],
-    "instances": {NEIGHBOUR: "2002"},
+    "instances": {NEIGHBOR: "2002"},
 }
 
 
 @pytest.fixture
-def config(config: Config, tmp_path: Path) -> Config:
+def config(config: SandboxConfig, tmp_path: Path) -> SandboxConfig:
     """A sandbox with a file of keys."""
     (tmp_path / "keys.json").write_text(json.dumps(FILE))
-    keyring = load_keyring(tmp_path / "keys.json")
+    keyring = load_access_keys(tmp_path / "keys.json")
     return replace(config, access_keys={**config.access_keys, **keyring.keys}, other_instances=keyring.instances)
 
 
@@ -73,7 +73,7 @@ async def test_policies_decide(caller: Callable[[str], Caller]) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_every_action_is_judged(caller: Callable[[str], Caller], action: str) -> None:
+async def test_every_action_needs_a_policy(caller: Callable[[str], Caller], action: str) -> None:
     """No action is carried out for a key without a policy; the refusal is one of the action's own codes."""
     parameters = {
         "ClientId": "GID_one@@@d1",
@@ -93,32 +93,32 @@ async def test_every_action_is_judged(caller: Callable[[str], Caller], action: s
 
 async def test_accounts_are_kept_apart(caller: Callable[[str], Caller], cloud: Caller) -> None:
     """Another account's instance is refused to everybody else, whatever their policies; an unknown one is unknown."""
-    neighbour = caller("ak-neighbour")
-    assert (await neighbour.call("QueryToken", Token="t")).code == "InstancePermissionCheckFailed"
-    assert (await cloud.call("QueryToken", InstanceId=NEIGHBOUR, Token="t")).code == "InstancePermissionCheckFailed"
-    assert (await neighbour.call("QueryToken", InstanceId=NEIGHBOUR, Token="t")).code == "OK"
+    neighbor = caller("ak-neighbor")
+    assert (await neighbor.call("QueryToken", Token="t")).code == "InstancePermissionCheckFailed"
+    assert (await cloud.call("QueryToken", InstanceId=NEIGHBOR, Token="t")).code == "InstancePermissionCheckFailed"
+    assert (await neighbor.call("QueryToken", InstanceId=NEIGHBOR, Token="t")).code == "OK"
 
 
 async def test_a_group_id_is_one_account_s(caller: Callable[[str], Caller], cloud: Caller) -> None:
     """A group ID that another account has in its instance is taken, until it is deleted there."""
-    neighbour = caller("ak-neighbour")
-    assert (await neighbour.call("CreateGroupId", InstanceId=NEIGHBOUR, GroupId="GID_one")).code == "OK"
+    neighbor = caller("ak-neighbor")
+    assert (await neighbor.call("CreateGroupId", InstanceId=NEIGHBOR, GroupId="GID_one")).code == "OK"
     reply = await cloud.call("CreateGroupId", GroupId="GID_one")
     assert (reply.status, reply.code) == (400, "GroupIdAlreadyUsedByOtherUsers")
     for row in (await cloud.call("ListGroupId")).json["Data"]:
         assert (row["InstanceId"], row["IndependentNaming"]) == (INSTANCE, False)
     assert (await cloud.call("DeleteGroupId", GroupId="GID_one")).code == "ResourcePermissionCheckFailed"
-    assert (await neighbour.call("DeleteGroupId", InstanceId=NEIGHBOUR, GroupId="GID_one")).code == "OK"
+    assert (await neighbor.call("DeleteGroupId", InstanceId=NEIGHBOR, GroupId="GID_one")).code == "OK"
     assert (await cloud.call("CreateGroupId", GroupId="GID_one")).code == "OK"
 
 
 async def test_a_token_is_one_account_s(caller: Callable[[str], Caller], cloud: Caller) -> None:
     """Another account learns nothing of a token that it holds, and cannot revoke it."""
     token = await cloud.token("R", "plant/#")
-    neighbour = caller("ak-neighbour")
-    reply = await neighbour.call("QueryToken", InstanceId=NEIGHBOUR, Token=token)
+    neighbor = caller("ak-neighbor")
+    reply = await neighbor.call("QueryToken", InstanceId=NEIGHBOR, Token=token)
     assert reply.json["TokenStatus"] is False
-    assert (await neighbour.call("RevokeToken", InstanceId=NEIGHBOUR, Token=token)).code == "OK"
+    assert (await neighbor.call("RevokeToken", InstanceId=NEIGHBOR, Token=token)).code == "OK"
     assert await cloud.status(token)
 
 
@@ -145,15 +145,15 @@ async def test_a_temporary_key(caller: Callable[[str], Caller]) -> None:
 async def test_the_broker_knows_whose_keys_count(
     caller: Callable[[str], Caller], connect: Callable[..., Awaitable[Device]]
 ) -> None:
-    """Each active key of the owner signs in with its own tokens; a neighbour's tokens are for its own instance."""
+    """Each active key of the owner signs in with its own tokens; a neighbor's tokens are for its own instance."""
     token = await caller("ak-devices").token("R", "plant/#")
     assert (await connect(f"R|{token}", username=f"Token|ak-devices|{INSTANCE}")).code == 0
     assert (await connect(f"R|{token}", username=f"Token|ak-one|{INSTANCE}")).code == NOT_AUTHORIZED
     signed = signature.connect_password(AccessKeySecret("s"), "GID_plant@@@d1").reveal()
-    for access_key_id in ("ak-devices", "ak-neighbour", "STS.one"):  # only a root key signs for every topic
+    for access_key_id in ("ak-devices", "ak-neighbor", "STS.one"):  # only a root key signs for every topic
         assert (await connect(signed, username=f"Signature|{access_key_id}|{INSTANCE}")).code == NOT_AUTHORIZED
-    foreign = await caller("ak-neighbour").token("R", "plant/#", InstanceId=NEIGHBOUR)
-    assert (await connect(f"R|{foreign}", username=f"Token|ak-neighbour|{INSTANCE}")).code == NOT_AUTHORIZED
+    foreign = await caller("ak-neighbor").token("R", "plant/#", InstanceId=NEIGHBOR)
+    assert (await connect(f"R|{foreign}", username=f"Token|ak-neighbor|{INSTANCE}")).code == NOT_AUTHORIZED
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ async def test_the_broker_knows_whose_keys_count(
             '{"keys": [{"id": "a", "secret": "hush", "policies": [{"Version": "2"}]}]}',
             r"keys\[0\].policies\[0\]: S",
         ),
-        ('{"keys": [], "keys": []}', "'keys' is there twice in one object"),
+        ('{"keys": [], "keys": []}', "'keys' is given twice in one object"),
         ('{"instances": {"post-cn-a": 1}}', "Expected `str`"),
-        ('{"instances": {"post-cn-a": "1000000000000001"}}', "has the one that the sandbox plays"),
+        ('{"instances": {"post-cn-a": "1000000000000001"}}', "has only the instance that the sandbox plays"),
         ("[" * 100_000, "recursion"),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_wrong_file_of_keys(tmp_path: Path, content: str, complaint: str) -> N
     path = tmp_path / "keys.json"
     path.write_text(content)
     with pytest.raises(Misconfigured, match=complaint) as caught:
-        load_keyring(path)
+        load_access_keys(path)
     assert str(caught.value).startswith(str(path))
     assert "hush" not in str(caught.value)
 
@@ -198,10 +198,10 @@ def test_a_wrong_file_of_keys(tmp_path: Path, content: str, complaint: str) -> N
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """A file that cannot be read is refused in one line."""
     with pytest.raises(Misconfigured, match="cannot be read: No such file"):
-        load_keyring(tmp_path / "none.json")
+        load_access_keys(tmp_path / "none.json")
 
 
-def test_a_key_shows_no_secret() -> None:
+def test_the_repr_of_a_key_shows_no_secret() -> None:
     """Neither the secret nor the STS token is in what a log or a traceback would show of a key."""
     key = AccessKey(AccessKeySecret("hush"))
     assert "hush" not in repr(key)

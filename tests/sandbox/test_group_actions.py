@@ -10,7 +10,7 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from app.sandbox.server import Config, start
+from app.sandbox.server import SandboxConfig, start_sandbox
 from tests.sandbox.caller import Caller
 from tests.sandbox.device import Device
 
@@ -71,8 +71,8 @@ async def test_deleting_a_group_ends_its_clients(cloud: Caller, connect: Connect
     """
     password = f"RW|{await cloud.token('R,W', 'a/#')}"
     await cloud.call("CreateGroupId", GroupId="GID_plant2")
-    neighbour = await connect(password, "GID_plant2@@@d1")
-    await neighbour.subscribe("a/#", 1)
+    neighbor = await connect(password, "GID_plant2@@@d1")
+    await neighbor.subscribe("a/#", 1)
     device = await connect(password, "GID_plant@@@d1", clean=False, will=("a/will", "from beyond"))
     await device.subscribe("a/#", 1)
     away = await connect(password, "GID_plant@@@d2", clean=False)
@@ -90,16 +90,16 @@ async def test_deleting_a_group_ends_its_clients(cloud: Caller, connect: Connect
         assert (back.code, back.session_present) == (0, False)
     assert registered.code == "OK"
     assert (await cloud.call("GetDeviceCredential", ClientId="GID_plant@@@d1")).code == "ParameterCheckFailed"
-    assert await neighbour.publish("a/x", "last")
-    await neighbour.got(b"last")
-    assert neighbour.payloads() == [b"last"]
+    assert await neighbor.publish("a/x", "last")
+    await neighbor.got(b"last")
+    assert neighbor.payloads() == [b"last"]
 
 
-async def test_initial_groups_are_created_once(config: Config, http: aiohttp.ClientSession) -> None:
+async def test_initial_groups_are_created_once(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
     """What a sandbox is started with is there at once; deleted it stays so; what is added later is created then."""
     seen = []
     for groups in (("GID_one", "GID_two"), ("GID_one", "GID_two", "GID_three"), ("GID_one",)):
-        sandbox = await start(replace(config, groups=groups))
+        sandbox = await start_sandbox(replace(config, groups=groups))
         cloud = Caller(http, f"http://127.0.0.1:{sandbox.port}")
         seen.append(await listed(cloud))
         await cloud.call("DeleteGroupId", GroupId="GID_one")
@@ -107,17 +107,17 @@ async def test_initial_groups_are_created_once(config: Config, http: aiohttp.Cli
     assert seen == [["GID_two", "GID_one"], ["GID_three", "GID_two"], ["GID_three", "GID_two"]]
 
 
-async def test_another_instance_has_groups_of_its_own(config: Config, http: aiohttp.ClientSession) -> None:
+async def test_another_instance_has_groups_of_its_own(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
     """A sandbox that plays another instance on the same file begins with its own groups."""
     for instance in ("post-cn-test", "post-cn-next"):
-        sandbox = await start(replace(config, instance_id=instance, groups=("GID_one",)))
+        sandbox = await start_sandbox(replace(config, instance_id=instance, groups=("GID_one",)))
         reply = await Caller(http, f"http://127.0.0.1:{sandbox.port}").call("ListGroupId", InstanceId=instance)
         assert [(row["InstanceId"], row["GroupId"]) for row in reply.json["Data"]] == [(instance, "GID_one")]
         await sandbox.stop()
 
 
 @pytest.mark.parametrize(("action", "code"), [("Create", "CreateGroupIdError"), ("Delete", "DeleteGroupIdError")])
-async def test_a_file_that_fails(config: Config, http: aiohttp.ClientSession, action: str, code: str) -> None:
+async def test_a_file_that_fails(config: SandboxConfig, http: aiohttp.ClientSession, action: str, code: str) -> None:
     """What cannot be written is refused as such, and is not done either."""
     with sqlite3.connect(config.database) as database:
         database.execute(
@@ -129,7 +129,7 @@ async def test_a_file_that_fails(config: Config, http: aiohttp.ClientSession, ac
                 f"CREATE TRIGGER no_{event} BEFORE {event} ON groups BEGIN SELECT RAISE(ABORT, 'disk full'); END"
             )
     database.close()
-    sandbox = await start(replace(config, groups=()))
+    sandbox = await start_sandbox(replace(config, groups=()))
     cloud = Caller(http, f"http://127.0.0.1:{sandbox.port}")
     reply = await cloud.call(f"{action}GroupId", GroupId="GID_old" if action == "Delete" else "GID_new")
     assert (reply.status, reply.code) == (500, code)

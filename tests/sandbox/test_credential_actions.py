@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.server import Config
+from app.sandbox.server import SandboxConfig
 from tests.sandbox.caller import INSTANCE, Caller
 from tests.sandbox.device import Device
 
@@ -168,7 +168,7 @@ async def test_at_once(cloud: Caller, connect: Connect) -> None:
 
 
 async def test_secrets_stay_in_the_file(
-    config: Config, cloud: Caller, connect: Connect, capsys: pytest.CaptureFixture[str]
+    config: SandboxConfig, cloud: Caller, connect: Connect, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody but its owner can open the file that holds the secrets, or SQLite's files beside it; no log shows one."""
     credential = await credential_of(cloud)

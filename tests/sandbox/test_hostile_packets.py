@@ -1,4 +1,4 @@
-"""Hostile bytes: the broker closes that one connection, logs one line, and serves everyone else."""
+"""Hostile bytes: the broker closes that one connection, logs it once, and serves everyone else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from tests.sandbox.caller import Caller
 from tests.sandbox.device import Device
@@ -84,40 +86,50 @@ LATER_PACKETS = {
 
 @pytest.fixture
 async def witness(cloud: Caller, connect: Callable[..., Awaitable[Device]], caplog: pytest.LogCaptureFixture) -> Device:
-    """A well-behaved client that must not notice anything."""
+    """A well-behaved client."""
     caplog.set_level(logging.DEBUG)
     device = await connect(f"RW|{await cloud.token('R,W', 'a/#')}", "GID_plant@@@witness")
     assert await device.subscribe("a/#", 1) == [1]
     return device
 
 
-async def unharmed(witness: Device, caplog: pytest.LogCaptureFixture) -> None:
-    """Assert that the witness is still served, alone, and that nothing was logged as an error."""
+async def require_unharmed(witness: Device, caplog: pytest.LogCaptureFixture) -> None:
+    """Assert that the witness is still served, that it got no other message, and that asyncio logged no error."""
     assert await witness.publish("a/alive", "alive")
     assert await witness.got(b"alive")
     assert witness.payloads() == [b"alive"]
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def reasons(logged: list[EventDict]) -> list[str]:
+    """Return the kinds of reasons for which connections ended."""
+    assert {entry["event"] for entry in logged} == {"connection_ended"}
+    return [entry["reason"].partition(":")[0] for entry in logged]
+
+
 @pytest.mark.parametrize("name", FIRST_PACKETS)
 async def test_first_packets(raw: Open, witness: Device, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A first packet that is no proper CONNECT closes the connection without an answer."""
+    """A first packet that is not a valid CONNECT closes the connection without an answer."""
     socket = await raw()
-    await socket.send(FIRST_PACKETS[name])
-    assert await socket.rest() == b""
-    await unharmed(witness, caplog)
+    with capture_logs() as logged:
+        await socket.send(FIRST_PACKETS[name])
+        assert await socket.rest() == b""
+    assert reasons(logged) == ["malformed"]
+    await require_unharmed(witness, caplog)
 
 
 @pytest.mark.parametrize("name", LATER_PACKETS)
 async def test_later_packets(
     cloud: Caller, raw: Open, witness: Device, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A malformed packet, or one that is not its sender's to send, closes the connection and has no effect."""
+    """A malformed packet, or one that a client may not send, closes the connection and has no effect."""
     socket = await raw()
     await socket.sign_in("GID_plant@@@evil", f"RW|{await cloud.token('R,W', 'a/#')}")
-    await socket.send(LATER_PACKETS[name])
-    assert await socket.rest() == b""
-    await unharmed(witness, caplog)
+    with capture_logs() as logged:
+        await socket.send(LATER_PACKETS[name])
+        assert await socket.rest() == b""
+    assert reasons(logged) == ["malformed"]
+    await require_unharmed(witness, caplog)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +143,7 @@ async def test_later_packets(
     ],
 )
 async def test_versions(raw: Open, name: bytes, level: int, answer: bytes) -> None:
-    """Other versions are refused in bytes they understand, whatever follows: v5's properties are never parsed."""
+    """Other versions are refused in bytes that they understand, whatever follows: properties are not parsed."""
     socket = await raw()
     await socket.send(packet(0x10, text(name) + bytes([level, 0xC2]) + b"\x00\x3c\x05\x11\x00\x00\x00\x0a\xff\xff"))
     assert await socket.rest() == answer
