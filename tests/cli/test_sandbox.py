@@ -72,8 +72,8 @@ def test_the_documents_examples(tmp_path: Path, need_program: Callable[[str], st
     (tmp_path / "keys.json").write_text("".join(re.findall(r"```json\n(.*?)```", text, re.DOTALL)))
     with sandbox(tmp_path / "state", "--keys", str(tmp_path / "keys.json")) as process:
         url = _url(process)
-        told = _get(f"{url}/_sandbox/limits")
-        before = {name: told[name] for name in ("qps", "egress_qps", "block_s", "blocked")}
+        shown = _get(f"{url}/_sandbox/limits")
+        before = {name: shown[name] for name in ("qps", "egress_qps", "block_s", "blocked")}
         script = ["sh", "-euc", commands]
         done = subprocess.run(script, env={**os.environ, "SANDBOX": url}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A caller of the cloud's API that signs as the guide says, and can be told to do each thing wrong."""
+"""A caller of the cloud's API that signs as the guide says, with an option for each mistake."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Caller:
         self.secret = secret or KEYS.get(access_key_id, AccessKeySecret("?"))
 
     def forger(self) -> Caller:
-        """Return who knows the access key ID and not the secret."""
+        """Return a caller that knows the access key ID and not the secret."""
         return Caller(self.http, self.url, self.access_key_id, AccessKeySecret("wrong"))
 
     def signed(self, action: str, method: str = "POST", /, **given: str | None) -> dict[str, str]:

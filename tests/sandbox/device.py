@@ -1,4 +1,4 @@
-"""A real MQTT client (paho) that remembers all it was told."""
+"""A real MQTT client (paho) that records all that it receives."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ async def eventually(condition: Callable[[], object], what: str = "", deadline_s
             while not (await held if inspect.isawaitable(held := condition()) else held):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
     except TimeoutError:
-        raise AssertionError(f"did not come true: {what or condition}") from None
+        raise AssertionError(f"condition not met: {what or condition}") from None
 
 
 class Device:
-    """A paho client in its own thread; nothing is retried behind the test's back."""
+    """A paho client in its own thread; it does not reconnect by itself."""
 
     def __init__(
         self,
@@ -79,20 +79,20 @@ class Device:
         await eventually(lambda: self.code is not None or self.over, "CONNACK")
 
     async def subscribe(self, topic_filter: str, qos: int = 0) -> list[int] | None:
-        """Return the SUBACK codes; ``None`` if cut instead."""
+        """Return the SUBACK codes; ``None`` if the connection ended instead."""
         _, mid = self.client.subscribe(topic_filter, qos)
         assert mid is not None
         await eventually(lambda: mid in self.granted or self.over, "SUBACK")
         return self.granted.get(mid)
 
     async def publish(self, topic: str, payload: bytes | str = b"x", qos: int = 1, *, retain: bool = False) -> bool:
-        """Tell whether it was acknowledged (with QoS 0: sent)."""
+        """Publish a message; return whether it was acknowledged (with QoS 0: sent)."""
         info = self.client.publish(topic, payload, qos, retain)
         await eventually(lambda: info.mid in self.acknowledged or self.over, "PUBACK")
         return info.mid in self.acknowledged
 
     async def upload(self, type_: str, token: str, key: str = "token") -> bool:
-        """Upload a token; tell whether it was acknowledged."""
+        """Upload a token; return whether it was acknowledged."""
         return await self.publish("$SYS/uploadToken", json.dumps({key: token, "type": type_}))
 
     async def cut(self) -> None:
@@ -113,7 +113,7 @@ class Device:
         return [json.loads(payload) for topic, payload, _, _ in self.messages if topic == f"$SYS/{name}"]
 
     async def close(self, *, goodbye: bool = True) -> None:
-        """Disconnect; without goodbye the socket just closes."""
+        """Disconnect; without ``goodbye`` the socket just closes."""
         if goodbye:
             self.client.disconnect()
         elif (socket := self.client.socket()) is not None:

@@ -105,5 +105,5 @@ def sdk_of(way: str, sandbox: Sandbox) -> Sdk:
 
 
 def code_of(error: Exception) -> str:
-    """Return the code as the SDK tells it."""
+    """Return the error code of an SDK's exception."""
     return str(error.get_error_code() if isinstance(error, ClassicException) else error.code)  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ async def pair(cloud: Caller, read: str = "plant/down/#", write: str = "plant/up
 )
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_denied_publish(cloud: Caller, connect: Connect, types: str, topic: str, code: int, qos: int) -> None:
-    """A publish outside the W resources, or without W, is never acknowledged or delivered: code 4 or 5, and the cut."""
+    """A publish outside the W resources, or without W, is never acknowledged or delivered; it ends the connection."""
     witness = await connect(f"R|{await cloud.token('R', 'plant/#')}", "GID_plant@@@witness")
     assert await witness.subscribe("plant/#") == [0]
     password = await pair(cloud) if types == "R,W" else f"R|{await cloud.token('R', 'plant/up/#')}"
@@ -81,8 +81,8 @@ async def test_one_denied_filter_denies_the_packet(cloud: Caller, connect: Conne
 
 
 @pytest.mark.parametrize("held", ["R", "W"])
-async def test_revocation_cuts_at_once(cloud: Caller, connect: Connect, held: str) -> None:
-    """Revoking either of a connection's tokens cuts it at once with code 3, also when it is idle."""
+async def test_revocation_disconnects_at_once(cloud: Caller, connect: Connect, held: str) -> None:
+    """Revoking either of a connection's tokens ends it at once with code 3, also when it is idle."""
     tokens = {"R": await cloud.token("R", "plant/down/#"), "W": await cloud.token("W", "plant/up/#")}
     device = await connect("|".join(f"{type_}|{token}" for type_, token in tokens.items()))
     bystander = await connect(await pair(cloud), "GID_plant@@@d2")
@@ -93,7 +93,7 @@ async def test_revocation_cuts_at_once(cloud: Caller, connect: Connect, held: st
 
 
 async def test_expiry(cloud: Caller, connect: Connect) -> None:
-    """Five minutes ahead the client is told once; at expiry it is cut with code 2; moving the clock counts at once."""
+    """Five minutes ahead the client is notified once; at expiry it is disconnected with code 2."""
     device = await connect(f"RW|{await cloud.token('R,W', 'a/#', life_s=1000)}")
     assert await device.subscribe("a/#") == [0]
     assert device.notices("tokenExpireNotice") == []
@@ -120,7 +120,7 @@ async def test_expiry_by_itself(cloud: Caller, connect: Connect) -> None:
 
 
 async def test_upload_keeps_the_connection(cloud: Caller, connect: Connect) -> None:
-    """After an upload the old token no longer matters: revoked and expired, it does not cut the same connection."""
+    """After an upload the old token does not matter: it is revoked and expires, and the connection stays."""
     old, new = await cloud.token("R,W", "a/#", life_s=100), await cloud.token("R,W", "a/#", life_s=9000)
     device = await connect(f"RW|{old}")
     assert await device.subscribe("a/#", 1) == [1]
@@ -135,7 +135,7 @@ async def test_upload_keeps_the_connection(cloud: Caller, connect: Connect) -> N
 
 
 async def test_upload_takes_effect_before_its_puback(cloud: Caller, connect: Connect) -> None:
-    """Whatever follows the PUBACK is judged by the new token: its rights are there, those of the old are gone."""
+    """After the PUBACK the client has the rights of the new token, and not those of the old one."""
     device = await connect(f"RW|{await cloud.token('R,W', 'a/#')}")
     assert await device.subscribe("a/#", 1) == [1]
     assert await device.upload("RW", await cloud.token("R,W", "b/#"), key="Token")
@@ -150,7 +150,7 @@ async def test_upload_takes_effect_before_its_puback(cloud: Caller, connect: Con
 
 
 async def test_upload_replaces_its_own_type(cloud: Caller, connect: Connect) -> None:
-    """An uploaded RW token stands beside R and W; revoking one of those still cuts the connection."""
+    """An uploaded RW token does not replace R and W; revoking one of those still ends the connection."""
     read = await cloud.token("R", "a/#")
     device = await connect(f"R|{read}")
     assert await device.upload("RW", await cloud.token("R,W", "b/#"))
@@ -162,7 +162,7 @@ async def test_upload_replaces_its_own_type(cloud: Caller, connect: Connect) -> 
 
 @pytest.mark.parametrize("fault", ["forged", "revoked", "expired", "type", "account"])
 async def test_bad_upload(cloud: Caller, connect: Connect, fault: str) -> None:
-    """A token that is not good is not acknowledged: its code, and the cut."""
+    """An invalid token is not acknowledged: the client gets a code and is disconnected."""
     device = await connect(f"RW|{await cloud.token('R,W', 'a/#')}")
     other = Caller(cloud.http, cloud.url, "ak-two") if fault == "account" else cloud
     token = await other.token("R,W", "a/#", life_s=61)
@@ -198,8 +198,8 @@ def test_unreadable_uploads(payload: bytes) -> None:
     assert denied.value.code == 1
 
 
-async def test_delivery_is_judged_when_it_happens(cloud: Caller, connect: Connect) -> None:
-    """A subscription gives no right to messages that the current tokens do not permit; those they permit go on."""
+async def test_each_delivery_is_authorized(cloud: Caller, connect: Connect) -> None:
+    """A subscription delivers the messages that the current tokens permit, and no others."""
     device = await connect(f"R|{await cloud.token('R', 'a/#')}")
     assert await device.subscribe("a/#", 1) == [1]
     assert await device.upload("R", await cloud.token("R", "a/public"))
@@ -210,7 +210,7 @@ async def test_delivery_is_judged_when_it_happens(cloud: Caller, connect: Connec
     assert device.payloads() == [b"public"]
 
 
-async def test_an_expired_token_permits_nothing_even_before_the_cut(cloud: Caller, connect: Connect) -> None:
+async def test_an_expired_token_permits_nothing_even_before_the_end(cloud: Caller, connect: Connect) -> None:
     """A publish after expiry is never acknowledged, whichever comes first, the publish or the timer."""
     device = await connect(f"RW|{await cloud.token('R,W', 'a/#', life_s=100)}")
     await cloud.move_clock(100.1)

@@ -53,12 +53,12 @@ def config(config: SandboxConfig, tmp_path: Path) -> SandboxConfig:
 
 @pytest.fixture
 def caller(cloud: Caller) -> Callable[[str], Caller]:
-    """Return who calls under a key of the file."""
+    """Return a caller with a key of the file."""
     return lambda access_key_id: Caller(cloud.http, cloud.url, access_key_id, AccessKeySecret("s"))
 
 
 async def test_policies_decide(caller: Callable[[str], Caller]) -> None:
-    """A key may do what its policies allow and no more, and what they refuse has no effect."""
+    """A key may do what its policies allow and no more, and a refused call has no effect."""
     devices = caller("ak-devices")
     token = await devices.token("R", "plant/#")
     life = {"ExpireTime": str(in_ms(100))}
@@ -113,7 +113,7 @@ async def test_a_group_id_is_one_account_s(caller: Callable[[str], Caller], clou
 
 
 async def test_a_token_is_one_account_s(caller: Callable[[str], Caller], cloud: Caller) -> None:
-    """Another account learns nothing of a token that it holds, and cannot revoke it."""
+    """Another account that has a token cannot query or revoke it."""
     token = await cloud.token("R", "plant/#")
     neighbor = caller("ak-neighbor")
     reply = await neighbor.call("QueryToken", InstanceId=NEIGHBOR, Token=token)
@@ -142,7 +142,7 @@ async def test_a_temporary_key(caller: Callable[[str], Caller]) -> None:
     assert (reply.status, reply.code) == (400, "InvalidSecurityToken.Expired")
 
 
-async def test_the_broker_knows_whose_keys_count(
+async def test_the_broker_accepts_the_keys_of_the_owner(
     caller: Callable[[str], Caller], connect: Callable[..., Awaitable[Device]]
 ) -> None:
     """Each active key of the owner signs in with its own tokens; a neighbor's tokens are for its own instance."""

@@ -42,18 +42,18 @@ async def test_every_code_can_be_made_to_occur(cloud: Caller) -> None:
         code = row.code.replace("%s", "Resources")
         message = row.message.replace("%s", "Resources" if code != row.code else "")
         await cloud.control("POST", "faults", {"action": "*", "fault": "error", "code": code, "times": 2})
-        told = await cloud.call("QueryToken", Token="t")
-        shown = await cloud.call("QueryToken", Token="t", Format="XML")
-        assert (told.status, shown.status) == (row.status, row.status)
-        assert (told.content_type, shown.content_type) == (
+        in_json = await cloud.call("QueryToken", Token="t")
+        in_xml = await cloud.call("QueryToken", Token="t", Format="XML")
+        assert (in_json.status, in_xml.status) == (row.status, row.status)
+        assert (in_json.content_type, in_xml.content_type) == (
             "application/json;charset=utf-8",
             "text/xml;charset=utf-8",
         )
-        root = ET.fromstring(shown.text)  # noqa: S314
-        for body in (told.json, {child.tag: child.text or "" for child in root}):
+        root = ET.fromstring(in_xml.text)  # noqa: S314
+        for body in (in_json.json, {child.tag: child.text or "" for child in root}):
             assert (body["Code"], body["Message"]) == (code, message)
             seen.add(body["RequestId"])
-        assert told.json["Recommend"].endswith(f"requestId={told.json['RequestId']}")
+        assert in_json.json["Recommend"].endswith(f"requestId={in_json.json['RequestId']}")
     assert len(seen) == 2 * len(ERRORS.keys() | GATEWAY_ERRORS.keys())
 
 

@@ -1,4 +1,4 @@
-"""Sessions, routing, take-over and retained messages, seen by real MQTT clients."""
+"""Sessions, routing, take-over and retained messages, with real MQTT clients."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_thirty_subscriptions(connect: Connect, password: str) -> None:
 
 
 async def test_take_over(connect: Connect, password: str) -> None:
-    """Who signs in with valid tokens takes over the client ID: the old connection ends first, then the new begins."""
+    """A client with valid tokens takes over the client ID: the old connection ends before the new one starts."""
     old = await connect(password)
     new = await connect(password)
     assert new.code == 0
@@ -109,15 +109,17 @@ async def test_a_clean_session_leaves_nothing(connect: Connect, password: str) -
     for clean, present in ((False, False), (True, False), (False, False)):
         device = await connect(password, clean=clean)
         assert device.session_present is present
-        assert await device.publish("a/x", "nobody listens")
-        assert await device.publish("a/x", "still nobody")
+        assert await device.publish("a/x", "without a subscriber")
+        assert await device.publish("a/x", "still without")
         assert device.payloads() == []
         await device.subscribe(ALL, 1)
         await device.close()
 
 
-async def test_an_inherited_session_is_cut_to_the_new_tokens(cloud: Caller, connect: Connect, password: str) -> None:
-    """What waited, and what is subscribed to, reaches a resumed session only as far as its new tokens permit."""
+async def test_an_inherited_session_is_reduced_to_the_new_tokens(
+    cloud: Caller, connect: Connect, password: str
+) -> None:
+    """A resumed session gets pending and new messages only if its new tokens permit them."""
     device = await connect(password, clean=False)
     await device.subscribe("a/secret", 1)
     await device.subscribe("a/public", 1)
@@ -166,7 +168,7 @@ async def test_unacknowledged_messages_come_again(
 
 
 async def test_retained(cloud: Caller, connect: Connect, password: str) -> None:
-    """A retained message reaches who subscribes later, marked so; the last one counts; an empty one forgets it."""
+    """A later subscriber gets the last retained message, marked as retained; an empty one deletes it."""
     device = await connect(password)
     await device.subscribe("a/live", 1)
     for topic, payload in (("a/r1", "old"), ("a/r1", "new"), ("a/r2", "two"), ("a/live", "live"), ("a/r2", "")):
@@ -179,9 +181,9 @@ async def test_retained(cloud: Caller, connect: Connect, password: str) -> None:
 
 
 async def test_retained_messages_are_not_leaked(cloud: Caller, connect: Connect, password: str) -> None:
-    """Others' subscriptions and the mere connecting bring nobody a retained message.
+    """A client gets no retained message for the subscriptions of others, or for connecting.
 
-    amqtt's own broker sends to who connects whatever anybody's filter matches.
+    amqtt's own broker sends a client that connects whatever matches the filter of any client.
     """
     owner = await connect(password, "GID_plant@@@owner")
     await owner.subscribe(ALL, 1)

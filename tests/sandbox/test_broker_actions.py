@@ -28,7 +28,7 @@ async def send(cloud: Caller, topic: str, payload: str) -> str:
     return str(reply.json["MsgId"])
 
 
-async def test_it_reaches_subscribers(cloud: Caller, connect: Connect, password: str) -> None:
+async def test_a_message_reaches_subscribers(cloud: Caller, connect: Connect, password: str) -> None:
     """A message arrives at each subscriber as UTF-8, with QoS 1 or a subscription's lower one; IDs are never equal."""
     one, other = await connect(password), await connect(password, "GID_plant@@@other")
     await one.subscribe("a/#", 1)
@@ -42,8 +42,8 @@ async def test_it_reaches_subscribers(cloud: Caller, connect: Connect, password:
         assert device.messages == [("a/x", text.encode(), qos, False) for text in texts]
 
 
-async def test_it_waits_for_who_is_away(cloud: Caller, connect: Connect, password: str) -> None:
-    """A client that is away with a session and a QoS 1 subscription gets it on its return, and only then."""
+async def test_a_message_waits_for_an_absent_client(cloud: Caller, connect: Connect, password: str) -> None:
+    """An absent client with a session and a QoS 1 subscription gets it when it reconnects."""
     device = await connect(password, clean=False)
     await device.subscribe("a/one", 1)
     await device.subscribe("a/nought", 0)
@@ -58,8 +58,8 @@ async def test_it_waits_for_who_is_away(cloud: Caller, connect: Connect, passwor
     assert b"a/other" not in back.payloads()
 
 
-async def test_it_is_delivered_only_where_it_may_be_read(cloud: Caller, connect: Connect) -> None:
-    """What a subscriber's token no longer permits does not reach it, whoever sends."""
+async def test_a_message_is_delivered_only_where_it_may_be_read(cloud: Caller, connect: Connect) -> None:
+    """A subscriber does not get what its token no longer permits."""
     device = await connect(f"RW|{await cloud.token('R,W', 'a/#')}")
     await device.subscribe("a/#", 1)
     assert await device.upload("RW", await cloud.token("R,W", "a/public"))
@@ -71,7 +71,7 @@ async def test_it_is_delivered_only_where_it_may_be_read(cloud: Caller, connect:
 
 @pytest.mark.parametrize("sender", ["action", "device"])
 async def test_point_to_point(cloud: Caller, connect: Connect, password: str, sender: str) -> None:
-    """PARENT/p2p/CLIENT reaches that client without a subscription or resource, and nobody else whatever they hear."""
+    """PARENT/p2p/CLIENT reaches that client without a subscription or resource, and no other subscriber."""
 
     async def say(topic: str, text: str) -> None:
         if sender == "action":
@@ -86,7 +86,7 @@ async def test_point_to_point(cloud: Caller, connect: Connect, password: str, se
     device = await connect(f"W|{await cloud.token('W', 'b/up')}")
     await say(ADDRESS, "for you")
     assert await device.got(b"for you") == (ADDRESS, b"for you", 1, False)
-    for topic in ("a/p2p/GID_plant@@@nobody", "a/p2p/GID_plant@@@d1/more", "a/P2P/GID_plant@@@d1", "a/b/p2p"):
+    for topic in ("a/p2p/GID_plant@@@absent", "a/p2p/GID_plant@@@d1/more", "a/P2P/GID_plant@@@d1", "a/b/p2p"):
         await say(topic, topic)
     await say("a/x", "end")
     await nosy.got(b"end")
@@ -99,8 +99,10 @@ async def test_point_to_point(cloud: Caller, connect: Connect, password: str, se
     assert ADDRESS not in [topic for topic, *_ in late.messages]
 
 
-async def test_point_to_point_waits_for_who_is_away(cloud: Caller, connect: Connect, password: str) -> None:
-    """An address's client that is away with a session gets it on its return, once; without a session it is gone."""
+async def test_a_point_to_point_message_waits_for_an_absent_client(
+    cloud: Caller, connect: Connect, password: str
+) -> None:
+    """An absent client with a session gets it when it reconnects, once; without a session it is lost."""
     other = "a/p2p/GID_plant@@@d2"
     device = await connect(password, clean=False)
     await device.close()
@@ -118,7 +120,7 @@ async def test_point_to_point_waits_for_who_is_away(cloud: Caller, connect: Conn
 
 
 async def test_point_to_point_needs_the_right_to_publish(cloud: Caller, connect: Connect) -> None:
-    """A device whose token does not cover the address is cut, and nothing arrives."""
+    """A device whose token does not cover the topic is disconnected, and nothing is delivered."""
     device = await connect(f"R|{await cloud.token('R', 'b/#')}")
     stranger = await connect(f"W|{await cloud.token('W', 'a/up/#')}", "GID_plant@@@stranger")
     assert not await stranger.publish(ADDRESS, "denied")
@@ -129,7 +131,7 @@ async def test_point_to_point_needs_the_right_to_publish(cloud: Caller, connect:
 
 
 async def test_point_to_point_needs_a_valid_sign_in(cloud: Caller, connect: Connect, password: str) -> None:
-    """What waits for a client whose token was revoked meanwhile does not reach who cannot sign in as it."""
+    """A message that waits for a client is not delivered until the client signs in with valid tokens."""
     token = await cloud.token("R", "b/#")
     device = await connect(f"R|{token}", clean=False)
     await cloud.revoke(token)
@@ -163,7 +165,7 @@ async def test_online_is_connected_now(cloud: Caller, connect: Connect, password
 
 
 async def test_a_refused_client_is_not_online(cloud: Caller, connect: Connect) -> None:
-    """Who was refused is not online, and an ID that no client could have is not either."""
+    """A refused client is not online, and neither is an ID that no client can have."""
     await connect("R|forged")
     for client_id in ("GID_plant@@@d1", "GID_unknown@@@d1", "anything at all", "GID_test@0001"):
         assert not await is_online(cloud, client_id)
@@ -186,7 +188,7 @@ async def test_close_connection(cloud: Caller, connect: Connect, password: str) 
     witness = await connect(password, "GID_plant@@@witness")
     await witness.subscribe("a/#", 1)
     device = await connect(password, clean=False, will=("a/will", "closed"))
-    for _ in range(2):  # the second time nobody is there any more
+    for _ in range(2):  # the second time the client is offline
         reply = await cloud.call("CloseConnection", ClientId="GID_plant@@@d1")
         assert (reply.status, reply.json["Success"]) == (200, True)
         assert not await is_online(cloud, "GID_plant@@@d1")

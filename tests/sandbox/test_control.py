@@ -1,4 +1,4 @@
-"""The sandbox's own endpoints: what they count and do, and whom they refuse."""
+"""The sandbox's own endpoints: what they count and do, and which callers they refuse."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ async def test_tokens(cloud: Caller) -> None:
 
 async def test_clock(cloud: Caller) -> None:
     """The clock moves for everything, also for the time stamps of callers."""
-    told = await cloud.control("POST", "clock", {"offset_s": 3600})
-    assert told["offset_s"] == 3600
-    assert abs(told["now_ms"] - in_ms(3600)) < 10_000
+    shown = await cloud.control("POST", "clock", {"offset_s": 3600})
+    assert shown["offset_s"] == 3600
+    assert abs(shown["now_ms"] - in_ms(3600)) < 10_000
     assert (await cloud.call("QueryToken", Token="t")).code == "InvalidTimeStamp.Expired"
     await cloud.move_clock(0)
     assert (await cloud.call("QueryToken", Token="t")).code == "OK"
@@ -83,7 +83,7 @@ async def test_hold(cloud: Caller) -> None:
 
 
 async def test_a_held_revoke(cloud: Caller) -> None:
-    """RevokeToken can be held as well: until its release the token stays good."""
+    """RevokeToken can be held as well: until its release the token stays valid."""
     token = await cloud.token("R", "a/#")
     await cloud.control("POST", "faults", {"action": "RevokeToken", "fault": "hold"})
     call = asyncio.create_task(cloud.revoke(token))
@@ -128,7 +128,7 @@ async def test_error(cloud: Caller, code: str, status: int) -> None:
 
 @pytest.mark.parametrize(("fault", "effect", "counted"), [("drop", 0, "Dropped"), ("half", 1, "OK")])
 async def test_lost_answers(cloud: Caller, fault: str, effect: int, counted: str) -> None:
-    """A dropped call has no effect; one whose answer is cut in half has."""
+    """A dropped call has no effect; one whose answer is sent in half has."""
     await cloud.control("POST", "faults", {"action": "ApplyToken", "fault": fault})
     with pytest.raises(aiohttp.ClientError):
         await cloud.token("R", "a/#")
@@ -204,7 +204,7 @@ async def test_every_action_at_once(cloud: Caller) -> None:
 
 
 async def test_throttling(cloud: Caller) -> None:
-    """Throttling answers with each action's own overflow code, or the gateway's where it has none."""
+    """Throttling answers with the overflow code of each action, or the gateway's for an action without one."""
     await cloud.control("POST", "faults", {"action": "*", "fault": "throttle", "times": None})
     for action in ACTIONS.values():
         assert (await cloud.call(action.name)).code == action.overflow
@@ -224,7 +224,7 @@ async def test_a_broker_restart(cloud: Caller, connect: Callable[..., Awaitable[
 async def test_a_broker_that_is_down(
     cloud: Caller, raw: Callable[[], Awaitable[Raw]], connect: Callable[..., Awaitable[Device]]
 ) -> None:
-    """While the broker is down it drops who connects; then it serves again."""
+    """While the broker is down it drops new connections; then it serves again."""
     await cloud.control("POST", "broker", {"restart": True, "down_s": 300})
     assert await (await raw()).rest() == b""
     await cloud.control("POST", "broker", {"restart": True})
@@ -232,7 +232,7 @@ async def test_a_broker_that_is_down(
     assert (await connect(f"R|{token}")).code == 0
 
 
-async def test_faults_befall_proven_callers_alone(cloud: Caller) -> None:
+async def test_faults_happen_to_verified_calls_only(cloud: Caller) -> None:
     """A request that fails verification uses up no fault."""
     await cloud.control("POST", "faults", {"action": "QueryToken", "fault": "error", "code": "SystemOverflow"})
     assert (await cloud.call("QueryToken", AccessKeyId="nobody", Token="t")).code == "InvalidAccessKeyId.NotFound"
@@ -263,7 +263,7 @@ async def test_faults_befall_proven_callers_alone(cloud: Caller) -> None:
     ],
 )
 async def test_bad_orders(cloud: Caller, path: str, body: object) -> None:
-    """An order that makes no sense is refused with the reason, and changes nothing."""
+    """A malformed order is refused with the reason, and changes nothing."""
     async with cloud.http.post(f"{cloud.url}/_sandbox/{path}", json=body) as response:
         assert response.status == 400
         assert (await response.json())["error"]

@@ -45,7 +45,7 @@ async def sign_in(connect: Connect, credential: dict[str, Any], client_id: str =
 
 
 async def test_the_life_of_a_credential(cloud: Caller) -> None:
-    """Register makes key ID and secret, Get tells them, Refresh draws another secret, Register again both."""
+    """Register generates a key ID and a secret, Get returns them, Refresh generates a new secret, Register both."""
     first = await credential_of(cloud)
     assert all(re.fullmatch(r"DC\.[A-Za-z0-9]{22}", first[f"DeviceAccessKey{part}"]) for part in ("Id", "Secret"))
     assert await credential_of(cloud, "GetDeviceCredential") == first
@@ -90,10 +90,10 @@ async def test_a_credential_serves_its_own_client_id(cloud: Caller, connect: Con
 @pytest.mark.parametrize(
     "action", ["RegisterDeviceCredential", "RefreshDeviceCredential", "UnRegisterDeviceCredential"]
 )
-async def test_an_old_secret_is_worth_nothing(cloud: Caller, connect: Connect, action: str) -> None:
-    """Who signed in with it is told -1 and cut at once, its will unsaid; it opens nothing more, and the new one does.
+async def test_an_old_secret_is_refused(cloud: Caller, connect: Connect, action: str) -> None:
+    """A client that signed in with it gets notice -1 and is disconnected at once without its will; the new one works.
 
-    Another device, and whoever uses the same client ID with a token, go on.
+    Other devices, and a client with the same client ID and a token, stay connected.
     """
     old = await credential_of(cloud)
     witness = await sign_in(connect, await credential_of(cloud, client_id=D2), D2)
@@ -113,7 +113,7 @@ async def test_an_old_secret_is_worth_nothing(cloud: Caller, connect: Connect, a
 
 
 async def test_what_a_key_may_do(cloud: Caller, connect: Connect) -> None:
-    """With a credential or the account's key every topic is open whose parent is named, and nothing under $."""
+    """A credential or the account's key permits every topic whose parent topic is named, and nothing under $."""
     device = await sign_in(connect, await credential_of(cloud))
     username = f"Signature|ak-two|{INSTANCE}"
     server = await connect(signed("secret-two", "GID_plant@@@server"), "GID_plant@@@server", username=username)
@@ -129,8 +129,8 @@ async def test_what_a_key_may_do(cloud: Caller, connect: Connect) -> None:
     assert device.notices() == [{"code": 4, "type": "W"}]
 
 
-async def test_a_key_has_no_slot_for_a_token(cloud: Caller, connect: Connect) -> None:
-    """Who did not sign in with tokens cannot upload one, which would narrow what it may do, or widen it."""
+async def test_a_client_with_a_key_cannot_upload_a_token(cloud: Caller, connect: Connect) -> None:
+    """A client that did not sign in with tokens cannot upload one."""
     device = await sign_in(connect, await credential_of(cloud))
     assert not await device.upload("RW", await cloud.token("R,W", "a/#"))
     assert device.notices() == [{"code": 5, "type": "RW"}]
@@ -154,7 +154,7 @@ async def test_signature(connect: Connect, key: str, secret: str, signed_id: str
 
 
 async def test_at_once(cloud: Caller, connect: Connect) -> None:
-    """Of refreshes and registrations at once one wins: Get tells it, it signs in, and no other does."""
+    """Of simultaneous refreshes and registrations one is current: Get returns it, and only it signs in."""
     await credential_of(cloud)
     actions = ["RegisterDeviceCredential", "RefreshDeviceCredential"] * 4
     replies = await asyncio.gather(*(cloud.call(action, ClientId=D1) for action in actions))
@@ -167,10 +167,10 @@ async def test_at_once(cloud: Caller, connect: Connect) -> None:
             assert (await sign_in(connect, credential)).code == NOT_AUTHORIZED
 
 
-async def test_secrets_stay_in_the_file(
+async def test_secrets_stay_in_the_database(
     config: SandboxConfig, cloud: Caller, connect: Connect, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody but its owner can open the file that holds the secrets, or SQLite's files beside it; no log shows one."""
+    """Only the owner can open the database with the secrets, and SQLite's files beside it; no log shows a secret."""
     credential = await credential_of(cloud)
     await sign_in(connect, credential)
     await sign_in(connect, {**credential, "DeviceAccessKeyId": "DC.wrong"})

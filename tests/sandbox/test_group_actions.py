@@ -25,7 +25,7 @@ async def listed(cloud: Caller) -> list[str]:
 
 
 async def test_a_group_lives_once(cloud: Caller) -> None:
-    """A group is created once, listed first, deleted once, and may then be created again; case makes another one."""
+    """A group is created once, listed first, deleted once, and may be created again; names are case-sensitive."""
     initial = await listed(cloud)
     for action, group, code in (
         ("DeleteGroupId", "GID_new", "ResourcePermissionCheckFailed"),
@@ -41,13 +41,13 @@ async def test_a_group_lives_once(cloud: Caller) -> None:
 
 
 async def test_a_name_is_given_once(cloud: Caller) -> None:
-    """Of many who create one group at once one succeeds, and it is there once."""
+    """Of many simultaneous calls that create one group, one succeeds, and the group exists once."""
     replies = await asyncio.gather(*(cloud.call("CreateGroupId", GroupId="GID_new") for _ in range(8)))
     assert sorted(reply.code for reply in replies) == ["GroupIdAlreadyExsited"] * 7 + ["OK"]
     assert (await listed(cloud)).count("GID_new") == 1
 
 
-async def test_times_are_of_the_sandbox_s_clock(cloud: Caller) -> None:
+async def test_times_are_those_of_the_sandbox_clock(cloud: Caller) -> None:
     """CreateTime and UpdateTime are milliseconds of the clock that a rehearsal may have moved."""
     await cloud.move_clock(600)
     now_ms = (await cloud.control("GET", "clock"))["now_ms"]
@@ -57,7 +57,7 @@ async def test_times_are_of_the_sandbox_s_clock(cloud: Caller) -> None:
 
 
 async def test_a_client_of_an_unknown_group_cannot_connect(cloud: Caller, connect: Connect) -> None:
-    """Good tokens do not help a client ID whose group is not there; once it is created they do."""
+    """A client ID with valid tokens cannot connect until its group exists."""
     password = f"R|{await cloud.token('R', 'a/#')}"
     assert (await connect(password, "GID_new@@@d1")).code == NOT_AUTHORIZED
     await cloud.call("CreateGroupId", GroupId="GID_new")
@@ -65,9 +65,9 @@ async def test_a_client_of_an_unknown_group_cannot_connect(cloud: Caller, connec
 
 
 async def test_deleting_a_group_ends_its_clients(cloud: Caller, connect: Connect) -> None:
-    """Whoever of it is connected is told -1 and cut without its will; sessions and credentials do not come back.
+    """Its clients get notice -1 and are disconnected without their wills; sessions and credentials are deleted.
 
-    Neighbours whose group's name merely begins alike notice nothing.
+    The clients of a group whose name merely begins alike are not affected.
     """
     password = f"RW|{await cloud.token('R,W', 'a/#')}"
     await cloud.call("CreateGroupId", GroupId="GID_plant2")
@@ -96,7 +96,7 @@ async def test_deleting_a_group_ends_its_clients(cloud: Caller, connect: Connect
 
 
 async def test_initial_groups_are_created_once(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
-    """What a sandbox is started with is there at once; deleted it stays so; what is added later is created then."""
+    """The groups of a start exist at once; a deleted one is not created again; one that is added later is created."""
     seen = []
     for groups in (("GID_one", "GID_two"), ("GID_one", "GID_two", "GID_three"), ("GID_one",)):
         sandbox = await start_sandbox(replace(config, groups=groups))
@@ -108,7 +108,7 @@ async def test_initial_groups_are_created_once(config: SandboxConfig, http: aioh
 
 
 async def test_another_instance_has_groups_of_its_own(config: SandboxConfig, http: aiohttp.ClientSession) -> None:
-    """A sandbox that plays another instance on the same file begins with its own groups."""
+    """A sandbox that plays another instance on the same database starts with its own groups."""
     for instance in ("post-cn-test", "post-cn-next"):
         sandbox = await start_sandbox(replace(config, instance_id=instance, groups=("GID_one",)))
         reply = await Caller(http, f"http://127.0.0.1:{sandbox.port}").call("ListGroupId", InstanceId=instance)
@@ -117,8 +117,10 @@ async def test_another_instance_has_groups_of_its_own(config: SandboxConfig, htt
 
 
 @pytest.mark.parametrize(("action", "code"), [("Create", "CreateGroupIdError"), ("Delete", "DeleteGroupIdError")])
-async def test_a_file_that_fails(config: SandboxConfig, http: aiohttp.ClientSession, action: str, code: str) -> None:
-    """What cannot be written is refused as such, and is not done either."""
+async def test_a_database_that_fails(
+    config: SandboxConfig, http: aiohttp.ClientSession, action: str, code: str
+) -> None:
+    """A change that cannot be stored is refused with its own code, and has no effect."""
     with sqlite3.connect(config.database) as database:
         database.execute(
             "CREATE TABLE groups (instance_id, group_id, created_at_ms, PRIMARY KEY (instance_id, group_id))"

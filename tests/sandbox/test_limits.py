@@ -105,9 +105,9 @@ async def test_overflow(cloud: Caller) -> None:
     replies = [await cloud.call("RevokeToken", Token=token) for _ in range(3)]
     assert "RevokeTokenOverflow" in [reply.code for reply in replies]
     assert (await cloud.call("ListGroupId")).code == "Throttling.Api"
-    told = await cloud.control("GET", "limits")
-    assert {"account": "1000000000000001", "action": "ListGroupId", "peak": 1, "refused": 1} in told["calls"]
-    assert told["addresses"][0]["peak"] >= 4
+    shown = await cloud.control("GET", "limits")
+    assert {"account": "1000000000000001", "action": "ListGroupId", "peak": 1, "refused": 1} in shown["calls"]
+    assert shown["addresses"][0]["peak"] >= 4
 
 
 async def test_only_verified_calls_use_up_a_quota(cloud: Caller) -> None:
@@ -133,11 +133,11 @@ async def test_a_blocked_address(cloud: Caller) -> None:
 
 
 async def test_limits_are_set_while_it_runs(cloud: Caller) -> None:
-    """A preset comes first, single limits over it; what is not named stays; null is no limit."""
+    """A preset comes first, single limits over it; what is absent stays; null is no limit."""
     await cloud.control("POST", "limits", {"preset": "v2", "qps": {"QueryToken": None, "SendMessage": 7}})
-    told = await cloud.control("POST", "limits", {"egress_qps": None, "block_s": 5})
-    assert (told["egress_qps"], told["block_s"]) == (None, 5)
-    assert {name: told["qps"][name] for name in ("ApplyToken", "QueryToken", "RevokeToken", "SendMessage")} == {
+    shown = await cloud.control("POST", "limits", {"egress_qps": None, "block_s": 5})
+    assert (shown["egress_qps"], shown["block_s"]) == (None, 5)
+    assert {name: shown["qps"][name] for name in ("ApplyToken", "QueryToken", "RevokeToken", "SendMessage")} == {
         "ApplyToken": 500,
         "QueryToken": None,
         "RevokeToken": 5,
@@ -150,8 +150,8 @@ async def test_a_reset_measures_anew(cloud: Caller) -> None:
     """Resetting the counts of calls also resets the peaks."""
     await cloud.call("QueryToken", Token="t")
     await cloud.control("DELETE", "calls")
-    told = await cloud.control("GET", "limits")
-    assert (told["calls"], told["addresses"]) == ([], [])
+    shown = await cloud.control("GET", "limits")
+    assert (shown["calls"], shown["addresses"]) == ([], [])
 
 
 @pytest.mark.parametrize(

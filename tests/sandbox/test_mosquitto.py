@@ -1,4 +1,4 @@
-"""mosquitto's own clients see what devices see."""
+"""mosquitto's clients get what devices get."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = FORGIVING
 
 
 async def run(*command: str) -> tuple[int, str]:
-    """Run a command to its end; return its code and what it said."""
+    """Run a command to its end; return its exit code and its output."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -24,7 +24,7 @@ async def run(*command: str) -> tuple[int, str]:
 
 
 async def test_publish_and_subscribe(sandbox: Sandbox, cloud: Caller, need_program: Callable[[str], str]) -> None:
-    """mosquitto_pub and mosquitto_sub work inside the token's resources and are cut outside."""
+    """mosquitto_pub and mosquitto_sub work with topics of the token's resources, and are disconnected for others."""
     password = f"RW|{await cloud.token('R,W', 'a/#')}"
     pub, sub = need_program("mosquitto_pub"), need_program("mosquitto_sub")
 
@@ -56,7 +56,7 @@ async def test_a_message_from_the_api(sandbox: Sandbox, cloud: Caller, need_prog
     password = f"R|{await cloud.token('R', 'a/#')}"
     user = ["-u", USERNAME, "-P", password, "-i", "GID_plant@@@sub"]
     where = ["-h", "127.0.0.1", "-p", str(sandbox.mqtt_port), "-t", "a/#", "-q", "1", "-c"]
-    # First it only subscribes (-E), under a session that stays: so nothing is sent before somebody listens.
+    # First it only subscribes (-E), under a session that stays: so nothing is sent before there is a subscriber.
     assert await run(need_program("mosquitto_sub"), *where, *user, "-E") == (0, "")
     message = {"InstanceId": INSTANCE, "MqttTopic": "a/x", "Payload": "grüße 1+1"}
     await sdk_of("acs3-async", sandbox)("SendMessage", message)

@@ -1,4 +1,4 @@
-"""Both official Python SDKs drive every action, with both kinds of signature, and understand every error."""
+"""Both official Python SDKs can call every action, with both kinds of signature, and read every error."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def sign_in(connect: Connect, credential: dict[str, Any], client_id: str =
 
 
 async def test_tokens(sdk: Sdk) -> None:
-    """A token is applied for, found good, revoked, and found bad (chapter 10)."""
+    """A token is applied for, valid, revoked, and then invalid (chapter 10)."""
     applied = await sdk("ApplyToken", applying())
     assert kinds(applied) == {"RequestId": str, "Token": str}
     given = {**ON, "Token": applied["Token"]}
@@ -93,7 +93,7 @@ async def test_groups(sdk: Sdk) -> None:
 
 
 async def test_credentials_messages_and_sessions(sdk: Sdk, connect: Connect) -> None:
-    """A registered device signs in, is online and hears a message; a refreshed or unregistered secret is worth nothing.
+    """A registered device signs in, is online and gets a message; a refreshed or unregistered secret is refused.
 
     Chapters 12 to 14.
     """
@@ -207,7 +207,7 @@ async def test_refusals(sdk: Sdk) -> None:
 
 
 async def test_every_error(sandbox: Sandbox, cloud: Caller) -> None:
-    """Every code of the catalog, as told by a fault, is raised by both SDKs with its code, status and message."""
+    """Every code of the catalog, sent by a fault, is raised by both SDKs with its code, status and message."""
     client, old = newer(sandbox), classic()
     for row in (*ERRORS.values(), *GATEWAY_ERRORS.values()):
         code = row.code.replace("%s", "Resources")
@@ -223,7 +223,7 @@ async def test_every_error(sandbox: Sandbox, cloud: Caller) -> None:
 
 
 async def test_wrong_secrets(sandbox: Sandbox) -> None:
-    """A wrong secret is refused; the classic SDK, which compares strings to sign, tells it as a wrong secret.
+    """A wrong secret is refused; the classic SDK, which compares strings to sign, reports it as a wrong secret.
 
     For each action of the guide: the strings agree whatever the parameters are.
     """

@@ -28,10 +28,10 @@ BAD = {
     "Payload": ["x" * 65537],
     "ClientId": ["plant", "GID_plant", "GID_plant@@@", "GID_ab@@@d", DEVICE + "/#", "GID_plant@@@" + "d" * 53],
 }
-"""Values that are no good by themselves: wrong type, unknown, out of range, too long."""
+"""Values that are invalid by themselves: wrong type, unknown, out of range, too long."""
 
 ANY_CLIENT_ID = ["x" * 65]
-"""Chapter 13 asks for client IDs of any form; its own sample is none of 11.1's."""
+"""Chapter 13 asks for client IDs of any form; its own sample does not have the form of 11.1."""
 
 TOGETHER: dict[str, list[dict[str, str | None]]] = {
     "ApplyToken": [
@@ -41,7 +41,7 @@ TOGETHER: dict[str, list[dict[str, str | None]]] = {
     ],
     "BatchQuerySessionByClientIds": [{f"ClientIdList.{number}": DEVICE for number in range(1, 12)}],
 }
-"""Values that are each good and together too many or out of order."""
+"""Values of which each is valid, but which are too many or out of order."""
 
 
 def good() -> dict[str, dict[str, str]]:
@@ -73,7 +73,7 @@ def bad_values(action: str, parameter: Parameter) -> list[str]:
 
 
 def refused(action: str) -> Iterator[tuple[dict[str, str | None], str]]:
-    """Yield each change that spoils a good call, and the code it is refused with by the guide."""
+    """Yield each change that makes a valid call invalid, and the code by which the guide refuses it."""
     of_groups = action in GROUP_ACTIONS
     for parameter in ACTIONS[action].parameters:
         malformed = "ParameterFieldCheckFailed" if of_groups else f"InvalidParameter.{parameter.name}"
@@ -128,8 +128,8 @@ async def test_each_rule(cloud: Caller, connect: Connect, action: str) -> None:
         assert list(reply.json) == ["RequestId", "HostId", "Code", "Message", "Recommend"]
         in_xml = await cloud.call(action, **{**whole, **change, "Format": "XML"})
         root = ET.fromstring(in_xml.text)  # noqa: S314 (our own answer)
-        told = (in_xml.status, root.tag, root.findtext("Code"), root.findtext("Message"))
-        assert told == (status, "Error", code, message)
+        shown = (in_xml.status, root.tag, root.findtext("Code"), root.findtext("Message"))
+        assert shown == (status, "Error", code, message)
         assert [child.tag for child in root] == ["RequestId", "HostId", "Code", "Message"]
     assert await device.publish("a/x", "last")
     await device.got(b"last")

@@ -1,4 +1,4 @@
-"""Who may connect, by CONNACK codes, with real MQTT clients; and that a refused CONNECT changes nothing."""
+"""Which clients may connect, by CONNACK codes, with real MQTT clients; a refused CONNECT changes nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.sandbox.raw import connect as packet_of_connect
 Connect = Callable[..., Awaitable[Device]]
 
 ACCEPTED, NOT_ACCEPTED, BAD_ID, BAD_FORM, NOT_AUTHORIZED = 0, 132, 133, 134, 135
-"""paho tells the codes of 3.1.1 as those of MQTT 5."""
+"""paho reports the codes of 3.1.1 as those of MQTT 5."""
 
 
 async def test_passwords(cloud: Caller, connect: Connect) -> None:
-    """R, W and RW and pairs of them in any order sign in; every token must be good, and its type as named."""
+    """R, W and RW and pairs of them in any order sign in; every token must be valid, and of the named type."""
     r, w, rw = [await cloud.token(actions, "a/#") for actions in ("R", "W", "R,W")]
     for password, code in (
         (f"R|{r}", ACCEPTED),
@@ -62,7 +62,7 @@ async def test_passwords(cloud: Caller, connect: Connect) -> None:
     ],
 )
 async def test_usernames(cloud: Caller, connect: Connect, username: str, code: int) -> None:
-    """The user name tells the mode, the access key that applied for the token, and the instance."""
+    """The user name names the mode, the access key that applied for the token, and the instance."""
     assert (await connect(f"R|{await cloud.token('R', 'a/#')}", username=username)).code == code
 
 
@@ -86,7 +86,7 @@ async def test_client_ids(cloud: Caller, connect: Connect, client_id: str, code:
 
 
 async def test_empty_client_id(cloud: Caller, raw: Callable[[], Awaitable[Raw]]) -> None:
-    """No client ID is made up for a client that names none.
+    """The broker generates no client ID for a client that sends none.
 
     paho would make one up itself and ask again, so this is a bare socket.
     """
@@ -96,7 +96,7 @@ async def test_empty_client_id(cloud: Caller, raw: Callable[[], Awaitable[Raw]])
 
 
 async def test_revoked_and_expired(cloud: Caller, connect: Connect) -> None:
-    """A revoked or expired token does not sign in, alone or beside a good one."""
+    """A revoked or expired token does not sign in, alone or beside a valid one."""
     good = await cloud.token("R", "a/#", life_s=1000)
     revoked, expired = await cloud.token("W", "a/#"), await cloud.token("W", "a/#", life_s=100)
     await cloud.revoke(revoked)
@@ -116,14 +116,14 @@ async def test_wills(cloud: Caller, connect: Connect, topic: str, code: int) -> 
 
 
 async def test_other_versions(cloud: Caller, connect: Connect) -> None:
-    """MQTT 5 is refused in its own words, Unsupported Protocol Version; 3.1 by CONNACK 1."""
+    """MQTT 5 is refused with its own code, Unsupported Protocol Version; 3.1 with CONNACK 1."""
     password = f"R|{await cloud.token('R', 'a/#')}"
     assert (await connect(password, protocol=paho.MQTTv5)).code == 0x84
     assert (await connect(password, protocol=paho.MQTTv31)).code == NOT_ACCEPTED
 
 
 async def test_a_refused_connect_changes_nothing(cloud: Caller, connect: Connect) -> None:
-    """Whoever is refused neither cuts the client ID's owner nor takes or wipes its subscriptions.
+    """A refused client neither disconnects the owner of the client ID nor changes its subscriptions.
 
     amqtt's own broker clears the session before it looks at the password.
     """

@@ -1,4 +1,4 @@
-"""What the sandbox answered outlives a restart, and the ``kill -9`` of its process."""
+"""What the sandbox answered survives a restart, and the ``kill -9`` of its process."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_one_sandbox_on_one_file(config: SandboxConfig, http: aiohttp.Clie
 
 async def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     """A file that is not a database or cannot be created stops the start, with its name."""
-    (tmp_path / "text").write_text("no database, and long enough to be told from an empty one" * 9)
+    (tmp_path / "text").write_text("not a database, and longer than an empty one" * 9)
     for path in (tmp_path / "text", tmp_path / "missing" / "sandbox.db", tmp_path):
         with pytest.raises(Misconfigured, match=str(path)):
             await SandboxState.open(path)

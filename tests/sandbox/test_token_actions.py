@@ -76,7 +76,7 @@ async def test_the_longest_life_is_thirty_days(cloud: Caller) -> None:
 
 
 async def test_query_token(cloud: Caller) -> None:
-    """A token is good until it expires or is revoked; one never issued never is."""
+    """A token is valid until it expires or is revoked; one that was never issued is not."""
     short, long = await cloud.token("R", "a/#", life_s=100), await cloud.token("R", "a/#", life_s=1000)
     assert await cloud.status(short)
     assert not await cloud.status(short[:-4])

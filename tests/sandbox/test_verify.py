@@ -60,7 +60,7 @@ async def test_rpc(cloud: Caller, change: dict[str, str | None], status: int, co
     [(-16, 400, "InvalidTimeStamp.Expired"), (16, 400, "InvalidTimeStamp.Expired"), (-14, 200, "OK"), (14, 200, "OK")],
 )
 async def test_clock_skew(cloud: Caller, minutes: int, status: int, code: str) -> None:
-    """A timestamp is good for a quarter of an hour on either side of the cloud's clock."""
+    """A timestamp is valid for 15 minutes on either side of the cloud's clock."""
     reply = await cloud.send(form=cloud.signed("QueryToken", **QUERY, Timestamp=timestamp(minutes * 60)))
     assert (reply.status, reply.code) == (status, code), reply.text
 
@@ -97,7 +97,7 @@ async def test_other_methods(cloud: Caller) -> None:
 async def test_wrong_signature(cloud: Caller) -> None:
     """A wrong secret is refused; the message ends in the server's string to sign with no space before it.
 
-    The classic SDK compares that text with its own to tell a wrong secret from a wrong encoding (FACTS 4).
+    The classic SDK compares that text with its own to distinguish a wrong secret from a wrong encoding (FACTS 4).
     """
     signed = cloud.forger().signed("QueryToken", Token="t")
     reply = await cloud.send(form=signed)
@@ -123,7 +123,7 @@ async def test_a_name_with_two_values(cloud: Caller) -> None:
 
 @pytest.mark.parametrize("junk", ["%ff=1", "a=%c3%28", "&".join(f"p{n}=1" for n in range(300))])
 async def test_junk(cloud: Caller, junk: str) -> None:
-    """What is no UTF-8, or far too much, is refused and not guessed at."""
+    """Parameters that are not UTF-8, or are far too many, are refused."""
     reply = await cloud.send(junk, cloud.signed("QueryToken", Token="t"))
     assert reply.status == 400
     assert "ParameterCheckFailed" in reply.text
@@ -145,7 +145,7 @@ async def test_replay(cloud: Caller) -> None:
 
 
 async def test_a_stranger_spends_no_nonce(cloud: Caller) -> None:
-    """A request with a wrong signature leaves its nonce to the one who can sign."""
+    """A request with a wrong signature does not spend its nonce."""
     forged = cloud.forger().signed("QueryToken", Token="t", SignatureNonce="n1")
     assert (await cloud.send(form=forged)).code == "SignatureDoesNotMatch"
     assert (await cloud.call("QueryToken", Token="t", SignatureNonce="n1")).code == "OK"
