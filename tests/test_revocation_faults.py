@@ -179,12 +179,11 @@ class Site:
     async def withhold_permits(self) -> None:
         """Let no instance have a permit for RevokeToken for now."""
         seconds, microseconds = await self.redis.time()
-        _, due, *_ = quota_keys("RevokeToken", "all")
-        await self.redis.set(due, (seconds + 12) * 1_000_000 + microseconds)
+        await self.redis.set(quota_keys("RevokeToken", "all")["api_due"], (seconds + 12) * 1_000_000 + microseconds)
 
     async def grant_permits(self) -> None:
         """Let them have permits again."""
-        await self.redis.delete(quota_keys("RevokeToken", "all")[1])
+        await self.redis.delete(quota_keys("RevokeToken", "all")["api_due"])
 
 
 @pytest.fixture

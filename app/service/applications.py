@@ -152,7 +152,14 @@ class Applications:
             await self._give_up(lead, broken[0])
         if obtained:
             outcome = await retry_until(
-                lambda: self._tokens.store(lead, obtained, expires_at_ms, whole=not broken), within_s=STORE_DEADLINE_S
+                lambda: self._tokens.store(
+                    lead,
+                    obtained,
+                    expires_at_ms,
+                    whole=not broken,
+                    actor=Actor(f"device:{lead.wanted.device.client_id}"),
+                ),
+                within_s=STORE_DEADLINE_S,
             )
             client_id = lead.wanted.device.client_id
             if outcome == "stored":

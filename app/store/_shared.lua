@@ -7,17 +7,22 @@ end
 
 local now_ms = math.floor(now_us() / 1000)
 
--- Uses an assertion up until `until_ms`, when it would be refused as expired anyway; 0: there is none. The same request
--- may use it again: a command that is sent twice is no replay. Returns nothing, or why not: 'used' or 'expired'. That
--- is judged here as well as by the instance, whose clock may have stood still while its machine slept.
-local function use(key, request, until_ms)
-  if until_ms == 0 then
+-- Uses an assertion up until `used_until_ms`, when it expires anyway; 0: there is none. First the device's record must be
+-- the one under which the caller was verified. The same request may use it again: a command that is sent twice is not a
+-- replay. Returns nothing, or why not: 'stale', 'expired' or 'used'. Expiry is judged here as well as by the instance,
+-- whose clock may have stood still while its machine slept.
+local function use_assertion(device, epoch, assertion, request, used_until_ms)
+  if redis.call('HGET', device, 'epoch') ~= epoch then
+    return 'stale'
+  end
+  used_until_ms = tonumber(used_until_ms)
+  if used_until_ms == 0 then
     return nil
   end
-  if until_ms <= now_ms then
+  if used_until_ms <= now_ms then
     return 'expired'
   end
-  local user = redis.call('SET', key, request, 'NX', 'GET', 'PX', math.ceil(until_ms - now_ms))
+  local user = redis.call('SET', assertion, request, 'NX', 'GET', 'PX', math.ceil(used_until_ms - now_ms))
   if user and user ~= request then
     return 'used'
   end
@@ -64,6 +69,15 @@ local function standing(handle, state, epoch)
   return record
 end
 
+-- Returns a grant's live token under this epoch, or nothing: {handle, expires_at_ms, sealed, remaining_ms}.
+local function live_token(grant, epoch)
+  local handle = redis.call('GET', grant)
+  local record = handle and standing(handle, 'live', epoch)
+  if record then
+    return {handle = handle, expires_at_ms = record[5], sealed = record[6], remaining_ms = record[5] - now_ms}
+  end
+end
+
 local function indexes(client_id, role)
   return {shard .. 'c:' .. client_id, shard .. 'x', shard .. 'r:' .. role}
 end
@@ -98,10 +112,12 @@ local function count(job, what, by)
   end
 end
 
--- Writes a line of the audit trail (audit.py). The stream keeps its own time, and about this many lines.
-local function audit(who, what, client_id, handle, detail)
+-- Appends an entry to the audit stream of the script's keys (audit.py): `who` did `what`; the other fields may be left
+-- out. The stream keeps the time, and about this many entries.
+local function audit(entry)
   redis.call('XADD', shard .. 'a', 'MAXLEN', '~', 10000, '*',
-    'who', who, 'what', what, 'client_id', client_id, 'handle', handle, 'detail', detail)
+    'who', entry.who, 'what', entry.what, 'client_id', entry.client_id or '', 'handle', entry.handle or '',
+    'detail', entry.detail or '', 'request_id', entry.request_id or '')
 end
 
 local function enqueue(handle, priority, expires_at_ms, job)
@@ -112,9 +128,10 @@ end
 
 -- Ends a revocation as 'confirmed', 'lapsed' or 'dropped'. Its cloud token is worthless or forgotten now; what nobody
 -- needs, nobody keeps.
-local function finish(handle, what, job, who)
+local function finish(handle, what, job, who, request_id)
   local key = shard .. 't:' .. handle
-  audit(who, what, redis.call('HGET', key, 'client_id') or '', handle, '')
+  audit{who = who, request_id = request_id, what = what, client_id = redis.call('HGET', key, 'client_id'),
+    handle = handle}
   if redis.call('EXISTS', key) == 1 then
     redis.call('HSET', key, 'revocation', what)
     redis.call('HDEL', key, 'sealed')
@@ -138,16 +155,17 @@ local AT_ONCE = 1000
 
 -- Revokes records. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
 -- cloud tokens arrive, store.lua queues them instead of handing them out. Returns how many this changed; one that is
--- revoked already only moves forward, if this one's priority goes first: what changes is a line of the audit, of `who`.
--- With `by_floor` only those that a floor took are meant. What many have in common is written once: this is most of
--- what a large revocation costs.
-local function revoke(handles, priority, job, who, by_floor)
+-- revoked already only moves forward, if this one's priority goes first. Of `how` are the priority, who revokes under
+-- which request ID, the job it is counted for, and whether only those below a watermark are meant. What many have in
+-- common is written once: this is most of what a large revocation costs.
+local function revoke(handles, how)
+  local priority, job = how.priority, how.job
   local revoked, turns, gone = 0, {}, {}
   for _, handle in ipairs(handles) do
     local key = shard .. 't:' .. handle
     local record = redis.call('HMGET', key, 'state', 'client_id', 'role', 'expires_at_ms', 'priority', 'begun')
     local state = record[1]
-    if not state or by_floor and not swept(record[3], record[6]) then
+    if not state or how.only_below_watermark and not swept(record[3], record[6]) then
       state = ''
     end
     if state == 'revoked' and priority < tonumber(record[5] or DEVICE) then
@@ -166,7 +184,7 @@ local function revoke(handles, priority, job, who, by_floor)
         gone[index] = gone[index] or {}
         table.insert(gone[index], handle)
       end
-      audit(who, 'revoked', record[2], handle, '')
+      audit{who = how.who, request_id = how.request_id, what = 'revoked', client_id = record[2], handle = handle}
       revoked = revoked + 1
     end
   end

@@ -11,13 +11,14 @@ import msgspec
 from app.model.actors import Actor
 from app.model.api_keys import ApiKey, KeyId, Right, id_of
 from app.model.secrets import ApiKeyText, Secret
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.redis_keys import API_KEY_NAMES, API_KEYS
+from app.store.script import Script
 from app.store.sealing import KeyRing
 
 _ADD: Final = Script("key_add")
 _REMOVE: Final = Script("key_remove", may_oom=True)
-_KEYS: Final = [API_KEYS, API_KEY_NAMES]
+_KEYS: Final = {"api_keys": API_KEYS, "names": API_KEY_NAMES}
 
 MAX_KEYS: Final = 1000
 _NOBODYS: Final = "0" * 64
@@ -68,13 +69,22 @@ class ApiKeys:
         sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "api-key", key_id)
         detail = f"{name}: {' '.join(ordered)}"
         answer: Literal["done", "taken", "full"] = await self._store.run(
-            _ADD, _KEYS, key_id, name, sealed, MAX_KEYS, actor.name, detail
+            _ADD,
+            _KEYS,
+            key_id=key_id,
+            name=name,
+            sealed=sealed,
+            most_keys=MAX_KEYS,
+            actor=actor.name,
+            request_id=actor.request_id,
+            detail=detail,
         )
         return answer
 
     async def remove(self, name: str, *, actor: Actor) -> bool:
         """Remove a key: the very next request with it is refused. False if there is none. Raises ``Unavailable``."""
-        return bool(await self._store.run(_REMOVE, _KEYS, name, actor.name))
+        removed = await self._store.run(_REMOVE, _KEYS, name=name, actor=actor.name, request_id=actor.request_id)
+        return bool(removed)
 
     async def all(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``, and ``CannotOpen`` if a record cannot be unsealed."""

@@ -1,10 +1,15 @@
 -- Forgets the attempts by a name whose password was proved, and takes that one attempt back from its address.
 -- Not to be sent again: it would take back another.
 --
--- KEYS  1 counter of the name from this address  2 counter of the name  3 counter of the address, if one is known
+-- `of_address`: the counter of the address; empty if it is not known
 
-redis.call('DEL', KEYS[1], KEYS[2])
-if KEYS[3] and tonumber(redis.call('HGET', KEYS[3], 'count') or 0) > 0 then
-  redis.call('HINCRBY', KEYS[3], 'count', -1)
+local of_name_and_address, of_name = unpack(KEYS)
+local of_address = {unpack(KEYS, 3)}
+
+redis.call('DEL', of_name_and_address, of_name)
+for _, counter in ipairs(of_address) do
+  if tonumber(redis.call('HGET', counter, 'count') or 0) > 0 then
+    redis.call('HINCRBY', counter, 'count', -1)
+  end
 end
 return 1

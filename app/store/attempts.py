@@ -7,8 +7,9 @@ import ipaddress
 from typing import Final
 
 from app.store.audit import AuditStore, Event
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.redis_keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by_name_key
+from app.store.script import Script
 
 # Who has to revoke something signs in when Redis is full too. No flood gets far by that: what is counted is hashed.
 _COUNT: Final = Script("attempt", may_oom=True)
@@ -25,6 +26,13 @@ LONGEST_BY_ADDRESS_MS: Final = 15 * 60_000
 FORGET_AFTER_MS: Final = 3_600_000
 """After so long without an attempt a count is forgotten."""
 
+_LIMITS: Final = (
+    *(FREE_FROM_ONE_ADDRESS, LONGEST_BY_NAME_MS),
+    *(FREE_BY_NAME, LONGEST_BY_NAME_MS),
+    *(FREE_BY_ADDRESS, LONGEST_BY_ADDRESS_MS),
+)
+"""How many attempts are free, and the longest wait: of a name from one address, of a name, of an address."""
+
 
 class Attempts:
     """Counts of attempts, as they lie in Redis."""
@@ -40,16 +48,9 @@ class Attempts:
         ``name`` is whatever was typed for one, ``address`` an IP address; an empty one counts for nothing. Not to be
         sent again: it would count twice. Raises ``Unavailable``.
         """
+        counters = [*_by_name(name, address), *_by_address(address)]
         wait_ms: int = await self._store.run(
-            _COUNT,
-            _keys(name, address),
-            FORGET_AFTER_MS,
-            FREE_FROM_ONE_ADDRESS,
-            LONGEST_BY_NAME_MS,
-            FREE_BY_NAME,
-            LONGEST_BY_NAME_MS,
-            FREE_BY_ADDRESS,
-            LONGEST_BY_ADDRESS_MS,
+            _COUNT, {"counters": counters}, forget_ms=FORGET_AFTER_MS, limits=_LIMITS[: 2 * len(counters)]
         )
         return wait_ms
 
@@ -59,7 +60,11 @@ class Attempts:
         Not all of the address's: whoever has one password could else guess at others' without end, signing in now and
         then. Not to be sent again. Raises ``Unavailable``.
         """
-        await self._store.run(_TAKE_BACK, _keys(name, address))
+        of_name_and_address, of_name = _by_name(name, address)
+        await self._store.run(
+            _TAKE_BACK,
+            {"of_name_and_address": of_name_and_address, "of_name": of_name, "of_address": _by_address(address)},
+        )
 
     async def report_refused(self, act: Event) -> None:
         """Write down an attempt that failed, apart from what happened, so that no flood flushes it.
@@ -82,11 +87,14 @@ def network_of(address: str) -> str:
     return str(parsed)
 
 
-def _keys(name: str, address: str) -> list[str]:
+def _by_name(name: str, address: str) -> tuple[str, str]:
     # Digests: what is typed for a name is of any length, and may have been meant for the password.
-    network = network_of(address)
-    keys = [attempts_by_name_key(_digest(f"{name}\0{network}")), attempts_by_name_key(_digest(name))]
-    return [*keys, attempts_by_address_key(_digest(network))] if address else keys
+    from_address = attempts_by_name_key(_digest(f"{name}\0{network_of(address)}"))
+    return from_address, attempts_by_name_key(_digest(name))
+
+
+def _by_address(address: str) -> list[str]:
+    return [attempts_by_address_key(_digest(network_of(address)))] if address else []
 
 
 def _digest(text: str) -> str:

@@ -95,6 +95,7 @@ class AuditEntry:
     client_id: str
     handle: str
     detail: str
+    request_id: str = ""
 
 
 class AuditCursor(NamedTuple):
@@ -146,6 +147,7 @@ class AuditStore:
                 "client_id": client_id,
                 "handle": "",
                 "detail": act.detail,
+                "request_id": act.actor.request_id,
             }
             words = (word for field in fields.items() for word in field)
             commands.append(("XADD", stream, "MAXLEN", "~", MOST_LINES, "*", *words))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from importlib.resources import files
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
@@ -20,6 +16,7 @@ from app.errors import Misconfigured, Unavailable
 from app.model.secrets import Secret
 from app.store.clock import RedisClock
 from app.store.pipelined_connection import Command, PipelinedConnection
+from app.store.script import Script
 
 log = structlog.get_logger(__name__)
 
@@ -32,30 +29,6 @@ T = TypeVar("T")
 
 Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
 _FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
-
-
-@dataclass(frozen=True)
-class Script:
-    """A Lua script of this package, run in one round trip.
-
-    ``may_oom`` lets it run when Redis is full: revoking must always work.
-    """
-
-    name: str
-    may_oom: bool = False
-
-    @cached_property
-    def text(self) -> str:
-        """The script: its flags, what all scripts share, its own steps."""
-        package = files("app.store")
-        flags = "#!lua flags=allow-oom\n" if self.may_oom else "#!lua\n"
-        own = package.joinpath(f"{self.name}.lua").read_text(encoding="utf-8")
-        return flags + package.joinpath("_shared.lua").read_text(encoding="utf-8") + own
-
-    @cached_property
-    def sha(self) -> str:
-        """The name under which Redis knows the script."""
-        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
 class Store:
@@ -82,15 +55,18 @@ class Store:
         self.clock = RedisClock()
         self._scripts: dict[str, Script] = {}
 
-    async def run(self, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
-        """Run ``script``; its first argument is always the clock's shift. Raises ``Unavailable``."""
-        [answer] = await self.each([self.call(script, keys, *arguments)])
+    async def run(self, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Any:
+        """Run ``script`` with its keys and arguments by their names in the script's first lines.
+
+        Raises ``Unavailable``, and ``TypeError`` if a name is missing or unknown.
+        """
+        [answer] = await self.each([self.call(script, keys, **arguments)])
         return answer
 
-    def call(self, script: Script, keys: Sequence[str], *arguments: str | int) -> Command:
-        """Return the command that runs ``script``, to be sent beside others by ``each``."""
+    def call(self, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Command:
+        """Return the command that runs ``script`` as ``run``, to be sent beside others by ``each``."""
         self._scripts[script.sha] = script
-        return ("EVALSHA", script.sha, len(keys), *keys, self.clock.shift_ms, *arguments)
+        return script.command(keys, arguments, shift_ms=self.clock.shift_ms)
 
     async def command(self, *words: str | int) -> Any:
         """Send one plain command. Raises ``Unavailable``."""

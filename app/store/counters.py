@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.redis_keys import CLOUD_SEEN, batch_key, minute_key
+from app.store.script import Script
 
 _TALLY: Final = Script("tally")
 
@@ -65,25 +66,24 @@ class CounterStore:
 
     async def add(self, instance: str, batch: Batch) -> None:
         """Add a batch, in one round trip. May be sent again: a batch counts once. Raises ``Unavailable``."""
-        keys = [batch_key(instance), CLOUD_SEEN, *map(minute_key, batch.minutes)]
         counts: list[str | int] = []
-        for place, of_minute in enumerate(batch.minutes.values(), 3):
+        for place, of_minute in enumerate(batch.minutes.values(), 1):
             for counted, count in of_minute.items():
                 counts += [place, counted.value, count]
         seen = batch.seen
         await self._store.run(
             _TALLY,
-            keys,
-            batch.number,
-            KEEP_MS,
-            KEEP_SEEN_MS,
-            seen.ok_at_ms,
-            seen.failing_since_ms,
-            seen.failed_at_ms,
-            seen.action,
-            seen.kind,
-            seen.code,
-            *counts,
+            {"batch": batch_key(instance), "cloud": CLOUD_SEEN, "minutes": [*map(minute_key, batch.minutes)]},
+            batch_number=batch.number,
+            keep_ms=KEEP_MS,
+            keep_seen_ms=KEEP_SEEN_MS,
+            ok_at_ms=seen.ok_at_ms,
+            since_ms=seen.failing_since_ms,
+            failed_at_ms=seen.failed_at_ms,
+            action=seen.action,
+            kind=seen.kind,
+            code=seen.code,
+            counts=counts,
         )
 
     async def minutes(self, first: int, last: int) -> list[dict[Counted, int]]:

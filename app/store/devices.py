@@ -16,8 +16,9 @@ from app.model.actors import SERVER
 from app.model.devices import CLIENT_ID_MARK, Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.audit import Event, EventKind
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.redis_keys import ALL_SHARDS, Shard
+from app.store.script import Script
 from app.store.sealing import KeyRing
 
 _WRITE: Final = Script("device", may_oom=True)
@@ -202,20 +203,25 @@ class Devices:
         """Write a record, or remove it: one without a key is none."""
         device, key, previous = written.device, written.key, written.previous
         shard = Shard.of(device.client_id)
-        keys = [shard.device(device.client_id), shard.devices, shard.live(device.client_id)]
+        # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
+        sealed_key = self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else ""
         answer = await self._store.run(
             _WRITE,
-            keys,
-            device.client_id,
-            read_epoch,
-            _text(device, previous) if key else "",
-            # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
-            self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else "",
-            int(revoke),
-            self._keys.seal(previous.key, "previous-client-key", device.client_id, _term(previous)) if previous else "",
-            act.actor.name,
-            act.kind,
-            act.detail,
+            {
+                "device": shard.device(device.client_id),
+                "devices": shard.devices,
+                "device_index": shard.live(device.client_id),
+            },
+            client_id=device.client_id,
+            read_epoch=read_epoch,
+            record=_text(device, previous) if key else "",
+            sealed_key=sealed_key,
+            revokes=int(revoke),
+            previous_key=self._seal_previous(device, previous) if previous else "",
+            actor=act.actor.name,
+            request_id=act.actor.request_id,
+            event=act.kind,
+            detail=act.detail,
         )
         self._cache.pop(device.client_id, None)
         if answer[0] == "conflict":
@@ -236,6 +242,9 @@ class Devices:
             grace_until_ms=record.previous_until_ms if record.previous_until_ms > self._store.clock.now_ms() else 0,
             epoch=epoch,
         )
+
+    def _seal_previous(self, device: Device, previous: PreviousKey) -> str:
+        return self._keys.seal(previous.key, "previous-client-key", device.client_id, _term(previous))
 
     def _open_previous(self, device: Device, record: _DeviceRecord, sealed: str | None) -> PreviousKey | None:
         if not sealed or not device.grace_until_ms:

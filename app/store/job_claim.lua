@@ -3,23 +3,24 @@
 -- shard do no harm, so a claim has no number: all they do is fenced where it is done. May be sent again: the shard
 -- claimed by the first sending then waits until its lease is over.
 --
--- KEYS  1 open jobs  2 the job  3 its work
--- ARGV  2 job   3 lease_ms   4 shards at once
 -- Returns the shard; -1: others have all that may be had; -2: the job is done.
 
-if redis.call('ZCOUNT', KEYS[3], '(' .. now_ms, '+inf') >= tonumber(ARGV[4]) then
+local open_jobs, job, work = unpack(KEYS)
+local job_id, lease_ms, at_once = unpack(ARGV, 2)
+
+if redis.call('ZCOUNT', work, '(' .. now_ms, '+inf') >= tonumber(at_once) then
   return -1
 end
-local free = redis.call('ZRANGE', KEYS[3], '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 1)
+local free = redis.call('ZRANGE', work, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 1)
 if free[1] then
-  redis.call('ZADD', KEYS[3], now_ms + ARGV[3], free[1])
+  redis.call('ZADD', work, now_ms + lease_ms, free[1])
   return tonumber(free[1])
 end
-if redis.call('EXISTS', KEYS[3]) == 1 then
+if redis.call('EXISTS', work) == 1 then
   return -1
 end
-if redis.call('ZREM', KEYS[1], ARGV[2]) == 1 and redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('HSET', KEYS[2], 'done_at_ms', now_ms)
-  audit('server', 'job_done', '', '', ARGV[2])
+if redis.call('ZREM', open_jobs, job_id) == 1 and redis.call('EXISTS', job) == 1 then
+  redis.call('HSET', job, 'done_at_ms', now_ms)
+  audit{who = SERVER, what = 'job_done', detail = job_id}
 end
 return -2

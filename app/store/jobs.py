@@ -11,9 +11,10 @@ from typing import Final
 
 from app.model.actors import Actor
 from app.model.selections import Selection
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.pipelined_connection import Command
 from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
+from app.store.script import Script
 
 _START: Final = Script("job_start", may_oom=True)
 _CLAIM: Final = Script("job_claim", may_oom=True)
@@ -78,8 +79,18 @@ class JobStore:
 
         May be sent again: what is there stays as it is. Raises ``Unavailable``.
         """
-        keys = [JOBS, OPEN_JOBS, job_key(job), job_work_key(job)]
-        return bool(await self._store.run(_START, keys, job, str(selection), actor.name, counted, SHARDS, KEEP_MS))
+        written = await self._store.run(
+            _START,
+            {"jobs": JOBS, "open_jobs": OPEN_JOBS, "job": job_key(job), "work": job_work_key(job)},
+            job_id=job,
+            selection=str(selection),
+            counted=counted,
+            shards=SHARDS,
+            keep_ms=KEEP_MS,
+            actor=actor.name,
+            request_id=actor.request_id,
+        )
+        return bool(written)
 
     async def open(self) -> list[tuple[str, Selection]]:
         """Return the jobs with work left, the oldest first. Raises ``Unavailable``."""
@@ -93,13 +104,17 @@ class JobStore:
         With the last one done, this ends the job.
         """
         number: int = await self._store.run(
-            _CLAIM, [OPEN_JOBS, job_key(job), job_work_key(job)], job, LEASE_MS, AT_ONCE
+            _CLAIM,
+            {"open_jobs": OPEN_JOBS, "job": job_key(job), "work": job_work_key(job)},
+            job_id=job,
+            lease_ms=LEASE_MS,
+            at_once=AT_ONCE,
         )
         return Shard(number) if number >= 0 else None
 
     async def extend(self, job: str, shard: Shard) -> None:
         """Keep a claim for another lease. Raises ``Unavailable``."""
-        await self._store.run(_EXTEND, [job_work_key(job)], shard.number, LEASE_MS)
+        await self._store.run(_EXTEND, {"work": job_work_key(job)}, shard_number=shard.number, lease_ms=LEASE_MS)
 
     async def shard_done(self, job: str, shard: Shard) -> None:
         """Strike a shard off. May be sent again. Raises ``Unavailable``."""

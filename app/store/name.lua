@@ -1,7 +1,7 @@
 -- Writes down which handle a cloud token belongs to, so that a token in hand can be looked up. May be sent again.
---
--- KEYS  1 the token's HMAC
--- ARGV  2 handle   3 ttl_ms
 
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+local mac = unpack(KEYS)
+local handle, ttl_ms = unpack(ARGV, 2)
+
+redis.call('SET', mac, handle, 'PX', ttl_ms)
 return 1

@@ -12,14 +12,15 @@ from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash, Secret
 from app.store.attempts import Attempts
 from app.store.audit import Event
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.redis_keys import OPERATOR_EPOCH, OPERATORS
+from app.store.script import Script
 from app.store.sealing import CannotOpen, KeyRing
 
 # Whoever is dismissed, or has their sessions ended, is so when Redis is full too; and whoever signs in then is let in.
 _WRITE: Final = Script("operator_write", may_oom=True)
 _REHASH: Final = Script("operator_rehash", may_oom=True)
-_KEYS: Final = [OPERATORS, OPERATOR_EPOCH]
+_KEYS: Final = {"operators": OPERATORS, "last_epoch": OPERATOR_EPOCH}
 
 MAX_OPERATORS: Final = 1000
 
@@ -103,10 +104,19 @@ class Operators:
         # added again, brings an old one back. No less than the time: nor does a Redis that lost its last seconds.
         epoch = max(self._store.clock.now_ms() * 1000, read.epoch + 1)
         text = self._text(operator, password, epoch) if password else ""
-        last = read.epoch or ""
-        return bool(
-            await self._store.run(_WRITE, _KEYS, last, epoch, operator.name, text, act.actor.name, act.kind, act.detail)
+        written = await self._store.run(
+            _WRITE,
+            _KEYS,
+            read_epoch=read.epoch or "",
+            epoch=epoch,
+            name=operator.name,
+            record=text,
+            actor=act.actor.name,
+            request_id=act.actor.request_id,
+            event=act.kind,
+            detail=act.detail,
         )
+        return bool(written)
 
     async def rehash(self, account: StoredOperator, password: PasswordHash) -> None:
         """Keep another hash of the same password, if the record still stands; no session ends. Raises ``Unavailable``.
@@ -114,7 +124,9 @@ class Operators:
         May be sent again.
         """
         text = self._text(account.operator, password, account.epoch)
-        await self._store.run(_REHASH, [OPERATORS], account.operator.name, account.text, text)
+        await self._store.run(
+            _REHASH, {"operators": OPERATORS}, name=account.operator.name, read_record=account.text, record=text
+        )
 
     def _text(self, operator: Operator, password: PasswordHash, epoch: int) -> str:
         record = _OperatorRecord(operator.role, password.reveal(), operator.created_at_ms)

@@ -6,12 +6,12 @@
 -- ahead of the time by BURST_US at most; the log keeps the limit exactly: never more than LIMIT in LIMIT / PACE seconds.
 -- Where instances have been told different limits, the lowest of those that wait holds for all.
 --
--- KEYS  1 log of the API   2 its due   3 log of the egress group   4 its due   5 lines
--- ARGV  2 name of the caller's line: API, egress group and a random part, by spaces   3 permits wanted in that line
---       4 least, 5 most to take now   6 limit of the API, 7 of the group, in calls a second   8 PACE: share of it to use
 -- Returns  {taken, wait_us, API_LINES, GROUP_LINES}
 --       wait_us: 0, or when to ask again   API_LINES, GROUP_LINES: how long others' lines are, for this API and in this
 --       group. A line that nobody speaks for is forgotten after a second.
+
+local api_log, api_due, group_log, group_due, queues = unpack(KEYS)
+local queue, wanted, least, most, own_api_limit, own_group_limit, pace_share = unpack(ARGV, 2)
 
 local BURST_US = 50 * 1000
 local LINE_LIVES_US = 1000 * 1000
@@ -19,18 +19,18 @@ local LEAST_WAIT_US = 1000
 local JUMP_US = 2 * 1000 * 1000
 
 local now = now_us()
-local line, least, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local api_limit, group_limit = tonumber(ARGV[6]), tonumber(ARGV[7])
+least, most = tonumber(least), tonumber(most)
+local api_limit, group_limit = tonumber(own_api_limit), tonumber(own_group_limit)
 
-local api_name, group_name = ARGV[2]:match('^(%S+) (%S+)')
+local api_name, group_name = queue:match('^(%S+) (%S+)')
 local api_lines, group_lines, own_until = {}, {}, 0
-local lines = redis.call('HGETALL', KEYS[5])
+local lines = redis.call('HGETALL', queues)
 for i = 1, #lines, 2 do
   local length, until_us, of_api, of_group = lines[i + 1]:match('^(%S+) (%S+) (%S+) (%S+)')
-  if lines[i] == ARGV[2] then
+  if lines[i] == queue then
     own_until = tonumber(until_us)
   elseif tonumber(until_us) < now then
-    redis.call('HDEL', KEYS[5], lines[i])
+    redis.call('HDEL', queues, lines[i])
   else
     local its_api, its_group = lines[i]:match('^(%S+) (%S+)')
     if its_api == api_name then
@@ -45,7 +45,7 @@ for i = 1, #lines, 2 do
 end
 
 local function bucket(log, due, limit)
-  local pace = limit * tonumber(ARGV[8])
+  local pace = limit * tonumber(pace_share)
   local newest = tonumber(redis.call('LINDEX', log, 0) or 0)
   if newest > now + JUMP_US then
     -- The clock was set back by far: what lies ahead of it would hold up every call until then.
@@ -110,7 +110,7 @@ local function take(b, count)
   redis.call('SET', b.due_key, string.format('%.0f', b.due), 'PX', math.max(1, math.ceil((b.due - now) / 1000)))
 end
 
-local api, group = bucket(KEYS[1], KEYS[2], api_limit), bucket(KEYS[3], KEYS[4], group_limit)
+local api, group = bucket(api_log, api_due, api_limit), bucket(group_log, group_due, group_limit)
 
 local taken = available(group, available(api, most))
 if taken < least then
@@ -120,7 +120,7 @@ else
   take(group, taken)
 end
 
-local waiting = line - taken
+local waiting = wanted - taken
 local wait_us = 0
 if waiting > 0 then
   local next_count = taken == 0 and least or 1
@@ -130,12 +130,13 @@ end
 
 if waiting == 0 then
   if own_until > 0 then
-    redis.call('HDEL', KEYS[5], ARGV[2])
+    redis.call('HDEL', queues, queue)
   end
 elseif taken > 0 or own_until < now + LINE_LIVES_US / 2 then
   -- Else nothing is written: a write may cost Redis an fsync.
-  redis.call('HSET', KEYS[5], ARGV[2], string.format('%d %.0f %s %s', waiting, now + LINE_LIVES_US, ARGV[6], ARGV[7]))
-  redis.call('PEXPIRE', KEYS[5], LINE_LIVES_US / 1000)
+  redis.call('HSET', queues, queue, string.format('%d %.0f %s %s', waiting, now + LINE_LIVES_US,
+    own_api_limit, own_group_limit))
+  redis.call('PEXPIRE', queues, LINE_LIVES_US / 1000)
 end
 
 return {taken, wait_us, api_lines, group_lines}

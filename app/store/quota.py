@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.redis_keys import quota_keys, quota_use_keys
+from app.store.script import Script
 
 PACE: Final = 0.98
 """The share of a limit that is used: a second of the cloud's is not quite a second of ours."""
@@ -76,13 +77,13 @@ class SharedQuota:
         permits, wait_us, lines, group_lines = await self._store.run(
             _QUOTA,
             quota_keys(action, self._group),
-            f"{action} {self._group} {self._name}",
-            line,
-            least,
-            most,
-            str(qps),
-            str(self._egress_qps),
-            str(PACE),
+            queue=f"{action} {self._group} {self._name}",
+            wanted=line,
+            least=least,
+            most=most,
+            own_api_limit=str(qps),
+            own_group_limit=str(self._egress_qps),
+            pace_share=str(PACE),
         )
         return PermitGrant(permits, wait_us / 1_000_000, tuple(lines), tuple(group_lines), pace, group_pace)
 
@@ -117,6 +118,8 @@ class QuotaUsageReader:
 
     async def read(self) -> list[QuotaUsage]:
         """Return the use of the egress group's limit, then of each action's. Raises ``Unavailable``."""
-        rows = await self._store.run(_USE, quota_use_keys(self._qps, self._group), self._group, *self._qps)
+        rows = await self._store.run(
+            _USE, quota_use_keys(self._qps, self._group), group=self._group, apis=list(self._qps)
+        )
         limits = {"": self._egress_qps} | dict(self._qps)
         return [QuotaUsage(action, limit, *row) for (action, limit), row in zip(limits.items(), rows, strict=True)]

@@ -239,15 +239,25 @@ def batch_key(instance: str) -> str:
     return f"{{stats}}:b:{instance}"
 
 
-def quota_keys(action: str, egress_group: str) -> list[str]:
-    """Return the keys of an API's and an egress group's permits; all share a tag, for one script takes from both."""
-    buckets = (_quota_log(action), _egress_log(egress_group))
-    return [key for bucket in buckets for key in (bucket, f"{bucket}:due")] + [_QUOTA_LINES]
+def quota_keys(action: str, egress_group: str) -> dict[str, str]:
+    """Return the keys of ``quota.lua``; all share a tag, for it takes from an API's and an egress group's permits."""
+    api, group = _quota_log(action), _egress_log(egress_group)
+    return {
+        "api_log": api,
+        "api_due": f"{api}:due",
+        "group_log": group,
+        "group_due": f"{group}:due",
+        "queues": _QUOTA_LINES,
+    }
 
 
-def quota_use_keys(actions: Iterable[str], egress_group: str) -> list[str]:
-    """Return the keys that tell how much of these APIs' quotas and of an egress group's is in use."""
-    return [_QUOTA_LINES, _egress_log(egress_group), *map(_quota_log, actions)]
+def quota_use_keys(actions: Iterable[str], egress_group: str) -> dict[str, str | list[str]]:
+    """Return the keys of ``quota_use.lua``: how much of these APIs' quotas and of an egress group's is in use."""
+    return {
+        "queues": _QUOTA_LINES,
+        "group_log": _egress_log(egress_group),
+        "api_logs": [*map(_quota_log, actions)],
+    }
 
 
 def _quota_log(action: str) -> str:

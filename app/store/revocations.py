@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from app.model.actors import Actor
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
+from app.store.script import Script
 from app.store.sealing import Sealed
 from app.store.tokens import REVOKE
 
@@ -75,7 +76,12 @@ class RevocationQueue:
         Once for each job and shard: may be sent again. Nothing is queued by this.
         """
         await self._store.each(
-            [self._store.call(_RAISE, [shard.watermarks, shard.job_counts(job)], role) for shard in shards]
+            [
+                self._store.call(
+                    _RAISE, {"watermarks": shard.watermarks, "job_counts": shard.job_counts(job)}, role=role
+                )
+                for shard in shards
+            ]
         )
 
     async def revoke(
@@ -93,7 +99,14 @@ class RevocationQueue:
         ``actor`` is who revokes, as the audit trail names them. May be sent again. Raises ``Unavailable``.
         """
         revoked: int = await self._store.run(
-            REVOKE, [shard.queue], priority.value, job, int(below_watermark), actor.name, *handles
+            REVOKE,
+            {"queue": shard.queue},
+            priority=priority.value,
+            job=job,
+            only_below_watermark=int(below_watermark),
+            actor=actor.name,
+            request_id=actor.request_id,
+            handles=handles,
         )
         return revoked
 
@@ -104,7 +117,12 @@ class RevocationQueue:
         """
         rows = await self._store.each(
             [
-                self._store.call(_HEADS, [shard.queue, shard.delayed, shard.failed], LAPSE_MS, HEADS)
+                self._store.call(
+                    _HEADS,
+                    {"queue": shard.queue, "delayed": shard.delayed, "failed": shard.failed},
+                    lapse_ms=LAPSE_MS,
+                    heads=HEADS,
+                )
                 for shard in ALL_SHARDS
             ]
         )
@@ -117,7 +135,9 @@ class RevocationQueue:
 
     async def claim(self, shard: Shard) -> Claim | None:
         """Claim the shard's first revocation. Raises ``Unavailable``."""
-        row = await self._store.run(_CLAIM, [shard.queue, shard.delayed], CLAIM_MS, LAPSE_MS)
+        row = await self._store.run(
+            _CLAIM, {"queue": shard.queue, "delayed": shard.delayed}, claim_ms=CLAIM_MS, lapse_ms=LAPSE_MS
+        )
         if not row:
             return None
         handle, number, client_id, sealed, expires_at_ms, tries, attempts = row
@@ -134,16 +154,31 @@ class RevocationQueue:
     async def settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
         """Record what came of a claim; False if it had fallen to another. May be sent again. Raises ``Unavailable``."""
         shard = Shard.of(claim.client_id)
-        keys = [shard.token(claim.handle), shard.delayed, shard.failed]
-        arguments = (claim.handle, claim.number, outcome, again_in_ms, int(counts))
-        return bool(await self._store.run(_SETTLE, keys, *arguments))
+        settled = await self._store.run(
+            _SETTLE,
+            {"token": shard.token(claim.handle), "delayed": shard.delayed, "failed": shard.failed},
+            handle=claim.handle,
+            claim=claim.number,
+            outcome=outcome,
+            again_in_ms=again_in_ms,
+            attempts=int(counts),
+        )
+        return bool(settled)
 
     async def resolve(self, handle: str, verb: Literal["retry", "drop"], *, actor: Actor) -> bool:
         """Queue a failed revocation again, or drop it; False if it is not failed. Raises ``Unavailable``."""
         shard = Shard.of_handle(handle)
         if shard is None:
             return False
-        return bool(await self._store.run(_RESOLVE, [shard.token(handle), shard.failed], handle, verb, actor.name))
+        resolved = await self._store.run(
+            _RESOLVE,
+            {"token": shard.token(handle), "failed": shard.failed},
+            handle=handle,
+            verb=verb,
+            actor=actor.name,
+            request_id=actor.request_id,
+        )
+        return bool(resolved)
 
     @staticmethod
     def keys(queue: Queue) -> list[str]:

@@ -1,12 +1,14 @@
 -- Ends a session. May be sent again; the second answer is ''.
 --
--- KEYS  1 session
 -- Returns who signed out, or '' if there is no such session.
 
-local name = redis.call('HGET', KEYS[1], 'name')
-if not name then
+local session = unpack(KEYS)
+local request_id = unpack(ARGV, 2)
+
+local actor = redis.call('HGET', session, 'actor')
+if not actor then
   return ''
 end
-redis.call('DEL', KEYS[1])
-audit('operator:' .. name, 'signed_out', '', '', '')
-return 'operator:' .. name
+redis.call('DEL', session)
+audit{who = actor, request_id = request_id, what = 'signed_out'}
+return actor

@@ -12,9 +12,10 @@ import structlog
 from app.model.actors import Actor
 from app.model.secrets import Secret, SessionId
 from app.store.audit import Event, EventKind
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS, session_key
+from app.store.script import Script
 from app.store.sealing import CannotOpen, KeyRing
 
 log = structlog.get_logger(__name__)
@@ -39,11 +40,13 @@ class Sessions:
         self._keys = keys
         self._operators = operators
 
-    async def begin(self, account: StoredOperator, detail: str) -> tuple[SessionId, int] | None:
+    async def begin(
+        self, account: StoredOperator, detail: str, *, request_id: str = ""
+    ) -> tuple[SessionId, int] | None:
         """Begin a session of 256 random bits, and return it and when it ends at last (Unix ms).
 
-        ``detail`` is for the audit. None if the operator was changed or removed since ``account`` was read.
-        Raises ``Unavailable``.
+        ``detail`` and ``request_id`` are for the audit. None if the operator was changed or removed since ``account``
+        was read. Raises ``Unavailable``.
         """
         session = SessionId(secrets.token_urlsafe(32))
         name, created_at_ms = account.operator.name, self._store.clock.now_ms()
@@ -52,15 +55,16 @@ class Sessions:
         seal = self._keys.seal(Secret(""), "session", _digest(session), _terms(name, account.epoch, created_at_ms))
         begun = await self._store.run(
             _BEGIN,
-            [session_key(_digest(session)), OPERATORS],
-            name,
-            account.epoch,
-            created_at_ms,
-            seal,
-            IDLE_MS,
-            LONGEST_MS,
-            account.operator.actor,
-            detail,
+            {"session": session_key(_digest(session)), "operators": OPERATORS},
+            name=name,
+            epoch=account.epoch,
+            created_at_ms=created_at_ms,
+            seal=seal,
+            idle_ms=IDLE_MS,
+            longest_ms=LONGEST_MS,
+            actor=account.operator.actor,
+            request_id=request_id,
+            detail=detail,
         )
         return (session, created_at_ms + LONGEST_MS) if begun else None
 
@@ -71,8 +75,13 @@ class Sessions:
         """
         if not _ID.fullmatch(session.reveal()):
             return None
-        keys = [session_key(_digest(session)), OPERATORS]
-        answer = await self._store.run(_FIND, keys, int(touch), IDLE_MS, LONGEST_MS)
+        answer = await self._store.run(
+            _FIND,
+            {"session": session_key(_digest(session)), "operators": OPERATORS},
+            prolong=int(touch),
+            idle_ms=IDLE_MS,
+            longest_ms=LONGEST_MS,
+        )
         if not answer:
             return None
         name, epoch, created_at_ms, seal, text = answer
@@ -84,12 +93,12 @@ class Sessions:
             return None
         return self._operators.opened(name, text)
 
-    async def end(self, session: SessionId) -> Event | None:
+    async def end(self, session: SessionId, *, request_id: str = "") -> Event | None:
         """End a session; None if there was none. May be sent again. Raises ``Unavailable``."""
         if not _ID.fullmatch(session.reveal()):
             return None
-        who = await self._store.run(_END, [session_key(_digest(session))])
-        return Event(Actor(who), EventKind.SIGNED_OUT) if who else None
+        who = await self._store.run(_END, {"session": session_key(_digest(session))}, request_id=request_id)
+        return Event(Actor(who, request_id), EventKind.SIGNED_OUT) if who else None
 
 
 def _digest(session: SessionId) -> str:

@@ -14,7 +14,7 @@ from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.records import (
     ApplicationLease,
     AssertionRefusal,
@@ -27,8 +27,10 @@ from app.store.records import (
     UseStatus,
 )
 from app.store.redis_keys import Handle, Shard, mac_key
+from app.store.script import Script
 from app.store.sealing import KeyRing, Sealed
 
+_REQUEST_LIVE: Final = Script("request_live")
 _REQUEST: Final = Script("request")
 _EXTEND: Final = Script("extend")
 _STORE: Final = Script("store", may_oom=True)
@@ -68,24 +70,37 @@ class Tokens:
         with the same ``request``.
         """
         client_id, shard, grant = wanted.device.client_id, wanted.shard, wanted.key
-        keys = [shard.device(client_id), shard.used_assertion(client_id, jti), shard.grant(grant)]
-        short = (request, wanted.device.epoch, used_until_ms, wanted.fresh_ms)
-        answer = await self._store.run(_REQUEST, keys, *short)
+        keys = {
+            "device": shard.device(client_id),
+            "assertion": shard.used_assertion(client_id, jti),
+            "grant": shard.grant(grant),
+        }
+        arguments = {
+            "request": request,
+            "epoch": wanted.device.epoch,
+            "used_until_ms": used_until_ms,
+            "fresh_ms": wanted.fresh_ms,
+        }
+        answer = await self._store.run(_REQUEST_LIVE, keys, **arguments)
         if answer == ["none"]:
-            keys += [shard.application(grant), shard.live(client_id), shard.new_tokens(client_id)]
+            keys |= {
+                "application": shard.application(grant),
+                "device_index": shard.live(client_id),
+                "new_tokens": shard.new_tokens(client_id),
+            }
             answer = await self._store.run(
                 _REQUEST,
                 keys,
-                *short,
-                wanted.spare_ms,
-                shard.draw_handle(),
-                LEASE_MS if may_apply else 0,
-                HORIZON_MS,
-                client_id,
-                wanted.role,
-                wanted.scope,
-                self._max_live,
-                self._max_new_per_hour,
+                **arguments,
+                spare_ms=wanted.spare_ms,
+                new_handle=shard.draw_handle(),
+                lease_ms=LEASE_MS if may_apply else 0,
+                horizon_ms=HORIZON_MS,
+                client_id=client_id,
+                role=wanted.role,
+                scope=wanted.scope,
+                max_live=self._max_live,
+                max_new_per_hour=self._max_new_per_hour,
             )
         if len(answer) == 1:
             refused: AssertionRefusal = answer[0]
@@ -103,41 +118,56 @@ class Tokens:
     async def extend(self, lead: ApplicationLease) -> bool:
         """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
         shard = lead.wanted.shard
-        keys = [shard.application(lead.wanted.key), shard.token(lead.handle)]
-        return bool(await self._store.run(_EXTEND, keys, lead.handle, LEASE_MS, HORIZON_MS))
+        extended = await self._store.run(
+            _EXTEND,
+            {"application": shard.application(lead.wanted.key), "token": shard.token(lead.handle)},
+            handle=lead.handle,
+            lease_ms=LEASE_MS,
+            horizon_ms=HORIZON_MS,
+        )
+        return bool(extended)
 
     async def store(
-        self, lead: ApplicationLease, tokens: tuple[CloudTokenOfType, ...], expires_at_ms: int, *, whole: bool
+        self,
+        lead: ApplicationLease,
+        tokens: tuple[CloudTokenOfType, ...],
+        expires_at_ms: int,
+        *,
+        whole: bool,
+        actor: Actor,
     ) -> Literal["stored", "revoked"]:
         """Keep what the cloud returned, or queue it for revocation if it is no longer wanted.
 
-        May be sent again. ``whole`` False says that a half is missing: what there is can only be revoked. Raises
-        ``Unavailable``.
+        May be sent again. ``whole`` False says that a half is missing: what there is can only be revoked. ``actor`` is
+        who is granted it, for the audit. Raises ``Unavailable``.
         """
         wanted, shard = lead.wanted, lead.wanted.shard
         client_id = wanted.device.client_id
         # Before the record: a token in hand must never be one that cannot be looked up.
         ttl_ms = max(1, expires_at_ms - self._store.clock.now_ms()) + KEEP_MS
         for each in tokens:
-            await self._store.run(_NAME, [mac_key(self._keys.mac(each.token))], lead.handle, ttl_ms)
+            mac = mac_key(self._keys.mac(each.token))
+            await self._store.run(_NAME, {"mac": mac}, handle=lead.handle, ttl_ms=ttl_ms)
         answer: Literal["stored", "revoked"] = await self._store.run(
             _STORE,
-            [
-                shard.device(client_id),
-                shard.token(lead.handle),
-                shard.grant(wanted.key),
-                shard.application(wanted.key),
-            ],
-            lead.request,
-            lead.handle,
-            wanted.device.epoch,
-            self._seal(tokens, client_id, lead.handle),
-            expires_at_ms,
-            KEEP_MS,
-            client_id,
-            wanted.role,
-            wanted.scope,
-            int(whole),
+            {
+                "device": shard.device(client_id),
+                "token": shard.token(lead.handle),
+                "grant": shard.grant(wanted.key),
+                "application": shard.application(wanted.key),
+            },
+            request=lead.request,
+            handle=lead.handle,
+            epoch=wanted.device.epoch,
+            sealed=self._seal(tokens, client_id, lead.handle),
+            expires_at_ms=expires_at_ms,
+            keep_ms=KEEP_MS,
+            client_id=client_id,
+            role=wanted.role,
+            scope=wanted.scope,
+            is_whole=int(whole),
+            actor=actor.name,
+            request_id=actor.request_id,
         )
         return answer
 
@@ -147,14 +177,32 @@ class Tokens:
         ``counts`` says whether it counts against the device's hourly share all the same.
         """
         shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
-        keys = [shard.application(lead.wanted.key), shard.token(lead.handle), shard.new_tokens(client_id)]
-        await self._store.run(_FAIL, keys, lead.handle, mark_ms, why, int(not counts))
+        await self._store.run(
+            _FAIL,
+            {
+                "application": shard.application(lead.wanted.key),
+                "token": shard.token(lead.handle),
+                "new_tokens": shard.new_tokens(client_id),
+            },
+            handle=lead.handle,
+            mark_ms=mark_ms,
+            reason=why,
+            gives_back=int(not counts),
+        )
 
     async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> UseStatus:
         """Use an assertion where no token is handed out, until ``used_until_ms``. Raises ``Unavailable``."""
         shard = Shard.of(device.client_id)
-        keys = [shard.device(device.client_id), shard.used_assertion(device.client_id, jti)]
-        status: UseStatus = await self._store.run(_USE, keys, request, device.epoch, used_until_ms)
+        status: UseStatus = await self._store.run(
+            _USE,
+            {
+                "device": shard.device(device.client_id),
+                "assertion": shard.used_assertion(device.client_id, jti),
+            },
+            request=request,
+            epoch=device.epoch,
+            used_until_ms=used_until_ms,
+        )
         return status
 
     async def handle_of(self, tokens: list[CloudToken]) -> Handle | None:
@@ -175,10 +223,8 @@ class Tokens:
 
     async def read_all(self, handles: Sequence[Handle]) -> list[TokenRecord | None]:
         """Read what is known of each handle, in one round trip. Raises ``Unavailable``."""
-        shards = [Shard(int(handle[:2])) for handle in handles]
-        rows = await self._store.each(
-            [self._store.call(_READ, [shard.token(handle)]) for shard, handle in zip(shards, handles, strict=True)]
-        )
+        keys = [Shard(int(handle[:2])).token(handle) for handle in handles]
+        rows = await self._store.each([self._store.call(_READ, {"token": key}) for key in keys])
         return [_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
 
     async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, actor: Actor) -> bool:
@@ -187,7 +233,17 @@ class Tokens:
         ``actor`` is who revokes, as the audit trail names them.
         """
         shard = Shard.of(record.client_id)
-        return bool(await self._store.run(REVOKE, [shard.queue], priority.value, "", 0, actor.name, record.handle))
+        revoked = await self._store.run(
+            REVOKE,
+            {"queue": shard.queue},
+            priority=priority.value,
+            job="",
+            only_below_watermark=0,
+            actor=actor.name,
+            request_id=actor.request_id,
+            handles=[record.handle],
+        )
+        return bool(revoked)
 
     def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
         """Unseal a token's cloud tokens. Raises ``CannotOpen``."""

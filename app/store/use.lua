@@ -1,12 +1,9 @@
 -- Uses an assertion where no token is handed out: at introspect and revoke, and before a refusal that the record decides.
--- May be sent again with the same REQUEST.
+-- May be sent again with the same `request`, a random value.
 --
--- KEYS  1 device  2 used assertion
--- ARGV  2 REQUEST: random value of this request   3 epoch of the record the caller was verified under
---       4 used_until_ms, as in request.lua
 -- Returns 'ok', 'stale', 'used' or 'expired'.
 
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[3] then
-  return 'stale'
-end
-return use(KEYS[2], ARGV[2], tonumber(ARGV[4])) or 'ok'
+local device, assertion = unpack(KEYS)
+local request, epoch, used_until_ms = unpack(ARGV, 2)
+
+return use_assertion(device, epoch, assertion, request, used_until_ms) or 'ok'

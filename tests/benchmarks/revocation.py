@@ -214,7 +214,13 @@ async def stock(settings: Settings, count: int) -> None:
             assert isinstance(answer, RequestResult)
             pair = (CloudTokenOfType(TokenType.W, CloudToken(f"{number:0300}")),)
             expires_at_ms = store.clock.now_ms() + LIFE_S * 1000 - number
-            await tokens.store(ApplicationLease(wanted, answer.application, "r"), pair, expires_at_ms, whole=True)
+            await tokens.store(
+                ApplicationLease(wanted, answer.application, "r"),
+                pair,
+                expires_at_ms,
+                whole=True,
+                actor=Actor("device:test"),
+            )
 
         for first in range(0, count, AT_ONCE):
             await asyncio.gather(*(issue(number) for number in range(first, min(count, first + AT_ONCE))))

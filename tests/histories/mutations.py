@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from unittest import mock
 
-from app.store.connection import Script, Store
+from app.store.connection import Store
+from app.store.script import Script
 from tests.histories.instance import Instance
 
 LATER: Final = "later"
@@ -62,19 +63,21 @@ def _queued_later() -> Iterator[None]:
     """Queue what was revoked only when the instance that answered delivers next: it keeps it in its own memory."""
     run, deliver = Store.run, Instance.deliver
     enqueue = _EnqueueLater("later", may_oom=True)
-    waiting: dict[int, list[tuple[str, ...]]] = {}
+    waiting: dict[int, list[tuple[str, dict[str, str]]]] = {}
 
-    async def running(self: Store, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
-        answer = await run(self, script, keys, *arguments)
+    async def running(self: Store, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Any:
+        answer = await run(self, script, keys, **arguments)
         if script.name in {"revoke", "device"}:
-            shard = keys[0].partition(":")[0]
+            shard = str(next(iter(keys.values()))).partition(":")[0]
             while (entry := await self.command("LPOP", f"{shard}:{LATER}")) is not None:
-                waiting.setdefault(id(self), []).append((shard, *entry.split(" ")))
+                waiting.setdefault(id(self), []).append(
+                    (shard, dict(zip(("handle", "priority", "expires_at_ms"), entry.split(" "), strict=True)))
+                )
         return answer
 
     async def delivering(self: Instance) -> bool:
-        for shard, *entry in waiting.pop(id(self.parts.store), []):
-            await run(self.parts.store, enqueue, [f"{shard}:q"], *entry)
+        for shard, entry in waiting.pop(id(self.parts.store), []):
+            await run(self.parts.store, enqueue, {"queue": f"{shard}:q"}, **entry)
         return await deliver(self)
 
     with mock.patch.object(Store, "run", running), mock.patch.object(Instance, "deliver", delivering):
@@ -87,7 +90,9 @@ class _EnqueueLater(Script):
     @property
     def text(self) -> str:
         return _TEXT(Script("raise", may_oom=True)).partition("-- Raises a floor")[0] + (
-            "enqueue(ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), '')\nreturn 1"
+            "local queue = unpack(KEYS)\n"
+            "local handle, priority, expires_at_ms = unpack(ARGV, 2)\n"
+            "enqueue(handle, tonumber(priority), tonumber(expires_at_ms), '')\nreturn 1"
         )
 
 
@@ -95,10 +100,10 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
     {
         "the epoch comparison": Mutation(
             {
-                "if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[3] then": "if false then",
+                "if redis.call('HGET', device, 'epoch') ~= epoch then": "if false then",
                 "record[1] ~= state or record[2] ~= epoch or": "record[1] ~= state or",
-                "flight[2] == ARGV[3] and standing": "standing",
-                " and redis.call('HGET', KEYS[1], 'epoch') == ARGV[4]": "",
+                "flight[2] == epoch and standing": "standing",
+                " and redis.call('HGET', device, 'epoch') == epoch": "",
             }
         ),
         "the jti claim": Mutation({"if user and user ~= request then": "if false then"}),

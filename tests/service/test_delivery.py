@@ -166,7 +166,7 @@ async def test_both_cloud_tokens_of_a_token_are_revoked(
         CloudTokenOfType(TokenType.R, CloudToken("read")),
         CloudTokenOfType(TokenType.W, CloudToken("write")),
     )
-    await fleet.tokens.store(lead, pair, fleet.store.clock.now_ms() + 3_600_000, whole=True)
+    await fleet.tokens.store(lead, pair, fleet.store.clock.now_ms() + 3_600_000, whole=True, actor=Actor("device:test"))
     await fleet.tokens.revoke(await fleet.read(lead.handle), actor=Actor("cli:test"))
     begin()
     await until(drained(revocations), "the queue drained")

@@ -29,7 +29,11 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
     """Return the record of a token that was issued and revoked."""
     lead = await take_lead(tokens, want(device, life_s=LIFE_S))
     await tokens.store(
-        lead, (CloudTokenOfType(TokenType.W, CloudToken("t")),), store.clock.now_ms() + LIFE_S * 1000, whole=True
+        lead,
+        (CloudTokenOfType(TokenType.W, CloudToken("t")),),
+        store.clock.now_ms() + LIFE_S * 1000,
+        whole=True,
+        actor=Actor("device:test"),
     )
     record = await tokens.read(lead.handle)
     assert record is not None

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.service.issue import SPARE_MS, fresh_ms
-from app.store.connection import Script, Store
+from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, TokenRequest
 from app.store.redis_keys import Handle, Shard
 from app.store.revocations import RevocationQueue
+from app.store.script import Script
 from app.store.tokens import HORIZON_MS, LEASE_MS, Tokens
 
+DEVICE = Actor("device:GID_plant@@@d1", "r-1")
 LIFE_S = 3600
 FAR_MS = 1 << 45
 """A time when no assertion of these tests could be used any more."""
@@ -54,7 +56,9 @@ async def keep(
 ) -> Literal["stored", "revoked"]:
     """Store what the cloud would have returned."""
     expires_at_ms = store.clock.now_ms() + lead.wanted.life_s * 1000
-    return await tokens.store(lead, (CloudTokenOfType(TokenType.W, CloudToken(token)),), expires_at_ms, whole=whole)
+    return await tokens.store(
+        lead, (CloudTokenOfType(TokenType.W, CloudToken(token)),), expires_at_ms, whole=whole, actor=DEVICE
+    )
 
 
 async def handed_out(tokens: Tokens, wanted: TokenRequest) -> Handle:
@@ -97,9 +101,9 @@ async def test_a_live_token_takes_one_command_and_asking_in_short_leaves_nothing
     commands = []
     send = store.run
 
-    async def listen(script: Script, keys: Sequence[str], *arguments: str | int) -> object:
+    async def listen(script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> object:
         before = set(await store.command("KEYS", "*"))
-        answer = await send(script, keys, *arguments)
+        answer = await send(script, keys, **arguments)
         commands.append((len(keys), set(await store.command("KEYS", "*")) - before))
         return answer
 
