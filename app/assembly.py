@@ -16,7 +16,7 @@ from aiohttp import web
 from app.cloud.credentials import CredentialsProvider
 from app.errors import Misconfigured
 from app.logs import configure_logging
-from app.model.actors import SERVER, Actor
+from app.model.actors import Actor
 from app.service.api_keys import ApiKeyAdmin, KeyCheck
 from app.service.applications import Applications
 from app.service.audit import AuditLog
@@ -166,11 +166,11 @@ async def open_admin_services(settings: Settings, *, actor: Actor) -> AsyncItera
         revocations, jobs = _revoking(parts)
         yield AdminServices(
             actor=actor,
-            registry=_registry(parts, actor),
+            registry=_registry(parts),
             revocations=revocations,
             jobs=jobs,
-            api_keys=ApiKeyAdmin(parts.api_keys, actor=actor),
-            operators=OperatorAdmin(parts.operators, actor=actor),
+            api_keys=ApiKeyAdmin(parts.api_keys),
+            operators=OperatorAdmin(parts.operators),
             audit_log=AuditLog(parts.audit, parts.tokens),
         )
     finally:
@@ -204,8 +204,8 @@ def _parts(settings: Settings) -> Parts:
     )
 
 
-def _registry(parts: Parts, actor: Actor) -> Registry:
-    return Registry(parts.devices, parts.policies, parts.store.clock, actor=actor)
+def _registry(parts: Parts) -> Registry:
+    return Registry(parts.devices, parts.policies, parts.store.clock)
 
 
 def _tallies(parts: Parts) -> Metrics:
@@ -217,7 +217,7 @@ def _tallies(parts: Parts) -> Metrics:
 def _revoking(parts: Parts, wake: Callable[[], None] = lambda: None) -> tuple[Revocations, Jobs]:
     index = TokenIndex(parts.store, parts.tokens)
     jobs = Jobs(JobStore(parts.store), index, parts.queue)
-    registry = _registry(parts, SERVER)
+    registry = _registry(parts)
     pace = parts.settings.qps["RevokeToken"] * PACE
     return Revocations(parts.tokens, index, parts.queue, registry, jobs, pace=pace, wake=wake), jobs
 
@@ -229,11 +229,11 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.store.close)
         metrics = app[METRICS]
-        await stack.enter_async_context(running(metrics.run))
+        await stack.enter_async_context(running(metrics.add_regularly))
         cloud = await stack.enter_async_context(
             open_cloud(settings, app[CREDENTIALS], parts.store, noted=metrics.called)
         )
-        app[CLOUD], app[CLOUD_ADMIN] = cloud, CloudAdmin(cloud, parts.audit, actor=SERVER)
+        app[CLOUD], app[CLOUD_ADMIN] = cloud, CloudAdmin(cloud, parts.audit)
         app[EXPLORER] = Explorer(cloud, parts.audit)
         applications = Applications(parts.tokens, cloud, clock, metrics.applied)
         stack.push_async_callback(applications.close)
@@ -247,8 +247,14 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
         )
         revocations, jobs = _revoking(parts, delivery.wake)
         app[REVOCATIONS], app[JOBS] = revocations, jobs
-        app[REGISTRY], app[AUDIT_LOG] = _registry(parts, SERVER), AuditLog(parts.audit, parts.tokens)
-        for work in (parts.store.keep_time, parts.policies.follow, delivery.run, jobs.run, app[REFUSALS].run):
+        app[REGISTRY], app[AUDIT_LOG] = _registry(parts), AuditLog(parts.audit, parts.tokens)
+        for work in (
+            parts.store.keep_time,
+            parts.policies.follow,
+            delivery.deliver_revocations,
+            jobs.work_on_jobs,
+            app[REFUSALS].write_refusals,
+        ):
             await stack.enter_async_context(running(work))
 
         authenticator = Authenticator(parts.devices, clock, settings.issuer_url)

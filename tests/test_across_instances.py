@@ -19,6 +19,7 @@ from app.cli import setup
 from app.model.actors import Actor
 from app.model.devices import Device
 from app.service.registry import Registration, Registry
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.clouds import Cloud
 from tests.processes import Dev, running_dev, wait_until
@@ -60,7 +61,7 @@ async def site(dev: Dev, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
             await until(partial(ready, session), "both instances ready")
         office = await stack.enter_async_context(open_admin_services(settings, actor=Actor("cli:test")))
         registry = office.registry
-        added = await registry.add(Registration(f"GID_plant@@@t{time.monotonic_ns()}"))
+        added = await registry.add_device(Registration(f"GID_plant@@@t{time.monotonic_ns()}"), actor=CLI)
         assert added.secret is not None
         key = added.secret.reveal()
         callers = [Caller(session, dev.json["issuer"], added.device.client_id, key) for session in sessions]
@@ -110,7 +111,7 @@ async def test_waiters_outlive_a_leader_killed_in_mid_application(site: Site) ->
     assert (await site.cloud.calls("ApplyToken")).get("OK") == 2
 
 
-@pytest.mark.parametrize("change", ["revoke", "disable", "rotate"])
+@pytest.mark.parametrize("change", ["revoke_device", "disable_device", "rotate_key"])
 async def test_a_change_during_an_application_holds_at_every_instance(site: Site, change: str) -> None:
     """What was begun before a revoke, a disable or a re-key is handed out nowhere, and revoked at the cloud."""
     before = await site.cloud.unrevoked()
@@ -118,15 +119,15 @@ async def test_a_change_during_an_application_holds_at_every_instance(site: Site
     requests = [asyncio.create_task(caller.token()) for caller in site.callers]
     await site.cloud.until_held(2)
     held_back = {each["sha256"] for each in await site.cloud.tokens()}
-    await getattr(site.registry, change)(site.device.client_id)
+    await getattr(site.registry, change)(site.device.client_id, actor=CLI)
     await site.cloud.release()
     answers = await asyncio.gather(*requests)
-    if change == "revoke":
+    if change == "revoke_device":
         assert {answer.status for answer in answers} == {200}
         assert len({answer.body["access_token"] for answer in answers}) == 1
     else:
         assert {answer.status for answer in answers} == {401}
-    left = before + (2 if change == "revoke" else 0)
+    left = before + (2 if change == "revoke_device" else 0)
 
     async def settled() -> bool:
         return await site.cloud.unrevoked() == left

@@ -26,6 +26,7 @@ from app.service.registry import Registration
 from app.store.jobs import Job
 from app.store.records import TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Shard, job_work_key, quota_keys
+from tests.actors import CLI
 from tests.benchmarks.takeback import settle
 from tests.callers import Caller, read
 from tests.clouds import Cloud
@@ -79,7 +80,7 @@ class Site:
     async def token(self, at: int = 0) -> Held:
         """Have a new device ask an instance for a token."""
         client_id = f"GID_plant@@@f{next(_numbers)}"
-        added = await self.office.registry.add(Registration(client_id))
+        added = await self.office.registry.add_device(Registration(client_id), actor=CLI)
         assert added.secret is not None
         device = Caller(self.sessions[at], self.dev.json["issuer"], client_id, added.secret.reveal())
         answer = await device.token()
@@ -105,7 +106,7 @@ class Site:
 
     async def record(self, held: Held) -> TokenRecord:
         """Return what is known of a token."""
-        return await self.office.revocations.token(held.handle)
+        return await self.office.revocations.get_token(held.handle)
 
     async def field(self, held: Held, name: str) -> str:
         """Return a field of its record; empty if there is none."""
@@ -157,7 +158,7 @@ class Site:
 
         async def nothing() -> bool:
             await self.time_passes()
-            return (await self.office.revocations.overview()).queued == 0
+            return (await self.office.revocations.queue_overview()).queued == 0
 
         await until(nothing, "an empty queue")
 
@@ -255,7 +256,7 @@ async def test_a_job_outlives_two_of_three_instances(site: Site) -> None:
     before = await site.revoked_there()
 
     async def start() -> Job:
-        job = await site.office.revocations.revoke(Selection.of_role("fleet"), Actor("cli:test"))
+        job = await site.office.revocations.revoke_selection(Selection.of_role("fleet"), actor=Actor("cli:test"))
         assert isinstance(job, Job)
         return job
 
@@ -264,21 +265,21 @@ async def test_a_job_outlives_two_of_three_instances(site: Site) -> None:
             job = await start()
 
         async def on_its_way() -> bool:
-            return (await site.office.jobs.get(job.id)).shards_done > 3
+            return (await site.office.jobs.get_job(job.id)).shards_done > 3
 
         await until(on_its_way, "the job on its way")
         for at in (1, 2):
             os.kill(site.pid(at), signal.SIGKILL)
-        left = await site.office.jobs.get(job.id)
+        left = await site.office.jobs.get_job(job.id)
         assert left.done_at_ms == 0
         assert left.shards_done < left.shards
 
     async def settled() -> bool:
         await site.time_passes(job.id)
-        return (await site.office.jobs.get(job.id)).settled
+        return (await site.office.jobs.get_job(job.id)).settled
 
     await until(settled, "the job settled")
-    done = await site.office.jobs.get(job.id)
+    done = await site.office.jobs.get_job(job.id)
     assert (done.queued, done.confirmed, done.failed) == (len(tokens), len(tokens), 0)
     assert await site.revoked_there() - before == {held.sha256 for held in tokens}
     for held in tokens:
@@ -289,7 +290,7 @@ async def test_redis_killed_during_revokes_keeps_what_was_answered(site: Site) -
     """After its restart each answered revoke stands, and each unanswered one is whole or was never made."""
     tokens = await asyncio.gather(*(site.token(at % 3) for at in range(60)))
     await site.cloud.fault("RevokeToken", "error", code="ServiceUnavailable", times=None)
-    key = (await site.office.api_keys.add(f"service-{next(_numbers)}", [Right.ADMIN])).text.reveal()
+    key = (await site.office.api_keys.add_api_key(f"service-{next(_numbers)}", [Right.ADMIN], actor=CLI)).text.reveal()
     answered: dict[str, int] = {}
     waiting = iter(tokens)
 
@@ -338,8 +339,8 @@ async def test_a_full_redis_does_not_stop_revoking(site: Site) -> None:
     refused = await one.device.token(scope=f"pub:fleet/{one.device.client_id.rpartition('@')[2]}/new")
     assert (refused.status, refused.body["error"]) == (503, "temporarily_unavailable")
     assert (await one.device.revoke(one.handle)).status == 200
-    await site.office.registry.revoke(other.device.client_id)
-    job = await site.office.revocations.revoke(Selection.of_role("fleet"), Actor("cli:test"), counted=4)
+    await site.office.registry.revoke_device(other.device.client_id, actor=CLI)
+    job = await site.office.revocations.revoke_selection(Selection.of_role("fleet"), actor=Actor("cli:test"), counted=4)
     assert isinstance(job, Job)
     await site.until_confirmed(one, other, *rest, job=job.id)
     assert {held.sha256 for held in (one, other, *rest)} <= await site.revoked_there()

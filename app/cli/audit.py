@@ -72,11 +72,11 @@ def _read_token(option: str) -> Secret:
 async def _search(state: Path | None, query: AuditFilter, in_hand: Secret | None, limit: int) -> list[AuditEntry]:
     async with open_admin_services(settings(state)) as office:
         if in_hand is not None:
-            query = await office.audit_log.about(query, in_hand)
+            query = await office.audit_log.filter_for_token(query, in_hand)
         lines: list[AuditEntry] = []
         cursor = ""
         while len(lines) < limit:
-            page = await office.audit_log.search(query, cursor=cursor, limit=min(_PAGE, limit - len(lines)))
+            page = await office.audit_log.search_events(query, cursor=cursor, limit=min(_PAGE, limit - len(lines)))
             lines += page.lines
             if page.cursor is None:
                 break

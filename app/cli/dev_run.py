@@ -119,11 +119,14 @@ async def _register(settings: Settings, people: Example) -> None:
     async with open_admin_services(settings) as office:
         for client_id, role, secret in wanted:
             if await find_device(office.registry, client_id) is None:
-                await office.registry.add(
-                    Registration(client_id, role, secret=ClientSecret(secret), note="example of dev")
+                await office.registry.add_device(
+                    Registration(client_id, role, secret=ClientSecret(secret), note="example of dev"),
+                    actor=office.actor,
                 )
-        if people.operator_name not in {operator.name for operator in await office.operators.all()}:
-            await office.operators.add(people.operator_name, OperatorRole.ADMIN, Password(people.operator_password))
+        if people.operator_name not in {operator.name for operator in await office.operators.list_operators()}:
+            await office.operators.add_operator(
+                people.operator_name, OperatorRole.ADMIN, Password(people.operator_password), actor=office.actor
+            )
 
 
 async def _cancel(*tasks: asyncio.Task[None] | asyncio.Task[Literal[True]]) -> None:

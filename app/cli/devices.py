@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, open_registry, read_text, settings
+from app.cli.setup import JsonOption, StateOption, open_admin_services, read_text, settings
 from app.cli.times import shown_time, span_s
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm, Device
 
 if TYPE_CHECKING:
-    from app.service.registry import Added, Registry
+    from app.assembly import AdminServices
+    from app.service.registry import Added
 
 _Result = TypeVar("_Result")
 
@@ -54,13 +55,17 @@ def add(
         note=note,
         public_key=read_text(public_key) if public_key else None,
     )
-    _show_added(_do(state, lambda registry: registry.add(registration)), "registered", as_json=as_json)
+    _show_added(
+        _do(state, lambda office: office.registry.add_device(registration, actor=office.actor)),
+        "registered",
+        as_json=as_json,
+    )
 
 
 @app.command()
 def show(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Show a device's record, without its secret."""
-    device = _do(state, lambda registry: registry.get(client_id))
+    device = _do(state, lambda office: office.registry.get_device(client_id))
     if as_json:
         print(json.dumps(as_record(device) | {"grace_until_ms": device.grace_until_ms}))
         return
@@ -90,13 +95,18 @@ def list_devices(state: StateOption = None, as_json: JsonOption = False) -> None
 @app.command()
 def disable(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Refuse a device from now on, and revoke all it holds."""
-    _show_revoked(client_id, "disabled", _do(state, lambda registry: registry.disable(client_id)), as_json=as_json)
+    _show_revoked(
+        client_id,
+        "disabled",
+        _do(state, lambda office: office.registry.disable_device(client_id, actor=office.actor)),
+        as_json=as_json,
+    )
 
 
 @app.command()
 def enable(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Let a disabled device in again."""
-    _do(state, lambda registry: registry.enable(client_id))
+    _do(state, lambda office: office.registry.enable_device(client_id, actor=office.actor))
     print(json.dumps({"client_id": client_id}) if as_json else f"{client_id} is enabled")
 
 
@@ -120,7 +130,10 @@ def rotate(
     pem = read_text(public_key) if public_key else None
     grace_s = span_s(grace, "--grace")
     added, revoked = _do(
-        state, lambda registry: registry.rotate(client_id, public_key=pem, algorithm=algorithm, grace_s=grace_s)
+        state,
+        lambda office: office.registry.rotate_key(
+            client_id, public_key=pem, algorithm=algorithm, grace_s=grace_s, actor=office.actor
+        ),
     )
     until_ms = added.device.grace_until_ms
     if as_json:
@@ -137,7 +150,12 @@ def rotate(
 @app.command()
 def remove(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Forget a device, and revoke all it holds."""
-    _show_revoked(client_id, "removed", _do(state, lambda registry: registry.remove(client_id)), as_json=as_json)
+    _show_revoked(
+        client_id,
+        "removed",
+        _do(state, lambda office: office.registry.remove_device(client_id, actor=office.actor)),
+        as_json=as_json,
+    )
 
 
 def as_record(device: Device) -> dict[str, Any]:
@@ -163,16 +181,16 @@ def as_added(added: Added) -> dict[str, str]:
     return shown
 
 
-def _do(state: Path | None, verb: Callable[[Registry], Awaitable[_Result]]) -> _Result:
+def _do(state: Path | None, verb: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:
     async def run() -> _Result:
-        async with open_registry(settings(state)) as registry:
-            return await verb(registry)
+        async with open_admin_services(settings(state)) as office:
+            return await verb(office)
 
     return asyncio.run(run())
 
 
-async def _all(registry: Registry) -> list[Device]:
-    return [device async for device in registry.all()]
+async def _all(office: AdminServices) -> list[Device]:
+    return [device async for device in office.registry.iterate_devices()]
 
 
 def _attribute(text: str) -> tuple[str, str]:

@@ -12,13 +12,14 @@ import msgspec
 import typer
 
 from app.cli.devices import as_added, as_record
-from app.cli.setup import JsonOption, StateOption, find_device, open_registry, read_text, settings
+from app.cli.setup import JsonOption, StateOption, find_device, open_admin_services, open_registry, read_text, settings
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm
 from app.model.secrets import ClientSecret
 
 if TYPE_CHECKING:
-    from app.service.registry import Added, Registration, Registry
+    from app.assembly import AdminServices
+    from app.service.registry import Added, Registration
 
 
 class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,11 +84,12 @@ def _parse(file: Path) -> dict[int, _FileEntry]:
 
 
 async def _import(lines: dict[int, _FileEntry], state: Path | None, *, as_json: bool) -> None:
-    async with open_registry(settings(state)) as registry:
+    async with open_admin_services(settings(state)) as office:
+        registry = office.registry
         seen: dict[str, int] = {}
         for number, line in lines.items():
             try:
-                registry.check(line.registration())
+                registry.check_registration(line.registration())
             except InvalidRequest as error:
                 raise InvalidRequest(f"line {number}: {error.description}") from None
             if line.client_id in seen:
@@ -96,22 +98,22 @@ async def _import(lines: dict[int, _FileEntry], state: Path | None, *, as_json: 
                 raise InvalidRequest(f"line {number}: {line.client_id} is registered already")
             seen[line.client_id] = number
         for line in lines.values():
-            shown = as_added(await _add(registry, line))
+            shown = as_added(await _add(office, line))
             # At once: a secret is shown only this time, and the next line may fail.
             print(json.dumps(shown) if as_json else "  ".join(shown.values()), flush=True)
 
 
-async def _add(registry: Registry, line: _FileEntry) -> Added:
-    added = await registry.add(line.registration())
+async def _add(office: AdminServices, line: _FileEntry) -> Added:
+    added = await office.registry.add_device(line.registration(), actor=office.actor)
     if line.disabled:
-        await registry.disable(line.client_id)
+        await office.registry.disable_device(line.client_id, actor=office.actor)
     return added
 
 
 async def _export(state: Path | None) -> int:
     without = 0
     async with open_registry(settings(state)) as registry:
-        async for device in registry.all():
+        async for device in registry.iterate_devices():
             key = await registry.public_key(device.client_id)
             print(json.dumps({**as_record(device), **({"public_key": key.reveal()} if key else {})}))
             without += key is None

@@ -108,8 +108,8 @@ async def _watch(office: AdminServices, job: str, show: Callable[[Job, float], N
     before: tuple[int, ...] = ()
     moved_at = loop.time()
     while True:
-        now = await retry_until(partial(office.jobs.get, job), within_s=REDIS_WITHIN_S)
-        overview = await retry_until(office.revocations.overview, within_s=REDIS_WITHIN_S)
+        now = await retry_until(partial(office.jobs.get_job, job), within_s=REDIS_WITHIN_S)
+        overview = await retry_until(office.revocations.queue_overview, within_s=REDIS_WITHIN_S)
         show(now, overview.est_empty_s)
         if now.settled:
             return now

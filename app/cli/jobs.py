@@ -36,7 +36,7 @@ def list_jobs(
         jobs: list[Job] = []
         cursor = ""
         while len(jobs) < limit:
-            page = await office.jobs.page(cursor, min(_PAGE, limit - len(jobs)))
+            page = await office.jobs.list_jobs(cursor, min(_PAGE, limit - len(jobs)))
             jobs += page.jobs
             cursor = page.next_cursor
             if not cursor:
@@ -63,4 +63,4 @@ def show(
     if follow:
         follow_job(state, job, as_json=as_json)
     else:
-        print_job(do(state, lambda office: office.jobs.get(job)), as_json=as_json)
+        print_job(do(state, lambda office: office.jobs.get_job(job)), as_json=as_json)

@@ -15,7 +15,7 @@ from app.cli.times import shown_time
 from app.model.api_keys import ApiKey, Right
 
 if TYPE_CHECKING:
-    from app.service.api_keys import ApiKeyAdmin
+    from app.assembly import AdminServices
 
 _Result = TypeVar("_Result")
 
@@ -32,7 +32,7 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Make an API key. It is shown this once."""
-    made = _do(state, lambda office: office.add(name, right))
+    made = _do(state, lambda office: office.api_keys.add_api_key(name, right, actor=office.actor))
     rights = sorted(made.rights)
     if as_json:
         print(json.dumps({"name": made.name, "rights": rights, "key": made.text.reveal()}))
@@ -43,7 +43,7 @@ def add(
 @app.command("list")
 def list_keys(state: StateOption = None, as_json: JsonOption = False) -> None:
     """List all keys, without their secrets."""
-    keys = _do(state, lambda office: office.all())
+    keys = _do(state, lambda office: office.api_keys.list_api_keys())
     if as_json:
         print(json.dumps([_record(key) for key in keys]))
         return
@@ -59,7 +59,7 @@ def list_keys(state: StateOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def remove(name: NameArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Remove a key: the very next request with it is refused, at every instance."""
-    _do(state, lambda office: office.remove(name))
+    _do(state, lambda office: office.api_keys.remove_api_key(name, actor=office.actor))
     print(json.dumps({"name": name}) if as_json else f"{name} is removed")
 
 
@@ -67,9 +67,9 @@ def _record(key: ApiKey) -> dict[str, object]:
     return {"id": key.id, "name": key.name, "rights": sorted(key.rights), "created_at_ms": key.created_at_ms}
 
 
-def _do(state: Path | None, verb: Callable[[ApiKeyAdmin], Awaitable[_Result]]) -> _Result:
+def _do(state: Path | None, verb: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:
     async def run() -> _Result:
         async with open_admin_services(settings(state)) as office:
-            return await verb(office.api_keys)
+            return await verb(office)
 
     return asyncio.run(run())

@@ -19,7 +19,8 @@ from app.model.operators import Operator, OperatorRole
 from app.model.secrets import Password
 
 if TYPE_CHECKING:
-    from app.service.operators import NewPassword, OperatorAdmin
+    from app.assembly import AdminServices
+    from app.service.operators import NewPassword
 
 _Result = TypeVar("_Result")
 
@@ -47,7 +48,7 @@ def add(
 ) -> None:
     """Add an operator. The password is asked for; with --json one is drawn."""
     password = _password(from_stdin=password_stdin, draw=generate, as_json=as_json)
-    made = _do(state, lambda office: office.add(name, role, password))
+    made = _do(state, lambda office: office.operators.add_operator(name, role, password, actor=office.actor))
     _show_made(made, f"{made.name} is added as {made.role}", as_json=as_json)
 
 
@@ -61,28 +62,28 @@ def passwd(
 ) -> None:
     """Give an operator another password, and log them out everywhere. It is asked for; with --json one is drawn."""
     password = _password(from_stdin=password_stdin, draw=generate, as_json=as_json)
-    made = _do(state, lambda office: office.set_password(name, password))
+    made = _do(state, lambda office: office.operators.set_password(name, password, actor=office.actor))
     _show_made(made, f"{made.name} has another password, and is logged out everywhere", as_json=as_json)
 
 
 @app.command()
 def role(name: NameArgument, role: RoleOption, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Give an operator another role, and log them out everywhere."""
-    _do(state, lambda office: office.set_role(name, role))
+    _do(state, lambda office: office.operators.set_role(name, role, actor=office.actor))
     print(json.dumps({"name": name, "role": role}) if as_json else f"{name} is {role} now, and logged out everywhere")
 
 
 @app.command()
 def remove(name: NameArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Remove an operator, and log them out everywhere."""
-    _do(state, lambda office: office.remove(name))
+    _do(state, lambda office: office.operators.remove_operator(name, actor=office.actor))
     print(json.dumps({"name": name}) if as_json else f"{name} is removed")
 
 
 @app.command("list")
 def list_operators(state: StateOption = None, as_json: JsonOption = False) -> None:
     """List all operators."""
-    operators = _do(state, lambda office: office.all())
+    operators = _do(state, lambda office: office.operators.list_operators())
     if as_json:
         print(json.dumps([_record(operator) for operator in operators]))
         return
@@ -139,9 +140,9 @@ def _show_made(made: NewPassword, what: str, *, as_json: bool) -> None:
         print(what)
 
 
-def _do(state: Path | None, verb: Callable[[OperatorAdmin], Awaitable[_Result]]) -> _Result:
+def _do(state: Path | None, verb: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:
     async def run() -> _Result:
         async with open_admin_services(settings(state)) as office:
-            return await verb(office.operators)
+            return await verb(office)
 
     return asyncio.run(run())

@@ -147,6 +147,6 @@ def _actor() -> Actor:
 async def find_device(registry: Registry, client_id: str) -> Device | None:
     """Return a device's record, or None if there is none. Raises ``Unavailable``."""
     try:
-        return await registry.get(client_id)
+        return await registry.get_device(client_id)
     except NotFound:
         return None

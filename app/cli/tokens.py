@@ -75,7 +75,7 @@ def list_tokens(
     selection = select(client_id=client_id, role=role, topic=topic, everything=not narrowed)
 
     async def find(office: AdminServices) -> tuple[list[TokenRecord], bool]:
-        return await _pages(lambda cursor, most: office.revocations.tokens(selection, cursor, most), limit)
+        return await _pages(lambda cursor, most: office.revocations.list_tokens(selection, cursor, most), limit)
 
     records, more = do(state, find)
     if as_json:
@@ -88,7 +88,7 @@ def list_tokens(
 @app.command()
 def show(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Show what is known of a token, whatever became of it."""
-    record = do(state, lambda office: office.revocations.token(handle))
+    record = do(state, lambda office: office.revocations.get_token(handle))
     if as_json:
         print(json.dumps(_record(record)))
         return
@@ -117,8 +117,10 @@ def queue(
     """Show what the cloud has still to be told, the next first."""
 
     async def look(office: AdminServices) -> tuple[list[TokenRecord], bool, Overview]:
-        records, more = await _pages(lambda cursor, most: office.revocations.queue(which.value, cursor, most), limit)
-        return records, more, await office.revocations.overview()
+        records, more = await _pages(
+            lambda cursor, most: office.revocations.list_queue(which.value, cursor, most), limit
+        )
+        return records, more, await office.revocations.queue_overview()
 
     records, more, overview = do(state, look)
     if as_json:
@@ -133,13 +135,17 @@ def queue(
 @app.command()
 def retry(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Queue a revocation that failed again."""
-    _show_resolved(do(state, lambda office: office.revocations.retry(handle, office.actor)), as_json=as_json)
+    _show_resolved(
+        do(state, lambda office: office.revocations.retry_revocation(handle, actor=office.actor)), as_json=as_json
+    )
 
 
 @app.command()
 def drop(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Give a revocation that failed up: the token stays good at the broker until it expires."""
-    _show_resolved(do(state, lambda office: office.revocations.drop(handle, office.actor)), as_json=as_json)
+    _show_resolved(
+        do(state, lambda office: office.revocations.drop_revocation(handle, actor=office.actor)), as_json=as_json
+    )
 
 
 def do(state: Path | None, verb: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:

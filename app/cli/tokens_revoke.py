@@ -66,14 +66,14 @@ def revoke(
 async def _look(office: AdminServices, selection: Selection) -> tuple[int, str]:
     """Count, and say what would be done."""
     if selection.kind is SelectionKind.HANDLE:
-        record = await office.revocations.token(selection.value)
+        record = await office.revocations.get_token(selection.value)
         if record.state == "revoked":
             return 0, f"{record.handle} was revoked before; {state_of(record)}"
         return 1, (
             f"This revokes one token of {record.client_id}: {record.scope}\n"
             f"The device is not locked out: it may apply for a new one. {_lock_out(record.client_id)}"
         )
-    counted = await office.revocations.count(selection, _counting if sys.stderr.isatty() else None)
+    counted = await office.revocations.count_tokens(selection, _counting if sys.stderr.isatty() else None)
     tokens = "1 token" if counted == 1 else f"{counted:,} tokens"
     match selection.kind:
         case SelectionKind.CLIENT_ID:
@@ -120,7 +120,7 @@ def _ask(selection: Selection, say: Callable[..., None]) -> None:
 
 def _start(state: Path | None, selection: Selection, counted: int) -> RevokeResult | Job:
     async def start(office: AdminServices) -> RevokeResult | Job:
-        return await office.revocations.revoke(selection, office.actor, counted=counted)
+        return await office.revocations.revoke_selection(selection, actor=office.actor, counted=counted)
 
     try:
         return do(state, start)

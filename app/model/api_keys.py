@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NewType
 
+from app.model.actors import Actor
 from app.model.secrets import ApiKeyText
 
 KeyId = NewType("KeyId", str)
@@ -34,9 +35,13 @@ class ApiKey:
     created_at_ms: int
 
     @property
-    def actor(self) -> str:
-        """How the audit trail names whoever holds it."""
+    def actor_name(self) -> str:
+        """How the audit names the service that holds it."""
         return f"key:{self.name}"
+
+    def as_actor(self, request_id: str = "") -> Actor:
+        """Return the service that holds it as who acts in a request."""
+        return Actor(self.actor_name, request_id)
 
     def may(self, right: Right) -> bool:
         """Tell whether the key has a right; ``admin`` has all."""

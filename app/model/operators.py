@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from app.model.actors import Actor
 from app.model.secrets import Password
 
 MIN_PASSWORD_CHARS: Final = 10
@@ -42,9 +43,13 @@ class Operator:
     created_at_ms: int
 
     @property
-    def actor(self) -> str:
-        """How the audit trail names them."""
+    def actor_name(self) -> str:
+        """How the audit names them."""
         return f"operator:{self.name}"
+
+    def as_actor(self, request_id: str = "") -> Actor:
+        """Return them as who acts in a request."""
+        return Actor(self.actor_name, request_id)
 
 
 def is_operator_name(text: str) -> bool:

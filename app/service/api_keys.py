@@ -53,19 +53,18 @@ class KeyCheck:
                 "the API key is malformed, unknown or removed", cause=f"key {known}" if known else "no API key's text"
             )
         if not key.may(right):
-            raise InsufficientScope(f"this API key has not the right {right}", cause=key.actor)
+            raise InsufficientScope(f"this API key has not the right {right}", cause=key.actor_name)
         return key
 
 
 class ApiKeyAdmin:
     """What an operator does with API keys."""
 
-    def __init__(self, keys: ApiKeys, *, actor: Actor) -> None:
-        """``actor`` is the operator, as the audit trail names him."""
+    def __init__(self, keys: ApiKeys) -> None:
+        """Keep them in ``keys``."""
         self._keys = keys
-        self._actor = actor
 
-    async def add(self, name: str, rights: Iterable[Right]) -> NewApiKey:
+    async def add_api_key(self, name: str, rights: Iterable[Right], *, actor: Actor) -> NewApiKey:
         """Make a key. Raises ``InvalidRequest`` for a wrong or taken name or no right at all, and ``Unavailable``."""
         if not is_api_key_name(name):
             raise InvalidRequest("a key's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
@@ -73,22 +72,22 @@ class ApiKeyAdmin:
         if not wanted:
             raise InvalidRequest(f"name at least one right: {', '.join(Right)}")
         text = draw_text()
-        match await self._keys.add(text, name, wanted, actor=self._actor):
+        match await self._keys.add(text, name, wanted, actor=actor):
             case "taken":
                 raise InvalidRequest(f"there is a key {name} already: remove it, or take another name")
             case "full":
                 raise InvalidRequest(f"there are {MAX_KEYS} keys already: remove what nobody uses")
             case "done":
-                log_event(Event(self._actor, EventKind.KEY_ADDED, name))
+                log_event(Event(actor, EventKind.KEY_ADDED, name))
         return NewApiKey(name, wanted, text)
 
-    async def remove(self, name: str) -> None:
+    async def remove_api_key(self, name: str, *, actor: Actor) -> None:
         """Remove a key, from this moment on at every instance. Raises ``NotFound`` and ``Unavailable``."""
-        if not is_api_key_name(name) or not await self._keys.remove(name, actor=self._actor):
+        if not is_api_key_name(name) or not await self._keys.remove(name, actor=actor):
             raise NotFound("there is no key of that name")
-        log_event(Event(self._actor, EventKind.KEY_REMOVED, name))
+        log_event(Event(actor, EventKind.KEY_REMOVED, name))
 
-    async def all(self) -> list[ApiKey]:
+    async def list_api_keys(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``."""
         try:
             return await self._keys.all()

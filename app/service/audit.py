@@ -65,7 +65,7 @@ class AuditLog:
         self._audit = audit
         self._tokens = tokens
 
-    async def search(self, query: AuditFilter, *, cursor: str = "", limit: int = 100) -> AuditPage:
+    async def search_events(self, query: AuditFilter, *, cursor: str = "", limit: int = 100) -> AuditPage:
         """Return what fits, the newest first, from ``cursor`` on. A page may be short, or empty, and not the last.
 
         Raises ``InvalidRequest`` for a filter that can fit nothing or a cursor that is none, and ``Unavailable``.
@@ -81,7 +81,7 @@ class AuditLog:
             begin = min(begin, parsed)
         return await self._audit.page(_streams(query), query.wants, begin, since_ms=query.since_ms, limit=limit)
 
-    async def about(self, query: AuditFilter, token: Secret) -> AuditFilter:
+    async def filter_for_token(self, query: AuditFilter, token: Secret) -> AuditFilter:
         """Return the query for what concerns a token in hand. Raises as ``handle_of``, and ``NotFound`` for None."""
         handle = await self.handle_of(token)
         if handle is None:

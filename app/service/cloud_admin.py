@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -46,53 +47,49 @@ _Result = TypeVar("_Result")
 class CloudAdmin:
     """The cloud as operators use it by hand. Every method raises the refusals of ``refusal_of``."""
 
-    def __init__(self, cloud: CloudClient, audit: AuditStore, *, actor: Actor) -> None:
-        """Call ``cloud``, within the quotas, and write to ``audit`` that ``actor`` did it."""
+    def __init__(self, cloud: CloudClient, audit: AuditStore) -> None:
+        """Call ``cloud``, within the quotas, and write to ``audit`` what was done."""
         self._cloud = cloud
         self._audit = audit
-        self._actor = actor
-
-    def acting_as(self, actor: Actor) -> CloudAdmin:
-        """Return the same desk for another operator."""
-        return CloudAdmin(self._cloud, self._audit, actor=actor)
 
     async def is_online(self, client_id: str) -> bool:
         """Tell whether the device is connected now (13.1)."""
         return await self._look(partial(self._cloud.query_session, client_id), within_s=LOOK_WITHIN_S)
 
-    async def credential(self, client_id: str) -> DeviceCredential:
+    async def get_credential(self, client_id: str) -> DeviceCredential:
         """Read the device's credential at the cloud (14.2)."""
         return await self._look(partial(self._cloud.get_device_credential, client_id), unknown=_NO_CREDENTIAL)
 
-    async def register_credential(self, client_id: str) -> DeviceCredential:
+    async def register_credential(self, client_id: str, *, actor: Actor) -> DeviceCredential:
         """Give the device a credential (14.1); one that it had is good no more."""
         call = partial(self._cloud.register_device_credential, client_id)
-        return await self._act(EventKind.CREDENTIAL_REGISTERED, client_id, call)
+        return await self._act(Event(actor, EventKind.CREDENTIAL_REGISTERED), client_id, call)
 
-    async def refresh_credential(self, client_id: str) -> DeviceCredential:
+    async def refresh_credential(self, client_id: str, *, actor: Actor) -> DeviceCredential:
         """Replace the secret of the device's credential (14.4); the old one is good no more."""
         call = partial(self._cloud.refresh_device_credential, client_id)
-        return await self._act(EventKind.CREDENTIAL_REFRESHED, client_id, call, unknown=_NO_CREDENTIAL)
+        return await self._act(Event(actor, EventKind.CREDENTIAL_REFRESHED), client_id, call, unknown=_NO_CREDENTIAL)
 
-    async def unregister_credential(self, client_id: str) -> None:
+    async def unregister_credential(self, client_id: str, *, actor: Actor) -> None:
         """Take the device's credential away (14.3)."""
         call = partial(self._cloud.unregister_device_credential, client_id)
-        await self._act(EventKind.CREDENTIAL_UNREGISTERED, client_id, call, unknown=_NO_CREDENTIAL)
+        await self._act(Event(actor, EventKind.CREDENTIAL_UNREGISTERED), client_id, call, unknown=_NO_CREDENTIAL)
 
-    async def close_connection(self, client_id: str) -> None:
+    async def close_connection(self, client_id: str, *, actor: Actor) -> None:
         """Cut the device's connection; it may come back with what it holds (FACTS 3.1)."""
-        await self._act(EventKind.CONNECTION_CLOSED, client_id, partial(self._cloud.close_connection, client_id))
+        call = partial(self._cloud.close_connection, client_id)
+        await self._act(Event(actor, EventKind.CONNECTION_CLOSED), client_id, call)
 
-    async def send_message(self, client_id: str, topic: str, payload: str) -> str:
+    async def send_message(self, client_id: str, topic: str, payload: str, *, actor: Actor) -> str:
         """Publish to a topic (12.1), written down as for this device; returns the message's ID.
 
         Raises ``InvalidRequest`` too, for what can be no topic or payload.
         """
         _check("SendMessage", MqttTopic=topic, Payload=payload)
         call = partial(self._cloud.send_message, topic, payload)
-        return await self._act(EventKind.MESSAGE_SENT, client_id, call, detail=f"to {topic}")
+        return await self._act(Event(actor, EventKind.MESSAGE_SENT, f"to {topic}"), client_id, call)
 
-    async def groups(self) -> tuple[CloudGroup, ...]:
+    async def list_groups(self) -> tuple[CloudGroup, ...]:
         """List the instance's group IDs (11.2), by name."""
         return tuple(
             sorted(
@@ -100,15 +97,19 @@ class CloudAdmin:
             )
         )
 
-    async def create_group(self, group_id: str) -> None:
+    async def create_group(self, group_id: str, *, actor: Actor) -> None:
         """Create a group ID (11.1). Raises ``InvalidRequest`` too."""
         _check("CreateGroupId", GroupId=group_id)
-        await self._act(EventKind.GROUP_CREATED, "", partial(self._cloud.create_group_id, group_id), detail=group_id)
+        await self._act(
+            Event(actor, EventKind.GROUP_CREATED, group_id), "", partial(self._cloud.create_group_id, group_id)
+        )
 
-    async def delete_group(self, group_id: str) -> None:
+    async def delete_group(self, group_id: str, *, actor: Actor) -> None:
         """Delete a group ID (11.3). Raises ``InvalidRequest`` too."""
         _check("DeleteGroupId", GroupId=group_id)
-        await self._act(EventKind.GROUP_DELETED, "", partial(self._cloud.delete_group_id, group_id), detail=group_id)
+        await self._act(
+            Event(actor, EventKind.GROUP_DELETED, group_id), "", partial(self._cloud.delete_group_id, group_id)
+        )
 
     async def _look(
         self, call: Callable[..., Awaitable[_Result]], *, within_s: float = ACT_WITHIN_S, unknown: str = ""
@@ -119,22 +120,17 @@ class CloudAdmin:
             raise refusal_of(error, unknown=unknown, changes=False) from error
 
     async def _act(
-        self,
-        what: EventKind,
-        client_id: str,
-        call: Callable[..., Awaitable[_Result]],
-        *,
-        detail: str = "",
-        unknown: str = "",
+        self, event: Event, client_id: str, call: Callable[..., Awaitable[_Result]], *, unknown: str = ""
     ) -> _Result:
         try:
             result = await call(deadline=asyncio.get_running_loop().time() + ACT_WITHIN_S)
         except CloudError as error:
             if error.uncertain:
                 lost = f"perhaps: its answer was lost ({error.code})"
-                await self._note(Event(self._actor, what, f"{detail}; {lost}" if detail else lost), client_id)
+                detail = f"{event.detail}; {lost}" if event.detail else lost
+                await self._note(replace(event, detail=detail), client_id)
             raise refusal_of(error, unknown=unknown) from error
-        await self._note(Event(self._actor, what, detail), client_id)
+        await self._note(event, client_id)
         return result
 
     async def _note(self, act: Event, client_id: str) -> None:

@@ -92,7 +92,7 @@ class Delivery:
         self._fresh_until = 0.0
         self._woken.set()
 
-    async def run(self) -> None:
+    async def deliver_revocations(self) -> None:
         """Deliver until cancelled. A claim given up by the cancellation falls to another worker when it lapses."""
         workers = [asyncio.create_task(self._work(), name=f"deliver {number}") for number in range(self._at_once)]
         try:

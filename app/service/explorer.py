@@ -41,7 +41,7 @@ class Explorer:
         self._cloud = cloud
         self._audit = audit
 
-    async def call(
+    async def call_action(
         self,
         action: Action,
         parameters: Mapping[str, str],

@@ -60,8 +60,8 @@ class Jobs:
         # As many as a job has shards at once: an instance alone keeps the pace as well.
         self._woken = [asyncio.Event() for _ in range(AT_ONCE)]
 
-    async def start(self, selection: Selection, actor: Actor, *, counted: int, job: str = "") -> Job:
-        """Begin to revoke a role, a topic or everything for ``by``; ``counted`` is what was shown before.
+    async def start_job(self, selection: Selection, *, actor: Actor, counted: int, job: str = "") -> Job:
+        """Begin to revoke a role, a topic or everything for ``actor``; ``counted`` is what was shown before.
 
         ``job`` is an ID that was drawn with what was shown: sent twice, it is begun once. When this returns, a role or
         everything is denied at every instance; a topic will be, shard by shard. If it does not return, the job may have
@@ -82,16 +82,16 @@ class Jobs:
         log_event(Event(actor, EventKind.JOB_STARTED, f"{job}: {selection}, {counted} counted"))
         for woken in self._woken:
             woken.set()
-        return await self.get(job)
+        return await self.get_job(job)
 
-    async def get(self, job: str) -> Job:
+    async def get_job(self, job: str) -> Job:
         """Tell how far a job is. Raises ``NotFound`` and ``Unavailable``."""
         found = await self._book.read(job)
         if found is None:
             raise NotFound("there is no such job")
         return found
 
-    async def page(self, cursor: str = "", limit: int = 50) -> JobsPage:
+    async def list_jobs(self, cursor: str = "", limit: int = 50) -> JobsPage:
         """List jobs. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
         try:
             jobs, next_cursor = await self._book.page(cursor, limit)
@@ -99,7 +99,7 @@ class Jobs:
             raise InvalidRequest(str(error)) from None
         return JobsPage(tuple(jobs), next_cursor)
 
-    async def run(self) -> None:
+    async def work_on_jobs(self) -> None:
         """Work on the open jobs, whosever they are, until cancelled. Each worker takes a shard at a time."""
         workers = [asyncio.create_task(self._work(woken), name="jobs") for woken in self._woken]
         try:

@@ -99,7 +99,7 @@ class Metrics:
             code = error.code[:MAX_CODE_CHARS]
             self._seen = Seen(self._seen.ok_at_ms, since_ms, now_ms, action, error.kind.value, code)
 
-    async def run(self) -> None:
+    async def add_regularly(self) -> None:
         """Add every couple of seconds what was counted, until cancelled; then once more."""
         away = False
         try:

@@ -12,7 +12,7 @@ from app.model.operators import Operator, OperatorRole, draw_password, is_operat
 from app.model.secrets import Password, PasswordHash
 from app.service.audit import log_event
 from app.service.passwords import PASSWORDS
-from app.service.sign_in import count_attempt, report_refused
+from app.service.sign_in import NO_OPERATOR, count_attempt, report_refused
 from app.store.audit import Event, EventKind
 from app.store.operators import MAX_OPERATORS, Operators, OperatorsSnapshot, StoredOperator
 from app.store.sealing import CannotOpen
@@ -36,12 +36,13 @@ class NewPassword:
 class OperatorAdmin:
     """What an admin does with operators, and an operator with their own password."""
 
-    def __init__(self, operators: Operators, *, actor: Actor) -> None:
-        """``actor`` is who acts, as the audit trail names them."""
+    def __init__(self, operators: Operators) -> None:
+        """Keep them in ``operators``."""
         self._operators = operators
-        self._actor = actor
 
-    async def add(self, name: str, role: OperatorRole, password: Password | None = None) -> NewPassword:
+    async def add_operator(
+        self, name: str, role: OperatorRole, password: Password | None = None, *, actor: Actor
+    ) -> NewPassword:
         """Add an operator; without a password one is drawn.
 
         Raises ``InvalidRequest`` for a wrong or taken name or a password that must not be, and ``Unavailable``.
@@ -61,10 +62,10 @@ class OperatorAdmin:
                 raise InvalidRequest(f"there are {MAX_OPERATORS} operators already: remove who has left")
             return new, hashed
 
-        await self._write(change, EventKind.OPERATOR_ADDED, f"{name}: role {role}")
+        await self._write(change, Event(actor, EventKind.OPERATOR_ADDED, f"{name}: role {role}"))
         return NewPassword(name, role, chosen if password is None else None)
 
-    async def set_password(self, name: str, password: Password | None = None) -> NewPassword:
+    async def set_password(self, name: str, password: Password | None = None, *, actor: Actor) -> NewPassword:
         """Give an operator another password, and end all their sessions; without one it is drawn.
 
         Raises ``NotFound``, ``InvalidRequest`` for a password that must not be, and ``Unavailable``.
@@ -73,11 +74,12 @@ class OperatorAdmin:
         chosen = draw_password() if password is None else password
         hashed = await PASSWORDS.make(name, chosen)
         await self._write(
-            lambda roll: (_account(roll, name).operator, hashed), EventKind.OPERATOR_CHANGED, f"{name}: password"
+            lambda roll: (_account(roll, name).operator, hashed),
+            Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: password"),
         )
         return NewPassword(name, account.operator.role, chosen if password is None else None)
 
-    async def set_role(self, name: str, role: OperatorRole) -> None:
+    async def set_role(self, name: str, role: OperatorRole, *, actor: Actor) -> None:
         """Give an operator another role, and end all their sessions.
 
         Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
@@ -89,18 +91,18 @@ class OperatorAdmin:
                 _check_admin_left(roll, name)
             return replace(account.operator, role=role), account.hash
 
-        await self._write(change, EventKind.OPERATOR_CHANGED, f"{name}: role {role}")
+        await self._write(change, Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: role {role}"))
 
-    async def end_sessions(self, name: str) -> None:
+    async def end_sessions(self, name: str, *, actor: Actor) -> None:
         """Log an operator out everywhere. Raises ``NotFound`` and ``Unavailable``."""
 
         def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
             account = _account(roll, name)
             return account.operator, account.hash
 
-        await self._write(change, EventKind.OPERATOR_CHANGED, f"{name}: logged out everywhere")
+        await self._write(change, Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: logged out everywhere"))
 
-    async def remove(self, name: str) -> None:
+    async def remove_operator(self, name: str, *, actor: Actor) -> None:
         """Remove an operator, and end all their sessions; also one whose record cannot be opened.
 
         Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
@@ -112,14 +114,14 @@ class OperatorAdmin:
             _check_admin_left(roll, name)
             return Operator(name, OperatorRole.VIEWER, 0), None
 
-        await self._write(change, EventKind.OPERATOR_REMOVED, name)
+        await self._write(change, Event(actor, EventKind.OPERATOR_REMOVED, name))
 
-    async def all(self) -> list[Operator]:
+    async def list_operators(self) -> list[Operator]:
         """Return every operator by name. Raises ``Unavailable``."""
         roll = await self._operators.read()
         return [_account(roll, name).operator for name in sorted(roll.accounts)]
 
-    async def change_password(self, name: str, old: Password, new: Password) -> None:
+    async def change_password(self, name: str, old: Password, new: Password, *, actor: Actor) -> None:
         """Change an operator's own password, and end all their sessions, the one that this is done in too.
 
         The old one is asked for and attempts are slowed down as at signing in, or whoever finds a browser left open
@@ -131,7 +133,8 @@ class OperatorAdmin:
             account = await self._find(name)
             right = (await PASSWORDS.check(account.hash if account else None, old)).right
         if not account or not right:
-            await report_refused(self._operators.attempts, name if account else "", "changing the password")
+            detail = f"{name if account else NO_OPERATOR} changing the password"
+            await report_refused(self._operators.attempts, detail, request_id=actor.request_id)
             raise SignInFailed("the old password is not right: try again, or have an admin set a new one")
         await self._operators.attempts.passed(name, "")
         proved = account
@@ -143,7 +146,7 @@ class OperatorAdmin:
                 raise SignInFailed("the operator was changed by another at this moment: sign in again")
             return now.operator, hashed
 
-        await self._write(change, EventKind.OPERATOR_CHANGED, f"{name}: password")
+        await self._write(change, Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: password"))
 
     async def _find(self, name: str) -> StoredOperator | None:
         try:
@@ -151,14 +154,13 @@ class OperatorAdmin:
         except CannotOpen as error:
             raise _unopened(str(error)) from error
 
-    async def _write(self, change: Change, what: EventKind, detail: str) -> None:
+    async def _write(self, change: Change, event: Event) -> None:
         """Decide on a change as things stand, and write it if they still do."""
-        act = Event(self._actor, what, detail)
         for _ in range(_TRIES):
             roll = await self._operators.read()
             operator, hashed = change(roll)
-            if await self._operators.write(roll, operator, hashed, act):
-                log_event(act)
+            if await self._operators.write(roll, operator, hashed, event):
+                log_event(event)
                 return
         raise Unavailable("others are changing operators at this moment: ask again")
 

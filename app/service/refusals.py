@@ -50,6 +50,7 @@ class _Refused:
     client_id: str
     code: str
     detail: str = field(compare=False)
+    request_id: str = field(compare=False)
 
 
 class Refusals:
@@ -63,15 +64,15 @@ class Refusals:
         self._woken = asyncio.Event()
 
     @contextmanager
-    def of(self, caller: ClientCredentials | Bearer) -> Iterator[None]:
-        """Note it if the caller is refused in here. Nothing is awaited."""
+    def of(self, caller: ClientCredentials | Bearer, *, request_id: str = "") -> Iterator[None]:
+        """Note it if the caller is refused in here; equal refusals keep the first's request ID. Nothing is awaited."""
         try:
             yield
         except _TOLD as refusal:
-            self._note(_refused(caller, refusal))
+            self._note(_refused(caller, refusal, request_id))
             raise
 
-    async def run(self) -> None:
+    async def write_refusals(self) -> None:
         """Write until cancelled; then once more what is still there."""
         try:
             while True:
@@ -107,7 +108,7 @@ class Refusals:
             log.warning("refusals_not_written", count=len(lines), cause=error.cause)
 
 
-def _refused(caller: ClientCredentials | Bearer, refusal: Refusal) -> _Refused:
+def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: str) -> _Refused:
     """Return who was refused what.
 
     Whoever has proved nothing is a stranger, whatever client ID is named. A used assertion proves nothing either: it
@@ -115,15 +116,18 @@ def _refused(caller: ClientCredentials | Bearer, refusal: Refusal) -> _Refused:
     """
     detail = f"{refusal.code}: {refusal.cause or refusal.description}"
     if isinstance(refusal, InsufficientScope):
-        return _Refused(REFUSED_AUDIT, refusal.cause, "", refusal.code, f"{refusal.code}: {refusal.description}")
+        return _Refused(
+            REFUSED_AUDIT, refusal.cause, "", refusal.code, f"{refusal.code}: {refusal.description}", request_id
+        )
     client_id = "" if isinstance(caller, Bearer) else claimed_client_id(caller)
     if not client_id or isinstance(refusal, InvalidClient):
-        return _Refused(STRANGERS_AUDIT, STRANGER, client_id, refusal.cause or refusal.code, detail)
-    return _Refused(REFUSED_AUDIT, f"device:{client_id}", client_id, refusal.code, detail)
+        return _Refused(STRANGERS_AUDIT, STRANGER, client_id, refusal.cause or refusal.code, detail, request_id)
+    return _Refused(REFUSED_AUDIT, f"device:{client_id}", client_id, refusal.code, detail, request_id)
 
 
 def _act(refused: _Refused, times: int) -> Event:
     detail = "".join(each if each.isprintable() else "?" for each in without_passwords(refused.detail))[
         :MAX_DETAIL_CHARS
     ]
-    return Event(Actor(refused.who), EventKind.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)
+    actor = Actor(refused.who, refused.request_id)
+    return Event(actor, EventKind.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)

@@ -68,21 +68,13 @@ class DevicesPage:
 class Registry:
     """What operators do with devices."""
 
-    def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: RedisClock, *, actor: Actor) -> None:
-        """``policy`` returns the policy in force: a role that is not in it is refused.
-
-        ``actor`` is the operator who acts, as the audit trail names them.
-        """
+    def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: RedisClock) -> None:
+        """``policy`` returns the policy in force: a role that is not in it is refused."""
         self._devices = devices
         self._policy = policy
         self._clock = clock
-        self._actor = actor
 
-    def acting_as(self, actor: Actor) -> Registry:
-        """Return the same registry for another operator."""
-        return Registry(self._devices, self._policy, self._clock, actor=actor)
-
-    def check(self, registration: Registration) -> Device:
+    def check_registration(self, registration: Registration) -> Device:
         """Check everything that can be without Redis or a new key. Raises ``InvalidRequest`` with the cure."""
         try:
             client_id = parse_client_id(registration.client_id)
@@ -101,19 +93,19 @@ class Registry:
         _check_key(registration.algorithm, registration.secret, registration.public_key)
         return device
 
-    async def add(self, registration: Registration) -> Added:
+    async def add_device(self, registration: Registration, *, actor: Actor) -> Added:
         """Register a new device. Raises ``InvalidRequest`` (also if it is there already) and ``Unavailable``."""
-        device = self.check(registration)
+        device = self.check_registration(registration)
         key, added = await _key_for(device, registration.secret, registration.public_key)
         try:
-            act = self._act(EventKind.DEVICE_ADDED, f"role {device.role}" if device.role else "")
-            device = await self._devices.add(device, key, act)
+            event = Event(actor, EventKind.DEVICE_ADDED, f"role {device.role}" if device.role else "")
+            device = await self._devices.add(device, key, event)
         except Conflict:
             raise InvalidRequest(f"{device.client_id} is registered already: rotate its key, or remove it") from None
-        log_event(act, client_id=device.client_id)
+        log_event(event, client_id=device.client_id)
         return replace(added, device=device)
 
-    async def get(self, client_id: str) -> Device:
+    async def get_device(self, client_id: str) -> Device:
         """Read a device's record. Raises ``NotFound`` and ``Unavailable``."""
         return (await self._read(client_id)).device
 
@@ -122,23 +114,23 @@ class Registry:
         registered = await self._read(client_id)
         return None if registered.device.algorithm.symmetric else registered.key
 
-    async def page(self, cursor: str = "", limit: int = 50) -> DevicesPage:
+    async def list_devices(self, cursor: str = "", limit: int = 50) -> DevicesPage:
         """List devices. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
         devices, next_cursor = await self._devices.page(_after(cursor), limit)
         return DevicesPage(tuple(devices), next_cursor)
 
-    async def count(self) -> int:
+    async def count_devices(self) -> int:
         """Count all devices. Raises ``Unavailable``."""
         return await self._devices.count()
 
-    def all(self) -> AsyncIterator[Device]:
+    def iterate_devices(self) -> AsyncIterator[Device]:
         """Iterate over all devices. Raises ``Unavailable``."""
         return self._devices.all()
 
-    async def search(self, part: str, cursor: str = "", limit: int = 50) -> DevicesPage:
+    async def search_devices(self, part: str, cursor: str = "", limit: int = 50) -> DevicesPage:
         """List the devices that have ``part`` in their client ID; the one that it is the client ID of comes first.
 
-        A page may be short, or empty, and still have a next. Raises as ``page``.
+        A page may be short, or empty, and still have a next. Raises as ``list_devices``.
         """
         if not 0 < len(part) <= MAX_CLIENT_ID_CHARS:
             raise InvalidRequest(f"search for 1 to {MAX_CLIENT_ID_CHARS} characters: no client ID is longer")
@@ -149,12 +141,19 @@ class Registry:
             devices = devices if cursor else [exact, *devices]
         return DevicesPage(tuple(devices), next_cursor)
 
-    async def count_of_group(self, group_id: str) -> tuple[int, bool]:
+    async def count_group(self, group_id: str) -> tuple[int, bool]:
         """Count the devices of a group ID for a second at most; returns also whether that is all. ``Unavailable``."""
         return await self._devices.count_of_group(group_id, budget_s=SEARCH_BUDGET_S)
 
-    async def update(
-        self, client_id: str, *, role: str, attributes: Mapping[str, str], note: str, epoch: str = ""
+    async def update_device(
+        self,
+        client_id: str,
+        *,
+        actor: Actor,
+        role: str,
+        attributes: Mapping[str, str],
+        note: str,
+        epoch: str = "",
     ) -> tuple[Device, int]:
         """Change what is registered of a device beside its key; returns it, and how much was revoked.
 
@@ -163,7 +162,7 @@ class Registry:
 
         If it may do less by the new record than by the old one, or had no grant by that, all it holds is revoked: a
         token that was issued may carry what is no longer permitted. Otherwise its tokens stay good at the broker, and
-        it gets a new one the next time it asks. Raises ``InvalidRequest``, and as ``disable``.
+        it gets a new one the next time it asks. Raises ``InvalidRequest``, and as ``disable_device``.
         """
         registered = await self._read(client_id)
         old = registered.device
@@ -175,9 +174,9 @@ class Registry:
         check_record(device, self._policy())
         revoke = narrows(old, device, self._policy())
         detail = ", ".join(differences(old, device))
-        return await self._change(registered, device, EventKind.DEVICE_CHANGED, detail, revoke=revoke)
+        return await self._change(registered, device, Event(actor, EventKind.DEVICE_CHANGED, detail), revoke=revoke)
 
-    async def disable(self, client_id: str) -> int:
+    async def disable_device(self, client_id: str, *, actor: Actor) -> int:
         """Refuse the device from now on and revoke all it holds; returns how much that was.
 
         Raises ``NotFound`` and ``Unavailable``, like all that follow.
@@ -186,20 +185,20 @@ class Registry:
         # Without the key before it, if that was still good: enabling shall not bring it back.
         registered = replace(registered, previous=None)
         disabled = replace(registered.device, disabled=True)
-        _, revoked = await self._change(registered, disabled, EventKind.DEVICE_DISABLED, revoke=True)
+        _, revoked = await self._change(registered, disabled, Event(actor, EventKind.DEVICE_DISABLED), revoke=True)
         return revoked
 
-    async def enable(self, client_id: str) -> None:
+    async def enable_device(self, client_id: str, *, actor: Actor) -> None:
         """Let a disabled device in again. What was revoked stays so."""
         registered = await self._read(client_id)
-        await self._change(
-            registered, replace(registered.device, disabled=False), EventKind.DEVICE_ENABLED, revoke=False
-        )
+        enabled = replace(registered.device, disabled=False)
+        await self._change(registered, enabled, Event(actor, EventKind.DEVICE_ENABLED), revoke=False)
 
-    async def rotate(
+    async def rotate_key(
         self,
         client_id: str,
         *,
+        actor: Actor,
         secret: ClientSecret | None = None,
         public_key: str | None = None,
         algorithm: Algorithm | None = None,
@@ -225,26 +224,27 @@ class Registry:
         until_ms = self._clock.now_ms() + grace_s * 1000
         previous = PreviousKey(old.algorithm, registered.key, until_ms) if grace_s else None
         detail = f"{algorithm}, the old key good for {grace_s} s more" if previous else f"{algorithm}"
-        device, revoked = await self._change(
-            Registered(old, key, previous), device, EventKind.DEVICE_ROTATED, detail, revoke=previous is None
-        )
+        event = Event(actor, EventKind.DEVICE_ROTATED, detail)
+        device, revoked = await self._change(Registered(old, key, previous), device, event, revoke=previous is None)
         return replace(added, device=device), revoked
 
-    async def remove(self, client_id: str) -> int:
+    async def remove_device(self, client_id: str, *, actor: Actor) -> int:
         """Forget the device and revoke all it holds; returns how much that was."""
         registered = await self._read(client_id)
-        act = self._act(EventKind.DEVICE_REMOVED)
+        event = Event(actor, EventKind.DEVICE_REMOVED)
         try:
-            revoked = await self._devices.remove(registered.device, act)
+            revoked = await self._devices.remove(registered.device, event)
         except Conflict:
             raise _changed() from None
-        log_event(act, client_id=client_id, revoked=revoked)
+        log_event(event, client_id=client_id, revoked=revoked)
         return revoked
 
-    async def revoke(self, client_id: str) -> int:
+    async def revoke_device(self, client_id: str, *, actor: Actor) -> int:
         """Revoke all the device holds; it may apply anew. Returns how much that was."""
         registered = await self._read(client_id)
-        _, revoked = await self._change(registered, registered.device, EventKind.DEVICE_REVOKED, revoke=True)
+        _, revoked = await self._change(
+            registered, registered.device, Event(actor, EventKind.DEVICE_REVOKED), revoke=True
+        )
         return revoked
 
     async def _read(self, client_id: str) -> Registered:
@@ -255,20 +255,16 @@ class Registry:
         return registered
 
     async def _change(
-        self, registered: Registered, device: Device, what: EventKind, detail: str = "", *, revoke: bool
+        self, registered: Registered, device: Device, event: Event, *, revoke: bool
     ) -> tuple[Device, int]:
-        act = self._act(what, detail)
         try:
             changed, revoked = await self._devices.change(
-                registered.device, device, registered.key, act, revoke=revoke, previous=registered.previous
+                registered.device, device, registered.key, event, revoke=revoke, previous=registered.previous
             )
         except Conflict:
             raise _changed() from None
-        log_event(act, client_id=device.client_id, revoked=revoked)
+        log_event(event, client_id=device.client_id, revoked=revoked)
         return changed, revoked
-
-    def _act(self, what: EventKind, detail: str = "") -> Event:
-        return Event(self._actor, what, detail)
 
 
 def _after(cursor: str) -> ClientId | None:

@@ -109,24 +109,24 @@ class Revocations:
         self._pace = pace
         self._wake = wake
 
-    async def count(self, selection: Selection, progress: Progress | None = None) -> int:
+    async def count_tokens(self, selection: Selection, progress: Progress | None = None) -> int:
         """Count what a revoke would take, to be shown before it is done; ``progress`` is told for a topic.
 
-        Raises ``NotFound`` as ``revoke`` would, and ``Unavailable``.
+        Raises ``NotFound`` as ``revoke_selection`` would, and ``Unavailable``.
         """
         if selection.kind is SelectionKind.HANDLE:
-            await self.token(selection.value)
+            await self.get_token(selection.value)
         if selection.kind is SelectionKind.CLIENT_ID:
-            await self._registry.get(selection.value)
+            await self._registry.get_device(selection.value)
         return await self._index.count(selection, progress)
 
     async def survey(self, selection: Selection) -> Prospect:
-        """Tell what a revoke of more than single tokens would take. Raises ``NotFound`` as ``revoke``, ``Unavailable``.
+        """Tell what a revoke of more than single tokens would take. Raises ``NotFound`` as it does, ``Unavailable``.
 
         Within ``SURVEY_BUDGET_S``: a large topic, and the devices of a large role, are counted as far as that goes.
         """
         if selection.kind is SelectionKind.CLIENT_ID:
-            await self._registry.get(selection.value)
+            await self._registry.get_device(selection.value)
         found = await self._index.survey(selection, budget_s=SURVEY_BUDGET_S)
         exact = found.whole or selection.kind is not SelectionKind.TOPIC
         tokens = (
@@ -153,7 +153,7 @@ class Revocations:
             raise InvalidRequest(str(error)) from None
         return behind / all_ if all_ else 1.0
 
-    async def tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> TokenPage:
+    async def list_tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> TokenPage:
         """List live tokens, the first to expire first. A page may be short, or empty, and still have a next.
 
         Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``.
@@ -163,40 +163,40 @@ class Revocations:
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
 
-    async def token(self, handle: str) -> TokenRecord:
+    async def get_token(self, handle: str) -> TokenRecord:
         """Tell what is known of a token, whatever became of it. Raises ``NotFound`` and ``Unavailable``."""
         record = await self._tokens.read(handle)
         if record is None:
             raise NotFound("there is no such token")
         return record
 
-    async def tokens_of(self, handles: Sequence[str]) -> list[TokenRecord | None]:
+    async def get_tokens(self, handles: Sequence[str]) -> list[TokenRecord | None]:
         """Tell what is known of each of some handles, whatever became of it. Raises ``Unavailable``."""
         known = [Handle(handle) for handle in handles if Shard.of_handle(handle)]
         records = dict(zip(known, await self._tokens.read_all(known), strict=True)) if known else {}
         return [records.get(Handle(handle)) for handle in handles]
 
-    async def revoke(
-        self, selection: Selection, actor: Actor, *, counted: int | None = None, job: str = ""
+    async def revoke_selection(
+        self, selection: Selection, *, actor: Actor, counted: int | None = None, job: str = ""
     ) -> RevokeResult | Job:
-        """Revoke a selection for ``by``: one token or device at once, anything larger as a job.
+        """Revoke a selection for ``actor``: one token or device at once, anything larger as a job.
 
-        ``counted`` is what was shown before, if anything was, and ``job`` an ID drawn then (``Jobs.start``). A topic is
-        not counted here: that takes a search, and a revoke is not to wait for it. Raises ``InvalidRequest`` for an ID
-        that is another job's, ``NotFound`` and ``Unavailable``.
+        ``counted`` is what was shown before, if anything was, and ``job`` an ID generated then (``Jobs.start_job``). A
+        topic is not counted here, because that takes a search and a revoke must not wait for it. Raises
+        ``InvalidRequest`` for an ID that is another job's, ``NotFound`` and ``Unavailable``.
         """
         if selection.kind is SelectionKind.HANDLE:
             return await self._revoke_token(selection.value, actor)
         if selection.kind is SelectionKind.CLIENT_ID:
-            count = await self._registry.acting_as(actor).revoke(selection.value)
+            count = await self._registry.revoke_device(selection.value, actor=actor)
             self._wake()
             return RevokeResult(selection.value, "", count)
         if counted is None:
             counted = 0 if selection.kind is SelectionKind.TOPIC else await self._index.count(selection)
-        return await self._jobs.start(selection, actor, counted=counted, job=job)
+        return await self._jobs.start_job(selection, actor=actor, counted=counted, job=job)
 
     async def _revoke_token(self, handle: str, actor: Actor) -> RevokeResult:
-        record = await self.token(handle)
+        record = await self.get_token(handle)
         changed = await retry_until(
             partial(self._tokens.revoke, record, Priority.OPERATOR, actor=actor), within_s=REVOKE_WITHIN_S
         )
@@ -205,19 +205,19 @@ class Revocations:
         self._wake()
         return RevokeResult(record.client_id, handle, int(changed))
 
-    async def retry(self, handle: str, actor: Actor) -> TokenRecord:
+    async def retry_revocation(self, handle: str, *, actor: Actor) -> TokenRecord:
         """Queue a failed revocation again. Raises ``NotFound`` if it is not failed, and ``Unavailable``."""
         return await self._resolve(handle, "retry", actor)
 
-    async def drop(self, handle: str, actor: Actor) -> TokenRecord:
-        """Give a failed revocation up: the token is good at the broker until it expires. Raises as ``retry``."""
+    async def drop_revocation(self, handle: str, *, actor: Actor) -> TokenRecord:
+        """Drop a failed revocation: the token is good at the broker until it expires. Raises as the method before."""
         return await self._resolve(handle, "drop", actor)
 
     async def _resolve(self, handle: str, verb: Literal["retry", "drop"], actor: Actor) -> TokenRecord:
         if not await self._queue.resolve(handle, verb, actor=actor):
             raise NotFound("there is no failed revocation of this handle")
         self._wake()
-        record = await self.token(handle)
+        record = await self.get_token(handle)
         log_event(
             Event(actor, EventKind.RETRIED if verb == "retry" else EventKind.DROPPED),
             client_id=record.client_id,
@@ -225,14 +225,14 @@ class Revocations:
         )
         return record
 
-    async def queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> TokenPage:
-        """List the revocations of one queue in its order. Raises as ``tokens``."""
+    async def list_queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> TokenPage:
+        """List the revocations of one queue in its order. Raises as ``list_tokens``."""
         try:
             return await self._index.page_of(self._queue.keys(queue), cursor, limit)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
 
-    async def overview(self) -> Overview:
+    async def queue_overview(self) -> Overview:
         """Count the queue, and estimate when it will be empty. Raises ``Unavailable``."""
         backlog = await self._queue.backlog()
         # Reckoned from those that go next.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -21,6 +22,9 @@ from app.store.sealing import CannotOpen
 from app.store.sessions import Sessions
 
 log = structlog.get_logger(__name__)
+
+NO_OPERATOR: Final = "unknown name"
+"""Stands in the audit for what was typed as a name and is no operator's."""
 
 _NOBODY = ""
 """Looked up in place of what is no name; no operator can have it."""
@@ -43,7 +47,7 @@ class SignIn:
         self._operators = operators
         self._sessions = sessions
 
-    async def sign_in(self, name: str, password: Password, address: str) -> SignedIn:
+    async def sign_in(self, name: str, password: Password, address: str, *, request_id: str = "") -> SignedIn:
         """Begin a session for whoever knows the password; ``address`` is the IP address of who asks.
 
         Raises ``SignInFailed``, in the same words and after the same work whether the name or the password is wrong;
@@ -55,20 +59,21 @@ class SignIn:
             account = await self._find(name)
             verdict = await PASSWORDS.check(account.hash if account else None, password)
         if account is None or not verdict.right:
-            await report_refused(self._operators.attempts, name if account else "", _from(address))
+            detail = f"{name if account else NO_OPERATOR} {_from(address)}".rstrip()
+            await report_refused(self._operators.attempts, detail, request_id=request_id)
             raise _failed()
         await self._operators.attempts.passed(name, address)
         if verdict.rehashed:
             await self._operators.rehash(account, verdict.rehashed)
-        begun = await self._sessions.begin(account, _from(address))
+        begun = await self._sessions.begin(account, _from(address), request_id=request_id)
         if begun is None:
             # The operator was changed while the password was looked at: it may be another one by now.
             raise _failed()
-        log_event(Event(Actor(account.operator.actor), EventKind.SIGNED_IN, _from(address)))
+        log_event(Event(account.operator.as_actor(request_id), EventKind.SIGNED_IN, _from(address)))
         session, ends_at_ms = begun
         return SignedIn(session, account.operator, ends_at_ms)
 
-    async def find(self, session: SessionId, *, touch: bool = True) -> Operator | None:
+    async def find_session(self, session: SessionId, *, touch: bool = True) -> Operator | None:
         """Return whose session it is, with the role they have now; ``touch`` prolongs it.
 
         None: it is unknown, was idle for too long, is past its end, or was ended. Raises ``Unavailable``.
@@ -79,10 +84,10 @@ class SignIn:
             raise _unopened(error) from error
         return account.operator if account else None
 
-    async def sign_out(self, session: SessionId) -> None:
+    async def sign_out(self, session: SessionId, *, request_id: str = "") -> None:
         """End a session, if it has not ended already. Raises ``Unavailable``."""
-        if act := await self._sessions.end(session):
-            log_event(act)
+        if event := await self._sessions.end(session, request_id=request_id):
+            log_event(event)
 
     async def has_no_operators(self) -> bool:
         """Tell whether there is no operator at all; the command line adds the first one. Raises ``Unavailable``."""
@@ -102,16 +107,16 @@ async def count_attempt(attempts: Attempts, name: str, address: str) -> None:
         raise TooManyRequests(f"too many attempts: wait {wait_s} s, then try again", retry_after_s=wait_s)
 
 
-async def report_refused(attempts: Attempts, name: str, detail: str) -> None:
+async def report_refused(attempts: Attempts, detail: str, *, request_id: str) -> None:
     """Write down an attempt that failed, in the log at least.
 
-    ``name`` is an operator's, or empty: anything else may be a password that was typed into the wrong field, and
-    whoever may look at the trail would have it.
+    ``detail`` names the operator, or is ``NO_OPERATOR``: any other name may be a password typed into the wrong field,
+    and everyone who reads the audit would have it.
     """
-    act = Event(Actor("stranger"), EventKind.SIGN_IN_REFUSED, f"{name or 'no name of ours'} {detail}".rstrip())
-    log_event(act)
+    event = Event(Actor("stranger", request_id), EventKind.SIGN_IN_REFUSED, detail)
+    log_event(event)
     try:
-        await attempts.report_refused(act)
+        await attempts.report_refused(event)
     except Unavailable as error:
         log.warning("refusal_not_written", cause=error.cause)
 

@@ -49,7 +49,7 @@ class TokenLookup:
         Raises ``InvalidClient``, ``InvalidRequest``, ``InvalidToken``, ``InsufficientScope``, ``Unavailable``.
         """
         if isinstance(caller, Bearer):
-            return Caller((await self._key_check.verify(caller, right)).actor, client_id=None)
+            return Caller((await self._key_check.verify(caller, right)).actor_name, client_id=None)
         client_id = await self._identify_device(caller)
         return Caller(f"device:{client_id}", client_id)
 

@@ -62,7 +62,7 @@ class Sessions:
             seal=seal,
             idle_ms=IDLE_MS,
             longest_ms=LONGEST_MS,
-            actor=account.operator.actor,
+            actor=account.operator.actor_name,
             request_id=request_id,
             detail=detail,
         )

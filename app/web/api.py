@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from app.errors import InvalidRequest
+from app.logs import REQUEST_ID
 from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.secrets import Secret
@@ -81,8 +82,8 @@ class ApiCall:
 
     @property
     def registry(self) -> Registry:
-        """The registry as the caller works with it."""
-        return self.app[REGISTRY].acting_as(self.actor)
+        """The registry of devices."""
+        return self.app[REGISTRY]
 
     @property
     def revocations(self) -> Revocations:
@@ -109,13 +110,15 @@ class Endpoint:
         Raises what ``require`` and the function raise, and ``InvalidRequest`` for what does not fit its types.
         """
         key = await require(request, Right.ADMIN)
-        told: dict[str, object] = {"who": key.actor}
+        told: dict[str, object] = {"who": key.actor_name}
         request[LOG_FIELDS] = told
         asked = {"query": _read_query(request, self.types.get("query", RequestModel))}
         if "body" in self.types:
             asked["body"] = await _read_json(request, self.types["body"])
         taken = {name: value for name, value in asked.items() if name in self.types}
-        answer = await self.function(ApiCall(request.app, Actor(key.actor), request.match_info), **taken)
+        answer = await self.function(
+            ApiCall(request.app, key.as_actor(REQUEST_ID.get("")), request.match_info), **taken
+        )
         headers = {"Cache-Control": "no-store"} | ({"Location": answer.location} if answer.location else {})
         body = msgspec.json.encode(answer, enc_hook=_show)
         return web.Response(body=body, content_type=JSON, status=answer.status, headers=headers)

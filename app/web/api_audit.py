@@ -44,11 +44,11 @@ async def list_lines(call: ApiCall, query: AuditQuery) -> ApiPage[AuditEntryView
 
 async def search(call: ApiCall, body: AuditTokenQuery) -> ApiPage[AuditEntryView]:
     """List what concerns a token in hand."""
-    return await _page(call, body, await call.app[AUDIT_LOG].about(_query(body), body.token))
+    return await _page(call, body, await call.app[AUDIT_LOG].filter_for_token(_query(body), body.token))
 
 
 async def _page(call: ApiCall, asked: AuditQuery, query: AuditFilter) -> ApiPage[AuditEntryView]:
-    page = await call.app[AUDIT_LOG].search(query, cursor=asked.cursor, limit=asked.limit)
+    page = await call.app[AUDIT_LOG].search_events(query, cursor=asked.cursor, limit=asked.limit)
     return ApiPage([AuditEntryView(**asdict(line)) for line in page.lines], str(page.cursor) if page.cursor else None)
 
 

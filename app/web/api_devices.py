@@ -94,13 +94,13 @@ class ChangedView(ApiAnswer, frozen=True):
 
 async def list_devices(call: ApiCall, query: Paging) -> ApiPage[DeviceView]:
     """List all devices."""
-    page = await call.registry.page(query.cursor, query.limit)
+    page = await call.registry.list_devices(query.cursor, query.limit)
     return ApiPage([DeviceView.of(device) for device in page.devices], page.next_cursor or None)
 
 
 async def add(call: ApiCall, body: NewDevice) -> AddedView:
     """Register a device."""
-    added = await call.registry.add(
+    added = await call.registry.add_device(
         Registration(
             client_id=body.client_id,
             role=body.role,
@@ -108,33 +108,38 @@ async def add(call: ApiCall, body: NewDevice) -> AddedView:
             attributes=body.attributes,
             note=body.note,
             public_key=body.public_key,
-        )
+        ),
+        actor=call.actor,
     )
     return AddedView(*_shown_once(added))
 
 
 async def show(call: ApiCall) -> DeviceView:
     """Show a device's record."""
-    return DeviceView.of(await call.registry.get(call.path["client_id"]))
+    return DeviceView.of(await call.registry.get_device(call.path["client_id"]))
 
 
 async def disable(call: ApiCall) -> ChangedView:
     """Refuse a device from now on, and revoke all it holds."""
     client_id = call.path["client_id"]
-    return ChangedView(client_id, await call.registry.disable(client_id))
+    return ChangedView(client_id, await call.registry.disable_device(client_id, actor=call.actor))
 
 
 async def enable(call: ApiCall) -> ChangedView:
     """Let a disabled device in again."""
     client_id = call.path["client_id"]
-    await call.registry.enable(client_id)
+    await call.registry.enable_device(client_id, actor=call.actor)
     return ChangedView(client_id, 0)
 
 
 async def rotate(call: ApiCall, body: NewKey) -> RotatedView:
     """Give a device another key. Without grace all it holds is revoked."""
-    added, revoked = await call.registry.rotate(
-        call.path["client_id"], algorithm=body.algorithm, public_key=body.public_key, grace_s=body.grace_s
+    added, revoked = await call.registry.rotate_key(
+        call.path["client_id"],
+        algorithm=body.algorithm,
+        public_key=body.public_key,
+        grace_s=body.grace_s,
+        actor=call.actor,
     )
     return RotatedView(*_shown_once(added), revoked=revoked, grace_until_ms=added.device.grace_until_ms)
 
@@ -142,7 +147,7 @@ async def rotate(call: ApiCall, body: NewKey) -> RotatedView:
 async def remove(call: ApiCall) -> ChangedView:
     """Forget a device, and revoke all it holds."""
     client_id = call.path["client_id"]
-    return ChangedView(client_id, await call.registry.remove(client_id))
+    return ChangedView(client_id, await call.registry.remove_device(client_id, actor=call.actor))
 
 
 def _shown_once(added: Added) -> tuple[str, ClientSecret | None, ClientSecret | None]:

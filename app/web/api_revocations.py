@@ -144,14 +144,14 @@ async def revoke(call: ApiCall, body: NewRevocation) -> CountView | RevokedView 
     selection = body.selection()
     if body.dry_run:
         return CountView(await _count(call, selection))
-    done = await call.revocations.revoke(selection, call.actor)
+    done = await call.revocations.revoke_selection(selection, actor=call.actor)
     return JobBegun.of(done) if isinstance(done, Job) else RevokedView.of(done)
 
 
 async def list_queue(call: ApiCall, query: QueueQuery) -> QueueView:
     """List the revocations that the cloud has not confirmed."""
-    page = await call.revocations.queue(query.state, query.cursor, query.limit)
-    overview = await call.revocations.overview()
+    page = await call.revocations.list_queue(query.state, query.cursor, query.limit)
+    overview = await call.revocations.queue_overview()
     return QueueView(
         [TokenView.of(record) for record in page.records],
         page.next_cursor or None,
@@ -161,29 +161,29 @@ async def list_queue(call: ApiCall, query: QueueQuery) -> QueueView:
 
 async def retry(call: ApiCall) -> TokenView:
     """Queue a failed revocation again."""
-    return TokenView.of(await call.revocations.retry(call.path["handle"], call.actor))
+    return TokenView.of(await call.revocations.retry_revocation(call.path["handle"], actor=call.actor))
 
 
 async def drop(call: ApiCall) -> TokenView:
     """Give a failed revocation up: the token stays good at the broker until it expires."""
-    return TokenView.of(await call.revocations.drop(call.path["handle"], call.actor))
+    return TokenView.of(await call.revocations.drop_revocation(call.path["handle"], actor=call.actor))
 
 
 async def list_jobs(call: ApiCall, query: Paging) -> ApiPage[JobView]:
     """List the large revokes of the last month, the newest first."""
-    page = await call.app[JOBS].page(query.cursor, query.limit)
+    page = await call.app[JOBS].list_jobs(query.cursor, query.limit)
     return ApiPage([JobView.of(job) for job in page.jobs], page.next_cursor or None)
 
 
 async def show_job(call: ApiCall) -> JobView:
     """Show how far a large revoke is."""
-    return JobView.of(await call.app[JOBS].get(call.path["job"]))
+    return JobView.of(await call.app[JOBS].get_job(call.path["job"]))
 
 
 async def _count(call: ApiCall, selection: Selection) -> int:
     try:
         async with asyncio.timeout(COUNT_WITHIN_S):
-            return await call.revocations.count(selection)
+            return await call.revocations.count_tokens(selection)
     except TimeoutError:
         raise Unavailable(
             f"counting takes longer than {COUNT_WITHIN_S:g} s: list the tokens page by page, or revoke uncounted"

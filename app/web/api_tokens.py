@@ -48,10 +48,10 @@ async def list_tokens(call: ApiCall, query: TokensQuery) -> ApiPage[TokenView]:
     """List live tokens, the first to expire first. A topic is searched for a second a page."""
     narrowed = any(each is not None for each in (query.client_id, query.role, query.topic))
     selection = select(client_id=query.client_id, role=query.role, topic=query.topic, everything=not narrowed)
-    page = await call.revocations.tokens(selection, query.cursor, query.limit)
+    page = await call.revocations.list_tokens(selection, query.cursor, query.limit)
     return ApiPage([TokenView.of(record) for record in page.records], page.next_cursor or None)
 
 
 async def show(call: ApiCall) -> TokenView:
     """Show what is known of a token."""
-    return TokenView.of(await call.revocations.token(call.path["handle"]))
+    return TokenView.of(await call.revocations.get_token(call.path["handle"]))

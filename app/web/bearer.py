@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from app.errors import InvalidRequest, InvalidToken, NoToken
+from app.logs import REQUEST_ID
 from app.model.api_keys import ApiKey, Right
 from app.model.secrets import ApiKeyText
 from app.service.api_keys import Bearer, KeyCheck
@@ -35,7 +36,7 @@ async def require(request: web.Request, right: Right) -> ApiKey:
     """
     bearer = read_bearer(request)
     if bearer is not None:
-        with request.app[REFUSALS].of(bearer):
+        with request.app[REFUSALS].of(bearer, request_id=REQUEST_ID.get("")):
             return await request.app[KEY_CHECK].verify(bearer, right)
     if "Authorization" in request.headers:
         raise InvalidToken("only the Bearer scheme is served here: send an API key")

@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from app.errors import UnsupportedGrantType
+from app.logs import REQUEST_ID
 from app.model.devices import Algorithm, Method
 from app.model.secrets import Secret
 from app.service.introspect import Introspector
@@ -59,7 +60,7 @@ async def token(request: web.Request) -> web.Response:
     if required(form, "grant_type") != GRANT_TYPE:
         raise UnsupportedGrantType(f"grant_type must be {GRANT_TYPE}")
     credentials = read_credentials(request, form)
-    with services.refusals.of(credentials):
+    with services.refusals.of(credentials, request_id=REQUEST_ID.get("")):
         issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
     request[LOG_FIELDS] = {"client_id": issued.client_id, "handle": issued.handle, "expires_in_s": issued.expires_in_s}
     return web.json_response(_token_answer(issued, services.broker), headers=NO_STORE)
@@ -72,7 +73,7 @@ async def introspect(request: web.Request) -> web.Response:
     form = await read_form(request)
     text = Secret(required(form, "token"))
     caller = read_caller(request, form)
-    with services.refusals.of(caller):
+    with services.refusals.of(caller, request_id=REQUEST_ID.get("")):
         found = await services.introspector.introspect(caller, text, deadline=deadline)
     if found is None:
         return web.json_response({"active": False}, headers=NO_STORE)
@@ -97,7 +98,7 @@ async def revoke(request: web.Request) -> web.Response:
     form = await read_form(request)
     text = Secret(required(form, "token"))
     caller = read_caller(request, form)
-    with services.refusals.of(caller):
+    with services.refusals.of(caller, request_id=REQUEST_ID.get("")):
         revoked = await services.revoker.revoke(caller, text)
     if revoked is None:
         return web.json_response({}, headers=NO_STORE)

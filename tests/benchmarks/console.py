@@ -32,6 +32,7 @@ from app.store.pipelined_connection import Command
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.tokens import Tokens
 from tests import processes
+from tests.actors import CLI
 from tests.benchmarks import site
 from tests.benchmarks.meter import on_core
 from tests.benchmarks.revocation import opened
@@ -82,8 +83,8 @@ async def measure(settings: Settings, count: int) -> list[Row]:
     handle = await stock(settings, count)
     sys.stderr.write(f"stocked {count} tokens in {time.monotonic() - began:.0f} s\n")
     async with open_admin_services(settings, actor=Actor("cli:bench")) as office:
-        await office.operators.add(NAME, OperatorRole.OPERATOR, Password(PASSWORD))
-        await office.registry.add(Registration(client_id(0), role="sensor"))
+        await office.operators.add_operator(NAME, OperatorRole.OPERATOR, Password(PASSWORD), actor=CLI)
+        await office.registry.add_device(Registration(client_id(0), role="sensor"), actor=CLI)
     jar = aiohttp.CookieJar(unsafe=True)  # an address and no name
     async with aiohttp.ClientSession(settings.issuer_url, cookie_jar=jar) as session:
         form = {"name": NAME, "password": PASSWORD}

@@ -174,12 +174,12 @@ async def revoke(settings: Settings, rate: Any) -> tuple[Job, list[float], float
     """Begin the job and measure the load until it is done."""
     during = []
     async with open_admin_services(settings, actor=Actor("cli:bench")) as office:
-        counted = await office.revocations.count(Selection.of_role(ROLE))
+        counted = await office.revocations.count_tokens(Selection.of_role(ROLE))
         began = time.monotonic()
-        job = await office.jobs.start(Selection.of_role(ROLE), Actor("cli:bench"), counted=counted)
+        job = await office.jobs.start_job(Selection.of_role(ROLE), actor=Actor("cli:bench"), counted=counted)
         while not job.done_at_ms:
             during.append(await rate(LOAD_REQUESTS // 3))
-            job = await office.jobs.get(job.id)
+            job = await office.jobs.get_job(job.id)
         took_s = (job.done_at_ms - job.created_at_ms) / 1000
     if job.queued != counted:
         raise RuntimeError(f"{counted} counted, {job.queued} queued in {time.monotonic() - began:.0f} s")
@@ -247,7 +247,7 @@ async def drain(settings: Settings) -> list[Row]:
             stack.push_async_callback(quota.close)
             client = await stack.enter_async_context(open_client(str(server.make_url("/")), quota, store))
             delivery = Delivery(RevocationQueue(store), tokens, client, pace=PACE * DRAIN_QPS)
-            tasks.append(asyncio.create_task(delivery.run()))
+            tasks.append(asyncio.create_task(delivery.deliver_revocations()))
         await asyncio.sleep(DRAIN_S)
         await end(tasks)
     arrivals = [at for at in arrivals if at > arrivals[0] + 1]

@@ -27,6 +27,7 @@ from app.model.actors import Actor
 from app.service.registry import Registration
 from app.settings import Settings
 from tests import processes
+from tests.actors import CLI
 from tests.benchmarks import floor, weight, worker
 from tests.benchmarks.meter import CORES, on_core
 from tests.benchmarks.worker import Worker
@@ -159,7 +160,7 @@ async def register(settings: Settings, count: int) -> Devices:
     devices = []
     async with open_admin_services(settings, actor=Actor("cli:test")) as office:
         for number in range(count):
-            added = await office.registry.add(Registration(f"GID_plant@@@d{number}"))
+            added = await office.registry.add_device(Registration(f"GID_plant@@@d{number}"), actor=CLI)
             assert added.secret is not None
             devices.append({"client_id": added.device.client_id, "secret": added.secret.reveal()})
     return devices

@@ -33,6 +33,7 @@ from app.model.actors import Actor
 from app.service.registry import Registration
 from app.settings import Settings
 from tests import processes
+from tests.actors import CLI
 from tests.benchmarks.terminal import Command
 from tests.callers import Caller
 from tests.clouds import Cloud
@@ -178,7 +179,7 @@ class Fleet:
                     job, cut_after_s = await self._watch(office, command, client, kills)
                     exit_code = await asyncio.to_thread(command.wait, PATIENCE_S)
                     revoked_in_s = time.monotonic() - command.began
-            done = await office.jobs.get(job)
+            done = await office.jobs.get_job(job)
             confirmed = await self._confirmed(office)
             revoked = {each["sha256"] for each in await cloud.tokens() if each["revoked"]}
             return Seen(
@@ -269,11 +270,11 @@ class Fleet:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
             tasks.create_task(until_cut())
-            while not (jobs := (await office.jobs.page()).jobs):  # noqa: ASYNC110 - another process begins it
+            while not (jobs := (await office.jobs.list_jobs()).jobs):  # noqa: ASYNC110 - another process begins it
                 await asyncio.sleep(LOOK_EVERY_S)
             for number in range(1, kills + 1):
                 enough = self._tokens * number / (INSTANCES + 1)
-                while (await office.jobs.get(jobs[0].id)).confirmed < enough:  # noqa: ASYNC110 - likewise
+                while (await office.jobs.get_job(jobs[0].id)).confirmed < enough:  # noqa: ASYNC110 - likewise
                     await asyncio.sleep(LOOK_EVERY_S)
                 os.kill(self._dev.json["instances"][number]["pid"], signal.SIGKILL)
         return jobs[0].id, cut_at[0] - command.began
@@ -282,13 +283,13 @@ class Fleet:
         """Return the hashes of the tokens whose revocation is confirmed here."""
         confirmed = set()
         for handle, digest in self._hash_of.items():
-            if (await office.revocations.token(handle)).revocation == "confirmed":
+            if (await office.revocations.get_token(handle)).revocation == "confirmed":
                 confirmed.add(digest)
         return confirmed
 
 
 async def _register(office: AdminServices, client_id: str) -> str:
-    registered = await office.registry.add(Registration(client_id))
+    registered = await office.registry.add_device(Registration(client_id), actor=CLI)
     assert registered.secret is not None
     return registered.secret.reveal()
 

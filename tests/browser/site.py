@@ -31,6 +31,7 @@ from app.store.jobs import Job
 from app.store.records import TokenRecord
 from app.store.redis_keys import Shard
 from app.upstream import open_cloud_alone
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.clouds import Cloud
 from tests.processes import Dev, running_dev
@@ -129,7 +130,7 @@ class Site:
     async def register(self, client_id: str, **registration: Any) -> str:
         """Register a device; return its secret."""
         async with self.office() as office:
-            added = await office.registry.add(Registration(client_id, **registration))
+            added = await office.registry.add_device(Registration(client_id, **registration), actor=CLI)
         return added.secret.reveal() if added.secret else ""
 
     async def token(self, client_id: str, secret: str, **parameters: str) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class Site:
     async def handle(self, client_id: str) -> str:
         """Return the handle of the device's live token."""
         async with self.office() as office:
-            page = await office.revocations.tokens(select(client_id=client_id))
+            page = await office.revocations.list_tokens(select(client_id=client_id))
         return str(page.records[0].handle)
 
 
@@ -166,9 +167,9 @@ async def _fill(site: Site) -> None:
             SENT_OUT: OperatorRole.OPERATOR,
         }
         for name, role in roles.items():
-            await office.operators.add(name, role, Password(PASSWORD))
-        await office.api_keys.add("billing", [Right.INTROSPECT])
-        await office.api_keys.add("ops-automation_eu-central", list(Right))
+            await office.operators.add_operator(name, role, Password(PASSWORD), actor=CLI)
+        await office.api_keys.add_api_key("billing", [Right.INTROSPECT], actor=CLI)
+        await office.api_keys.add_api_key("ops-automation_eu-central", list(Right), actor=CLI)
 
         example = site.dev.json["device"]
         fleet = {example["client_id"]: example["secret"]}
@@ -183,14 +184,14 @@ async def _fill(site: Site) -> None:
             answers = await asyncio.gather(*(caller.token() for caller in callers[few : few + 10]))
             assert [answer.status for answer in answers] == [200] * len(answers)
 
-        await office.registry.disable(DISABLED_ID)
-        meters = await office.revocations.revoke(select(role="meter"), office.actor)
+        await office.registry.disable_device(DISABLED_ID, actor=CLI)
+        meters = await office.revocations.revoke_selection(select(role="meter"), actor=office.actor)
         assert isinstance(meters, Job)
         failed = await _fail(site, office, cloud, "GID_plant@@@d54")
         revoked = await _confirm(office, "GID_plant@@@d53")
 
         async def done() -> int:
-            return (await office.jobs.get(meters.id)).done_at_ms
+            return (await office.jobs.get_job(meters.id)).done_at_ms
 
         await until(done, "the job's end")
         # Refusals, one of a stranger and one of a device, so that the audit has every kind.
@@ -199,7 +200,7 @@ async def _fill(site: Site) -> None:
         async with open_cloud_alone(site.settings) as client:
             for group in ("GID_lab", "GID_assembly-line_cn-hangzhou-east-building-7-of-the-plant-2026"):
                 await until(partial(_create, client, group), f"the group {group}")
-        live = (await office.revocations.tokens(select(client_id=LONG_ID))).records[0]
+        live = (await office.revocations.list_tokens(select(client_id=LONG_ID))).records[0]
         site.paths |= {
             "handle": live.handle,
             "revoked_handle": revoked.handle,
@@ -229,17 +230,17 @@ def _names(letter: str, count: int) -> list[str]:
 
 
 async def _add(office: AdminServices, client_id: str, **registration: Any) -> str:
-    added = await office.registry.add(Registration(client_id, **registration))
+    added = await office.registry.add_device(Registration(client_id, **registration), actor=CLI)
     return added.secret.reveal() if isinstance(added.secret, ClientSecret) else ""
 
 
 async def _confirm(office: AdminServices, client_id: str) -> TokenRecord:
     """Revoke a device's token, and wait until the cloud has confirmed."""
-    record = (await office.revocations.tokens(select(client_id=client_id))).records[0]
-    await office.revocations.revoke(select(handle=record.handle), office.actor)
+    record = (await office.revocations.list_tokens(select(client_id=client_id))).records[0]
+    await office.revocations.revoke_selection(select(handle=record.handle), actor=office.actor)
 
     async def confirmed() -> bool:
-        return (await office.revocations.token(record.handle)).revocation == "confirmed"
+        return (await office.revocations.get_token(record.handle)).revocation == "confirmed"
 
     await until(confirmed, "the revocation to be confirmed")
     return record
@@ -247,14 +248,14 @@ async def _confirm(office: AdminServices, client_id: str) -> TokenRecord:
 
 async def _fail(site: Site, office: AdminServices, cloud: Cloud, client_id: str) -> TokenRecord:
     """Make a revocation fail for good: its last attempt but one is taken as having been."""
-    record = (await office.revocations.tokens(select(client_id=client_id))).records[0]
+    record = (await office.revocations.list_tokens(select(client_id=client_id))).records[0]
     async with redis.asyncio.Redis.from_url(site.dev.json["redis"]) as client:
         await client.hset(Shard.of(client_id).token(record.handle), "attempts", "29")
     await cloud.fault("RevokeToken", "error", code="PermissionCheckFailed", times=None)
-    await office.revocations.revoke(select(handle=record.handle), office.actor)
+    await office.revocations.revoke_selection(select(handle=record.handle), actor=office.actor)
 
     async def failed() -> bool:
-        return (await office.revocations.token(record.handle)).revocation == "failed"
+        return (await office.revocations.get_token(record.handle)).revocation == "failed"
 
     await until(failed, "the revocation to fail")
     await cloud.clear()

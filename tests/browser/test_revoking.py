@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Locator, Page, Request, expect
 
 from app.cli.mqtt import ConnectionEnded, MqttConnection
+from tests.actors import CLI
 from tests.browser.conftest import WAIT_MS, NewPage, sign_in
 from tests.browser.judge import PHONE, Judge, overflow
 from tests.browser.site import ADMIN, OPERATOR, PASSWORD, SENT_OUT, VIEWER, Site
@@ -162,17 +163,17 @@ async def test_a_form_survives_the_end_of_its_session(site: Site, new_page: NewP
     page = await new_page(SENT_OUT)
     await page.goto(f"/admin/revoke?handle={handle}")
     async with site.office() as office:
-        await office.operators.end_sessions(SENT_OUT)
+        await office.operators.end_sessions(SENT_OUT, actor=CLI)
         await page.get_by_role("button", name="Revoke this token").click()
         await expect(page.get_by_text("Nothing you entered is lost: sign in and continue.")).to_be_visible()
         await judge.look(page)
-        assert (await office.revocations.token(handle)).state == "live"
+        assert (await office.revocations.get_token(handle)).state == "live"
         await page.get_by_label("Name").fill(SENT_OUT)
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Signed in again")
         await judge.look(page)
-        assert (await office.revocations.token(handle)).state == "live"
+        assert (await office.revocations.get_token(handle)).state == "live"
         await page.get_by_role("button", name="Send it now").click()
         await expect(page.get_by_text(DONE)).to_be_visible()
 

@@ -71,7 +71,7 @@ class Instance(threading.Thread):
         store, keys = Store(Secret(self._settings["REDIS_URL"])), KeyRing.parse(Secret(self._settings["SEALING_KEYS"]))
         await store.clock.learn(store.command)
         tokens, queue = Tokens(store, keys, max_live=3, max_new_per_hour=5), RevocationQueue(store)
-        working = asyncio.create_task(Jobs(JobStore(store), TokenIndex(store, tokens), queue).run())
+        working = asyncio.create_task(Jobs(JobStore(store), TokenIndex(store, tokens), queue).work_on_jobs())
         while not self._over.is_set():
             for shard in await queue.turns():
                 if claim := await queue.claim(shard):

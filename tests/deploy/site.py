@@ -29,6 +29,7 @@ from app.embedded.supervisor import Part, Supervisor
 from app.model.actors import Actor
 from app.service.registry import Registration
 from app.settings import Settings
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.clouds import Cloud
 from tests.processes import ROOT, free_ports
@@ -80,7 +81,7 @@ class Site:
     async def secret_of(self, client_id: str) -> str:
         """Register a device, and return its secret."""
         async with open_admin_services(self.settings, actor=Actor("cli:test")) as office:
-            secret = (await office.registry.add(Registration(client_id))).secret
+            secret = (await office.registry.add_device(Registration(client_id), actor=CLI)).secret
         assert secret is not None
         return secret.reveal()
 

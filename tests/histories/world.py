@@ -28,6 +28,7 @@ from app.settings import Settings
 from app.store.jobs import Job
 from app.store.records import ApplicationLease
 from app.store.redis_keys import Handle
+from tests.actors import CLI
 from tests.clouds import Cloud
 from tests.histories.instance import Dead, Death, Instance, sha256
 from tests.histories.ledger import (
@@ -114,9 +115,7 @@ class World:
         await self._cloud.move_clock(0)
         for at in (1, 2):
             await self._open(at)
-        made = await ApiKeyAdmin(self.instances[1].parts.api_keys, actor=Actor("cli:test")).add(
-            "service", [Right.ADMIN]
-        )
+        made = await ApiKeyAdmin(self.instances[1].parts.api_keys).add_api_key("service", [Right.ADMIN], actor=CLI)
         self._bearer = Bearer(ApiKeyText(made.text.reveal()))
         for device in CLIENTS:
             await self.add(device, 1)
@@ -218,7 +217,9 @@ class World:
 
     async def _revoke_token(self, target: Application, way: str, instance: Instance) -> None:
         if way == "operator":
-            await instance.revocations.revoke(Selection.of_handle(target.handle), actor=Actor("operator:test"))
+            await instance.revocations.revoke_selection(
+                Selection.of_handle(target.handle), actor=Actor("operator:test")
+            )
             return
         caller: Bearer | Assertion = self._bearer
         if way == "device":
@@ -234,7 +235,7 @@ class World:
             return
         targets = self.ledger.meant(lambda application: application.client_id == selection.value)
         await self._act(
-            at, lambda here: here.revocations.revoke(selection, actor=Actor("operator:test")), targets, death
+            at, lambda here: here.revocations.revoke_selection(selection, actor=Actor("operator:test")), targets, death
         )
 
     async def _begin_job(self, selection: Selection, at: int, death: Death | None) -> None:
@@ -243,7 +244,7 @@ class World:
         jobs: list[Job] = []
 
         async def start(here: Instance) -> None:
-            job = await here.revocations.revoke(selection, actor=Actor("operator:test"), counted=0)
+            job = await here.revocations.revoke_selection(selection, actor=Actor("operator:test"), counted=0)
             assert isinstance(job, Job)
             jobs.append(job)
 
@@ -260,7 +261,7 @@ class World:
         here = self.instances[at]
         await here.do(here.work(shards))
         for attempt in [each for each in self.ledger.attempts if each.job]:
-            if (await here.do(here.jobs.get(attempt.job))).done_at_ms:
+            if (await here.do(here.jobs.get_job(attempt.job))).done_at_ms:
                 self.ledger.attempts.remove(attempt)
                 self.ledger.answered(attempt.targets)
                 await self._introspect_dead(attempt.targets)
@@ -276,10 +277,10 @@ class World:
         elif change == "disable":
             await self._disable(device, at, state, death)
         elif change == "enable":
-            await self._act(at, lambda here: here.registry.enable(CLIENTS[device]), [])
+            await self._act(at, lambda here: here.registry.enable_device(CLIENTS[device], actor=CLI), [])
             state.disabled, state.changed_at = False, self.ledger.moment()
         elif change == "remove":
-            await self._act(at, lambda here: here.registry.remove(CLIENTS[device]), self._of(device))
+            await self._act(at, lambda here: here.registry.remove_device(CLIENTS[device], actor=CLI), self._of(device))
             state.registered, state.changed_at = False, self.ledger.moment()
         elif not (state.disabled and change == "rotate with grace"):
             await self._rotate(device, at, state, GRACE_S if change == "rotate with grace" else 0)
@@ -289,10 +290,12 @@ class World:
 
     async def _disable(self, device: str, at: int, state: DeviceState, death: Death | None) -> None:
         targets = self._of(device)
-        answered = await self._act(at, lambda here: here.registry.disable(CLIENTS[device]), targets, death)
+        answered = await self._act(
+            at, lambda here: here.registry.disable_device(CLIENTS[device], actor=CLI), targets, death
+        )
         # Never answered, it is done or not: if so, wholly.
         here = self.instances[at]
-        done = answered or (await here.do(here.registry.get(CLIENTS[device]))).disabled
+        done = answered or (await here.do(here.registry.get_device(CLIENTS[device]))).disabled
         if done and not state.disabled:
             state.disabled, state.previous, state.changed_at = True, "", self.ledger.moment()
             self.ledger.answered(targets)
@@ -301,7 +304,7 @@ class World:
         keys: list[str] = []
 
         async def rotate(here: Instance) -> None:
-            added, _ = await here.registry.rotate(CLIENTS[device], grace_s=grace_s)
+            added, _ = await here.registry.rotate_key(CLIENTS[device], grace_s=grace_s, actor=CLI)
             assert added.secret
             keys.append(added.secret.reveal())
 
@@ -313,7 +316,7 @@ class World:
         """Register a device, with a new key."""
         client_id = CLIENTS[device]
         here = self.instances[at]
-        added = await here.do(here.registry.add(Registration(client_id, role=ROLES[device])))
+        added = await here.do(here.registry.add_device(Registration(client_id, role=ROLES[device]), actor=CLI))
         assert added.secret
         self.ledger.devices[client_id] = DeviceState(added.secret.reveal(), changed_at=self.ledger.moment())
 

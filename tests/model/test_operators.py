@@ -17,7 +17,7 @@ def test_each_role_may_do_what_the_ones_before_may() -> None:
 def test_what_is_a_name(name: str) -> None:
     """What a person is called, in the characters of an account."""
     assert is_operator_name(name)
-    assert Operator(name, OperatorRole.VIEWER, 0).actor == f"operator:{name}"
+    assert Operator(name, OperatorRole.VIEWER, 0).actor_name == f"operator:{name}"
 
 
 @pytest.mark.parametrize(

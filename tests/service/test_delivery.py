@@ -50,7 +50,7 @@ async def begin(revocations: RevocationQueue, tokens: Tokens, client: CloudClien
 
     def start(cloud: CloudClient = client, pace: float = 1000) -> Delivery:
         delivery = Delivery(revocations, tokens, cloud, pace=pace)
-        tasks.append(asyncio.create_task(delivery.run()))
+        tasks.append(asyncio.create_task(delivery.deliver_revocations()))
         return delivery
 
     yield start

@@ -45,7 +45,7 @@ class Workers:
 
     def begin(self, count: int = 1) -> list[asyncio.Task[None]]:
         """Begin so many."""
-        begun = [asyncio.create_task(self.make().run()) for _ in range(count)]
+        begun = [asyncio.create_task(self.make().work_on_jobs()) for _ in range(count)]
         self.tasks += begun
         return begun
 
@@ -62,10 +62,10 @@ async def done(jobs: Jobs, job: Job) -> Job:
     """Wait until a job has gone through everything."""
 
     async def over() -> bool:
-        return (await jobs.get(job.id)).done_at_ms > 0
+        return (await jobs.get_job(job.id)).done_at_ms > 0
 
     await until(over, "the job done")
-    return await jobs.get(job.id)
+    return await jobs.get_job(job.id)
 
 
 async def queued(store: Store) -> set[str]:
@@ -81,7 +81,7 @@ async def test_a_role_is_denied_at_once_and_queued_to_the_end(
     """When the job is answered nothing of the role is handed out; then each token is queued once, by all instances."""
     sensors = await fleet.issue_many(25)
     lines = [await fleet.issue(f"l{number}", role="line") for number in range(5)]
-    job = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=25)
+    job = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=25)
     assert {(await fleet.read(record.handle)).state for record in sensors} == {"revoked"}
     assert await queued(store) == set()
     workers.begin(instances)
@@ -100,7 +100,7 @@ async def test_a_job_keeps_its_pace(
     for name in [f"f{number}" for number in range(400)]:
         if Shard.of(f"GID_plant@@@{name}") == Shard(7):
             await fleet.issue(name)
-    job = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=0)
+    job = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=0)
     workers.begin()
     after = await done(jobs, job)
     assert after.queued >= 4
@@ -112,8 +112,8 @@ async def test_a_job_that_breaks_holds_up_no_other(
 ) -> None:
     """Whatever is wrong with one, those after it are gone through."""
     await fleet.issue_many(5)
-    broken = await jobs.start(Selection.of_topic("plant/#"), Actor("operator:o"), counted=5)
-    good = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=5)
+    broken = await jobs.start_job(Selection.of_topic("plant/#"), actor=Actor("operator:o"), counted=5)
+    good = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=5)
 
     class Breaking(RevocationQueue):
         """Cannot take what one job asks for."""
@@ -123,9 +123,9 @@ async def test_a_job_that_breaks_holds_up_no_other(
                 raise ValueError("a fault of this server's own")
             return await super().revoke(*args, **options)
 
-    workers.tasks.append(asyncio.create_task(Jobs(book, index, Breaking(store)).run()))
+    workers.tasks.append(asyncio.create_task(Jobs(book, index, Breaking(store)).work_on_jobs()))
     assert (await done(jobs, good)).queued == 5
-    assert (await jobs.get(broken.id)).done_at_ms == 0
+    assert (await jobs.get_job(broken.id)).done_at_ms == 0
 
 
 async def test_a_topic_is_revoked_shard_by_shard(fleet: Fleet, store: Store, jobs: Jobs, workers: Workers) -> None:
@@ -133,14 +133,14 @@ async def test_a_topic_is_revoked_shard_by_shard(fleet: Fleet, store: Store, job
     hit = [await fleet.issue(f"h{number}", scope=f"pub:Plant7/h{number} sub:x/y") for number in range(10)]
     missed = [await fleet.issue(f"m{number}", scope=f"pub:plant8/m{number} sub:plant7/#") for number in range(10)]
     application = await fleet.lead("flight", scope="pub:plant7/#")
-    job = await jobs.start(Selection.of_topic("pub:plant7/+"), Actor("operator:o"), counted=11)
+    job = await jobs.start_job(Selection.of_topic("pub:plant7/+"), actor=Actor("operator:o"), counted=11)
     workers.begin(2)
     after = await done(jobs, job)
     assert after.queued == 10
     assert await queued(store) == {record.handle for record in hit}
     assert {(await fleet.read(record.handle)).state for record in missed} == {"live"}
     assert await keep(fleet.tokens, store, application) == "revoked"
-    assert (await jobs.get(job.id)).queued == 11
+    assert (await jobs.get_job(job.id)).queued == 11
 
 
 async def test_everything_is_revoked_and_what_comes_after_stays(
@@ -148,7 +148,7 @@ async def test_everything_is_revoked_and_what_comes_after_stays(
 ) -> None:
     """A token begun after the job was answered is not taken, though the job has not come to its shard yet."""
     before = await fleet.issue_many(20)
-    job = await jobs.start(Selection.of_everything(), Actor("operator:o"), counted=20)
+    job = await jobs.start_job(Selection.of_everything(), actor=Actor("operator:o"), counted=20)
     after = await fleet.issue_many(20, prefix="later")
     workers.begin(2)
     assert (await done(jobs, job)).queued == 20
@@ -160,21 +160,23 @@ async def test_an_id_that_was_shown_begins_one_job_of_one_selection(fleet: Fleet
     """Sent twice, it is begun once, and takes nothing that came after; for anything else the ID is refused."""
     await fleet.issue_many(3)
     job = draw_id()
-    first = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=3, job=job)
+    first = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=3, job=job)
     later = await fleet.issue_many(3, prefix="later")
-    again = await jobs.start(Selection.of_role("sensor"), Actor("operator:p"), counted=6, job=job)
+    again = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:p"), counted=6, job=job)
     assert (first.id, again) == (job, first)
     workers.begin()
     assert (await done(jobs, first)).queued == 3
-    assert (await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=3, job=job)).queued == 3
+    assert (
+        await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=3, job=job)
+    ).queued == 3
     for selection in (Selection.of_role("line"), Selection.of_topic("plant/#"), Selection.of_everything()):
         with pytest.raises(InvalidRequest, match="another selection"):
-            await jobs.start(selection, Actor("operator:o"), counted=3, job=job)
+            await jobs.start_job(selection, actor=Actor("operator:o"), counted=3, job=job)
     for wrong in ("x", job.upper() + "\n", "*", "a" * 10_000):
         with pytest.raises(InvalidRequest, match="no job's ID"):
-            await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=3, job=wrong)
+            await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=3, job=wrong)
     assert {(await fleet.read(record.handle)).state for record in later} == {"live"}
-    assert [each.id for each in (await jobs.page()).jobs] == [job]
+    assert [each.id for each in (await jobs.list_jobs()).jobs] == [job]
 
 
 async def test_a_job_is_finished_by_another_when_its_worker_dies(
@@ -187,7 +189,7 @@ async def test_a_job_is_finished_by_another_when_its_worker_dies(
 ) -> None:
     """Killed in the middle of its shards, of a chunk even: nothing is lost and nothing is counted twice."""
     records = await fleet.issue_many(20)
-    job = await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=20)
+    job = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=20)
     died = asyncio.Semaphore(0)
 
     class Dying(RevocationQueue):
@@ -199,14 +201,14 @@ async def test_a_job_is_finished_by_another_when_its_worker_dies(
             await asyncio.Event().wait()
             return 0
 
-    dying = asyncio.create_task(Jobs(book, index, Dying(store)).run())
+    dying = asyncio.create_task(Jobs(book, index, Dying(store)).work_on_jobs())
     workers.tasks.append(dying)
     for _ in range(AT_ONCE):
         await died.acquire()
     assert len(await queued(store)) == AT_ONCE
     workers.begin()
     assert await book.claim(job.id) is None
-    assert (await jobs.get(job.id)).done_at_ms == 0
+    assert (await jobs.get_job(job.id)).done_at_ms == 0
     store.clock.shift_ms = LEASE_MS + 1
     after = await done(jobs, job)
     assert after.queued == 20
@@ -223,7 +225,7 @@ async def test_a_start_that_was_never_answered_is_finished_whole(
     states = {(await fleet.read(record.handle)).state for record in records}
     assert states == {"live", "revoked"}
     workers.begin()
-    assert (await done(jobs, await jobs.get("half"))).queued == 20
+    assert (await done(jobs, await jobs.get_job("half"))).queued == 20
     assert {(await fleet.read(record.handle)).state for record in records} == {"revoked"}
     assert len(await queued(store)) == 20
 
@@ -231,12 +233,12 @@ async def test_a_start_that_was_never_answered_is_finished_whole(
 async def test_the_same_job_twice_does_no_harm(fleet: Fleet, store: Store, jobs: Jobs, workers: Workers) -> None:
     """Two jobs of one selection queue each token once, between them."""
     records = await fleet.issue_many(30)
-    two = [await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=30) for _ in range(2)]
+    two = [await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=30) for _ in range(2)]
     workers.begin(2)
     counts = [(await done(jobs, job)).queued for job in two]
     assert sum(counts) == 30
     assert await queued(store) == {record.handle for record in records}
-    page = await jobs.page()
+    page = await jobs.list_jobs()
     assert [job.id for job in page.jobs] == [two[1].id, two[0].id]
 
 
@@ -244,7 +246,7 @@ async def test_a_flight_under_a_floor_gives_way(fleet: Fleet, jobs: Jobs) -> Non
     """Who waits for it leads in its place as soon as the job is answered."""
     application = await fleet.lead("d1")
     assert (await ask(fleet.tokens, application.wanted, "r2")).status == "wait"
-    await jobs.start(Selection.of_role("sensor"), Actor("operator:o"), counted=1)
+    await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=1)
     assert (await ask(fleet.tokens, application.wanted, "r2")).status == "lead"
     assert await keep(fleet.tokens, fleet.store, application) == "revoked"
 
@@ -252,6 +254,6 @@ async def test_a_flight_under_a_floor_gives_way(fleet: Fleet, jobs: Jobs) -> Non
 async def test_what_is_not_there_is_told(jobs: Jobs) -> None:
     """Neither a job nor a cursor is invented."""
     with pytest.raises(NotFound, match="no such job"):
-        await jobs.get("unknown")
+        await jobs.get_job("unknown")
     with pytest.raises(InvalidRequest, match="cursor"):
-        await jobs.page("unknown")
+        await jobs.list_jobs("unknown")

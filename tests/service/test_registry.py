@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from app.errors import InvalidRequest, NotFound
-from app.model.actors import Actor
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.policy_file import parse_policy
 from app.model.secrets import ClientSecret
@@ -12,6 +11,7 @@ from app.service.device_records import narrows
 from app.service.registry import Registration, Registry
 from app.store.connection import Store
 from app.store.devices import Devices
+from tests.actors import CLI
 
 POLICY = parse_policy(
     b"""
@@ -32,7 +32,7 @@ publish = ["plant/#"]
 @pytest.fixture
 def registry(store: Store, devices: Devices) -> Registry:
     """A registry on a real Valkey."""
-    return Registry(devices, lambda: POLICY, store.clock, actor=Actor("cli:test"))
+    return Registry(devices, lambda: POLICY, store.clock)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_a_wrong_registration_is_refused_and_changes_nothing(
 ) -> None:
     """The refusal says what is wrong; nothing is written."""
     with pytest.raises(InvalidRequest, match=complaint):
-        await registry.add(registration)
+        await registry.add_device(registration, actor=CLI)
     assert await store.command("DBSIZE") == 0
 
 
@@ -70,67 +70,81 @@ async def test_a_private_key_is_never_taken(registry: Registry) -> None:
     """Pasting the wrong half is told as that, and the key is not repeated."""
     private, public = verification_keys.new_pair(Algorithm.ES256)
     with pytest.raises(InvalidRequest, match="never leaves its device") as caught:
-        await registry.add(Registration("GID_plant@@@d1", algorithm=Algorithm.ES256, public_key=private.reveal()))
+        await registry.add_device(
+            Registration("GID_plant@@@d1", algorithm=Algorithm.ES256, public_key=private.reveal()), actor=CLI
+        )
     assert private.reveal()[40:60] not in str(caught.value)
     for algorithm in (Algorithm.EDDSA, Algorithm.RS256):
         with pytest.raises(InvalidRequest, match="not one for"):
-            await registry.add(Registration("GID_plant@@@d1", algorithm=algorithm, public_key=public.reveal()))
-    await registry.add(Registration("GID_plant@@@d1", algorithm=Algorithm.ES256, public_key=public.reveal()))
+            await registry.add_device(
+                Registration("GID_plant@@@d1", algorithm=algorithm, public_key=public.reveal()), actor=CLI
+            )
+    await registry.add_device(
+        Registration("GID_plant@@@d1", algorithm=Algorithm.ES256, public_key=public.reveal()), actor=CLI
+    )
     assert await registry.public_key("GID_plant@@@d1") == public
 
 
 async def test_a_secret_is_made_and_shown_once(registry: Registry) -> None:
     """What is made here is returned by the call that made it and by no other."""
-    added = await registry.add(Registration("GID_plant@@@d1"))
+    added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
     assert added.secret is not None
     assert len(added.secret.reveal()) >= 43
     assert added.secret.reveal() not in repr(added)
-    given = await registry.add(Registration("GID_plant@@@d2", secret=ClientSecret("x" * 32)))
+    given = await registry.add_device(Registration("GID_plant@@@d2", secret=ClientSecret("x" * 32)), actor=CLI)
     assert (given.secret, given.private_key) == (None, None)
     assert await registry.public_key("GID_plant@@@d1") is None
 
 
 async def test_a_device_is_added_once(registry: Registry) -> None:
     """A second registration of one client ID is refused and changes nothing."""
-    added = await registry.add(Registration("GID_plant@@@d1"))
+    added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
     with pytest.raises(InvalidRequest, match="registered already"):
-        await registry.add(Registration("GID_plant@@@d1"))
-    assert (await registry.get("GID_plant@@@d1")).epoch == added.device.epoch
+        await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
+    assert (await registry.get_device("GID_plant@@@d1")).epoch == added.device.epoch
 
 
 async def test_every_change_raises_the_epoch(registry: Registry) -> None:
     """Nothing begun before a change is handed out after it, whatever the change."""
-    epochs = [int((await registry.add(Registration("GID_plant@@@d1"))).device.epoch)]
-    for change in (registry.disable, registry.enable, registry.rotate, registry.revoke):
-        await change("GID_plant@@@d1")
-        epochs.append(int((await registry.get("GID_plant@@@d1")).epoch))
+    epochs = [int((await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)).device.epoch)]
+    for change in (registry.disable_device, registry.enable_device, registry.rotate_key, registry.revoke_device):
+        await change("GID_plant@@@d1", actor=CLI)
+        epochs.append(int((await registry.get_device("GID_plant@@@d1")).epoch))
     assert epochs == sorted(set(epochs))
 
 
 async def test_what_is_not_there_is_told(registry: Registry) -> None:
     """No verb invents a device."""
-    for verb in (registry.get, registry.disable, registry.enable, registry.rotate, registry.remove, registry.revoke):
+    with pytest.raises(NotFound):
+        await registry.get_device("GID_plant@@@nobody")
+    for verb in (
+        registry.disable_device,
+        registry.enable_device,
+        registry.rotate_key,
+        registry.remove_device,
+        registry.revoke_device,
+    ):
         with pytest.raises(NotFound, match="not registered"):
-            await verb("GID_plant@@@nobody")
+            await verb("GID_plant@@@nobody", actor=CLI)
 
 
 async def test_all_devices_are_listed(registry: Registry) -> None:
     """Devices of every shard are found, and a removed one no more."""
     names = {f"GID_plant@@@d{number}" for number in range(100)}
     for name in names:
-        await registry.add(Registration(name))
-    await registry.remove("GID_plant@@@d7")
-    assert {device.client_id async for device in registry.all()} == names - {"GID_plant@@@d7"}
+        await registry.add_device(Registration(name), actor=CLI)
+    await registry.remove_device("GID_plant@@@d7", actor=CLI)
+    assert {device.client_id async for device in registry.iterate_devices()} == names - {"GID_plant@@@d7"}
 
 
 async def test_a_search_finds_every_device_that_has_the_text_in_its_client_id(registry: Registry) -> None:
     """Whatever its case and its shard, page by page, each once; the one that is meant exactly comes first."""
     for number in range(120):
-        await registry.add(Registration(f"GID_plant@@@{'Pump' if number % 3 == 0 else 'd'}-{number}"))
+        await registry.add_device(Registration(f"GID_plant@@@{'Pump' if number % 3 == 0 else 'd'}-{number}"), actor=CLI)
     found: list[str] = []
     cursor = ""
     while True:
-        page = await registry.search("pump-", cursor, 7)
+        page = await registry.search_devices("pump-", cursor, 7)
         found += [device.client_id for device in page.devices]
         assert len(page.devices) <= 7
         cursor = page.next_cursor
@@ -138,7 +152,7 @@ async def test_a_search_finds_every_device_that_has_the_text_in_its_client_id(re
             break
     assert sorted(found) == sorted(f"GID_plant@@@Pump-{number}" for number in range(0, 120, 3))
 
-    first = (await registry.search("GID_plant@@@d-1", "", 50)).devices
+    first = (await registry.search_devices("GID_plant@@@d-1", "", 50)).devices
     assert first[0].client_id == "GID_plant@@@d-1"
     assert len(first) == len({device.client_id for device in first}) > 5
 
@@ -150,40 +164,42 @@ async def test_a_search_gives_up_after_its_time_and_goes_on_where_it_was(
     monkeypatch.setattr("app.service.registry.SEARCH_BUDGET_S", 0.0)
     names = {f"GID_plant@@@d{number}" for number in range(30)}
     for name in names:
-        await registry.add(Registration(name))
+        await registry.add_device(Registration(name), actor=CLI)
     found: set[str] = set()
     cursors = [""]
     while cursors == [""] or cursors[-1]:
-        page = await registry.search("plant@@@d", cursors[-1])
+        page = await registry.search_devices("plant@@@d", cursors[-1])
         found |= {device.client_id for device in page.devices}
         cursors.append(page.next_cursor)
     assert found == names
     assert len(cursors) == len(set(cursors[1:])) + 1 > 5
-    assert await registry.count_of_group("GID_plant") != (30, True)
+    assert await registry.count_group("GID_plant") != (30, True)
 
 
 @pytest.mark.parametrize("part", ["", "x" * 65, "x" * 10_000])
 async def test_what_no_client_id_can_hold_is_not_searched_for(registry: Registry, part: str) -> None:
     """A search for nothing, or for more than 64 characters, is refused."""
     with pytest.raises(InvalidRequest, match="1 to 64"):
-        await registry.search(part)
+        await registry.search_devices(part)
 
 
 async def test_the_devices_of_a_group_are_counted(registry: Registry) -> None:
     """Only those with that very group ID."""
     for client_id in ("GID_plant@@@a", "GID_plant@@@b", "GID_plants@@@a", "GID_other@@@GID_plant@@@a"):
-        await registry.add(Registration(client_id, role="line", attributes={"line": "a"}))
-    assert await registry.count_of_group("GID_plant") == (2, True)
-    assert await registry.count_of_group("GID_nobody") == (0, True)
+        await registry.add_device(Registration(client_id, role="line", attributes={"line": "a"}), actor=CLI)
+    assert await registry.count_group("GID_plant") == (2, True)
+    assert await registry.count_group("GID_nobody") == (0, True)
 
 
 async def test_a_record_is_changed_and_its_key_stays(registry: Registry, devices: Devices) -> None:
     """Role, attributes and note are replaced; an old key in grace stays good, and the epoch is raised."""
-    await registry.add(Registration("GID_plant@@@d1", note="old"))
-    await registry.rotate("GID_plant@@@d1", grace_s=60)
+    await registry.add_device(Registration("GID_plant@@@d1", note="old"), actor=CLI)
+    await registry.rotate_key("GID_plant@@@d1", grace_s=60, actor=CLI)
     before = await devices.read("GID_plant@@@d1")
     assert before is not None
-    device, _ = await registry.update("GID_plant@@@d1", role="line", attributes={"line": "l1"}, note="new")
+    device, _ = await registry.update_device(
+        "GID_plant@@@d1", role="line", attributes={"line": "l1"}, note="new", actor=CLI
+    )
     after = await devices.read("GID_plant@@@d1")
     assert after is not None
     assert (after.key, after.previous) == (before.key, before.previous)
@@ -194,9 +210,11 @@ async def test_a_record_is_changed_and_its_key_stays(registry: Registry, devices
 
 async def test_a_change_that_changes_nothing_is_none(registry: Registry) -> None:
     """A form that is sent twice raises no epoch the second time."""
-    await registry.add(Registration("GID_plant@@@d1"))
-    first, _ = await registry.update("GID_plant@@@d1", role="", attributes={"line": "a"}, note="n")
-    second, revoked = await registry.update("GID_plant@@@d1", role="", attributes={"line": "a"}, note="n")
+    await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
+    first, _ = await registry.update_device("GID_plant@@@d1", role="", attributes={"line": "a"}, note="n", actor=CLI)
+    second, revoked = await registry.update_device(
+        "GID_plant@@@d1", role="", attributes={"line": "a"}, note="n", actor=CLI
+    )
     assert (first, 0) == (second, revoked)
 
 
@@ -215,12 +233,12 @@ async def test_a_wrong_change_is_refused(
     registry: Registry, role: str, attributes: dict[str, str], note: str, complaint: str
 ) -> None:
     """As at registering; the record stays."""
-    added = await registry.add(Registration("GID_plant@@@d1"))
+    added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
     with pytest.raises(InvalidRequest, match=complaint):
-        await registry.update("GID_plant@@@d1", role=role, attributes=attributes, note=note)
-    assert await registry.get("GID_plant@@@d1") == added.device
+        await registry.update_device("GID_plant@@@d1", role=role, attributes=attributes, note=note, actor=CLI)
+    assert await registry.get_device("GID_plant@@@d1") == added.device
     with pytest.raises(NotFound):
-        await registry.update("GID_plant@@@nobody", role="", attributes={}, note="")
+        await registry.update_device("GID_plant@@@nobody", role="", attributes={}, note="", actor=CLI)
 
 
 def record(role: str, attributes: dict[str, str], note: str = "") -> Device:

@@ -17,6 +17,7 @@ from app.store.jobs import Job, JobStore
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.tokens import Tokens
+from tests.actors import CLI
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import ask
 
@@ -41,7 +42,7 @@ def service(
 ) -> Revocations:
     """What operators do, at five calls a second."""
     jobs = Jobs(book, index, revocations)
-    registry = Registry(devices, lambda: POLICY, store.clock, actor=Actor("cli:test"))
+    registry = Registry(devices, lambda: POLICY, store.clock)
     return Revocations(tokens, index, revocations, registry, jobs, pace=5, wake=lambda: woken.append(None))
 
 
@@ -51,12 +52,12 @@ async def test_a_token_is_revoked_at_once_and_its_device_applies_anew(
     """Revoking a token does not lock its device out; once more changes nothing and says so."""
     record = await fleet.issue("d1")
     for count in (1, 0):
-        result = await service.revoke(Selection.of_handle(record.handle), Actor("operator:o"))
+        result = await service.revoke_selection(Selection.of_handle(record.handle), actor=Actor("operator:o"))
         assert result == RevokeResult(record.client_id, record.handle, count)
     assert len(woken) == 2
-    assert (await service.token(record.handle)).revocation == "queued"
+    assert (await service.get_token(record.handle)).revocation == "queued"
     with pytest.raises(NotFound):
-        await service.revoke(Selection.of_handle("00-" + "x" * 22), Actor("operator:o"))
+        await service.revoke_selection(Selection.of_handle("00-" + "x" * 22), actor=Actor("operator:o"))
 
 
 async def test_a_device_is_revoked_without_being_disabled(fleet: Fleet, service: Revocations, devices: Devices) -> None:
@@ -64,27 +65,27 @@ async def test_a_device_is_revoked_without_being_disabled(fleet: Fleet, service:
     record = await fleet.issue("d1")
     application = await fleet.lead("d2")
     before = await devices.read(record.client_id)
-    result = await service.revoke(Selection.of_client_id(record.client_id), Actor("operator:o"))
+    result = await service.revoke_selection(Selection.of_client_id(record.client_id), actor=Actor("operator:o"))
     assert result == RevokeResult(record.client_id, "", 1)
     after = await devices.read(record.client_id)
     assert before is not None
     assert after is not None
     assert int(after.device.epoch) > int(before.device.epoch)
     assert not after.device.disabled
-    assert (await service.token(record.handle)).state == "revoked"
+    assert (await service.get_token(record.handle)).state == "revoked"
     assert (await ask(fleet.tokens, application.wanted, "r2")).status == "wait"
     with pytest.raises(NotFound):
-        await service.revoke(Selection.of_client_id("GID_plant@@@nobody"), Actor("operator:o"))
+        await service.revoke_selection(Selection.of_client_id("GID_plant@@@nobody"), actor=Actor("operator:o"))
 
 
 async def test_what_is_larger_is_a_job(fleet: Fleet, service: Revocations) -> None:
     """It is counted first, unless that was shown already."""
     await fleet.issue_many(3)
-    assert await service.count(Selection.of_role("sensor")) == 3
-    job = await service.revoke(Selection.of_role("sensor"), Actor("operator:o"))
+    assert await service.count_tokens(Selection.of_role("sensor")) == 3
+    job = await service.revoke_selection(Selection.of_role("sensor"), actor=Actor("operator:o"))
     assert isinstance(job, Job)
     assert (job.counted, job.by, job.selection) == (3, "operator:o", Selection.of_role("sensor"))
-    job = await service.revoke(Selection.of_topic("plant/#"), Actor("operator:o"), counted=17)
+    job = await service.revoke_selection(Selection.of_topic("plant/#"), actor=Actor("operator:o"), counted=17)
     assert isinstance(job, Job)
     assert job.counted == 17
 
@@ -99,7 +100,7 @@ async def test_what_a_revoke_would_take_is_told_before(
     assert await service.survey(Selection.of_topic("line/#")) == Prospect(1, 1, 1 / 5)
     assert await service.survey(Selection.of_client_id(records[0].client_id)) == Prospect(1, 1, 2 / 5)
     assert await service.survey_each(records[:2]) == Prospect(2, 2, 4 / 5)
-    await service.revoke(Selection.of_handle(records[0].handle), Actor("operator:o"))
+    await service.revoke_selection(Selection.of_handle(records[0].handle), actor=Actor("operator:o"))
     assert await service.survey_each([await fleet.read(records[0].handle), records[1]]) == Prospect(1, 1, 4 / 5)
     assert (await service.survey(Selection.of_role("sensor"))).est_told_s == 8 / 5
     with pytest.raises(NotFound):
@@ -116,9 +117,9 @@ async def test_records_are_read_by_any_texts(fleet: Fleet, service: Revocations)
     """What is no handle, or unknown, is known as that."""
     record = await fleet.issue("d1")
     unknown = ["00-" + "x" * 22, "nonsense", "", "99-" + "x" * 22]
-    assert await service.tokens_of([*unknown, record.handle]) == [None] * 4 + [record]
-    assert await service.tokens_of(["nonsense"]) == [None]
-    page = await service.tokens(Selection.of_everything(), limit=1)
+    assert await service.get_tokens([*unknown, record.handle]) == [None] * 4 + [record]
+    assert await service.get_tokens(["nonsense"]) == [None]
+    page = await service.list_tokens(Selection.of_everything(), limit=1)
     assert await service.how_far(page.next_cursor) == 1
     with pytest.raises(InvalidRequest, match="cursor"):
         await service.how_far("nonsense")
@@ -128,12 +129,12 @@ async def test_the_queue_is_shown_with_the_time_it_will_take(
     fleet: Fleet, service: Revocations, revocations: RevocationQueue
 ) -> None:
     """A token of two cloud tokens takes two calls; failed ones wait for an operator and take none."""
-    assert await service.overview() == Overview(0, 0, 0)
+    assert await service.queue_overview() == Overview(0, 0, 0)
     for name, scope in (("d1", "pub:a/b"), ("d2", "pub:a/b sub:a/c"), ("d3", "pub:a/b sub:a/b")):
         await fleet.tokens.revoke(await fleet.issue(name, scope=scope), actor=Actor("cli:test"))
-    assert await service.overview() == Overview(queued=3, failed=0, est_empty_s=4 / 5)
-    page = await service.queue("queued", limit=2)
-    rest = await service.queue("queued", page.next_cursor, limit=2)
+    assert await service.queue_overview() == Overview(queued=3, failed=0, est_empty_s=4 / 5)
+    page = await service.list_queue("queued", limit=2)
+    rest = await service.list_queue("queued", page.next_cursor, limit=2)
     handles = [record.handle for record in (*page.records, *rest.records)]
     assert len(set(handles)) == 3
     assert rest.next_cursor == ""
@@ -141,13 +142,13 @@ async def test_the_queue_is_shown_with_the_time_it_will_take(
     assert shard is not None
     claim = await revocations.claim(shard)
     assert claim is not None
-    assert [record.handle for record in (await service.queue("delayed")).records] == [claim.handle]
+    assert [record.handle for record in (await service.list_queue("delayed")).records] == [claim.handle]
     await revocations.settle(claim, "failed")
-    [failed] = (await service.queue("failed")).records
+    [failed] = (await service.list_queue("failed")).records
     assert (failed.handle, failed.revocation) == (claim.handle, "failed")
-    assert (await service.overview()).failed == 1
+    assert (await service.queue_overview()).failed == 1
     with pytest.raises(InvalidRequest, match="cursor"):
-        await service.queue("failed", "nonsense")
+        await service.list_queue("failed", "nonsense")
 
 
 async def test_only_what_failed_is_retried_or_dropped(
@@ -157,21 +158,21 @@ async def test_only_what_failed_is_retried_or_dropped(
     record = await fleet.issue("d1")
     await fleet.tokens.revoke(record, actor=Actor("cli:test"))
     for handle in (record.handle, "unknown"):
-        for verb in (service.retry, service.drop):
+        for verb in (service.retry_revocation, service.drop_revocation):
             with pytest.raises(NotFound):
-                await verb(handle, Actor("cli:test"))
-    for verb, outcome in ((service.retry, "queued"), (service.drop, "dropped")):
+                await verb(handle, actor=CLI)
+    for verb, outcome in ((service.retry_revocation, "queued"), (service.drop_revocation, "dropped")):
         claim = await revocations.claim(Shard.of(record.client_id))
         assert claim is not None
         await revocations.settle(claim, "failed")
-        assert (await verb(record.handle, Actor("cli:test"))).revocation == outcome
+        assert (await verb(record.handle, actor=CLI)).revocation == outcome
 
 
 async def test_live_tokens_are_listed(fleet: Fleet, service: Revocations) -> None:
     """By any selection; a wrong cursor is refused."""
     records = await fleet.issue_many(3)
-    page = await service.tokens(Selection.of_role("sensor"), limit=2)
-    rest = await service.tokens(Selection.of_role("sensor"), page.next_cursor, limit=2)
+    page = await service.list_tokens(Selection.of_role("sensor"), limit=2)
+    rest = await service.list_tokens(Selection.of_role("sensor"), page.next_cursor, limit=2)
     assert {record.handle for record in (*page.records, *rest.records)} == {record.handle for record in records}
     with pytest.raises(InvalidRequest, match="cursor"):
-        await service.tokens(Selection.of_role("sensor"), "nonsense")
+        await service.list_tokens(Selection.of_role("sensor"), "nonsense")

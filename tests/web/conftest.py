@@ -11,7 +11,6 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import PARTS, build
-from app.model.actors import Actor
 from app.model.devices import Algorithm
 from app.model.secrets import AccessKeySecret
 from app.sandbox.access_keys import AccessKey
@@ -19,6 +18,7 @@ from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.store.sealing import new_key_text
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.clouds import Cloud
 
@@ -126,9 +126,7 @@ def registry(server: TestClient[Any, Any]) -> Registry:
     """The registry the server reads."""
     parts = server.app[PARTS]
     # A cache of its own, as the command line has: the server must notice changes by itself.
-    return Registry(
-        type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock, actor=Actor("cli:test")
-    )
+    return Registry(type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock)
 
 
 @pytest.fixture
@@ -138,7 +136,7 @@ def make_caller(server: TestClient[Any, Any], registry: Registry) -> MakeCaller:
     async def make(
         client_id: str = "GID_plant@@@d1", algorithm: Algorithm = Algorithm.HS256, **registration: Any
     ) -> Caller:
-        added = await registry.add(Registration(client_id, algorithm=algorithm, **registration))
+        added = await registry.add_device(Registration(client_id, algorithm=algorithm, **registration), actor=CLI)
         key = added.secret or added.private_key or registration.get("secret")
         assert key is not None
         return Caller(server, ISSUER, client_id, key.reveal(), algorithm.value)

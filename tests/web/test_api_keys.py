@@ -7,11 +7,11 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.assembly import PARTS
-from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.service.api_keys import ApiKeyAdmin
 from app.store.api_keys import ApiKeys
 from app.store.sealing import KeyRing, new_key_text
+from tests.actors import CLI
 from tests.callers import Answer, Caller, read
 from tests.web.conftest import OwnCloud
 
@@ -21,7 +21,7 @@ Ask = Callable[..., Awaitable[Answer]]
 @pytest.fixture
 def office(server: TestClient[Any, Any]) -> ApiKeyAdmin:
     """Makes keys for the server."""
-    return ApiKeyAdmin(server.app[PARTS].api_keys, actor=Actor("cli:test"))
+    return ApiKeyAdmin(server.app[PARTS].api_keys)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def ask(server: TestClient[Any, Any]) -> Ask:
 
 async def bearer(office: ApiKeyAdmin, *rights: Right, name: str = "billing") -> str:
     """Make a key, and return it as a header."""
-    return f"Bearer {(await office.add(name, rights)).text.reveal()}"
+    return f"Bearer {(await office.add_api_key(name, rights, actor=CLI)).text.reveal()}"
 
 
 def refused(answer: Answer, status: int, error: str) -> None:
@@ -94,7 +94,7 @@ async def test_a_removed_key_counts_no_more_at_once(
     """The next request with it is refused, at every instance; the same name again is another key."""
     key = await bearer(office, Right.INTROSPECT)
     assert (await ask("introspect", key, token="x")).status == 200
-    await office.remove("billing")
+    await office.remove_api_key("billing", actor=CLI)
     refused(await ask("introspect", key, token="x"), 401, "invalid_token")
     async with other_server.post("/oauth/introspect", data={"token": "x"}, headers={"Authorization": key}) as response:
         refused(await read(response), 401, "invalid_token")
@@ -163,5 +163,5 @@ async def test_whoever_writes_to_redis_gains_no_right(
     await store.command("HSET", "{ops}:keys", weak[11:27], await store.command("HGET", "{ops}:keys", strong[11:27]))
     assert (await ask("introspect", weak, token="x")).status == 503
     foreign = ApiKeys(store, KeyRing.parse(new_key_text("k1")))
-    key = await bearer(ApiKeyAdmin(foreign, actor=Actor("cli:test")), Right.ADMIN, name="foreign")
+    key = await bearer(ApiKeyAdmin(foreign), Right.ADMIN, name="foreign")
     assert (await ask("introspect", key, token="x")).status == 503

@@ -20,6 +20,7 @@ from app.service.registry import Registry
 from app.store.audit import AuditEntry
 from app.store.redis_keys import Shard
 from app.store.tokens import Tokens
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import MakeCaller, OwnCloud
@@ -40,7 +41,7 @@ def audit_log(server: TestClient[Any, Any]) -> AuditLog:
 
 async def told(audit_log: AuditLog, **query: Any) -> list[tuple[str, str]]:
     """Return who did what, the newest first."""
-    return [(line.who, line.what) for line in (await audit_log.search(AuditFilter(**query))).lines]
+    return [(line.who, line.what) for line in (await audit_log.search_events(AuditFilter(**query))).lines]
 
 
 async def until_refused(audit_log: AuditLog, count: int, **query: Any) -> list[AuditEntry]:
@@ -48,7 +49,7 @@ async def until_refused(audit_log: AuditLog, count: int, **query: Any) -> list[A
     found: list[AuditEntry] = []
 
     async def there() -> bool:
-        found[:] = (await audit_log.search(AuditFilter(what="refused", **query))).lines
+        found[:] = (await audit_log.search_events(AuditFilter(what="refused", **query))).lines
         return len(found) >= count
 
     await until(there, f"{count} refusals in the trail")
@@ -89,20 +90,23 @@ async def test_a_text_of_thousands_of_tokens_is_looked_up_nowhere(
     assert await audit_log.handle_of(Secret("|".join(f"R|{number}" for number in range(2000)))) is None
 
 
+ANN = Actor("cli:ann")
+
+
 async def test_operators_and_services_are_named(
     caller: Caller, registry: Registry, audit_log: AuditLog, server: TestClient[Any, Any]
 ) -> None:
     """Each act has its actor: the operator at the registry, the service that revoked."""
-    office = ApiKeyAdmin(server.app[PARTS].api_keys, actor=Actor("cli:ann"))
-    key = await office.add("billing", [Right.REVOKE])
+    office = ApiKeyAdmin(server.app[PARTS].api_keys)
+    key = await office.add_api_key("billing", [Right.REVOKE], actor=ANN)
     token = (await caller.token()).body
     headers = {"Authorization": f"Bearer {key.text.reveal()}"}
     await caller.post("/oauth/revoke", {"token": token["handle"]}, headers=headers)
-    await registry.rotate(caller.client_id, grace_s=60)
-    await registry.disable(caller.client_id)
-    await registry.enable(caller.client_id)
-    await registry.remove(caller.client_id)
-    await office.remove("billing")
+    await registry.rotate_key(caller.client_id, grace_s=60, actor=CLI)
+    await registry.disable_device(caller.client_id, actor=CLI)
+    await registry.enable_device(caller.client_id, actor=CLI)
+    await registry.remove_device(caller.client_id, actor=CLI)
+    await office.remove_api_key("billing", actor=ANN)
     assert await told(audit_log, who="cli:ann") == [("cli:ann", "key_removed"), ("cli:ann", "key_added")]
     assert await told(audit_log, who="key:billing") == [("key:billing", "revoked")]
     acts = ["removed", "enabled", "disabled", "rotated", "added"]
@@ -122,7 +126,7 @@ async def test_a_refusal_names_whoever_proved_it_and_no_other(caller: Caller, au
     await caller.post("/oauth/introspect", {"token": "x"}, headers={"Authorization": "Bearer nonsense"})
 
     async def all_told() -> bool:
-        strangers = (await audit_log.search(AuditFilter(what="refused", who="stranger"))).lines
+        strangers = (await audit_log.search_events(AuditFilter(what="refused", who="stranger"))).lines
         kinds = {line.detail.split(" (")[0]: line.client_id for line in strangers}
         return set(kinds.values()) == {caller.client_id, ""} and "invalid_client: jti replayed" in kinds
 
@@ -164,8 +168,8 @@ async def test_no_line_holds_a_secret(
     caller: Caller, make_caller: MakeCaller, audit_log: AuditLog, server: TestClient[Any, Any]
 ) -> None:
     """No token, no assertion, no key: tokens by handle, keys by name."""
-    office = ApiKeyAdmin(server.app[PARTS].api_keys, actor=Actor("cli:ann"))
-    key = (await office.add("billing", [Right.INTROSPECT])).text.reveal()
+    office = ApiKeyAdmin(server.app[PARTS].api_keys)
+    key = (await office.add_api_key("billing", [Right.INTROSPECT], actor=CLI)).text.reveal()
     assertion = caller.assertion()
     token = (await caller.token(assertion)).body
     await caller.token(assertion)
@@ -173,7 +177,7 @@ async def test_no_line_holds_a_secret(
     await caller.post("/oauth/revoke", {"token": token["handle"]}, headers={"Authorization": f"Bearer {key}"})
     await caller.post("/oauth/revoke", {"token": token["handle"]}, headers={"Authorization": f"Bearer {key}x"})
     await until_refused(audit_log, 3)
-    text = repr((await audit_log.search(AuditFilter())).lines)
+    text = repr((await audit_log.search_events(AuditFilter())).lines)
     for secret in (assertion, caller.key, key, key[-43:], *(each["token"] for each in token["mqtt"]["tokens"])):
         assert secret not in text
 
@@ -221,12 +225,12 @@ async def test_a_malformed_search_is_refused(
 ) -> None:
     """With a sentence, and without a look into Redis."""
     with pytest.raises(InvalidRequest):
-        await audit_log.search(AuditFilter(**query), **options)
+        await audit_log.search_events(AuditFilter(**query), **options)
 
 
 async def test_a_search_by_time_takes_what_lies_between(caller: Caller, audit_log: AuditLog) -> None:
     """From since on, and before until; a time far off finds nothing and breaks nothing."""
-    [line] = (await audit_log.search(AuditFilter())).lines
+    [line] = (await audit_log.search_events(AuditFilter())).lines
     assert json.loads(json.dumps(line.at_ms)) == line.at_ms
     assert len(await told(audit_log, since_ms=line.at_ms, until_ms=line.at_ms + 1)) == 1
     assert await told(audit_log, until_ms=line.at_ms) == []

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient
 from app.model.devices import Algorithm
 from app.model.secrets import ClientSecret
 from app.service.registry import Registry
+from tests.actors import CLI
 from tests.callers import Answer, Caller
 from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
 
@@ -147,7 +148,7 @@ async def test_unknown_disabled_and_wrong_key_callers_get_one_answer(
 ) -> None:
     """Nobody outside learns which client IDs exist."""
     disabled = await make_caller("GID_plant@@@d2")
-    await registry.disable(disabled.client_id)
+    await registry.disable_device(disabled.client_id, actor=CLI)
     unknown = Caller(caller.client, ISSUER, "GID_plant@@@nobody", "x" * 40)
     wrong = Caller(caller.client, ISSUER, caller.client_id, "x" * 40)
     answers = [await each.token() for each in (unknown, disabled, wrong)]
@@ -178,16 +179,16 @@ async def test_a_broken_authorization_header_is_refused(caller: Caller, header: 
 async def test_changes_of_a_device_count_at_once(caller: Caller, registry: Registry) -> None:
     """The server's cached record never outlives a change: disable, enable, rotate and remove are seen at once."""
     assert (await caller.token()).status == 200
-    await registry.disable(caller.client_id)
+    await registry.disable_device(caller.client_id, actor=CLI)
     refused(await caller.token())
-    await registry.enable(caller.client_id)
+    await registry.enable_device(caller.client_id, actor=CLI)
     assert (await caller.token()).status == 200
-    added, _ = await registry.rotate(caller.client_id)
+    added, _ = await registry.rotate_key(caller.client_id, actor=CLI)
     refused(await caller.token())
     assert added.secret is not None
     rotated = Caller(caller.client, ISSUER, caller.client_id, added.secret.reveal())
     assert (await rotated.token()).status == 200
-    await registry.remove(caller.client_id)
+    await registry.remove_device(caller.client_id, actor=CLI)
     refused(await rotated.token())
 
 
@@ -196,12 +197,12 @@ async def test_a_refusal_is_judged_under_the_record_of_now(
 ) -> None:
     """A disabled or re-keyed device learns nothing of the policy any more, and a new role counts at once."""
     assert (await caller.token()).status == 200
-    await registry.disable(caller.client_id)
+    await registry.disable_device(caller.client_id, actor=CLI)
     refused(await caller.token(scope="pub:elsewhere/x"))
-    await registry.remove(caller.client_id)
+    await registry.remove_device(caller.client_id, actor=CLI)
     again = await make_caller(role="line", attributes={"line": "7"}, secret=ClientSecret("k" * 32))
     assert (await again.token(scope="pub:plant/7/x")).status == 200
-    await registry.remove(caller.client_id)
+    await registry.remove_device(caller.client_id, actor=CLI)
     other = await make_caller(secret=ClientSecret("k" * 32))
     assert (await other.token(scope="pub:plant/d1/up/x")).status == 200
 

@@ -8,11 +8,11 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import PARTS, build
 from app.cloud import credentials
-from app.model.actors import Actor
 from app.model.secrets import AccessKeySecret, Secret
 from app.sandbox.access_keys import AccessKey
 from app.service.registry import Registration, Registry
 from app.settings import Settings
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import ACCESS_KEY_ID, ACCESS_KEY_SECRET, ISSUER
@@ -46,8 +46,8 @@ async def test_an_instance_lives_on_credentials_from_a_uri(settings: Settings, m
         }
         async with TestClient(TestServer(build(settings.model_copy(update=changes)))) as server:
             parts = server.app[PARTS]
-            registry = Registry(parts.devices, parts.policies, parts.store.clock, actor=Actor("cli:test"))
-            added = await registry.add(Registration("GID_plant@@@d1"))
+            registry = Registry(parts.devices, parts.policies, parts.store.clock)
+            added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
             assert added.secret
             caller = Caller(server, ISSUER, "GID_plant@@@d1", added.secret.reveal(), "HS256")
             refused = await caller.token()

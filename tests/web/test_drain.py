@@ -11,6 +11,7 @@ from app.assembly import runner
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.web.drain import Runner
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import ISSUER, OwnCloud
@@ -29,7 +30,7 @@ async def listening(settings: Settings) -> AsyncIterator[tuple[Runner, aiohttp.C
 
 async def register(registry: Registry, session: aiohttp.ClientSession, client_id: str) -> Caller:
     """Register a device that calls the instance behind ``session``."""
-    added = await registry.add(Registration(client_id))
+    added = await registry.add_device(Registration(client_id), actor=CLI)
     assert added.secret is not None
     return Caller(session, ISSUER, client_id, added.secret.reveal())
 

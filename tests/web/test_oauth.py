@@ -12,6 +12,7 @@ from app.model.devices import Algorithm
 from app.service.registry import Registry
 from app.web import forms
 from app.web.forms import FORM
+from tests.actors import CLI
 from tests.callers import ASSERTION_TYPE, Caller
 from tests.web.conftest import ACCESS_KEY_ID, INSTANCE_ID, ISSUER, MakeCaller, OwnCloud
 
@@ -308,7 +309,7 @@ async def test_a_revoke_is_answered_while_the_cloud_is_down_and_delivered_later(
     await cloud.until_revoked(2)
 
 
-@pytest.mark.parametrize("change", ["revoke", "disable", "remove", "rotate"])
+@pytest.mark.parametrize("change", ["revoke_device", "disable_device", "remove_device", "rotate_key"])
 async def test_no_change_of_a_device_is_overtaken_by_its_flight(
     caller: Caller, registry: Registry, cloud: OwnCloud, change: str
 ) -> None:
@@ -319,15 +320,15 @@ async def test_no_change_of_a_device_is_overtaken_by_its_flight(
     await cloud.fault("ApplyToken", "hold", times=2)
     request = asyncio.create_task(caller.token())
     await cloud.until_held(2)
-    await getattr(registry, change)(caller.client_id)
+    await getattr(registry, change)(caller.client_id, actor=CLI)
     await cloud.release()
     answer = await request
-    if change == "revoke":
+    if change == "revoke_device":
         assert answer.status == 200
     else:
         assert (answer.status, answer.body["error"]) == (401, "invalid_client")
     await cloud.until_revoked(2)
-    assert await cloud.unrevoked() == (2 if change == "revoke" else 0)
+    assert await cloud.unrevoked() == (2 if change == "revoke_device" else 0)
 
 
 async def test_metadata_describes_every_endpoint(server: TestClient[Any, Any]) -> None:

@@ -10,10 +10,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import PARTS, build
-from app.model.actors import Actor
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from tests import processes
+from tests.actors import CLI
 from tests.callers import Answer, Caller
 from tests.waiting import until
 from tests.web.conftest import ISSUER, POLICY, OwnCloud
@@ -95,7 +95,7 @@ async def test_a_cloud_that_hangs_costs_no_caller_more_than_its_deadline(
 ) -> None:
     """The answer comes inside the deadline, with 503."""
     await cloud.fault("ApplyToken", "hang", times=None)
-    added = await registry.add(Registration("GID_plant@@@d9"))
+    added = await registry.add_device(Registration("GID_plant@@@d9"), actor=CLI)
     assert added.secret is not None
     hasty = settings.model_copy(update={"request_deadline_s": 1.5})
     async with TestClient(TestServer(build(hasty))) as client:
@@ -114,8 +114,8 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
         client = TestClient(TestServer(build(own)))
         await client.start_server()
         parts = client.app[PARTS]
-        registry = Registry(parts.devices, parts.policies, parts.store.clock, actor=Actor("cli:test"))
-        added = await registry.add(Registration("GID_plant@@@d1"))
+        registry = Registry(parts.devices, parts.policies, parts.store.clock)
+        added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
         token = (await caller.token()).body
@@ -145,8 +145,8 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
         client = TestClient(TestServer(build(own)))
         await client.start_server()
         parts = client.app[PARTS]
-        registry = Registry(parts.devices, parts.policies, parts.store.clock, actor=Actor("cli:test"))
-        added = await registry.add(Registration("GID_plant@@@d1"))
+        registry = Registry(parts.devices, parts.policies, parts.store.clock)
+        added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
         await cloud.fault("ApplyToken", "hold", times=2)

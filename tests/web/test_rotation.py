@@ -14,6 +14,7 @@ from app.model.devices import Algorithm
 from app.service.authenticate import Authenticator
 from app.service.registry import MAX_GRACE_S, Added, Registry
 from app.store.redis_keys import Shard
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.web.conftest import MakeCaller, OwnCloud
 
@@ -52,7 +53,7 @@ async def test_with_grace_both_keys_are_good_and_nothing_is_revoked(
 ) -> None:
     """At every instance, and what the device holds goes on being active."""
     token = (await caller.token()).body
-    added, revoked = await registry.rotate(caller.client_id, grace_s=HOUR_S)
+    added, revoked = await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI)
     new = rotated(caller, added)
     assert revoked == 0
     for each in (caller, new, replace(caller, client=other_server), replace(new, client=other_server)):
@@ -64,7 +65,7 @@ async def test_with_grace_both_keys_are_good_and_nothing_is_revoked(
 async def test_without_grace_the_old_key_is_useless_at_once(caller: Caller, registry: Registry) -> None:
     """And all that the device held is revoked, which is what a rotation does when nothing else is said."""
     token = (await caller.token()).body
-    added, revoked = await registry.rotate(caller.client_id)
+    added, revoked = await registry.rotate_key(caller.client_id, actor=CLI)
     assert (revoked, added.device.grace_until_ms) == (1, 0)
     assert not await let_in(caller)
     assert await let_in(rotated(caller, added))
@@ -75,43 +76,43 @@ async def test_when_the_grace_is_over_the_old_key_is_refused_though_it_lies_in_t
     caller: Caller, registry: Registry, server: TestClient[Any, Any], other_server: TestClient[Any, Any]
 ) -> None:
     """Time alone ends it: under a record cached before, and under one read after."""
-    new = rotated(caller, (await registry.rotate(caller.client_id, grace_s=GRACE_S))[0])
+    new = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=GRACE_S, actor=CLI))[0])
     assert await let_in(caller)
     for app in (server.app, other_server.app):
         app[PARTS].store.clock.shift_ms = (GRACE_S + 1) * 1000
     for client in (server, other_server):
         assert not await let_in(replace(caller, client=client))
         assert await let_in(replace(new, client=client))
-    assert (await registry.get(caller.client_id)).grace_until_ms == 0
+    assert (await registry.get_device(caller.client_id)).grace_until_ms == 0
     key = Shard.of(caller.client_id).device(caller.client_id)
     assert await server.app[PARTS].store.command("HEXISTS", key, "previous") == 1
 
 
 async def test_a_second_rotation_drops_the_oldest_key(caller: Caller, registry: Registry) -> None:
     """Two keys are good at most, however long the first grace still had."""
-    second = rotated(caller, (await registry.rotate(caller.client_id, grace_s=MAX_GRACE_S))[0])
-    third = rotated(caller, (await registry.rotate(caller.client_id, grace_s=HOUR_S))[0])
+    second = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=MAX_GRACE_S, actor=CLI))[0])
+    third = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI))[0])
     assert [await let_in(each) for each in (caller, second, third)] == [False, True, True]
-    fourth = rotated(caller, (await registry.rotate(caller.client_id))[0])
+    fourth = rotated(caller, (await registry.rotate_key(caller.client_id, actor=CLI))[0])
     assert [await let_in(each) for each in (second, third, fourth)] == [False, False, True]
 
 
 async def test_disabling_ends_the_grace(caller: Caller, registry: Registry) -> None:
     """Whoever has the old key is not let in again when the device is enabled."""
-    new = rotated(caller, (await registry.rotate(caller.client_id, grace_s=HOUR_S))[0])
-    await registry.disable(caller.client_id)
+    new = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI))[0])
+    await registry.disable_device(caller.client_id, actor=CLI)
     assert [await let_in(caller), await let_in(new)] == [False, False]
     with pytest.raises(InvalidRequest, match="disabled"):
-        await registry.rotate(caller.client_id, grace_s=HOUR_S)
-    await registry.enable(caller.client_id)
+        await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI)
+    await registry.enable_device(caller.client_id, actor=CLI)
     assert [await let_in(caller), await let_in(new)] == [False, True]
 
 
 async def test_a_revoke_and_an_enable_leave_the_grace_as_it_is(caller: Caller, registry: Registry) -> None:
     """Revoking what a device holds says nothing of its keys."""
-    await registry.rotate(caller.client_id, grace_s=HOUR_S)
-    await registry.revoke(caller.client_id)
-    await registry.enable(caller.client_id)
+    await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI)
+    await registry.revoke_device(caller.client_id, actor=CLI)
+    await registry.enable_device(caller.client_id, actor=CLI)
     assert await let_in(caller)
 
 
@@ -124,11 +125,11 @@ async def test_a_rotation_may_change_the_algorithm(
 ) -> None:
     """Each key is good with its own algorithm and methods alone."""
     before = await make_caller(algorithm=old)
-    after = rotated(before, (await registry.rotate(before.client_id, algorithm=new, grace_s=HOUR_S))[0])
+    after = rotated(before, (await registry.rotate_key(before.client_id, algorithm=new, grace_s=HOUR_S, actor=CLI))[0])
     assert [await let_in(before), await let_in(after)] == [True, True]
     if old is Algorithm.HS256:
         assert (await after.token_by_basic(before.key)).status == 200
-    last = rotated(before, (await registry.rotate(before.client_id))[0])
+    last = rotated(before, (await registry.rotate_key(before.client_id, actor=CLI))[0])
     assert last.algorithm == new.value
     assert [await let_in(before), await let_in(after), await let_in(last)] == [False, False, True]
 
@@ -136,7 +137,7 @@ async def test_a_rotation_may_change_the_algorithm(
 async def test_an_assertion_of_the_old_key_is_good_once(caller: Caller, registry: Registry) -> None:
     """The grace gives no second use."""
     assertion = caller.assertion()
-    await registry.rotate(caller.client_id, grace_s=HOUR_S)
+    await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI)
     assert (await caller.token(assertion)).status == 200
     assert (await caller.token(assertion)).status == 401
 
@@ -145,7 +146,7 @@ async def test_whoever_writes_to_redis_cannot_prolong_a_grace_or_bring_a_key_bac
     caller: Caller, registry: Registry, server: TestClient[Any, Any], other_server: TestClient[Any, Any]
 ) -> None:
     """The old key is sealed with its end, and as an old one: any other end, or place, opens nothing."""
-    added, _ = await registry.rotate(caller.client_id, grace_s=HOUR_S)
+    added, _ = await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI)
     store, key = server.app[PARTS].store, Shard.of(caller.client_id).device(caller.client_id)
     text, current, previous = await store.command("HMGET", key, "record", "key", "previous")
     assert caller.key not in text + current + previous
@@ -165,8 +166,8 @@ async def test_every_refusal_costs_the_same_checks(
 ) -> None:
     """Unknown, disabled, wrong-key and just re-keyed: two signature checks and one look, so time tells nothing."""
     plain, disabled, rekeyed = [await make_caller(f"GID_plant@@@d{number}") for number in range(3)]
-    await registry.disable(disabled.client_id)
-    await registry.rotate(rekeyed.client_id, grace_s=HOUR_S)
+    await registry.disable_device(disabled.client_id, actor=CLI)
+    await registry.rotate_key(rekeyed.client_id, grace_s=HOUR_S, actor=CLI)
     unknown = replace(plain, client_id="GID_plant@@@nobody")
     checks: list[object] = []
     verify = Authenticator._claims
@@ -190,5 +191,5 @@ async def test_a_grace_out_of_range_is_refused_and_changes_nothing(
 ) -> None:
     """A month is the most, and before now there is none."""
     with pytest.raises(InvalidRequest, match="30 days"):
-        await registry.rotate(caller.client_id, grace_s=grace_s)
+        await registry.rotate_key(caller.client_id, grace_s=grace_s, actor=CLI)
     assert await let_in(caller)

@@ -37,7 +37,7 @@ async def change_password(visit: Visit, form: OwnPassword) -> Redirect:
     if form.new != form.again:
         raise InvalidRequest("the new password and its repetition are not the same")
     try:
-        await office(visit).change_password(visit.operator.name, form.old, form.new)
+        await office(visit).change_password(visit.operator.name, form.old, form.new, actor=visit.actor)
     except SignInFailed as error:
         # Whoever asks is signed in: to them it is a field that is wrong.
         raise InvalidRequest(error.description, cause=error.cause) from None
@@ -46,5 +46,5 @@ async def change_password(visit: Visit, form: OwnPassword) -> Redirect:
 
 async def end_sessions(visit: Visit) -> Redirect:
     """Log out everywhere, here too."""
-    await office(visit).end_sessions(visit.operator.name)
+    await office(visit).end_sessions(visit.operator.name, actor=visit.actor)
     return Redirect(_SIGN_IN, done="logged-out")

@@ -30,18 +30,18 @@ class NewApiKeyForm(RequestModel, frozen=True):
 async def list_keys(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show every key, and a form for one more."""
     name = (form or {}).get("name", "")
-    return PageContent.of("keys.html", keys=await _office(visit).all(), rights=list(Right), name=name)
+    return PageContent.of("keys.html", keys=await _office(visit).list_api_keys(), rights=list(Right), name=name)
 
 
 async def add(visit: Visit, form: NewApiKeyForm) -> PageContent:
     """Make one; its text is shown this once."""
-    made = await _office(visit).add(form.name, form.rights)
+    made = await _office(visit).add_api_key(form.name, form.rights, actor=visit.actor)
     return PageContent.of("key.html", name=made.name, rights=sorted(made.rights), text=made.text.reveal())
 
 
 async def ask_to_remove(visit: Visit) -> PageContent:
     """Say what removing a key will do."""
-    for key in await _office(visit).all():
+    for key in await _office(visit).list_api_keys():
         if key.name == visit.path["name"]:
             return PageContent.of("key_remove.html", key=key)
     raise NotFound("there is no key of that name")
@@ -49,9 +49,9 @@ async def ask_to_remove(visit: Visit) -> PageContent:
 
 async def remove(visit: Visit) -> Redirect:
     """Remove a key."""
-    await _office(visit).remove(visit.path["name"])
+    await _office(visit).remove_api_key(visit.path["name"], actor=visit.actor)
     return Redirect(ADDRESS, done="removed")
 
 
 def _office(visit: Visit) -> ApiKeyAdmin:
-    return ApiKeyAdmin(visit.app[API_KEYS], actor=visit.actor)
+    return ApiKeyAdmin(visit.app[API_KEYS])

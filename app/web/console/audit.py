@@ -66,7 +66,7 @@ class TokenInHand(RequestModel, frozen=True):
 async def show(visit: Visit, query: AuditPageQuery) -> PageContent:
     """Show lines, the newest first; a filter that can fit nothing stays as it was filled in."""
     try:
-        page = await visit.audit_log.search(query.query(), cursor=query.cursor, limit=PAGE)
+        page = await visit.audit_log.search_events(query.query(), cursor=query.cursor, limit=PAGE)
     except InvalidRequest as refusal:
         return _shown(query, AuditPage([], None), refusal)
     return _shown(query, page)
@@ -74,14 +74,14 @@ async def show(visit: Visit, query: AuditPageQuery) -> PageContent:
 
 async def search(visit: Visit, form: TokenInHand) -> Redirect:
     """Go to what concerns a token in hand: by its handle, for the token itself belongs into no address."""
-    found = await visit.audit_log.about(AuditFilter(), form.token)
+    found = await visit.audit_log.filter_for_token(AuditFilter(), form.token)
     return Redirect(ADDRESS, query={"handle": found.handle})
 
 
 async def export(visit: Visit, query: AuditPageQuery) -> Download:
     """Send all lines that fit, as CSV (RFC 4180). Raises as ``AuditLog.search``."""
     asked = query.query()
-    first = await visit.audit_log.search(asked, limit=MAX_LINES)
+    first = await visit.audit_log.search_events(asked, limit=MAX_LINES)
     day = datetime.fromtimestamp(visit.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
     return Download(_lines(visit.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
 
@@ -99,7 +99,7 @@ async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> As
         if page.cursor is None:
             return
         left -= len(page.lines)
-        page = await audit_log.search(asked, cursor=str(page.cursor), limit=MAX_LINES)
+        page = await audit_log.search_events(asked, cursor=str(page.cursor), limit=MAX_LINES)
 
 
 def _row(line: AuditEntry) -> tuple[str, ...]:

@@ -30,49 +30,53 @@ class MessageForm(RequestModel, frozen=True):
 
 async def credential(visit: Visit) -> PageContent:
     """Say what can be done about a device's credential; the cloud is not asked before somebody does."""
-    return _credential(await visit.registry.get(visit.path["client_id"]))
+    return _credential(await visit.registry.get_device(visit.path["client_id"]))
 
 
 async def look(visit: Visit) -> PageContent:
     """Show what the cloud says of it, without the secret."""
-    device = await visit.registry.get(visit.path["client_id"])
-    return _credential(device, await visit.cloud_admin.credential(device.client_id))
+    device = await visit.registry.get_device(visit.path["client_id"])
+    return _credential(device, await visit.cloud_admin.get_credential(device.client_id))
 
 
 async def register(visit: Visit) -> PageContent:
     """Have one made; its secret is shown in this very answer."""
-    device = await visit.registry.get(visit.path["client_id"])
-    return _credential(device, await visit.cloud_admin.register_credential(device.client_id), made="registered")
+    device = await visit.registry.get_device(visit.path["client_id"])
+    return _credential(
+        device, await visit.cloud_admin.register_credential(device.client_id, actor=visit.actor), made="registered"
+    )
 
 
 async def refresh(visit: Visit) -> PageContent:
     """Have its secret replaced; the new one is shown in this very answer."""
-    device = await visit.registry.get(visit.path["client_id"])
-    return _credential(device, await visit.cloud_admin.refresh_credential(device.client_id), made="refreshed")
+    device = await visit.registry.get_device(visit.path["client_id"])
+    return _credential(
+        device, await visit.cloud_admin.refresh_credential(device.client_id, actor=visit.actor), made="refreshed"
+    )
 
 
 async def ask(visit: Visit) -> PageContent:
     """Say what taking the credential away will do."""
-    return PageContent.of("device_unregister.html", device=await visit.registry.get(visit.path["client_id"]))
+    return PageContent.of("device_unregister.html", device=await visit.registry.get_device(visit.path["client_id"]))
 
 
 async def unregister(visit: Visit) -> Redirect:
     """Take the credential away."""
-    device = await visit.registry.get(visit.path["client_id"])
-    await visit.cloud_admin.unregister_credential(device.client_id)
+    device = await visit.registry.get_device(visit.path["client_id"])
+    await visit.cloud_admin.unregister_credential(device.client_id, actor=visit.actor)
     return Redirect(f"{address_of(device.client_id)}/credential", done="unregistered")
 
 
 async def close(visit: Visit) -> Redirect:
     """Cut the device's connection."""
-    device = await visit.registry.get(visit.path["client_id"])
-    await visit.cloud_admin.close_connection(device.client_id)
+    device = await visit.registry.get_device(visit.path["client_id"])
+    await visit.cloud_admin.close_connection(device.client_id, actor=visit.actor)
     return to_device(visit, "closed")
 
 
 async def message(visit: Visit, query: SentMessageQuery, form: Filled | None = None) -> PageContent:
     """Show the form that sends a message, with the topic that reaches this device and no other."""
-    device = await visit.registry.get(visit.path["client_id"])
+    device = await visit.registry.get_device(visit.path["client_id"])
     if form is None:
         explanation = visit.policy.explain(device.client_id, device.role or None, device.attributes)
         form = {"topic": query.topic or _own_topic(explanation)}
@@ -83,8 +87,8 @@ async def message(visit: Visit, query: SentMessageQuery, form: Filled | None = N
 
 async def send(visit: Visit, form: MessageForm) -> Redirect:
     """Send the message; who is connected and subscribed gets it."""
-    device = await visit.registry.get(visit.path["client_id"])
-    message_id = await visit.cloud_admin.send_message(device.client_id, form.topic, form.payload)
+    device = await visit.registry.get_device(visit.path["client_id"])
+    message_id = await visit.cloud_admin.send_message(device.client_id, form.topic, form.payload, actor=visit.actor)
     address = f"{address_of(device.client_id)}/message"
     return Redirect(address, done="sent", query={"message_id": message_id, "topic": form.topic})
 

@@ -50,7 +50,7 @@ async def new(visit: Visit, form: Filled | None = None) -> PageContent:
     form, there = form or {}, ""
     try:
         if form.get("client_id"):
-            there = address_of((await visit.registry.get(form["client_id"].strip())).client_id)
+            there = address_of((await visit.registry.get_device(form["client_id"].strip())).client_id)
     except NotFound:
         pass
     return PageContent.of("device_new.html", form=_showable(form), roles=list(visit.policy.roles), there=there)
@@ -59,7 +59,7 @@ async def new(visit: Visit, form: Filled | None = None) -> PageContent:
 async def register(visit: Visit, form: NewDeviceForm) -> PageContent | Redirect:
     """Register a device; what was made for it is shown in this very answer and never again."""
     algorithm, public_key = _chosen(form)
-    added = await visit.registry.add(
+    added = await visit.registry.add_device(
         Registration(
             client_id=form.client_id.strip(),
             role=form.role,
@@ -67,7 +67,8 @@ async def register(visit: Visit, form: NewDeviceForm) -> PageContent | Redirect:
             attributes=attributes_of(form.attributes),
             note=form.note,
             public_key=public_key,
-        )
+        ),
+        actor=visit.actor,
     )
     if public_key is not None:
         return Redirect(address_of(added.device.client_id), done="registered")
@@ -76,7 +77,7 @@ async def register(visit: Visit, form: NewDeviceForm) -> PageContent | Redirect:
 
 async def ask_to_rotate(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show the form that gives a device another key."""
-    device = await visit.registry.get(visit.path["client_id"])
+    device = await visit.registry.get_device(visit.path["client_id"])
     form = {"key": device.algorithm} if form is None else _showable(form)
     return PageContent.of("device_rotate.html", device=device, form=form, held=await held(visit))
 
@@ -84,8 +85,12 @@ async def ask_to_rotate(visit: Visit, form: Filled | None = None) -> PageContent
 async def rotate(visit: Visit, form: RotateForm) -> PageContent | Redirect:
     """Give a device another key."""
     algorithm, public_key = _chosen(form)
-    added, revoked = await visit.registry.rotate(
-        visit.path["client_id"], algorithm=algorithm, public_key=public_key, grace_s=form.grace_h * HOUR_S
+    added, revoked = await visit.registry.rotate_key(
+        visit.path["client_id"],
+        algorithm=algorithm,
+        public_key=public_key,
+        grace_s=form.grace_h * HOUR_S,
+        actor=visit.actor,
     )
     if public_key is not None:
         return to_device(visit, "rotated", revoked)

@@ -54,7 +54,11 @@ async def list_devices(visit: Visit, query: DevicesPageQuery) -> PageContent:
     page, problem = None, None
     part = query.q.strip()
     try:
-        found = visit.registry.search(part, query.cursor, PAGE) if part else visit.registry.page(query.cursor, PAGE)
+        found = (
+            visit.registry.search_devices(part, query.cursor, PAGE)
+            if part
+            else visit.registry.list_devices(query.cursor, PAGE)
+        )
         page = await found
     except InvalidRequest as refusal:
         problem = refusal
@@ -74,9 +78,9 @@ async def list_devices(visit: Visit, query: DevicesPageQuery) -> PageContent:
 
 async def show(visit: Visit, query: DevicePageQuery) -> PageContent:
     """Show a device: its record, what it may do and why, what it holds, what was done; and whether it is online."""
-    device = await visit.registry.get(visit.path["client_id"])
-    tokens = await visit.revocations.tokens(Selection.of_client_id(device.client_id), limit=PAGE)
-    audit_log = await visit.audit_log.search(AuditFilter(client_id=device.client_id), limit=LAST_LINES)
+    device = await visit.registry.get_device(visit.path["client_id"])
+    tokens = await visit.revocations.list_tokens(Selection.of_client_id(device.client_id), limit=PAGE)
+    audit_log = await visit.audit_log.search_events(AuditFilter(client_id=device.client_id), limit=LAST_LINES)
     online, cloud_problem = None, ""
     try:
         online = await visit.cloud_admin.is_online(device.client_id)
@@ -98,7 +102,7 @@ async def show(visit: Visit, query: DevicePageQuery) -> PageContent:
 
 async def edit(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show the form that changes a device's record."""
-    device = await visit.registry.get(visit.path["client_id"])
+    device = await visit.registry.get_device(visit.path["client_id"])
     if form is None:
         lines = "\n".join(f"{name}={value}" for name, value in device.attributes.items())
         form = {"role": device.role, "attributes": lines, "note": device.note, "epoch": device.epoch}
@@ -109,43 +113,44 @@ async def edit(visit: Visit, form: Filled | None = None) -> PageContent:
 
 async def update(visit: Visit, form: DeviceForm) -> Redirect:
     """Change a device's record."""
-    _, revoked = await visit.registry.update(
+    _, revoked = await visit.registry.update_device(
         visit.path["client_id"],
         role=form.role,
         attributes=attributes_of(form.attributes),
         note=form.note,
         epoch=form.epoch,
+        actor=visit.actor,
     )
     return to_device(visit, "changed", revoked)
 
 
 async def ask_to_disable(visit: Visit) -> PageContent:
     """Say what disabling a device will do."""
-    device = await visit.registry.get(visit.path["client_id"])
+    device = await visit.registry.get_device(visit.path["client_id"])
     return PageContent.of("device_disable.html", device=device, held=await held(visit))
 
 
 async def disable(visit: Visit) -> Redirect:
     """Refuse a device from now on."""
-    return to_device(visit, "disabled", await visit.registry.disable(visit.path["client_id"]))
+    return to_device(visit, "disabled", await visit.registry.disable_device(visit.path["client_id"], actor=visit.actor))
 
 
 async def enable(visit: Visit) -> Redirect:
     """Let a device in again."""
-    await visit.registry.enable(visit.path["client_id"])
+    await visit.registry.enable_device(visit.path["client_id"], actor=visit.actor)
     return to_device(visit, "enabled")
 
 
 async def ask_to_remove(visit: Visit) -> PageContent:
     """Say what removing a device will do."""
-    device = await visit.registry.get(visit.path["client_id"])
+    device = await visit.registry.get_device(visit.path["client_id"])
     return PageContent.of("device_remove.html", device=device, held=await held(visit))
 
 
 async def remove(visit: Visit) -> Redirect:
     """Forget a device."""
     client_id = visit.path["client_id"]
-    revoked = await visit.registry.remove(client_id)
+    revoked = await visit.registry.remove_device(client_id, actor=visit.actor)
     return Redirect(ADDRESS, done="removed", query={"gone": client_id, "revoked": str(revoked)})
 
 
@@ -161,7 +166,7 @@ def to_device(visit: Visit, done: str, revoked: int = 0) -> Redirect:
 
 async def held(visit: Visit) -> int:
     """Count what the device holds and applies for now."""
-    return await visit.revocations.count(Selection.of_client_id(visit.path["client_id"]))
+    return await visit.revocations.count_tokens(Selection.of_client_id(visit.path["client_id"]))
 
 
 def role_of(visit: Visit, device: Device) -> str:

@@ -107,7 +107,9 @@ async def call(visit: Visit, form: CallForm) -> PageContent:
 async def _call(visit: Visit, action: Action, form: CallForm) -> PageContent:
     parameters = _parameters(action, form)
     deadline = asyncio.get_running_loop().time() + _CALL_WITHIN_S
-    called = await visit.app[EXPLORER].call(action, parameters, form.format, actor=visit.actor, deadline=deadline)
+    called = await visit.app[EXPLORER].call_action(
+        action, parameters, form.format, actor=visit.actor, deadline=deadline
+    )
     return PageContent.of(
         "explorer_answer.html",
         action=action,

@@ -29,7 +29,7 @@ async def list_groups(visit: Visit, query: GroupsPageQuery, form: Filled | None 
     """List the group IDs; where the cloud is away, say so."""
     groups, problem = None, None
     try:
-        groups = await visit.cloud_admin.groups()
+        groups = await visit.cloud_admin.list_groups()
     except Refusal as refusal:
         problem = refusal
     status = problem.status if problem else 200
@@ -40,18 +40,18 @@ async def list_groups(visit: Visit, query: GroupsPageQuery, form: Filled | None 
 async def create(visit: Visit, form: GroupForm) -> Redirect:
     """Create a group ID."""
     group_id = form.group_id.strip()
-    await visit.cloud_admin.create_group(group_id)
+    await visit.cloud_admin.create_group(group_id, actor=visit.actor)
     return Redirect(ADDRESS, done="created", query={"group_id": group_id})
 
 
 async def ask_to_delete(visit: Visit) -> PageContent:
     """Say what deleting a group ID will do, and to how many devices."""
-    count, counted_all = await visit.registry.count_of_group(visit.path["group_id"])
+    count, counted_all = await visit.registry.count_group(visit.path["group_id"])
     return PageContent.of("group_delete.html", group_id=visit.path["group_id"], count=count, counted_all=counted_all)
 
 
 async def delete(visit: Visit) -> Redirect:
     """Delete a group ID."""
     group_id = visit.path["group_id"]
-    await visit.cloud_admin.delete_group(group_id)
+    await visit.cloud_admin.delete_group(group_id, actor=visit.actor)
     return Redirect(ADDRESS, done="deleted", query={"group_id": group_id})

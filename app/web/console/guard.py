@@ -56,7 +56,7 @@ async def find_operator(request: web.Request) -> Operator | None:
     session = session_of(request)
     if session is None:
         return None
-    operator = await request.app[SIGN_IN].find(session, touch=REFRESH_HEADER not in request.headers)
+    operator = await request.app[SIGN_IN].find_session(session, touch=REFRESH_HEADER not in request.headers)
     if operator is not None:
         request[OPERATOR] = operator
     return operator
@@ -65,7 +65,9 @@ async def find_operator(request: web.Request) -> Operator | None:
 def check_role(operator: Operator, needed: OperatorRole) -> None:
     """See that the operator may do this. Raises ``Forbidden``."""
     if not operator.role.covers(needed):
-        raise Forbidden(f"this takes the role {needed}, and {operator.name} is {operator.role}", cause=operator.actor)
+        raise Forbidden(
+            f"this takes the role {needed}, and {operator.name} is {operator.role}", cause=operator.actor_name
+        )
 
 
 def session_of(request: web.Request) -> SessionId | None:

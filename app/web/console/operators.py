@@ -42,17 +42,19 @@ class OperatorPasswordForm(RequestModel, frozen=True):
 
 def office(visit: Visit) -> OperatorAdmin:
     """Return what an operator works with on operators."""
-    return OperatorAdmin(visit.app[OPERATORS], actor=visit.actor)
+    return OperatorAdmin(visit.app[OPERATORS])
 
 
 async def list_operators(visit: Visit, form: Filled | None = None) -> PageContent:
     """Show who may sign in, and a form for one more."""
-    return PageContent.of("operators.html", operators=await office(visit).all(), typed=form or {}, **_limits())
+    return PageContent.of(
+        "operators.html", operators=await office(visit).list_operators(), typed=form or {}, **_limits()
+    )
 
 
 async def add(visit: Visit, form: NewOperatorForm) -> PageContent | Redirect:
     """Add one; a password that was drawn is shown this once."""
-    made = await office(visit).add(form.name, form.role, form.password)
+    made = await office(visit).add_operator(form.name, form.role, form.password, actor=visit.actor)
     if made.password is None:
         return Redirect(f"{ADDRESS}/{made.name}", done="added")
     return PageContent.of("password.html", name=made.name, password=made.password.reveal(), added=True)
@@ -66,13 +68,13 @@ async def show(visit: Visit) -> PageContent:
 async def set_role(visit: Visit, form: OperatorRoleForm) -> Redirect:
     """Give them another role."""
     name = visit.path["name"]
-    await office(visit).set_role(name, form.role)
+    await office(visit).set_role(name, form.role, actor=visit.actor)
     return Redirect(f"{ADDRESS}/{name}", done="role")
 
 
 async def set_password(visit: Visit, form: OperatorPasswordForm) -> PageContent | Redirect:
     """Give them another password."""
-    made = await office(visit).set_password(visit.path["name"], form.password)
+    made = await office(visit).set_password(visit.path["name"], form.password, actor=visit.actor)
     if made.password is None:
         return Redirect(f"{ADDRESS}/{made.name}", done="password")
     return PageContent.of("password.html", name=made.name, password=made.password.reveal(), added=False)
@@ -81,7 +83,7 @@ async def set_password(visit: Visit, form: OperatorPasswordForm) -> PageContent 
 async def end_sessions(visit: Visit) -> Redirect:
     """Log them out everywhere."""
     name = visit.path["name"]
-    await office(visit).end_sessions(name)
+    await office(visit).end_sessions(name, actor=visit.actor)
     return Redirect(f"{ADDRESS}/{name}", done="sessions")
 
 
@@ -92,12 +94,12 @@ async def ask_to_remove(visit: Visit) -> PageContent:
 
 async def remove(visit: Visit) -> Redirect:
     """Remove them."""
-    await office(visit).remove(visit.path["name"])
+    await office(visit).remove_operator(visit.path["name"], actor=visit.actor)
     return Redirect(ADDRESS, done="removed")
 
 
 async def _find(visit: Visit) -> Operator:
-    for each in await office(visit).all():
+    for each in await office(visit).list_operators():
         if each.name == visit.path["name"]:
             return each
     raise NotFound("there is no operator of that name")

@@ -40,14 +40,14 @@ async def show(visit: Visit) -> PageContent:
     """
     metrics, revocations, everything = visit.app[METRICS], visit.revocations, select(everything=True)
     steps: dict[str, Awaitable[Any]] = {
-        "live": revocations.count(everything),
-        "devices": visit.registry.count(),
+        "live": revocations.count_tokens(everything),
+        "devices": visit.registry.count_devices(),
         "hour": metrics.hour(),
-        "queue": revocations.overview(),
+        "queue": revocations.queue_overview(),
         "cloud": metrics.cloud(),
         "quotas": metrics.quotas(),
-        "soonest": revocations.tokens(everything, limit=SOONEST),
-        "trail": visit.audit_log.search(AuditFilter(), limit=LAST_LINES),
+        "soonest": revocations.list_tokens(everything, limit=SOONEST),
+        "trail": visit.audit_log.search_events(AuditFilter(), limit=LAST_LINES),
     }
     *found, checks = await asyncio.gather(*(_part(name, step) for name, step in steps.items()), check_all(visit.app))
     parts = dict(zip(steps, found, strict=True))

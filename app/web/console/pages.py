@@ -21,6 +21,7 @@ from multidict import MultiDict, MultiMapping
 
 from app.cloud.client import CloudClient
 from app.errors import Internal, Refusal, Unavailable
+from app.logs import REQUEST_ID
 from app.model.actors import Actor
 from app.model.operators import Operator, OperatorRole
 from app.model.policy import Policy
@@ -126,12 +127,12 @@ class Visit:
     @property
     def actor(self) -> Actor:
         """The operator as the audit names them."""
-        return Actor(self.operator.actor)
+        return self.operator.as_actor(REQUEST_ID.get(""))
 
     @property
     def registry(self) -> Registry:
-        """The registry as this operator works with it."""
-        return self.app[REGISTRY].acting_as(self.actor)
+        """The registry of devices."""
+        return self.app[REGISTRY]
 
     @property
     def revocations(self) -> Revocations:
@@ -155,8 +156,8 @@ class Visit:
 
     @property
     def cloud_admin(self) -> CloudAdmin:
-        """What this operator does at the cloud by hand."""
-        return self.app[CLOUD_ADMIN].acting_as(self.actor)
+        """What operators do at the cloud by hand."""
+        return self.app[CLOUD_ADMIN]
 
     @property
     def policy(self) -> Policy:
@@ -197,7 +198,7 @@ class PageRoute:
         operator = await find_operator(request)
         if operator is None:
             return self._ask_to_sign_in(request, fields)
-        add_log_fields(request, who=operator.actor)
+        add_log_fields(request, who=operator.actor_name)
         check_role(operator, self.role)
         if self.method == "POST":
             fields = pending_form.fields_of(

@@ -30,13 +30,13 @@ class RevocationsPageQuery(RequestModel, frozen=True):
 
 async def show(visit: Visit, query: RevocationsPageQuery) -> PageContent:
     """Show the queue towards the cloud and the large revokes of the last month."""
-    overview = await visit.revocations.overview()
+    overview = await visit.revocations.queue_overview()
     lists: dict[str, Sequence[object]]
     if query.show == "jobs":
-        jobs = await visit.jobs.page(query.cursor, PAGE)
+        jobs = await visit.jobs.list_jobs(query.cursor, PAGE)
         lists, more = {"jobs": jobs.jobs}, {"jobs": _next("jobs", jobs.next_cursor)}
     elif query.show:
-        page = await visit.revocations.queue(query.show, query.cursor, PAGE)
+        page = await visit.revocations.list_queue(query.show, query.cursor, PAGE)
         lists, more = {query.show: _rows(page)}, {query.show: _next(query.show, page.next_cursor)}
     else:
         lists, more = await _beginnings(visit)
@@ -45,19 +45,19 @@ async def show(visit: Visit, query: RevocationsPageQuery) -> PageContent:
 
 async def show_job(visit: Visit) -> PageContent:
     """Show how far a large revoke is."""
-    job = await visit.jobs.get(visit.path["job"])
-    return PageContent.of("job.html", job=job, overview=await visit.revocations.overview())
+    job = await visit.jobs.get_job(visit.path["job"])
+    return PageContent.of("job.html", job=job, overview=await visit.revocations.queue_overview())
 
 
 async def retry(visit: Visit) -> Redirect:
     """Queue a failed revocation again."""
-    record = await visit.revocations.retry(visit.path["handle"], visit.actor)
+    record = await visit.revocations.retry_revocation(visit.path["handle"], actor=visit.actor)
     return Redirect(f"{tokens.ADDRESS}/{record.handle}", done="retried")
 
 
 async def drop(visit: Visit) -> Redirect:
     """Give a failed revocation up."""
-    record = await visit.revocations.drop(visit.path["handle"], visit.actor)
+    record = await visit.revocations.drop_revocation(visit.path["handle"], actor=visit.actor)
     return Redirect(f"{tokens.ADDRESS}/{record.handle}", done="dropped")
 
 
@@ -67,9 +67,9 @@ async def _beginnings(visit: Visit) -> tuple[dict[str, Sequence[object]], dict[s
     more: dict[str, str] = {}
     queues: tuple[Queue, ...] = ("failed", "delayed", "queued")
     for name in queues:
-        page = await visit.revocations.queue(name, limit=SOME)
+        page = await visit.revocations.list_queue(name, limit=SOME)
         lists[name], more[name] = _rows(page), _address(name) if page.next_cursor else ""
-    jobs = await visit.jobs.page(limit=SOME)
+    jobs = await visit.jobs.list_jobs(limit=SOME)
     lists["jobs"], more["jobs"] = jobs.jobs, _address("jobs") if jobs.next_cursor else ""
     return lists, more
 

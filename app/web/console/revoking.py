@@ -90,7 +90,7 @@ async def revoke(visit: Visit, form: RevokeForm) -> Redirect:
     if selection.kind is not SelectionKind.CLIENT_ID and not form.job:
         # Without it a second click would begin a second job.
         raise InvalidRequest("this form has no job's ID: open the page that asks, and send its form")
-    done = await visit.revocations.revoke(selection, visit.actor, job=form.job)
+    done = await visit.revocations.revoke_selection(selection, actor=visit.actor, job=form.job)
     if isinstance(done, Job):
         return Redirect(f"{PREFIX}/jobs/{done.id}")
     return Redirect(f"{PREFIX}/revoked", query={"client_id": done.client_id})
@@ -103,13 +103,15 @@ async def revoked(visit: Visit, query: RevokedPageQuery) -> PageContent:
     if not handles:
         client_id = asked.selection().value
         lines = (
-            await visit.audit_log.search(AuditFilter(client_id=client_id, what=EventKind.REVOKED), limit=MOST_HANDLES)
+            await visit.audit_log.search_events(
+                AuditFilter(client_id=client_id, what=EventKind.REVOKED), limit=MOST_HANDLES
+            )
         ).lines
         handles = list(dict.fromkeys(line.handle for line in lines))
-    records = await visit.revocations.tokens_of(handles)
+    records = await visit.revocations.get_tokens(handles)
     known = [record for record in records if record]
     pending = [record for record in known if is_pending(record, visit.now_ms)]
-    overview = await visit.revocations.overview()
+    overview = await visit.revocations.queue_overview()
     return PageContent.of(
         "revoked.html",
         client_id=query.client_id,
@@ -123,7 +125,7 @@ async def revoked(visit: Visit, query: RevokedPageQuery) -> PageContent:
 
 
 async def _ask_for_tokens(visit: Visit, handles: list[str]) -> PageContent:
-    records = await visit.revocations.tokens_of(handles)
+    records = await visit.revocations.get_tokens(handles)
     known = [record for record in records if record]
     if not known:
         raise _gone()
@@ -162,7 +164,7 @@ async def _revoke_tokens(visit: Visit, handles: list[str]) -> None:
     found = False
     for handle in handles:
         try:
-            await visit.revocations.revoke(Selection.of_handle(handle), visit.actor)
+            await visit.revocations.revoke_selection(Selection.of_handle(handle), actor=visit.actor)
             found = True
         except NotFound:
             continue

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from app.errors import InvalidRequest, NotFound, Refusal
+from app.logs import REQUEST_ID
 from app.model.secrets import Password
 from app.web.api import RequestModel
 from app.web.console import pending_form
@@ -64,7 +65,9 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     form = convert(await read_fields(request), SignInForm)
     to = local(form.to)
     try:
-        signed_in = await request.app[SIGN_IN].sign_in(form.name, form.password, address_of(request))
+        signed_in = await request.app[SIGN_IN].sign_in(
+            form.name, form.password, address_of(request), request_id=REQUEST_ID.get("")
+        )
     except Refusal as refusal:
         shown = PageContent.of(
             "sign_in.html", status=refusal.status, to=to, carried=form.carried, name=form.name, problem=refusal
@@ -73,8 +76,8 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         add_log_fields(request, error=refusal.code, cause=refusal.cause)
         return response
     if (before := session_of(request)) is not None:
-        await request.app[SIGN_IN].sign_out(before)
-    add_log_fields(request, who=signed_in.operator.actor)
+        await request.app[SIGN_IN].sign_out(before, request_id=REQUEST_ID.get(""))
+    add_log_fields(request, who=signed_in.operator.actor_name)
     request[OPERATOR] = signed_in.operator
     response = _go_on(request, form.carried) if form.carried else see_other(to)
     give_session(request, response, signed_in)
@@ -85,7 +88,7 @@ async def sign_out(request: web.Request) -> web.StreamResponse:
     """Answer ``POST /admin/sign-out``."""
     check_same_origin(request)
     if (session := session_of(request)) is not None:
-        await request.app[SIGN_IN].sign_out(session)
+        await request.app[SIGN_IN].sign_out(session, request_id=REQUEST_ID.get(""))
     response = see_other(Redirect(f"{PREFIX}/sign-in", done="signed-out").location)
     take_session(request, response)
     return response

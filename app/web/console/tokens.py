@@ -63,7 +63,7 @@ async def list_tokens(visit: Visit, query: TokensPageQuery) -> PageContent:
     """List live tokens, the first to expire first; a topic is searched for a second a page."""
     narrowed = query.client_id is not None or query.role is not None or query.topic is not None
     selection = select(client_id=query.client_id, role=query.role, topic=query.topic, everything=not narrowed)
-    page = await visit.revocations.tokens(selection, query.cursor, PAGE)
+    page = await visit.revocations.list_tokens(selection, query.cursor, PAGE)
     counted = selection.kind in {SelectionKind.ROLE, SelectionKind.EVERYTHING}
     searching = selection.kind is SelectionKind.TOPIC and page.next_cursor
     next_query = {**query_of(selection), "cursor": page.next_cursor}
@@ -74,7 +74,7 @@ async def list_tokens(visit: Visit, query: TokensPageQuery) -> PageContent:
         others=_others(selection),
         records=page.records,
         first=not query.cursor,
-        count=await visit.revocations.count(selection) if counted else None,
+        count=await visit.revocations.count_tokens(selection) if counted else None,
         searched=await visit.revocations.how_far(page.next_cursor) if searching else None,
         next_page=f"{ADDRESS}?{urlencode(next_query)}" if page.next_cursor else "",
         revoke_all=f"{PREFIX}/revoke?{urlencode(query_of(selection) or {'all': 1})}",
@@ -106,8 +106,8 @@ async def search_again(_: Visit, form: Filled) -> PageContent:
 
 async def show(visit: Visit) -> PageContent:
     """Show what is known of a token, whatever became of it."""
-    record = await visit.revocations.token(visit.path["handle"])
-    lines = (await visit.audit_log.search(AuditFilter(handle=record.handle), limit=LINES)).lines
+    record = await visit.revocations.get_token(visit.path["handle"])
+    lines = (await visit.audit_log.search_events(AuditFilter(handle=record.handle), limit=LINES)).lines
     return PageContent.of("token.html", record=record, lines=lines, pending=is_pending(record, visit.now_ms))
 
 

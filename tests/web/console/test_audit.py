@@ -250,7 +250,7 @@ async def test_an_export_that_breaks_off_is_seen_to(
     await write(server, *(f"line {number}" for number in range(20)))
     viewer = await signed_in(OperatorRole.VIEWER)
     audit_log = server.app[AUDIT_LOG]
-    search, asked = audit_log.search, 0
+    search, asked = audit_log.search_events, 0
 
     async def breaking(*arguments: Any, **options: Any) -> Any:
         nonlocal asked
@@ -259,7 +259,7 @@ async def test_an_export_that_breaks_off_is_seen_to(
             raise Unavailable("Redis is out of reach")
         return await search(*arguments, **options)
 
-    monkeypatch.setattr(audit_log, "search", breaking)
+    monkeypatch.setattr(audit_log, "search_events", breaking)
     with pytest.raises(ClientPayloadError):
         await viewer.get("/admin/audit.csv", what="called")
     assert (await viewer.get("/admin/audit")).status == 503

@@ -15,6 +15,7 @@ from app.model.operators import OperatorRole
 from app.service.audit import AuditFilter, AuditLog
 from app.service.registry import Registration, Registry
 from app.store.audit import AuditEntry, AuditStore
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.sandbox.device import Device
 from tests.web.conftest import ISSUER, OwnCloud
@@ -28,14 +29,14 @@ CREDENTIAL = f"{AT_D1}/credential"
 @pytest.fixture
 async def browser(signed_in: SignedIn, registry: Registry) -> Browser:
     """An operator's, and there is a device."""
-    await registry.add(Registration(D1))
+    await registry.add_device(Registration(D1), actor=CLI)
     return await signed_in(OperatorRole.OPERATOR)
 
 
 async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return the audit trail of the device, the newest first."""
     parts = server.app[PARTS]
-    return (await AuditLog(parts.audit, parts.tokens).search(AuditFilter(client_id=D1))).lines
+    return (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(client_id=D1))).lines
 
 
 def shown_secret(seen: Seen) -> str:
@@ -192,7 +193,7 @@ async def test_groups_are_created_and_deleted(
 
     parts = server.app[PARTS]
     for what in ("group_created", "group_deleted"):
-        [line] = (await AuditLog(parts.audit, parts.tokens).search(AuditFilter(what=what))).lines
+        [line] = (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(what=what))).lines
         assert (line.who, line.client_id, line.detail) == ("operator:operator-1", "", "GID_new")
 
 
@@ -255,7 +256,7 @@ async def test_a_device_is_seen_online_hears_a_message_and_is_cut_off(
     server: TestClient[Any, Any], browser: Browser, registry: Registry, cloud: OwnCloud
 ) -> None:
     """With a real MQTT client: the page says it is online, the topic it suggests reaches it, closing ends it."""
-    added, _ = await registry.rotate(D1)
+    added, _ = await registry.rotate_key(D1, actor=CLI)
     assert added.secret
     mqtt = (await Caller(server, ISSUER, D1, added.secret.reveal()).token()).body["mqtt"]
     device = Device(cloud.mqtt_port, D1, mqtt["password"], username=mqtt["username"])

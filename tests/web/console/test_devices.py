@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient
 from app.errors import NotFound
 from app.model.operators import OperatorRole
 from app.service.registry import Registration, Registry
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
 from tests.web.console.conftest import Browser, Seen, SignedIn
@@ -45,9 +46,9 @@ async def test_where_there_is_no_device_the_page_says_so(browser: Browser) -> No
 
 async def test_devices_are_listed_page_by_page(browser: Browser, registry: Registry) -> None:
     """Each with its role and where that comes from; the link to the next page leads through all of them."""
-    await registry.add(Registration("GID_plant@@@named", role="line", note="beside the door"))
+    await registry.add_device(Registration("GID_plant@@@named", role="line", note="beside the door"), actor=CLI)
     for number in range(60):
-        await registry.add(Registration(f"GID_plant@@@d{number}"))
+        await registry.add_device(Registration(f"GID_plant@@@d{number}"), actor=CLI)
     found: set[str] = set()
     address = "/admin/devices"
     while address:
@@ -116,7 +117,7 @@ async def test_a_pasted_key_is_registered_and_nothing_is_shown(browser: Browser,
     seen = await browser.post("/admin/devices", {"client_id": D1, "key": "pasted", "public_key": jwk})
     page = await browser.follow(seen)
     assert "registered with its public key" in page.text
-    assert (await registry.get(D1)).algorithm == "EdDSA"
+    assert (await registry.get_device(D1)).algorithm == "EdDSA"
     pem = await registry.public_key(D1)
     assert pem
     form = {"client_id": "GID_plant@@@d2", "key": "pasted", "public_key": pem.reveal().replace("\n", "\r\n")}
@@ -174,13 +175,13 @@ async def test_registering_twice_says_what_to_do(browser: Browser, registry: Reg
     """A double click or the back button makes no second device, and leads to the one that is there."""
     form = {"client_id": D1, "key": "HS256"}
     secret = secret_of(await browser.post("/admin/devices", form))
-    epoch = (await registry.get(D1)).epoch
+    epoch = (await registry.get_device(D1)).epoch
     seen = await browser.post("/admin/devices", form)
     assert seen.status == 400
     assert "is registered already" in seen.text
     assert f'href="{AT_D1}/rotate"' in seen.text
     assert secret not in seen.text
-    assert (await registry.get(D1)).epoch == epoch
+    assert (await registry.get_device(D1)).epoch == epoch
 
 
 async def test_a_device_shows_what_it_may_do_and_why(browser: Browser, make_caller: MakeCaller) -> None:
@@ -207,7 +208,7 @@ async def test_a_device_shows_what_it_may_do_and_why(browser: Browser, make_call
 
 async def test_a_device_without_a_grant_says_why(browser: Browser, registry: Registry) -> None:
     """The template that has no result is named, with the reason."""
-    await registry.add(Registration(D1, role="line"))
+    await registry.add_device(Registration(D1, role="line"), actor=CLI)
     text = html.unescape((await browser.get(AT_D1)).text)
     assert "It gets no token: a template of its role has no result for it." in text
     assert "needs {attr.line}, and the device has no such attribute" in text
@@ -216,7 +217,7 @@ async def test_a_device_without_a_grant_says_why(browser: Browser, registry: Reg
 
 async def test_a_device_stands_without_the_cloud(browser: Browser, registry: Registry, cloud: OwnCloud) -> None:
     """Only whether it is online is not known then, and the page says why."""
-    await registry.add(Registration(D1))
+    await registry.add_device(Registration(D1), actor=CLI)
     await cloud.fault("QuerySessionByClientId", "error", code="InternalError", times=None)
     seen = await browser.get(AT_D1)
     assert seen.status == 200
@@ -234,7 +235,7 @@ async def test_a_device_that_hangs_at_the_cloud_does_not_hold_up_the_page(
 ) -> None:
     """After its deadline the page comes without the answer."""
     monkeypatch.setattr("app.service.cloud_admin.LOOK_WITHIN_S", 0.05)
-    await registry.add(Registration(D1))
+    await registry.add_device(Registration(D1), actor=CLI)
     await cloud.fault("QuerySessionByClientId", "hang", times=None)
     seen = await browser.get(AT_D1)
     assert seen.status == 200
@@ -282,35 +283,35 @@ async def test_editing_the_note_revokes_nothing(browser: Browser, make_caller: M
         page = await browser.follow(seen)
         assert "No token was revoked." in page.text
         assert "<script>alert" not in page.text
-        assert (await registry.get(D1)).note == MARKUP
+        assert (await registry.get_device(D1)).note == MARKUP
     again = await browser.get(f"{AT_D1}/edit")
     assert f'value="{html.escape(MARKUP).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")}"' in again.text
 
 
 async def test_a_form_opened_before_a_change_puts_nothing_back(browser: Browser, registry: Registry) -> None:
     """Who edits the note gives no role back that another took meanwhile, not even after another mistake in the form."""
-    await registry.add(Registration(D1, role="sensor"))
+    await registry.add_device(Registration(D1, role="sensor"), actor=CLI)
     opened = hidden_fields((await browser.get(f"{AT_D1}/edit")).text, f"{AT_D1}/edit")
     assert opened is not None
-    await registry.update(D1, role="line", attributes={"line": "l1"}, note="")
+    await registry.update_device(D1, role="line", attributes={"line": "l1"}, note="", actor=CLI)
     form = dict(opened) | {"role": "sensor", "attributes": "not one", "note": "new"}
     refused = await browser.post(f"{AT_D1}/edit", form)
     form |= dict(hidden_fields(refused.text, f"{AT_D1}/edit") or []) | {"attributes": ""}
     refused = await browser.post(f"{AT_D1}/edit", form)
     assert refused.status == 400
     assert "was changed since" in refused.text
-    device = await registry.get(D1)
+    device = await registry.get_device(D1)
     assert (device.role, device.note) == ("line", "")
 
 
 @pytest.mark.parametrize("form", [{"role": "ghost"}, {"attributes": "a"}, {"note": "x" * 201}, {"client_id": "x"}])
 async def test_a_refused_edit_is_shown_again(browser: Browser, registry: Registry, form: dict[str, str]) -> None:
     """As typed, and the record stays as it was."""
-    added = await registry.add(Registration(D1, note="old"))
+    added = await registry.add_device(Registration(D1, note="old"), actor=CLI)
     seen = await browser.post(f"{AT_D1}/edit", form)
     assert seen.status == 400
     assert f'action="{AT_D1}/edit"' in seen.text
-    assert await registry.get(D1) == added.device
+    assert await registry.get_device(D1) == added.device
 
 
 async def test_disabling_says_first_what_it_will_do(browser: Browser, make_caller: MakeCaller) -> None:
@@ -355,11 +356,11 @@ async def test_rotating_shows_the_new_secret_once(server: TestClient[Any, Any], 
 @pytest.mark.parametrize("grace_h", ["-1", "721", "1.5", "many", "9" * 400])
 async def test_a_grace_that_cannot_be_is_refused(browser: Browser, registry: Registry, grace_h: str) -> None:
     """The form comes back, and the key stays."""
-    added = await registry.add(Registration(D1))
+    added = await registry.add_device(Registration(D1), actor=CLI)
     seen = await browser.post(f"{AT_D1}/rotate", {"key": "HS256", "grace_h": grace_h})
     assert seen.status == 400
     assert "grace_h" in seen.text
-    assert await registry.get(D1) == added.device
+    assert await registry.get_device(D1) == added.device
 
 
 async def test_removing_says_first_what_it_will_do(
@@ -374,13 +375,13 @@ async def test_removing_says_first_what_it_will_do(
     assert "1 token was revoked." in page.text
     assert (await caller.token()).status == 401
     with pytest.raises(NotFound):
-        await registry.get(D1)
+        await registry.get_device(D1)
     assert (await browser.post(f"{AT_D1}/remove")).status == 404
 
 
 async def test_a_viewer_looks_and_changes_nothing(signed_in: SignedIn, registry: Registry) -> None:
     """Every page shows all there is without a button, and refuses what only an operator may."""
-    added = await registry.add(Registration(D1))
+    added = await registry.add_device(Registration(D1), actor=CLI)
     viewer = await signed_in(OperatorRole.VIEWER)
     for path in ("/admin/devices", AT_D1, f"{AT_D1}/credential", "/admin/groups"):
         seen = await viewer.get(path)
@@ -394,4 +395,4 @@ async def test_a_viewer_looks_and_changes_nothing(signed_in: SignedIn, registry:
         assert (await viewer.post(AT_D1 + path)).status == 403
     assert (await viewer.get("/admin/devices/new")).status == 403
     assert (await viewer.post("/admin/devices", {"client_id": "GID_plant@@@d2"})).status == 403
-    assert await registry.get(D1) == added.device
+    assert await registry.get_device(D1) == added.device

@@ -68,7 +68,7 @@ def block(seen: Seen, heading: str) -> str:
 async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return what the audit has of calls by hand, the newest first."""
     audit_log = AuditLog(server.app[PARTS].audit, server.app[PARTS].tokens)
-    return (await audit_log.search(AuditFilter(what="called"))).lines
+    return (await audit_log.search_events(AuditFilter(what="called"))).lines
 
 
 async def test_every_action_is_listed(signed_in: SignedIn) -> None:

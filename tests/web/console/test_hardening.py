@@ -24,6 +24,7 @@ from app.web.api import RequestModel
 from app.web.console.pages import PageRoute
 from app.web.console.session import LanguageForm, SignInForm, local
 from app.web.routes import CONSOLE
+from tests.actors import CLI
 from tests.callers import Caller
 from tests.web.conftest import ISSUER
 from tests.web.console.conftest import PASSWORD, SAME_ORIGIN, Browser, Seen, SignedIn
@@ -153,7 +154,7 @@ async def test_a_fault_shows_nothing_of_itself_and_is_as_hard(
         raise RuntimeError("the secret inside")
 
     browser = await signed_in()
-    monkeypatch.setattr(Revocations, "tokens", broken)
+    monkeypatch.setattr(Revocations, "list_tokens", broken)
     seen = await browser.get("/admin/tokens")
     assert seen.status == 500
     assert "secret inside" not in seen.text
@@ -543,7 +544,7 @@ async def test_nothing_that_is_stored_becomes_part_of_a_page(
     note = "</code><xss x-evil=1>' & \" \u202e {{7*191}}"
     assert note.isprintable() is False
     note = note.replace("\u202e", "三")
-    added = await registry.add(Registration(CLIENT_ID, note=note))
+    added = await registry.add_device(Registration(CLIENT_ID, note=note), actor=CLI)
     assert added.secret
     token = (await Caller(server, ISSUER, CLIENT_ID, added.secret.reveal()).token()).body
     browser = await signed_in(OperatorRole.ADMIN)

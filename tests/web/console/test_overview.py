@@ -264,7 +264,7 @@ async def test_one_part_that_fails_takes_no_other_along(
     monkeypatch.setattr(overview, "PART_WITHIN_S", 1.0)
     monkeypatch.setattr(Metrics, "hour", away)
     monkeypatch.setattr(Metrics, "cloud", never)
-    monkeypatch.setattr(Registry, "count", broken)
+    monkeypatch.setattr(Registry, "count_devices", broken)
     shown = await browser.get("/admin/")
     assert shown.status == 200
     assert (figure(shown, "Devices"), figure(shown, "Answered, last hour")) == ("\N{EN DASH}", "\N{EN DASH}")
