@@ -236,7 +236,7 @@ class Instance:
                 self._watcher.began(self, lead)
             start(lead, grant)
 
-        async def landing(wanted: TokenRequest, application: Handle, until: float) -> None:
+        async def waiting(wanted: TokenRequest, application: Handle, until: float) -> None:
             request = asyncio.current_task()
             assert request is not None
             self.waiting[request] = application
@@ -268,12 +268,13 @@ class Instance:
 
         replaced: tuple[tuple[object, str, Callable[..., Any]], ...] = (
             (applications, "start", starting),
-            (applications, "landed", landing),
-            (tokens, "in_flight", looking),
+            (applications, "wait_until_done", waiting),
+            (tokens, "is_under_way", looking),
             (cloud, "apply_token", applying),
             (tokens, "store", storing),
         )
         for owner, name, function in replaced:
+            assert callable(getattr(owner, name))  # a renamed method would be watched no more
             setattr(owner, name, function)
 
 
