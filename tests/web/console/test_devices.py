@@ -210,7 +210,7 @@ async def test_a_device_without_a_grant_says_why(browser: Browser, registry: Reg
     await registry.add(Registration(D1, role="line"))
     text = html.unescape((await browser.get(AT_D1)).text)
     assert "It gets no token: a template of its role has no result for it." in text
-    assert "needs {attr.line}, and the device has no such attribute" in text
+    assert "needs {attr.line}: give the device this attribute" in text
     assert "It holds no live token." in text
 
 
