@@ -47,7 +47,9 @@ _NOT_AT_THE_CONSOLE: Final = {
     # … and whoever starts the server or writes its policy.
     *("Misconfigured", "PolicyError", "MalformedTemplate"),
 }
-_DEVICES_ALONE: Final = {f"app/service/{name}.py" for name in ("authenticate", "token_lookup", "introspect", "issue", "revoke")}
+_DEVICES_ALONE: Final = {
+    f"app/service/{name}.py" for name in ("authenticate", "token_lookup", "introspect", "issue", "revoke")
+}
 _ROOMS: Final = ("app/model", "app/service", "app/store", "app/web/console")
 _MODULES: Final = ("app/web/forms.py", "app/web/middleware.py")
 _HOLE: Final = re.compile(r"%\(\w+\)s")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from app.errors import Misconfigured
 from app.rpc.catalog import ACTIONS
 from app.settings import Settings
+from tests.processes import ROOT
 
 RIGHT = {
     "ISSUER_URL": "https://tokens.example/",
@@ -97,6 +99,36 @@ def test_each_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(Misconfigured, match=f"^{name}") as caught:
         Settings.load(RIGHT | {name: value})
     assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PORT", "http", "PORT: 'http' is not a whole number"),
+        ("PORT", "70000", "PORT: '70000' is too large: the maximum is 65535"),
+        ("MQTT_PORT", "0", "MQTT_PORT: '0' is too small: the minimum is 1"),
+        ("MQTT_TLS", "perhaps", "MQTT_TLS: 'perhaps' is not valid: use true or false"),
+        ("APPLY_TOKEN_QPS", "many", "APPLY_TOKEN_QPS: 'many' is not a number"),
+        ("APPLY_TOKEN_QPS", "0", "APPLY_TOKEN_QPS: '0' is too small: it must be more than 0"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL: 'loud' is not valid: use 'debug', 'info', 'warning' or 'error'"),
+        ("ISSUER_URL", "https://t.example/x", "ISSUER_URL: must have no path, but has '/x'"),
+    ],
+)
+def test_a_complaint_says_what_was_wrong_and_what_is_expected(name: str, value: str, message: str) -> None:
+    """In the words of this program, not in those of the library that checks."""
+    with pytest.raises(Misconfigured) as caught:
+        Settings.load(RIGHT | {name: value})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("document", ["deploy/README.md", "deploy/haproxy.cfg"])
+def test_what_documents_say_of_a_setting_in_seconds_is_its_default(document: str) -> None:
+    """``NAME (10 s)`` in the documents of the deployment is the default of that setting."""
+    said = re.findall(r"([A-Z_]+_S)`?(?: of the instances)? \((\d+) s", (ROOT / document).read_text())
+    assert said
+    assert {name: float(seconds) for name, seconds in said} == {
+        name: Settings.model_fields[name.lower()].default for name, _ in said
+    }
 
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The whole product on one machine: starts its parts as processes, watches over them and leaves none behind."""
+"""The whole product on one machine: its parts as supervised processes that end with `dev`."""

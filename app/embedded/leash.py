@@ -1,12 +1,12 @@
-"""Become another program that dies with the process that started it, even by ``kill -9``.
+"""Run another program that ends when the process that started it ends, even by ``kill -9``.
 
-Run by its path, with nothing of ``app`` imported: ``python -I -S leash.py PARENT_PID WAY COMMAND…``, stdin being a
-pipe whose other end only the parent holds. The process ID stays the same, so the parent signals and awaits the
-command itself. It gets a session, and so a process group, of its own.
+It is run by its path and imports nothing of ``app``: ``python -I -S leash.py PARENT_PID METHOD COMMAND…``. Its stdin is
+a pipe whose other end only the parent has open. The program replaces this one and keeps its process ID, so the parent
+can signal and await it. It gets its own session, and so its own process group.
 
-Two ways. ``kernel`` (Linux): the kernel sends SIGKILL when the parent dies (``prctl(2)``, PR_SET_PDEATHSIG).
-``pipe`` (elsewhere): a watcher waits at the pipe; when it closes without the byte that dismisses it, the parent is dead
-and the command's process group is killed.
+There are two methods. ``kernel`` (Linux): the kernel sends SIGKILL when the parent ends (``prctl(2)``,
+PR_SET_PDEATHSIG). ``pipe`` (elsewhere): a watcher process reads from the pipe. If the pipe closes without the byte that
+dismisses the watcher, the parent has ended, and the watcher kills the process group of the command.
 """
 
 import os
@@ -17,13 +17,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Tie this process to its parent, then become the command."""
-    parent, way, *command = sys.argv[1:]
+    """Tie this process to its parent, then run the command in its place."""
+    parent, method, *command = sys.argv[1:]
     if os.getpgid(0) != os.getpid():
-        # A session of its own: Ctrl-C in the terminal reaches the parent alone, and the group holds nobody else.
+        # Its own session: Ctrl-C in the terminal reaches only the parent, and the group has no other member.
         os.setsid()
-    if way == "kernel" and tie_by_kernel():
-        # The parent may have died before the tie was made; then nobody would ever cut it.
+    if method == "kernel" and tie_by_kernel():
+        # The parent may have ended before the kernel was asked: then no signal will come.
         if os.getppid() != int(parent):
             sys.exit(1)
     else:
@@ -31,27 +31,27 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     try:
-        os.execvp(command[0], command)  # noqa: S606 - the very purpose; no shell is wanted
+        os.execvp(command[0], command)  # noqa: S606 - the purpose of this program; without a shell
     except OSError as error:
         sys.exit(f"{command[0]}: {error.strerror}")
 
 
 def tie_by_kernel() -> bool:
-    """Ask the kernel for SIGKILL at the parent's death; tell whether it agreed."""
-    import ctypes  # noqa: PLC0415 - not needed, and slow to load, on systems without prctl
+    """Ask the kernel for SIGKILL when the parent ends; tell whether it will send it."""
+    import ctypes  # noqa: PLC0415 - slow to load, and not needed by the other method
 
     libc = ctypes.CDLL(None, use_errno=True)
     return hasattr(libc, "prctl") and libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
 
 
 def tie_by_pipe() -> None:
-    """Leave a watcher at the pipe on stdin that kills this process group when the parent is gone."""
+    """Start a watcher of the pipe on stdin, which kills this process group when the parent has ended."""
     group = os.getpid()
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
-    # In a session of its own, or it would kill itself; forked twice, so that the command never has to reap it.
+    # In its own session, or it would kill itself; forked twice, so that the command need not reap it.
     os.setsid()
     if os.fork():
         os._exit(0)

@@ -1,4 +1,4 @@
-"""The parts of `dev`: what starts each of them, where it logs, and how to tell that it answers."""
+"""The parts of `dev`: the command of each, its log, and how to find out whether it answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST: Final = "127.0.0.1"
 
 
 def valkey_part(state: Path, environment: Mapping[str, str]) -> Part:
-    """Valkey on its socket in ``state``."""
+    """Return the part that runs Valkey, on its socket in ``state``."""
     path = valkey.socket_path(state)
     return Part(
         name="valkey",
@@ -30,7 +30,7 @@ def valkey_part(state: Path, environment: Mapping[str, str]) -> Part:
 
 
 def sandbox_part(state: Path, environment: Mapping[str, str], *, port: int, mqtt_port: int) -> Part:
-    """The stand-in cloud and broker, with the group of the example devices; ``environment`` holds its access key."""
+    """Return the part that runs the sandbox, with the group of the example devices; ``environment`` has its keys."""
     options = ["--host", HOST, "--port", str(port), "--mqtt-port", str(mqtt_port), "--state", str(state / "sandbox")]
     return Part(
         name="sandbox",
@@ -42,7 +42,7 @@ def sandbox_part(state: Path, environment: Mapping[str, str], *, port: int, mqtt
 
 
 def instance_part(state: Path, environment: Mapping[str, str], *, number: int, port: int) -> Part:
-    """One instance of the server; ``environment`` holds its settings."""
+    """Return the part that runs one instance of the server; ``environment`` has its settings."""
     return Part(
         name=f"instance {number}",
         command=[sys.executable, "-m", "app", "serve"],
@@ -53,7 +53,10 @@ def instance_part(state: Path, environment: Mapping[str, str], *, number: int, p
 
 
 async def is_free(port: int, *, within_s: float = 0.5) -> bool:
-    """Tell whether a server could listen on ``port`` now, or within moments: one just killed may still hold it."""
+    """Tell whether a server can listen on ``port``, now or within ``within_s`` seconds.
+
+    A process that was just killed may still have it open.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     while not _can_bind(port):
@@ -65,7 +68,7 @@ async def is_free(port: int, *, within_s: float = 0.5) -> bool:
 
 def _can_bind(port: int) -> bool:
     with socket.socket() as probe:
-        # As the server itself will: connections of an earlier one that are still closing do not count.
+        # As the server itself does: connections of an earlier one that are still closing do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

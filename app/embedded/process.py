@@ -1,4 +1,4 @@
-"""A child process that never outlives its parent."""
+"""A child process that ends with its parent at the latest."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Self
 
-Way = Literal["kernel", "pipe"]
+LeashMethod = Literal["kernel", "pipe"]
 
 _LEASH: Final = Path(__file__).with_name("leash.py")
-_DEFAULT_WAY: Final[Way] = "kernel" if sys.platform == "linux" else "pipe"
+_DEFAULT_METHOD: Final[LeashMethod] = "kernel" if sys.platform == "linux" else "pipe"
 
 
-def leashed(command: Sequence[str], *, way: Way = _DEFAULT_WAY) -> list[str]:
-    """Return ``command`` so wrapped that it dies with this process; its stdin must be a pipe from here (``leash``)."""
-    return [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), way, *command]
+def leashed(command: Sequence[str], *, method: LeashMethod = _DEFAULT_METHOD) -> list[str]:
+    """Wrap ``command`` so that it ends with this process; its stdin must be a pipe from here (see ``leash``)."""
+    return [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), method, *command]
 
 
 class Child:
-    """A running child in a session of its own, so that Ctrl-C in the terminal reaches the parent alone."""
+    """A running child process in its own session, so that Ctrl-C in the terminal reaches only the parent."""
 
     def __init__(self, process: asyncio.subprocess.Process, leash: int) -> None:
-        """``leash`` is the writing end of the child's stdin: while it is open, the child's watcher waits."""
+        """``leash`` is the writing end of the child's stdin; the child's watcher waits while it is open."""
         self._process = process
         self._leash: int | None = leash
 
     @classmethod
-    async def start(cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, way: Way = _DEFAULT_WAY) -> Self:
-        """Start ``command``; what it prints is appended to ``log``. Raises ``OSError`` if it cannot be started.
+    async def start(
+        cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, method: LeashMethod = _DEFAULT_METHOD
+    ) -> Self:
+        """Start ``command`` and append its output to ``log``. Raises ``OSError`` if it cannot be started.
 
-        To be called from the main thread: the kernel takes the death of the calling *thread* for the parent's.
+        Call it from the main thread: for the kernel the parent is the calling *thread*.
         """
         reading, writing = os.pipe()
         try:
             with log.open("ab") as output:
                 process = await asyncio.create_subprocess_exec(
-                    *leashed(command, way=way),
+                    *leashed(command, method=method),
                     env=dict(env),
                     stdin=reading,
                     stdout=output,
@@ -61,14 +63,14 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet, as far as known."""
+        """Whether it is not known to have ended."""
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """Wait until it ends; returns the exit code, or minus the signal that ended it."""
+        """Wait until it ends. Return its exit code, or the negative number of the signal that ended it."""
         code = await self._process.wait()
         if self._leash is not None:
-            # Dismisses the watcher: its group's number may soon belong to somebody else.
+            # Dismiss the watcher: another process group may soon get this number.
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._leash, b".")
             os.close(self._leash)
@@ -76,13 +78,13 @@ class Child:
         return code
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the child's whole process group, if it still runs."""
+        """Send a signal to the process group of the child, if it still runs."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
     async def stop(self, *, within_s: float) -> int:
-        """Ask it to end; after ``within_s`` seconds end it by force. Returns as ``wait``."""
+        """Send SIGTERM, and after ``within_s`` seconds SIGKILL. Returns as ``wait``."""
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(within_s):
@@ -93,5 +95,5 @@ class Child:
 
 
 def describe_exit(code: int) -> str:
-    """Put an exit code as of ``Child.wait`` into words: ``signal 9`` or ``exit code 2``."""
+    """Describe an exit code of ``Child.wait``: ``signal 9`` or ``exit code 2``."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

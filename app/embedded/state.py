@@ -1,4 +1,4 @@
-"""The state directory of one `dev`: locked while in use, its files readable by their owner alone."""
+"""The state directory of one `dev`: locked while in use, its files readable only by their owner."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 
 
 class StateInUse(Exception):
-    """Another `dev` runs on this state directory; the message says which."""
+    """Another `dev` uses this state directory; the message says which."""
 
 
 @contextlib.contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Hold ``state``, made if need be, for one `dev`.
+    """Lock ``state`` for one `dev`; create it if it does not exist.
 
-    The kernel gives the lock up with the process, so ``kill -9`` leaves none behind. Raises
-    ``StateInUse``, ``OSError``.
+    The kernel releases the lock when the process ends, also after ``kill -9``. Raises ``StateInUse``, ``OSError``.
     """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (state / "lock").open("a+") as file:
@@ -29,7 +28,7 @@ def locked(state: Path) -> Iterator[None]:
             file.seek(0)
             raise StateInUse(
                 f"{state} is in use by another dev (pid {file.read().strip() or 'unknown'}): "
-                "stop that one, or choose another directory with --state"
+                "stop it, or choose another directory with --state"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -38,8 +37,8 @@ def locked(state: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, wholly or not at all."""
-    # mkstemp gives mode 0600 from the first moment: a secret is never readable, however briefly.
+    """Write a file that only its owner can read, completely or not at all."""
+    # mkstemp creates the file with mode 0600: no other user can read the secret even for a moment.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -53,7 +52,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def fresh_log(state: Path, name: str) -> Path:
-    """Return the path of a part's log for this run; the run before keeps its own under ``.1``."""
+    """Return the path of a part's log for this run; the log of the run before is renamed to ``.1``."""
     directory = state / "logs"
     directory.mkdir(mode=0o700, exist_ok=True)
     log = directory / f"{name}.log"

@@ -1,4 +1,4 @@
-"""Starts parts in order, starts again the one that dies, and stops all in reverse order."""
+"""Starts parts in order, restarts one that ends, and stops all in reverse order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STOP_WITHIN_S: Final = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A process to keep running, and how to tell that it answers."""
+    """A process to keep running, and how to find out whether it answers."""
 
     name: str
     command: Sequence[str]
@@ -30,49 +30,49 @@ class Part:
 
 
 class PartFailed(Exception):
-    """A part did not start; the message is one line with its own last words and the path of its log."""
+    """A part did not start; the message is one line, with the last line of its log and the log's path."""
 
     def __init__(self, part: Part, reason: str) -> None:
-        """``reason`` says how it failed, such as ``ended with exit code 2``."""
-        words = _last_line(part.log)
-        super().__init__(f"{part.name} {reason}: {words or 'it said nothing'} (log: {part.log})")
+        """``reason`` says how it failed, for example ``ended with exit code 2``."""
+        last_line = _last_line(part.log)
+        super().__init__(f"{part.name} {reason}: {last_line or 'its log is empty'} (log: {part.log})")
         self.part = part
 
 
 class Supervisor:
-    """Keeps parts running. Use as an async context manager: leaving it stops them all."""
+    """Keeps parts running. An async context manager: at its end all parts are stopped."""
 
-    def __init__(self, say: Callable[[str], None], changed: Callable[[], None]) -> None:
-        """``say`` gets one line about each death and return; ``changed`` is called when process IDs have changed."""
-        self._say = say
-        self._changed = changed
+    def __init__(self, report: Callable[[str], None], pids_changed: Callable[[], None]) -> None:
+        """``report`` gets one line about each end and restart; ``pids_changed`` is called after a restart."""
+        self._report = report
+        self._pids_changed = pids_changed
         self._parts: list[Part] = []
         self._children: dict[str, Child] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._restarters: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Nothing runs yet."""
+        """Return the supervisor; no part runs yet."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop all parts, the last started first, by force after some seconds each."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        """Stop all parts, the last one first; each gets SIGKILL after some seconds."""
+        for restarter in self._restarters:
+            restarter.cancel()
+        await asyncio.gather(*self._restarters, return_exceptions=True)
         for part in reversed(self._parts):
             if part.name in self._children:
                 await self._children[part.name].stop(within_s=_STOP_WITHIN_S)
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ID of each part by its name; after a death that of the next one, once it is there."""
+        """The process ID of each part by its name; after a restart the new one."""
         return {name: child.pid for name, child in self._children.items()}
 
     async def start(self, part: Part) -> None:
-        """Start ``part``, wait until it answers, and keep it running from then on. Raises ``PartFailed``."""
+        """Start ``part``, wait until it answers, and from then on restart it when it ends. Raises ``PartFailed``."""
         self._parts.append(part)
         await self._launch(part)
-        self._keepers.append(asyncio.create_task(self._keep(part), name=f"keep {part.name}"))
+        self._restarters.append(asyncio.create_task(self._restart_always(part), name=f"restart {part.name}"))
 
     async def _launch(self, part: Part) -> None:
         try:
@@ -90,19 +90,19 @@ class Supervisor:
         if not child.running:
             raise PartFailed(part, f"ended with {describe_exit(await child.wait())}")
 
-    async def _keep(self, part: Part) -> None:
-        """Start ``part`` again whenever it dies: at once the first time, ever more slowly if it keeps dying."""
+    async def _restart_always(self, part: Part) -> None:
+        """Restart ``part`` whenever it ends: at once the first time, after growing pauses if it keeps ending."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            since = loop.time()
+            started_at = loop.time()
             code = await self._children[part.name].wait()
-            failures = 0 if loop.time() - since > _STABLE_AFTER_S else failures + 1
+            failures = 0 if loop.time() - started_at > _STABLE_AFTER_S else failures + 1
             death = f"{part.name} died ({describe_exit(code)})"
             while True:
                 pause_s = min(2.0 ** (failures - 2), _MAX_BACK_OFF_S) if failures > 1 else 0.0
                 if pause_s:
-                    self._say(f"{death}: starting it again in {pause_s:g} s")
+                    self._report(f"{death}: starting it again in {pause_s:g} s")
                     await asyncio.sleep(pause_s)
                 try:
                     await self._launch(part)
@@ -110,12 +110,12 @@ class Supervisor:
                 except PartFailed as error:
                     failures += 1
                     death = str(error)
-            self._say(f"{part.name} died ({describe_exit(code)}): started again, pid {self.pids[part.name]}")
-            self._changed()
+            self._report(f"{part.name} died ({describe_exit(code)}): started again, pid {self.pids[part.name]}")
+            self._pids_changed()
 
 
 def _last_line(log: Path, within_bytes: int = 4096) -> str:
-    """Return the last line of a log that is not blank."""
+    """Return the last line of a log that is not blank, or an empty text."""
     if not log.exists():
         return ""
     with log.open("rb") as file:

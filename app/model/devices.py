@@ -1,4 +1,4 @@
-"""Devices: their client IDs ``GID_group@@@device`` (guide chapter 11.1), and what is registered of one."""
+"""Devices: their client IDs ``GID_group@@@device`` (guide chapter 11.1), and the record of a registered one."""
 
 from __future__ import annotations
 
@@ -8,43 +8,69 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NewType
 
-from app.model.topics import shown
+from app.model.text import TextError, _
+from app.model.topics import quoted
 
 ClientId = NewType("ClientId", str)
 
 MAX_CLIENT_ID_CHARS: Final = 64
 
 CLIENT_ID_MARK: Final = "@@@"
-"""Between the group and the device; no handle has it."""
-_GROUP_ID: Final = re.compile(r"(?=.{7,64}\Z)GID[_-][A-Za-z0-9_-]+")
-_DEVICE_ID: Final = re.compile(r"[A-Za-z0-9_.@:-]+")
+"""Separates the group ID from the device ID. No handle contains it."""
+
+GROUP_ID: Final = r"GID[_-][A-Za-z0-9_-]{3,60}"
+"""A group ID (guide chapter 11.1) as a regular expression: 7 to 64 characters."""
+
+DEVICE_ID: Final = r"[A-Za-z0-9_.@:-]+"
+"""The part of a client ID after ``@@@`` as a regular expression."""
+
+_GROUP_ID: Final = re.compile(GROUP_ID)
+_DEVICE_ID: Final = re.compile(DEVICE_ID)
 
 MIN_SECRET_BYTES: Final = 32
-"""RFC 7518 3.2: a key for HS256 is no shorter than the hash."""
+"""RFC 7518 3.2: a key for HS256 is at least as long as the hash."""
 
 
-class MalformedClientId(ValueError):
-    """A text is no MQTT client ID of this cloud; the message says why."""
+class MalformedClientId(TextError):
+    """A text is not a valid MQTT client ID of this cloud."""
 
 
 def parse_client_id(text: str) -> ClientId:
     """Check ``text`` as ``GID_group@@@device``.
 
-    Raises ``MalformedClientId``: longer than 64 characters, no ``@@@``, a group ID that does not begin with ``GID_`` or
-    ``GID-`` or has not 7 to 64 of ``A-Za-z0-9_-``, or a device part that is empty or has another character than
-    ``A-Za-z0-9_.@:-``.
+    Raises ``MalformedClientId``: longer than 64 characters, no ``@@@``, a group ID or a device ID that does not match
+    ``GROUP_ID`` or ``DEVICE_ID``.
     """
     if len(text) > MAX_CLIENT_ID_CHARS:
-        raise MalformedClientId(f"{shown(text)} has {len(text)} characters; a client ID ends at {MAX_CLIENT_ID_CHARS}")
+        raise MalformedClientId(
+            _(
+                "client ID %(client_id)s has %(count)s characters: at most %(most)s are allowed",
+                client_id=quoted(text),
+                count=len(text),
+                most=MAX_CLIENT_ID_CHARS,
+            )
+        )
     group, separator, device = text.partition(CLIENT_ID_MARK)
     if not separator:
-        raise MalformedClientId(f"{shown(text)} is not of the form GID_group@@@device")
+        raise MalformedClientId(
+            _("%(client_id)s is not a valid client ID: write it as GID_group@@@device", client_id=quoted(text))
+        )
     if not _GROUP_ID.fullmatch(group):
         raise MalformedClientId(
-            f"{shown(text)} has a group ID that is not GID_ or GID- and more, 7 to 64 of A-Z a-z 0-9 _ - in all"
+            _(
+                "client ID %(client_id)s has an invalid group ID: before @@@ write GID_ or GID- and then characters of "
+                "A-Z a-z 0-9 _ -, 7 to 64 characters in all",
+                client_id=quoted(text),
+            )
         )
     if not _DEVICE_ID.fullmatch(device):
-        raise MalformedClientId(f"{shown(text)} has a device part that is empty or outside A-Z a-z 0-9 _ . @ : -")
+        raise MalformedClientId(
+            _(
+                "client ID %(client_id)s has an invalid device ID: after @@@ write one or more characters of "
+                "A-Z a-z 0-9 _ . @ : -",
+                client_id=quoted(text),
+            )
+        )
     return ClientId(text)
 
 
@@ -91,8 +117,9 @@ def methods_of(algorithm: Algorithm) -> tuple[Method, ...]:
 class Device:
     """A registered device, without its key.
 
-    ``epoch`` only ever rises; nothing issued or begun under an older one is handed out. ``role`` is empty where the
-    policy's ``match`` gives it. Until ``grace_until_ms`` (Unix ms; 0: not at all) the key before this one is good too.
+    ``epoch`` is only ever raised; nothing issued or applied for under an older one is handed out. ``role`` is empty
+    where the policy's ``match`` gives the role. Until ``grace_until_ms`` (Unix time in ms; 0: no grace period) the
+    previous key is accepted too. ``created_at_ms`` is Unix time in ms.
     """
 
     client_id: ClientId

@@ -12,19 +12,19 @@ from enum import StrEnum
 from typing import Final, Self
 
 from app.model import topics
-from app.model.topics import MalformedTopic, TopicFilter, shown
+from app.model.topics import MalformedTopic, TopicFilter, quoted
 
 MAX_FILTERS: Final = 100
-"""Topic filters one cloud token may carry (guide chapter 10.1), so also those of one verb in a grant."""
+"""Most topic filters of a cloud token (guide chapter 10.1), and so of one verb in a grant."""
 
 PUBLISH: Final = "pub"
 SUBSCRIBE: Final = "sub"
 
 MAX_SCOPE_CHARS: Final = 2 * MAX_FILTERS * len(f"{PUBLISH}:{'x' * topics.MAX_TOPIC_CHARS} ")
-"""No scope that could be granted is longer."""
+"""The length of the longest scope that can be granted."""
 
 _PLUS_HINT: Final = (
-    "a raw + in a form becomes a space, so send it as %2B (curl: --data-urlencode), "
+    "an unencoded + in a form becomes a space, so send it as %2B (curl: --data-urlencode), "
     "and put exactly one space between two permissions"
 )
 
@@ -43,7 +43,7 @@ class TokenType(StrEnum):
 
 
 class MalformedScope(ValueError):
-    """A text is no scope; the message names the permission, what is wrong with it, and the cure."""
+    """A text is not a valid scope; the message names the permission, what is wrong with it, and the cure."""
 
 
 class TooManyFilters(ValueError):
@@ -54,20 +54,20 @@ class TooManyFilters(ValueError):
 class Grant:
     """What a device may publish and subscribe, in canonical form.
 
-    Each side is sorted in byte order, without duplicates and without what another of its filters covers; only ``a`` is
-    kept beside ``a/#``. Raises ``TooManyFilters`` for more than ``MAX_FILTERS`` on one side.
+    Each side is sorted in byte order, without duplicates and without filters that another one covers; but ``a`` is kept
+    beside ``a/#``. Raises ``TooManyFilters`` for more than ``MAX_FILTERS`` on one side.
     """
 
     publish: tuple[TopicFilter, ...] = ()
     subscribe: tuple[TopicFilter, ...] = ()
 
     def __post_init__(self) -> None:
-        """Bring both sides into canonical form: a grant that is not cannot exist."""
+        """Bring both sides into canonical form."""
         object.__setattr__(self, "publish", _canonical(self.publish))
         object.__setattr__(self, "subscribe", _canonical(self.subscribe))
         for verb, filters in ((PUBLISH, self.publish), (SUBSCRIBE, self.subscribe)):
             if len(filters) > MAX_FILTERS:
-                raise TooManyFilters(f"{len(filters)} {verb}: filters; the cloud allows {MAX_FILTERS} in a token")
+                raise TooManyFilters(f"{len(filters)} {verb}: filters: the cloud allows {MAX_FILTERS} in a token")
 
     @classmethod
     def of(cls, publish: Iterable[TopicFilter] = (), subscribe: Iterable[TopicFilter] = ()) -> Self:
@@ -85,11 +85,11 @@ class Grant:
         yield from (f"{SUBSCRIBE}:{topic_filter}" for topic_filter in self.subscribe)
 
     def __bool__(self) -> bool:
-        """A grant of nothing is false."""
+        """Return whether anything is granted."""
         return bool(self.publish or self.subscribe)
 
     def covers(self, other: Grant) -> bool:
-        """Tell whether each permission of ``other`` lies in one of this grant's, verb by verb."""
+        """Tell whether a permission of this grant covers each permission of ``other``, verb by verb."""
         return self.first_uncovered(other) is None
 
     def first_uncovered(self, other: Grant) -> str | None:
@@ -118,19 +118,19 @@ def parse_scope(text: str) -> Grant:
     if not text.strip(" "):
         raise MalformedScope("scope is empty: leave it out to get all that the role permits, or name a permission")
     if len(text) > MAX_SCOPE_CHARS:
-        raise MalformedScope(f"scope has {len(text)} characters, more than any grant: {MAX_SCOPE_CHARS} is the most")
+        raise MalformedScope(f"scope has {len(text)} characters: at most {MAX_SCOPE_CHARS} are allowed")
     permissions = text.split(" ")
     if "" in permissions:
-        # `sub:a/+` sent raw arrives as `sub:a/ `: read leniently it would grant another topic than was asked for.
+        # `sub:a/+` sent unencoded arrives as `sub:a/ `: read leniently it would grant another topic than was asked for.
         near = next(permission for permission in permissions if permission)
-        raise MalformedScope(f"scope has a stray space (near {shown(near)}): {_PLUS_HINT}")
+        raise MalformedScope(f"scope has a stray space (near {quoted(near)}): {_PLUS_HINT}")
     sides: dict[str, set[TopicFilter]] = {PUBLISH: set(), SUBSCRIBE: set()}
     for permission in permissions:
         verb, topic_filter = _parse_permission(permission)
         sides[verb].add(topic_filter)
         if len(sides[verb]) > MAX_FILTERS:  # refused before filters are compared with one another, which is quadratic
             raise MalformedScope(
-                f"scope has more than {MAX_FILTERS} {verb}: filters with {shown(permission)}: "
+                f"scope has more than {MAX_FILTERS} {verb}: filters with {quoted(permission)}: "
                 f"the cloud allows {MAX_FILTERS} in a token, so ask for fewer or use wildcards"
             )
     return Grant.of(sides[PUBLISH], sides[SUBSCRIBE])
@@ -139,21 +139,21 @@ def parse_scope(text: str) -> Grant:
 def _parse_permission(permission: str) -> tuple[str, TopicFilter]:
     verb, colon, topic_filter = permission.partition(":")
     if verb not in (PUBLISH, SUBSCRIBE) or not colon:
-        # The tail of `sub:a/+/b` sent raw is `/b`.
+        # The tail of `sub:a/+/b` sent unencoded is `/b`.
         cure = _PLUS_HINT if permission.startswith("/") else f"write {PUBLISH}:FILTER or {SUBSCRIBE}:FILTER"
-        raise MalformedScope(f"{shown(permission)} is no permission: {cure}")
+        raise MalformedScope(f"{quoted(permission)} is not a valid permission: {cure}")
     if not topic_filter:
-        raise MalformedScope(f"{shown(permission)} names no topic filter: name one; {_PLUS_HINT}")
+        raise MalformedScope(f"{quoted(permission)} has no topic filter: add one; {_PLUS_HINT}")
     if "," in topic_filter:
-        raise MalformedScope(f"{shown(permission)} has a comma: name each topic filter in a permission of its own")
+        raise MalformedScope(f"{quoted(permission)} has a comma: write a permission for each topic filter")
     try:
         return verb, topics.parse_filter(topic_filter)
     except MalformedTopic as error:
-        raise MalformedScope(f"{shown(permission)} is refused: {error}") from None
+        raise MalformedScope(f"{quoted(permission)} is not a valid permission: {error}") from None
 
 
 def _canonical(filters: Iterable[TopicFilter]) -> tuple[TopicFilter, ...]:
-    """Sort, and drop what another filter covers whether or not the cloud lets ``a/#`` reach ``a``."""
+    """Sort, and drop what another filter covers, whether or not ``a/#`` reaches ``a`` at the cloud."""
     unique = sorted(set(filters))
     wide = [topic_filter for topic_filter in unique if "+" in topic_filter or "#" in topic_filter]
     return tuple(

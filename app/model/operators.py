@@ -1,4 +1,4 @@
-"""Operators: the people at the console, what each may do, and what can be a password."""
+"""Operators: the people at the console, their roles, and what is a valid password."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ MIN_PASSWORD_CHARS: Final = 10
 MAX_PASSWORD_CHARS: Final = 256
 
 _MAX_TYPED_CHARS: Final = 4 * MAX_PASSWORD_CHARS
-"""No more is looked at; normalising may make one character of several that were typed."""
+"""Longer texts are not processed. Normalizing may make one character of several typed ones."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class OperatorRole(StrEnum):
-    """What an operator may do: look, act on devices and tokens, everything."""
+    """What an operator may do: only look; also act on devices and tokens; everything."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
     def covers(self, needed: OperatorRole) -> bool:
-        """Tell whether whoever has this role may do what ``needed`` may: each may do all that the ones before may."""
+        """Tell whether this role may do all that ``needed`` may: each role includes the ones before it."""
         ranks = list(OperatorRole)
         return ranks.index(self) >= ranks.index(needed)
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person, without the password; ``created_at_ms`` is Unix time in ms."""
+    """An operator, without the password. ``created_at_ms`` is Unix time in ms."""
 
     name: str
     role: OperatorRole
@@ -44,7 +44,7 @@ class Operator:
 
     @property
     def actor_name(self) -> str:
-        """How the audit names them."""
+        """The operator's name in the audit."""
         return f"operator:{self.name}"
 
     def as_actor(self, request_id: str = "") -> Actor:
@@ -53,7 +53,7 @@ class Operator:
 
 
 def is_operator_name(text: str) -> bool:
-    """Tell whether ``text`` can name an operator: it is shown in pages, tables, logs and the audit trail."""
+    """Tell whether ``text`` is a valid operator name: pages, tables, logs and the audit show it."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -63,12 +63,12 @@ def draw_password() -> Password:
 
 
 def normalised(password: Password) -> Password | None:
-    """Return the password as it is hashed, or None if none can be like this: too short, too long, no Unicode text.
+    """Return the password as it is hashed, or None if it is too short, too long or not valid Unicode.
 
-    NFKC, so that the same password typed on another keyboard is the same (NIST SP 800-63B-4 section 3.1.1.2).
+    NFKC, so that a password typed on another keyboard is the same (NIST SP 800-63B-4 section 3.1.1.2).
     """
     typed = password.reveal()
-    # A megabyte is not worked on, whoever sends it.
+    # Normalizing a megabyte would let a stranger use up the processor.
     if len(typed) > _MAX_TYPED_CHARS:
         return None
     text = unicodedata.normalize("NFKC", typed)

@@ -1,4 +1,4 @@
-"""The policy file (TOML): read strictly, and refused with file, line, key and the cure."""
+"""The policy file (TOML), read strictly. An error names the file, the line, the key and the cure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from app.errors import Misconfigured
-from app.model import globs, toml_positions
+from app.model.devices import parse_client_id
+from app.model.globs import CLIENT_ID_GLOB, may_match_client_id
 from app.model.grants import MAX_FILTERS
 from app.model.policy import Policy, Role, is_role_name
 from app.model.templates import Template
-from app.model.toml_positions import KeyPath
+from app.model.toml_positions import KeyPath, line_of
 
 MIN_LIFETIME_S: Final = 65
 """The cloud's 60 s (guide chapter 10.1) and a margin for the way there."""
@@ -25,19 +26,18 @@ MAX_LIFETIME_S: Final = 30 * 24 * 3600
 DEFAULT_LIFETIME_S: Final = 3600
 DEFAULT_MAX_LIFETIME_S: Final = 86_400
 
-_KEYS: Final = ("match", "publish", "subscribe", "default_lifetime_s", "max_lifetime_s")
+_ROLE_FIELDS: Final = ("match", "publish", "subscribe", "default_lifetime_s", "max_lifetime_s")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
-_SYNTAX_ERROR: Final = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL)
 
 _Element = TypeVar("_Element")
 
 
 class PolicyError(Misconfigured):
-    """A policy file is wrong; the message is one line: file, line, key, what is wrong and the cure."""
+    """A policy file is wrong. The message is one line: file, line, key, what is wrong and the cure."""
 
 
-class _Wrong(Exception):
-    """What is wrong at one key."""
+class _WrongKeyError(Exception):
+    """One key is wrong; the message says how."""
 
     def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
@@ -54,27 +54,19 @@ def load_policy(path: pathlib.Path) -> Policy:
 
 
 def parse_policy(data: bytes, file: str) -> Policy:
-    """Read a policy from the content of ``file``, whose name is for messages alone. Raises ``PolicyError``."""
+    """Read a policy from the content of ``file``, whose name is only for messages. Raises ``PolicyError``."""
     try:
         text = data.decode()
         document = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise PolicyError(f"{file}:{line}: not UTF-8, which TOML is written in") from None
+        raise PolicyError(f"{file}:{line}: not UTF-8: save the file as UTF-8, as TOML requires") from None
     except (ValueError, RecursionError) as error:  # also for a number or a nesting without end
-        found = _SYNTAX_ERROR.fullmatch(str(error))
-        line = int(found["line"]) if found and found["line"] else text.count("\n") + 1
-        raise PolicyError(f"{file}:{line}: no TOML: {found['what'] if found else error}") from None
+        raise PolicyError(f"{file}: not valid TOML: {error}") from None
     try:
         return Policy(_roles(document))
-    except _Wrong as error:
-        line = _line(toml_positions.lines(text), error.path)
-        raise PolicyError(f"{file}:{line}: {_dotted(error.path)}: {error}") from None
-
-
-def _line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
-    """Return the line of ``path``, or of the nearest table around it (a key that is missing has no line)."""
-    return next((lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in lines), 1)
+    except _WrongKeyError as error:
+        raise PolicyError(f"{file}:{line_of(text, error.path)}: {_dotted(error.path)}: {error}") from None
 
 
 def _dotted(path: KeyPath) -> str:
@@ -88,33 +80,33 @@ def _dotted(path: KeyPath) -> str:
 def _roles(document: Mapping[str, Any]) -> Mapping[str, Role]:
     for key in document:
         if key != "roles":
-            raise _Wrong((key,), "unknown key: a policy has [roles.NAME] tables and nothing else")
+            raise _WrongKeyError((key,), "unknown key: a policy has only [roles.NAME] tables")
     roles = document.get("roles", {})
     if not isinstance(roles, dict) or not roles:
-        raise _Wrong(("roles",), "no role: add a [roles.NAME] table")
+        raise _WrongKeyError(("roles",), "there is no role: add a [roles.NAME] table")
     return MappingProxyType({name: _role(name, table) for name, table in roles.items()})
 
 
 def _role(name: str, table: object) -> Role:
     path: KeyPath = ("roles", name)
     if not is_role_name(name):
-        raise _Wrong(path, "a role's name has 1 to 64 of A-Z a-z 0-9 _ . -")
+        raise _WrongKeyError(path, "not a valid role name: use 1 to 64 of A-Z a-z 0-9 _ . -")
     if not isinstance(table, dict):
-        raise _Wrong(path, f"not a table: write [roles.{name}] and its keys below")
+        raise _WrongKeyError(path, f"not a table: write [roles.{name}] and its keys below it")
     for key in table:
-        if key not in _KEYS:
-            raise _Wrong((*path, key), f"unknown key: a role has {', '.join(_KEYS)}")
+        if key not in _ROLE_FIELDS:
+            raise _WrongKeyError((*path, key), f"unknown key: a role has {', '.join(_ROLE_FIELDS)}")
     max_lifetime_s = _lifetime(table, path, "max_lifetime_s", DEFAULT_MAX_LIFETIME_S)
     default_lifetime_s = _lifetime(table, path, "default_lifetime_s", min(DEFAULT_LIFETIME_S, max_lifetime_s))
     if default_lifetime_s > max_lifetime_s:
-        raise _Wrong(
+        raise _WrongKeyError(
             (*path, "default_lifetime_s"),
             f"{default_lifetime_s} is more than max_lifetime_s ({max_lifetime_s}): lower it or raise max_lifetime_s",
         )
     publish = _elements(table, path, "publish", Template.parse)
     subscribe = _elements(table, path, "subscribe", Template.parse)
     if not publish and not subscribe:
-        raise _Wrong(path, "grants nothing: add publish or subscribe")
+        raise _WrongKeyError(path, "grants nothing: add publish or subscribe")
     match = _elements(table, path, "match", _glob)
     return Role(name, match, publish, subscribe, default_lifetime_s, max_lifetime_s)
 
@@ -122,11 +114,11 @@ def _role(name: str, table: object) -> Role:
 def _lifetime(table: Mapping[str, Any], path: KeyPath, key: str, default_s: int) -> int:
     lifetime_s = table.get(key, default_s)
     if type(lifetime_s) is not int:  # true is an int to isinstance
-        raise _Wrong(
+        raise _WrongKeyError(
             (*path, key), f"not a whole number of seconds: write one from {MIN_LIFETIME_S} to {MAX_LIFETIME_S}"
         )
     if not MIN_LIFETIME_S <= lifetime_s <= MAX_LIFETIME_S:
-        raise _Wrong((*path, key), f"{lifetime_s} is outside {MIN_LIFETIME_S} to {MAX_LIFETIME_S} seconds")
+        raise _WrongKeyError((*path, key), f"{lifetime_s} is outside {MIN_LIFETIME_S} to {MAX_LIFETIME_S} seconds")
     return lifetime_s
 
 
@@ -135,26 +127,28 @@ def _elements(
 ) -> tuple[_Element, ...]:
     texts = table.get(key, [])
     if not isinstance(texts, list):
-        raise _Wrong((*path, key), f"not a list of strings: write {key} = [...]")
+        raise _WrongKeyError((*path, key), f"not a list of strings: write {key} = [...]")
     elements: dict[str, _Element] = {}
     for number, text in enumerate(texts):
         place = (*path, key, number)
         if not isinstance(text, str):
-            raise _Wrong(place, "not a string: put it between quotes")
+            raise _WrongKeyError(place, "not a string: put it in quotes")
         if text in elements:
-            raise _Wrong(place, f"{text!a} is there twice: remove one")
+            raise _WrongKeyError(place, f"{text!a} is listed twice: remove one")
         if number >= MAX_FILTERS:
-            raise _Wrong(place, f"more than {MAX_FILTERS} entries: use wildcards, or another role")
+            raise _WrongKeyError(place, f"more than {MAX_FILTERS} entries: use wildcards, or a second role")
         try:
             elements[text] = parse(text)
         except ValueError as error:
-            raise _Wrong(place, str(error)) from None
+            raise _WrongKeyError(place, str(error)) from None
     return tuple(elements.values())
 
 
 def _glob(text: str) -> str:
-    if not globs.GLOB.fullmatch(text):
-        raise ValueError(f"{text!a} is no glob: write a client ID, with * for any characters (there is no ? or [])")
-    if globs.common_client_id(text, "*") is None:
-        raise ValueError(f"{text!a} matches no client ID: those are GID_group@@@device, up to 64 characters")
+    if not CLIENT_ID_GLOB.fullmatch(text):
+        raise ValueError(f"{text!a} is not a valid glob: write a client ID, with * for any characters (not ? or [])")
+    if "*" not in text:
+        parse_client_id(text)
+    if not may_match_client_id(text):
+        raise ValueError(f"{text!a} matches no client ID: they have the form GID_group@@@device")
     return text

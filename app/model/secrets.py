@@ -1,4 +1,4 @@
-"""Values that must never be shown: their ``repr`` and ``str`` are blank, so no log or traceback can tell them."""
+"""Secret values. Their ``repr`` and ``str`` do not contain the value, so neither does a log or a traceback."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PASSWORD: Final = re.compile(r"\b(RW|R|W)\|[^\s']+")
 
 
 class Secret:
-    """A text that is shown only where ``reveal()`` is written, so every place that shows one can be found by grep."""
+    """A text that only ``reveal()`` returns, so that every place that shows one can be found by grep."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        """Keep ``value`` out of sight."""
+        """Keep ``value``."""
         self._value = value
 
     def reveal(self) -> str:
@@ -23,13 +23,13 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        """Tell the kind and nothing else."""
+        """Return the type's name alone."""
         return f"{type(self).__name__}()"
 
     __str__ = __repr__
 
     def __eq__(self, other: object) -> bool:
-        """Compare in constant time: an early exit would tell a guesser how many characters were right."""
+        """Compare in constant time: an early exit would show an attacker how many characters were right."""
         if not isinstance(other, Secret):
             return NotImplemented
         return hmac.compare_digest(self._value.encode(), other._value.encode())
@@ -39,21 +39,21 @@ class Secret:
         return hash(self._value)
 
     def __bool__(self) -> bool:
-        """An empty secret is false."""
+        """Return whether it is not empty."""
         return bool(self._value)
 
     def __copy__(self) -> Self:
-        """Secrets do not change, so a copy is the thing itself."""
+        """Return itself: secrets are immutable."""
         return self
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: a pickle shows everything."""
-        msg = f"{type(self).__name__} is not written anywhere in the clear"
+        """Refuse to be pickled: a pickle contains the value in the clear."""
+        msg = f"{type(self).__name__} cannot be pickled: a pickle is not encrypted"
         raise TypeError(msg)
 
 
 class ClientSecret(Secret):
-    """A device's shared secret, or its private key at the moment it is made."""
+    """A device's shared secret, or its private key when it has just been generated."""
 
 
 class ApiKeyText(Secret):
@@ -69,15 +69,15 @@ class AccessKeySecret(Secret):
 
 
 class Password(Secret):
-    """An operator's password as it was typed or drawn."""
+    """An operator's password as it was typed or generated."""
 
 
 class PasswordHash(Secret):
-    """What is kept of a password: Argon2id with its parameters and salt (RFC 9106)."""
+    """What is stored of a password: Argon2id with its parameters and salt (RFC 9106)."""
 
 
 class SessionId(Secret):
-    """What a browser holds of its session at the console."""
+    """The session ID in a browser's cookie."""
 
 
 def without_passwords(text: str) -> str:

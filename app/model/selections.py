@@ -1,4 +1,4 @@
-"""What an operator means to list or revoke: one token, a device's, a role's, those for a topic, or everything."""
+"""Selections: which tokens to list or revoke. One token, a device's, a role's, those for a topic, or all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from app.model import topics
 from app.model.devices import MalformedClientId, parse_client_id
 from app.model.grants import PUBLISH, SUBSCRIBE
 from app.model.policy import is_role_name
-from app.model.topics import MalformedTopic, shown
+from app.model.text import TextError, _
+from app.model.topics import MalformedTopic, quoted
 
 EVERYTHING_WORD: Final = "everything"
-"""What whoever revokes everything has to say, so that no slip and no empty variable does."""
+"""The word that confirms revoking all tokens, so that neither a slip nor an empty variable can do it."""
 
 _WHOLE: Final = frozenset({"#", "+/#"})
 
@@ -28,13 +29,13 @@ class SelectionKind(StrEnum):
     EVERYTHING = "everything"
 
 
-class MalformedSelection(ValueError):
-    """A selection names nothing, two things, or something that cannot be; the message says what and the cure."""
+class MalformedSelection(TextError):
+    """A selection names nothing, two things, or an invalid one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tokens are meant. Made by ``parse``, or by the constructor of its kind.
+    """Which tokens are meant. Made by ``parse``, or by the class method of its kind.
 
     ``value`` is the handle, client ID, role or topic; empty for everything.
     """
@@ -44,43 +45,50 @@ class Selection:
 
     @classmethod
     def of_handle(cls, handle: str) -> Self:
-        """Select one token. Whether there is such a handle is not known here."""
+        """Select one token. Does not check that the handle exists."""
         return cls(SelectionKind.HANDLE, handle)
 
     @classmethod
     def of_client_id(cls, client_id: str) -> Self:
-        """Select all that a device holds. Raises ``MalformedSelection``."""
+        """Select all tokens of a device. Raises ``MalformedSelection``."""
         try:
             return cls(SelectionKind.CLIENT_ID, parse_client_id(client_id))
         except MalformedClientId as error:
-            raise MalformedSelection(str(error)) from None
+            raise MalformedSelection(error.text) from None
 
     @classmethod
     def of_role(cls, role: str) -> Self:
-        """Select what was issued under a role. The policy need not have it any more. Raises ``MalformedSelection``."""
+        """Select the tokens issued under a role; the policy need not have it now. Raises ``MalformedSelection``."""
         if not is_role_name(role):
-            # Among the floors ``*`` is everything: who names it as a role has not said the word.
-            raise MalformedSelection(f"{shown(role)} is no role's name: 1 to 64 of A-Z a-z 0-9 _ . -")
+            # Among the revocation watermarks ``*`` stands for all roles: it must not revoke all without the word.
+            raise MalformedSelection(
+                _("%(role)s is not a valid role name: use 1 to 64 of A-Z a-z 0-9 _ . -", role=quoted(role))
+            )
         return cls(SelectionKind.ROLE, role)
 
     @classmethod
     def of_topic(cls, topic: str) -> Self:
-        """Select what could publish or subscribe to some topic of a filter: ``pub:F``, ``sub:F``, or ``F`` for either.
+        """Select the tokens that could use some topic of a filter: ``pub:F``, ``sub:F``, or ``F`` for either.
 
-        Filters that overlap are meant, not those that are covered. Raises ``MalformedSelection``.
+        That is overlap, not coverage. Raises ``MalformedSelection``.
         """
         try:
             topic_filter = topics.parse_filter(_split(topic)[1])
         except MalformedTopic as error:
-            raise MalformedSelection(str(error)) from None
+            raise MalformedSelection(error.text) from None
         if topic_filter in _WHOLE and topic == topic_filter:
-            # A slip of one level must not take the whole fleet.
-            raise MalformedSelection(f"{shown(topic)} is everything: say so with the word for it")
+            # A slip of one level must not revoke the tokens of all devices.
+            raise MalformedSelection(
+                _(
+                    "topic %(topic)s selects all tokens: to mean that, select everything (at the command line: --all)",
+                    topic=quoted(topic),
+                )
+            )
         return cls(SelectionKind.TOPIC, topic)
 
     @classmethod
     def of_everything(cls) -> Self:
-        """Select everything."""
+        """Select all tokens."""
         return cls(SelectionKind.EVERYTHING)
 
     @classmethod
@@ -102,13 +110,13 @@ class Selection:
         }
         given = {kind: text for kind, text in texts.items() if text is not None}
         if len(given) + everything != 1:
-            raise MalformedSelection(f"select by exactly one of {', '.join(texts)}, or everything")
+            raise MalformedSelection(_("select tokens by exactly one of handle, client_id, role, topic and everything"))
         if everything:
             return cls.of_everything()
         [(kind, text)] = given.items()
         if not text:
-            # An empty variable of a shell must not become something wider.
-            raise MalformedSelection(f"{kind} is empty")
+            # An empty shell variable must not select more than was meant.
+            raise MalformedSelection(_("%(field)s is empty: give it a value or leave it out", field=str(kind)))
         makers = {
             SelectionKind.HANDLE: cls.of_handle,
             SelectionKind.CLIENT_ID: cls.of_client_id,
@@ -128,11 +136,11 @@ class Selection:
 
     @property
     def topic(self) -> tuple[str, str]:
-        """The verb and the filter of a topic selection; the verb is empty where either is meant."""
+        """The verb and the filter of a topic selection; the verb is empty if either is meant."""
         return _split(self.value)
 
     def reaches(self, scope: str) -> bool:
-        """Tell whether a topic selection takes a token of this scope."""
+        """Tell whether a topic selection includes a token of this scope."""
         verb, topic_filter = _split(self.value)
         for permission in scope.split(" "):
             its_verb, _, its_filter = permission.partition(":")
@@ -142,6 +150,6 @@ class Selection:
 
 
 def _split(topic: str) -> tuple[str, str]:
-    """Part ``pub:F`` and ``sub:F``; the verb is empty for a bare filter."""
+    """Split ``pub:F`` and ``sub:F``; the verb is empty for a filter alone."""
     verb, colon, topic_filter = topic.partition(":")
     return (verb, topic_filter) if colon and verb in {PUBLISH, SUBSCRIBE} else ("", topic)

@@ -7,7 +7,8 @@ so the console translates the template by gettext and fills in the values afterw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any, Self
 
 
@@ -26,7 +27,24 @@ class Text(str):
         text.values = values
         return text
 
+    def __getnewargs__(self) -> tuple[str, Mapping[str, Any]]:  # type: ignore[override]
+        """Return what ``__new__`` needs, for a copy."""
+        return self.template, self.values
+
+
+class TextError(ValueError):
+    """A wrong value. ``text`` says what is wrong with it, what is expected and what to do; a page may translate it."""
+
+    def __init__(self, text: Text) -> None:
+        super().__init__(text)
+        self.text = text
+
 
 def _(template: str, /, **values: Any) -> Text:
     """Return a translatable sentence. A value may be such a sentence itself."""
     return Text(template, values)
+
+
+def join_sentences(sentences: Iterable[Text]) -> Text:
+    """Return several sentences as one, with semicolons between them. Raises ``TypeError`` if there is none."""
+    return reduce(lambda first, rest: Text("%(first)s; %(rest)s", {"first": first, "rest": rest}), sentences)

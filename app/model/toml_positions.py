@@ -1,106 +1,67 @@
-"""On which line of a TOML text each key and array element stands.
-
-``tomllib`` reads the values and forgets the lines. In an array of tables the elements are not told apart.
-"""
+"""The line of a key in a TOML text. ``tomllib`` reads the values and does not keep the lines."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, Final
 
 KeyPath = tuple[str | int, ...]
 
-_TOKEN: Final = re.compile(
-    r"""
-      (?P<space>[ \t\r]+|\#[^\n]*)
-    | (?P<string>\"{3}(?:\\.|[^\\])*?\"{3,5}|'{3}.*?'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*')
-    | (?P<mark>[\[\]{}=,.\n])
-    | (?P<bare>[^\s\[\]{}=,.\#"']+)
-    """,
-    re.VERBOSE | re.DOTALL,
+_STRING: Final = r"""\"(?:\\.|[^"\\\n])*\"|'[^'\n]*'"""
+_NAME: Final = rf"(?:[A-Za-z0-9_-]+|{_STRING})"
+_NAMES: Final = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
+_HEADER_OR_KEY: Final = re.compile(
+    rf"^[ \t]*(?:\[\[?[ \t]*(?P<header>{_NAMES})[ \t]*\]|(?P<key>{_NAMES})[ \t]*=)", re.MULTILINE
 )
+_ELEMENT: Final = re.compile(rf"#[^\n]*|(?P<element>{_STRING}|[^\s,\[\]#\"']+)")
 
 
-def lines(text: str) -> dict[KeyPath, int]:
-    """Map the path of each table, key and array element of ``text`` to its line, counted from 1.
+def line_of(text: str, path: KeyPath) -> int:
+    """Return the line, counted from 1, of a table, key or array element of ``text``, which ``tomllib`` has accepted.
 
-    ``text`` must be TOML that ``tomllib`` has accepted: here nothing is checked.
+    A plain scan for table headers and for keys that begin a line. Where it does not find ``path`` it returns the line
+    of the nearest table or key around it, else 1: for a missing key, and for a key inside an inline table. Two cases
+    mislead it: a line of a multi-line string that looks like a header or a key, and an array element that is itself an
+    array or an inline table, whose parts it counts.
     """
-    return _Scan(text).document()
+    ends = _ends(text)
+    for depth in range(len(path), 0, -1):
+        place, step = path[:depth], path[depth - 1]
+        if place in ends:
+            return _line_at(text, ends[place])
+        if isinstance(step, int) and place[:-1] in ends:
+            elements = (match.start() for match in _ELEMENT.finditer(text, ends[place[:-1]]) if match["element"])
+            return _line_at(text, next(islice(elements, step, None), ends[place[:-1]]))
+    return 1
 
 
-class _Scan:
-    """A walk over the tokens of one text."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens = list(_tokens(text))
-        self._at = 0
-        self._lines: dict[KeyPath, int] = {}
-
-    def document(self) -> dict[KeyPath, int]:
-        table: KeyPath = ()
-        while self._peek():
-            if self._peek() == "\n":
-                self._at += 1
-            elif self._peek() == "[":
-                self._at += 1
-                self._skip("[")
-                table = self._key(())
-                self._skip("]")
-                self._skip("]")
-            else:
-                self._pair(table)
-        return self._lines
-
-    def _pair(self, table: KeyPath) -> None:
-        path = self._key(table)
-        self._skip("=")
-        self._value(path)
-
-    def _key(self, path: KeyPath) -> KeyPath:
-        while True:
-            token = self._peek()
-            name = next(iter(tomllib.loads(f"{token} = 0"))) if token[0] in "\"'" else token
-            path = (*path, name)
-            self._lines.setdefault(path, self._line())
-            self._at += 1
-            if not self._skip("."):
-                return path
-
-    def _value(self, path: KeyPath) -> None:
-        if self._skip("["):
-            number = 0
-            while not self._skip("]"):
-                if self._skip("\n") or self._skip(","):
-                    continue
-                self._lines[*path, number] = self._line()
-                self._value((*path, number))
-                number += 1
-        elif self._skip("{"):
-            while not self._skip("}"):
-                if not (self._skip("\n") or self._skip(",")):
-                    self._pair(path)
-        else:
-            while self._peek() not in ("", "\n", ",", "]", "}"):
-                self._at += 1
-
-    def _peek(self) -> str:
-        return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
-
-    def _line(self) -> int:
-        return self._tokens[min(self._at, len(self._tokens) - 1)][1]
-
-    def _skip(self, token: str) -> bool:
-        found = self._peek() == token
-        self._at += found
-        return found
+def _ends(text: str) -> Mapping[KeyPath, int]:
+    """Map each table and key to where its first header, or the ``=`` after it, ends in ``text``."""
+    ends: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for match in _HEADER_OR_KEY.finditer(text):
+        try:
+            names = _parse_names(match["header"] or match["key"])
+        except tomllib.TOMLDecodeError:  # inside a multi-line string
+            continue
+        path = (*table, *names) if match["key"] else names
+        table = table if match["key"] else names
+        for depth in range(1, len(path) + 1):
+            ends.setdefault(path[:depth], match.end())
+    return ends
 
 
-def _tokens(text: str) -> Iterator[tuple[str, int]]:
-    line = 1
-    for match in _TOKEN.finditer(text):
-        if match.lastgroup != "space":
-            yield match.group(), line
-        line += match.group().count("\n")
+def _parse_names(dotted: str) -> KeyPath:
+    names: list[str] = []
+    value: Any = tomllib.loads(f"{dotted} = 0")
+    while isinstance(value, dict):
+        [(name, value)] = value.items()
+        names.append(name)
+    return tuple(names)
+
+
+def _line_at(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1

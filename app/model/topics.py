@@ -1,7 +1,7 @@
 """MQTT topics and topic filters (MQTT 3.1.1 section 4.7), and how two filters relate.
 
 *Coverage* (every topic of one lies in the other) decides what is allowed. *Overlap* (some topic lies in both) decides
-what a revocation selects. Both are exact: no topic is compared, only levels.
+what a revocation selects. Both are exact: they compare the filters level by level.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import re
 from itertools import zip_longest
 from typing import Final, NewType
 
-Topic = NewType("Topic", str)
+from app.model.text import TextError, _
+
 TopicFilter = NewType("TopicFilter", str)
 
 MAX_TOPIC_CHARS: Final = 64
-"""This cloud's limit for a whole topic, parent and sub-levels together."""
+"""This cloud's limit for a whole topic, all levels together."""
 
 # ASCII without space, and without the characters that would end a scope token (RFC 6749 A.4) or a Resources list.
 _CHARACTERS: Final = re.compile(r"[!#-+\--\[\]-~]+")
 _PARENT: Final = re.compile(r"[A-Za-z0-9_-]+|[+#]")
 
 
-# There is no empty topic (section 4.7.3), so what `#` and `/#` reach beside their other topics is nothing.
+# There is no empty topic (section 4.7.3), so these pairs of filters match the same topics.
 _WHOLE: Final = {"#": "+/#", "/#": "/+/#"}
 
 
-class MalformedTopic(ValueError):
-    """A text is no topic or topic filter; the message says why."""
+class MalformedTopic(TextError):
+    """A text is not a valid topic filter."""
 
 
-def shown(text: str) -> str:
-    """Quote ``text`` for an ``error_description``, whose characters RFC 6749 section 5.2 bounds.
+def quoted(text: str) -> str:
+    """Quote a caller's ``text`` for an ``error_description``, whose characters RFC 6749 section 5.2 limits.
 
-    A stranger's text goes into answers and logs, so it is cut short, and what is no plain character (a line break that
-    would forge a log line, say) becomes ``?``.
+    A long text is cut. Every other character becomes ``?``: a line break could forge a log entry.
     """
     cut = text if len(text) <= MAX_TOPIC_CHARS + 8 else f"{text[:MAX_TOPIC_CHARS]}..."
     return "'" + re.sub(r"[^ !#-\[\]-~]", "?", cut) + "'"
@@ -47,34 +47,48 @@ def parse_filter(text: str) -> TopicFilter:
     level) with other characters than the cloud's ``A-Za-z0-9_-``.
     """
     if not text:
-        raise MalformedTopic("the topic filter is empty")
+        raise MalformedTopic(_("the topic filter is empty"))
     if len(text) > MAX_TOPIC_CHARS:
-        raise MalformedTopic(f"{shown(text)} has {len(text)} characters; this cloud's topics end at {MAX_TOPIC_CHARS}")
+        raise MalformedTopic(
+            _(
+                "%(topic)s has %(count)s characters: a topic of this cloud has at most %(most)s",
+                topic=quoted(text),
+                count=len(text),
+                most=MAX_TOPIC_CHARS,
+            )
+        )
     if not _CHARACTERS.fullmatch(text):
         raise MalformedTopic(
-            f"{shown(text)} has a character other than printable ASCII without space, comma, double quote and backslash"
+            _(
+                "%(topic)s contains a character that is not allowed: use printable ASCII without space, comma, double "
+                "quote and backslash",
+                topic=quoted(text),
+            )
         )
     if text.startswith("$"):
         # $SYS carries token uploads and notices: a grant for it would let a device read or forge them.
-        raise MalformedTopic(f"{shown(text)} begins with $, which belongs to the broker")
-    levels = text.split("/")
-    for position, level in enumerate(levels):
-        if ("+" in level or "#" in level) and len(level) > 1:
-            raise MalformedTopic(f"{shown(text)} has a wildcard that does not fill its level")
-        if level == "#" and position < len(levels) - 1:
-            raise MalformedTopic(f"{shown(text)} has # before its last level")
-    if not _PARENT.fullmatch(levels[0]):
-        raise MalformedTopic(f"{shown(text)} has a parent topic (first level) outside A-Z a-z 0-9 _ -")
+        raise MalformedTopic(_("%(topic)s begins with $: such topics belong to the broker", topic=quoted(text)))
+    _check_levels(text)
     return TopicFilter(text)
 
 
-def parse_topic(text: str) -> Topic:
-    """Check ``text`` as a topic to publish to (MQTT 3.1.1 sections 3.3.2.1 and 4.7.3). Raises ``MalformedTopic``."""
-    if not text or "\0" in text:
-        raise MalformedTopic("a topic has at least one character, and no NUL")
-    if "+" in text or "#" in text:
-        raise MalformedTopic(f"{shown(text)} has a wildcard; a message goes to one topic")
-    return Topic(text)
+def _check_levels(text: str) -> None:
+    """Raise ``MalformedTopic`` for a wildcard in the wrong place, or a first level that the cloud does not accept."""
+    levels = text.split("/")
+    for position, level in enumerate(levels):
+        if ("+" in level or "#" in level) and len(level) > 1:
+            raise MalformedTopic(
+                _("%(topic)s has a wildcard beside other characters: give it a level of its own", topic=quoted(text))
+            )
+        if level == "#" and position < len(levels) - 1:
+            raise MalformedTopic(_("%(topic)s has # before its last level: put it last", topic=quoted(text)))
+    if not _PARENT.fullmatch(levels[0]):
+        raise MalformedTopic(
+            _(
+                "%(topic)s has an invalid parent topic (its first level): use A-Z a-z 0-9 _ - or a wildcard alone",
+                topic=quoted(text),
+            )
+        )
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -90,14 +104,14 @@ def covers(wide: str, narrow: str) -> bool:
 def covers_below(wide: str, narrow: str) -> bool:
     """Like ``covers``, but ``a/#`` does not reach ``a``.
 
-    Section 4.7.1.2 says it does; whether this cloud agrees is not documented, so nothing is dropped on the strength
-    of it.
+    Section 4.7.1.2 says it does, but whether this cloud agrees is not documented. So a grant keeps ``a`` beside
+    ``a/#``.
     """
     return _covers(wide, narrow, hash_reaches_parent=False)
 
 
 def _covers(wide: str, narrow: str, *, hash_reaches_parent: bool) -> bool:
-    if _hides(narrow, wide):
+    if _is_hidden_from(narrow, wide):
         return False
     narrow_levels = narrow.split("/")
     wide_levels = wide.split("/")
@@ -111,8 +125,8 @@ def _covers(wide: str, narrow: str, *, hash_reaches_parent: bool) -> bool:
     return len(wide_levels) == len(narrow_levels)
 
 
-def _hides(one: str, other: str) -> bool:
-    """Tell whether ``one`` lies under ``$``, where the leading wildcard of ``other`` does not reach (section 4.7.2)."""
+def _is_hidden_from(one: str, other: str) -> bool:
+    """Tell whether ``one`` begins with ``$``, which a leading wildcard of ``other`` does not match (section 4.7.2)."""
     return one.startswith("$") and other.startswith(("+", "#"))
 
 
@@ -122,7 +136,7 @@ def overlaps(one: str, other: str) -> bool:
     The first level is compared without case, because the cloud's parent topics ignore it: a revocation must find a
     token for ``Plant/#`` when ``plant/#`` is revoked.
     """
-    if _hides(one, other) or _hides(other, one):
+    if _is_hidden_from(one, other) or _is_hidden_from(other, one):
         return False
     for left, right in zip_longest(_fold_parent(one), _fold_parent(other)):
         if "#" in (left, right):

@@ -1,1 +1,1 @@
-"""Pure: the cloud's protocol as data and arithmetic."""
+"""The cloud's protocol as tables and pure functions."""

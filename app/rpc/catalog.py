@@ -1,6 +1,6 @@
 """The cloud's actions as one table (guide chapters 4, 6, 8 and 10 to 14).
 
-Client, sandbox, command line and tests read it: adding an action is adding a row here and a handler in the sandbox.
+Client, sandbox, command line and tests read it. To add an action, add a row here and a handler in the sandbox.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
+from app.model.devices import DEVICE_ID, GROUP_ID, MAX_CLIENT_ID_CHARS
+from app.model.grants import MAX_FILTERS
+from app.model.text import Text, _
+from app.model.topics import MAX_TOPIC_CHARS
+
 API_VERSION: Final = "2020-04-20"
 
 MIN_TOKEN_LIFE_S: Final = 60
@@ -19,50 +24,65 @@ MIN_TOKEN_LIFE_S: Final = 60
 MAX_TOKEN_LIFE_S: Final = 30 * 24 * 3600
 """A later ExpireTime is accepted and silently counts as this (10.1)."""
 
-MAX_RESOURCES: Final = 100
-"""Topics one token may carry (10.1)."""
+MAX_RESOURCES: Final = MAX_FILTERS
+"""Most topic filters of one token (10.1)."""
 
 MAX_BATCH: Final = 10
-"""Client IDs one BatchQuerySessionByClientIds may name (13.2)."""
+"""Most client IDs of one BatchQuerySessionByClientIds (13.2)."""
 
 EGRESS_QPS: Final = 300
-"""Calls a second from one source IP over all actions; beyond it the cloud blocks the IP (chapter 8)."""
+"""Calls per second from one source IP over all actions; above it the cloud blocks the IP (chapter 8)."""
 
 SECRETS: Final = frozenset({"Token", "DeviceAccessKeySecret", "SecurityToken", "Signature"})
-"""Parameters and fields whose value is nobody's but the caller's: shown on demand alone, and written down nowhere."""
+"""Parameters and fields with a secret value: shown only on demand, and never stored or logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a parameter's value must be: a pattern, and the same for people."""
+    """What a parameter's value must be, as a pattern and in words."""
 
-    says: str
+    says: Text
     pattern: re.Pattern[str]
 
     def admits(self, value: str) -> bool:
-        """Tell whether ``value`` keeps the rule."""
+        """Tell whether ``value`` follows the rule."""
         return self.pattern.fullmatch(value) is not None
 
 
-def _rule(says: str, pattern: str) -> Rule:
+def _rule(says: Text, pattern: str) -> Rule:
     return Rule(says, re.compile(pattern, re.ASCII | re.DOTALL))
 
 
-ANY: Final = _rule("any text", ".+")
-_PERMISSIONS: Final = _rule("R, W or R,W", "R|W|R,W")
-_INSTANT: Final = _rule("Unix time in milliseconds, 60 s to 30 days from now", r"\d{1,18}")
-_FILTERS: Final = _rule("topic filters in dictionary order, comma separated, 100 at most", "[!-~]+")
-_TOPIC: Final = _rule("a topic without wildcards, 64 characters at most", r"(?=.{1,64}\Z)[A-Za-z0-9_-]+(/[^+#\x00]*)?")
-_GROUP_ID: Final = _rule("GID_ or GID- and more of A-Z a-z 0-9 _ -, 7 to 64 characters", r"GID[_-][A-Za-z0-9_-]{3,60}")
-_CLIENT_ID: Final = _rule(
-    "GID_group@@@device, 64 characters at most", r"(?=.{1,64}\Z)GID[_-][A-Za-z0-9_-]{3,60}@@@[A-Za-z0-9_.@:-]+"
+ANY: Final = _rule(_("any text"), ".+")
+_PERMISSIONS: Final = _rule(_("R, W or R,W"), "R|W|R,W")
+_INSTANT: Final = _rule(
+    _(
+        "Unix time in milliseconds, %(min)s s to %(max)s days from now",
+        min=MIN_TOKEN_LIFE_S,
+        max=MAX_TOKEN_LIFE_S // (24 * 3600),
+    ),
+    r"\d{1,18}",
 )
-_ANY_CLIENT_ID: Final = _rule("an MQTT client ID, 64 characters at most", ".{1,64}")
+_FILTERS: Final = _rule(
+    _("topic filters in dictionary order, comma separated, at most %(most)s", most=MAX_RESOURCES), "[!-~]+"
+)
+_TOPIC: Final = _rule(
+    _("a topic without wildcards, at most %(most)s characters", most=MAX_TOPIC_CHARS),
+    rf"(?=.{{1,{MAX_TOPIC_CHARS}}}\Z)[A-Za-z0-9_-]+(/[^+#\x00]*)?",
+)
+_GROUP_ID: Final = _rule(_("GID_ or GID- and then characters of A-Z a-z 0-9 _ -, 7 to 64 characters in all"), GROUP_ID)
+_CLIENT_ID: Final = _rule(
+    _("GID_group@@@device, at most %(most)s characters", most=MAX_CLIENT_ID_CHARS),
+    rf"(?=.{{1,{MAX_CLIENT_ID_CHARS}}}\Z){GROUP_ID}@@@{DEVICE_ID}",
+)
+_ANY_CLIENT_ID: Final = _rule(
+    _("an MQTT client ID, at most %(most)s characters", most=MAX_CLIENT_ID_CHARS), f".{{1,{MAX_CLIENT_ID_CHARS}}}"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A request parameter of one action. A ``RepeatList`` travels as ``NAME.1``, ``NAME.2``, ten at most."""
+    """A request parameter of one action. A ``RepeatList`` is sent as ``NAME.1``, ``NAME.2`` and so on, at most ten."""
 
     name: str
     kind: Literal["String", "Long", "RepeatList"] = "String"
@@ -70,7 +90,7 @@ class Parameter:
     required: bool = True
 
     def values(self, given: Mapping[str, str]) -> list[str]:
-        """Return what ``given`` holds for this parameter; empty values count as missing, as at the gateway."""
+        """Return the values that ``given`` has for this parameter; empty ones count as missing, as at the gateway."""
         if self.kind != "RepeatList":
             return [given[self.name]] if given.get(self.name) else []
         numbered = re.compile(rf"{re.escape(self.name)}\.([1-9][0-9]{{0,3}})", re.ASCII)
@@ -102,12 +122,12 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One action: how it is called, what it answers, what it needs and how it refuses."""
+    """One action: its parameters, answer, permissions and error codes."""
 
     name: str
     chapter: str
     qps: int
-    """Calls a second for the whole account, on today's instances (FACTS 0.1)."""
+    """Calls per second for the whole account, on today's instances (FACTS 0.1)."""
     parameters: tuple[Parameter, ...]
     answer: tuple[Field, ...]
     """In the order of the guide's samples."""
@@ -115,9 +135,9 @@ class Action:
     errors: tuple[str, ...]
     """The codes of its own table, in the guide's order."""
     methods: tuple[Literal["GET", "POST"], ...] = ("POST",)
-    """As the API's own description has it (FACTS 3.1). The gateway serves either: the guide signs GET as well."""
+    """As in the API's own description (FACTS 3.1). The gateway serves both: the guide signs GET as well."""
     changes: bool = True
-    """Whether anything is another after it: people are asked before they call it by hand."""
+    """Whether it changes something: people confirm before they call it by hand."""
 
     @property
     def malformed(self) -> str:
@@ -126,22 +146,22 @@ class Action:
 
     @property
     def wrong_combination(self) -> str:
-        """The code for parameters of which each is well formed, yet not all together."""
+        """The code for parameters that are each valid, but not together."""
         return self._own("ParameterCheckFailed", "ParameterFieldCheckFailed")
 
     @property
     def unknown_instance(self) -> str:
-        """The code for an instance that is not there."""
+        """The code for an instance that does not exist."""
         return self._own("InstanceNotFound", "InstancePermissionCheckFailed")
 
     @property
     def failure(self) -> str:
-        """The code for a failure inside."""
+        """The code for an internal failure."""
         return self._own("InternalError", "InternalServerError")
 
     @property
     def overflow(self) -> str:
-        """The code for more calls than ``qps``; for an action whose table has none, that of the gateway."""
+        """The code for more calls than ``qps``: the gateway's where the action's table has none."""
         codes = ("RevokeTokenOverflow", "QueryTokenOverflow", "ApplyTokenOverflow", "SystemOverflow")
         return next((code for code in codes if code in self.errors), "Throttling.Api")
 
@@ -175,7 +195,7 @@ _ACCESS: Final = "mq:MqttInstanceAccess"
 
 
 def _needs(action: str, resource: str, *, inferred: bool = False) -> tuple[Permission, ...]:
-    # The row of Query- and RevokeToken in chapter 6 has no resource but the account's, for both permissions.
+    # In chapter 6 the row of QueryToken and RevokeToken has only the account as resource, for both permissions.
     access = Permission(_ACCESS, resource if not resource else _ON_INSTANCE)
     return access, Permission(f"mq:{action}", resource, inferred)
 

@@ -1,4 +1,4 @@
-"""What the cloud answers when it refuses: the codes of guide chapter 9, and those of the gateway in front."""
+"""The error codes of the cloud (guide chapter 9), and those of the gateway in front of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
-    """A code, its HTTP status and its text. ``%s`` stands for the parameter's name."""
+    """An error code, its HTTP status and its text. ``%s`` is replaced by the parameter's name."""
 
     status: int
     code: str
@@ -70,23 +70,8 @@ ERRORS: Final = _table(
     (400, "ResourcePermissionCheckFailed", _RESOURCES),
     # messages
     (500, "SendMessageFailed", "A storage exception occurred while sending the message. Please try again."),
-    # topics and rules, for whose actions the guide gives no request format
-    (400, "MqttTopicNumExceeded", "The maximum number of topics is exceeded."),
-    (400, "MqttTopicExist", "The specified topic already exists. Please check the parameter."),
-    (
-        400,
-        "CreateMqttTopicFailed",
-        "An error occurred while creating the MQTT topic. Please check the parameter and try again.",
-    ),
-    (
-        400,
-        "CreateMqttRuleFailed",
-        "An error occurred while creating the MQTT rule. Please check the parameter and try again.",
-    ),
-    (400, "MqttRuleExist", "The specified MQTT rule already exists. Please check the parameter."),
-    (400, "MqttRuleNumExceeded", "The maximum number of rules is exceeded."),
 )
-"""Chapter 9, with what the actions' own tables (chapters 10 to 14) add."""
+"""The codes of the actions in the catalog: chapter 9, and the tables of chapters 10 to 14."""
 
 GATEWAY_ERRORS: Final = _table(
     (400, "Missing%s", "%s is mandatory for this action."),
@@ -118,4 +103,4 @@ GATEWAY_ERRORS: Final = _table(
     ),
     (400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired."),
 )
-"""What the gateway says before any action sees the request; the guide leaves it out (FACTS 5)."""
+"""The gateway's answers to requests that reach no action; the guide does not list them (FACTS 5)."""

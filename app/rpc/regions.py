@@ -38,7 +38,7 @@ REGIONS: Final = frozenset(
 def endpoint(region: str) -> str:
     """Return the API's host name in ``region``.
 
-    Raises ``KeyError`` for a region that chapter 2 does not list; ``CLOUD_ENDPOINT`` serves newer ones.
+    Raises ``KeyError`` for a region that chapter 2 does not list; for a newer one set ``CLOUD_ENDPOINT``.
     """
     if region not in REGIONS:
         raise KeyError(region)

@@ -1,7 +1,8 @@
-"""The two signatures the cloud accepts, as arithmetic: nothing here reads a clock or a socket.
+"""The two signatures that the cloud accepts, as pure functions.
 
 ``rpc_*`` is guide chapter 5 (HMAC-SHA1, the signature is a parameter). ``acs3_*`` is what the newer official SDKs
-send (ACS3-HMAC-SHA256, the signature is a header). ``connect_password`` is what the broker accepts beside tokens.
+send (ACS3-HMAC-SHA256, the signature is a header). ``connect_password`` makes the password that the broker accepts in
+place of a token.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ _ENCODED: Final = {chr(code): f"%{code:02X}" for code in range(128)}
 
 
 def percent_encode(text: str) -> str:
-    """Encode as RFC 3986 says, with only ``A-Za-z0-9-_.~`` left as they are (chapter 5, step 1.ii)."""
+    """Percent-encode by RFC 3986 all but ``A-Za-z0-9-_.~`` (chapter 5, step 1.ii)."""
     if not text.isascii():
         return quote(text, safe="-_.~")
-    # Few characters of a call need it, and only they cost anything here; `quote` looks at each.
+    # Faster than `quote`, which looks at each character: few of a call need encoding.
     return _RESERVED.sub(lambda reserved: _ENCODED[reserved[0]], text)
 
 
 def canonical_query(parameters: Mapping[str, str]) -> str:
-    """Sort by name, encode names and values, join (chapter 5, step 1.i to 1.iv). Empty values stay."""
+    """Sort by name, encode names and values, and join (chapter 5, steps 1.i to 1.iv). Empty values are kept."""
     return "&".join(f"{percent_encode(name)}={percent_encode(parameters[name])}" for name in sorted(parameters))
 
 
@@ -41,7 +42,7 @@ def rpc_string_to_sign(method: str, parameters: Mapping[str, str]) -> str:
 
 
 def _rpc_string_to_sign(method: str, query: str) -> str:
-    # What is encoded holds these three of the reserved characters and no other.
+    # An encoded query contains only these three reserved characters.
     encoded = query.replace("%", "%25").replace("=", "%3D").replace("&", "%26")
     return f"{method}&%2F&{encoded}"
 
@@ -53,7 +54,7 @@ def rpc_signature(secret: AccessKeySecret, string_to_sign: str) -> str:
 
 
 def rpc_signed_form(method: str, secret: AccessKeySecret, parameters: Mapping[str, str]) -> str:
-    """Return ``parameters`` and their ``Signature`` as a form, encoding each only once (chapter 5)."""
+    """Return ``parameters`` and their ``Signature`` as a form, encoding each once (chapter 5)."""
     query = canonical_query(parameters)
     signed = rpc_signature(secret, _rpc_string_to_sign(method, query))
     return f"{query}&Signature={percent_encode(signed)}"
@@ -70,7 +71,7 @@ def acs3_string_to_sign(
     """Build the ACS3 string to sign.
 
     ``headers`` has lower-case names; ``signed_headers`` are taken in the order given (the client sorts them).
-    Raises ``KeyError`` if a header is said to be signed and is not there.
+    Raises ``KeyError`` if a signed header is missing.
     """
     names = list(signed_headers)
     canonical_headers = "".join(f"{name}:{headers[name].strip()}\n" for name in names)
@@ -90,5 +91,5 @@ def connect_password(secret: AccessKeySecret, client_id: str) -> Secret:
 
 
 def equal(given: str, computed: str) -> bool:
-    """Compare two signatures in constant time, so that a forger cannot find one byte after another."""
+    """Compare two signatures in constant time, so that an attacker cannot find one byte after another."""
     return hmac.compare_digest(given.encode(), computed.encode())

@@ -27,7 +27,7 @@ import msgspec
 from app.errors import Misconfigured
 from app.model.secrets import AccessKeySecret, Secret
 from app.rpc.catalog import ACTIONS
-from app.rpc.ram import MalformedPolicy, RamPolicy, first_refused, needs_of, parse_policy
+from app.rpc.ram import MalformedPolicy, RamPolicy, first_refused, needs_of, parse_ram_policy
 from app.sandbox.answers import CallRefused
 
 DEFAULT_ACCOUNT: Final = "1000000000000001"
@@ -147,7 +147,7 @@ def _policies(documents: list[Any], place: str) -> list[RamPolicy]:
     policies = []
     for number, document in enumerate(documents):
         try:
-            policies.append(parse_policy(document))
+            policies.append(parse_ram_policy(document))
         except MalformedPolicy as error:
             raise ValueError(f"{place}[{number}]: {error}") from None
     return policies

@@ -20,6 +20,7 @@ from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.errors import CloudRefused, InvalidRequest, Refusal, Unavailable
 from app.model.actors import Actor
+from app.model.text import join_sentences
 from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
 from app.service.audit import log_event
@@ -163,4 +164,4 @@ def refusal_of(error: CloudError, *, unknown: str = "", changes: bool = True) ->
 
 def _check(action: str, **parameters: str) -> None:
     if wrong := problems(ACTIONS[action], parameters):
-        raise InvalidRequest("; ".join(wrong))
+        raise InvalidRequest(join_sentences(wrong))

@@ -11,7 +11,7 @@ from app.model.devices import Device
 from app.model.grants import Grant
 from app.model.policy import Policy
 from app.model.templates import NoGrant, is_value
-from app.model.topics import shown
+from app.model.topics import quoted
 
 MAX_NOTE_CHARS: Final = 200
 MAX_ATTRIBUTES: Final = 32
@@ -24,7 +24,7 @@ def check_record(device: Device, policy: Policy) -> None:
     if policy.role_for(device.client_id, device.role or None) is None:
         names = ", ".join(policy.roles)
         raise InvalidRequest(
-            f"there is no role {shown(device.role)} in the policy: it has {names}"
+            f"there is no role {quoted(device.role)} in the policy: it has {names}"
             if device.role
             else f"no role of the policy matches {device.client_id}: name one of {names}"
         )
@@ -69,7 +69,7 @@ def _check_attributes(attributes: Mapping[str, str]) -> None:
         raise InvalidRequest(f"a device has at most {MAX_ATTRIBUTES} attributes")
     for name, value in attributes.items():
         if not _ATTRIBUTE_NAME.fullmatch(name):
-            raise InvalidRequest(f"an attribute's name has 1 to 32 of A-Z a-z 0-9 _ -, not {shown(name)}")
+            raise InvalidRequest(f"an attribute's name has 1 to 32 of A-Z a-z 0-9 _ -, not {quoted(name)}")
         if not is_value(value):
             # It is put into topics: + # or / in it would widen them, or move them into a neighbour's.
             raise InvalidRequest(f"attribute {name}: its value must be of A-Z a-z 0-9 _ . @ : - and not empty")

@@ -79,7 +79,7 @@ class Registry:
         try:
             client_id = parse_client_id(registration.client_id)
         except MalformedClientId as error:
-            raise InvalidRequest(str(error)) from None
+            raise InvalidRequest(error.text) from None
         device = Device(
             client_id=client_id,
             algorithm=registration.algorithm,

@@ -47,7 +47,7 @@ def select(
     try:
         return Selection.parse(handle=handle, client_id=client_id, role=role, topic=topic, everything=everything)
     except MalformedSelection as error:
-        raise InvalidRequest(str(error)) from None
+        raise InvalidRequest(error.text) from None
 
 
 @dataclass(frozen=True, slots=True)

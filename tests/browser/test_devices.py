@@ -88,7 +88,7 @@ async def test_a_wrong_client_id_is_told_and_nothing_typed_is_lost(new_page: New
     await page.get_by_label("Attributes").fill("line=7")
     await page.get_by_label("Note").fill("三号 <b>")
     await page.get_by_role("button", name="Register").click()
-    await expect(page.get_by_role("alert")).to_contain_text("'plant-7' is not of the form GID_group@@@device")
+    await expect(page.get_by_role("alert")).to_contain_text("'plant-7' is not a valid client ID")
     await expect(page.get_by_label("Client ID")).to_have_value("plant-7")
     await expect(page.get_by_label("Attributes")).to_have_value("line=7")
     await expect(page.get_by_label("Note")).to_have_value("三号 <b>")

@@ -190,7 +190,7 @@ async def test_any_call_returns_what_came_back(cloud: Cloud, client: CloudClient
 async def test_any_call_is_checked_unless_told_not_to(cloud: Cloud, client: CloudClient) -> None:
     """What the catalog would refuse is not sent; unchecked, even the public parameters are the caller's."""
     cloud.answers = [DONE]
-    with pytest.raises(CloudError, match="NotSent: GroupId: it must be") as caught:
+    with pytest.raises(CloudError, match="NotSent: GroupId is not valid: expected") as caught:
         await client.call("CreateGroupId", {"GroupId": "x"}, deadline=soon())
     assert (caught.value.kind, cloud.calls) == (ErrorKind.PARAMETER, [])
     await client.call("CreateGroupId", {"GroupId": "x", "Version": "1"}, deadline=soon(), checked=False)

@@ -102,7 +102,7 @@ async def test_a_part_that_does_not_answer(tmp_path: Path) -> None:
         ready_within_s=0.2,
     )
     async with Supervisor(print, lambda: None) as parts:
-        with pytest.raises(PartFailed, match=r"mute did not answer within 0.2 s: it said nothing"):
+        with pytest.raises(PartFailed, match=r"mute did not answer within 0.2 s: its log is empty"):
             await parts.start(mute)
         assert not processes.alive(parts.pids["mute"])
 

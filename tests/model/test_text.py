@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 
-from app.model.text import Text, _
+from app.model.text import Text, TextError, _, join_sentences
 
 
 def test_a_text_is_its_english_sentence() -> None:
@@ -28,3 +29,24 @@ def test_a_template_without_its_value_is_a_mistake_of_the_program() -> None:
     """It fails where it is written, not where somebody reads it."""
     with pytest.raises(KeyError):
         _("at most %(most)s attributes")
+
+
+def test_a_copy_keeps_the_template() -> None:
+    """A copy, as ``dataclasses.asdict`` makes one, can be translated like the original."""
+    text = copy.deepcopy(_("at most %(most)s", most=3))
+    assert (text, text.template, text.values) == ("at most 3", "at most %(most)s", {"most": 3})
+
+
+def test_sentences_are_joined_into_one_that_keeps_each() -> None:
+    """Several problems make one message, of which each part can be translated."""
+    joined = join_sentences([_("a"), _("b %(n)s", n=1), _("c")])
+    assert joined == "a; b 1; c"
+    assert joined.values["rest"].template == "c"
+    assert joined.values["first"].values["rest"].template == "b %(n)s"
+    assert join_sentences([_("a")]).template == "a"
+
+
+def test_an_error_keeps_its_translatable_text() -> None:
+    """A refusal can be raised from the error without loss; as a text it is English."""
+    error = TextError(_("at most %(most)s", most=3))
+    assert (str(error), error.text.template) == ("at most 3", "at most %(most)s")

@@ -22,14 +22,22 @@ def test_what_the_catalog_accepts_has_no_problem(action: str) -> None:
 @pytest.mark.parametrize(
     ("action", "change", "problem"),
     [
-        ("ApplyToken", {"Resources": ""}, "Resources is missing: topic filters in dictionary order"),
-        ("ApplyToken", {"Actions": "R,X"}, "Actions: it must be R, W or R,W"),
+        ("ApplyToken", {"Resources": ""}, "Resources is missing: expected topic filters in dictionary order"),
+        ("ApplyToken", {"Actions": "R,X"}, "Actions is not valid: expected R, W or R,W"),
         ("ApplyToken", {"InstanceId": ""}, "InstanceId is missing"),
-        ("ApplyToken", {"Resource": "a"}, "Resource is no parameter of ApplyToken: did you mean Resources?"),
+        ("ApplyToken", {"Resource": "a"}, "ApplyToken has no parameter Resource: did you mean Resources?"),
         ("ApplyToken", {"resources": "a"}, "did you mean Resources?"),
-        ("CreateGroupId", {"Xyzzy": "a"}, "Xyzzy is no parameter of CreateGroupId, which takes GroupId, InstanceId"),
-        ("BatchQuerySessionByClientIds", {"ClientIdList": "a"}, "ClientIdList is no parameter"),
-        ("BatchQuerySessionByClientIds", {f"ClientIdList.{n}": "a" for n in range(1, 12)}, "ClientIdList: 10 at most"),
+        ("CreateGroupId", {"Xyzzy": "a"}, "CreateGroupId has no parameter Xyzzy: it has GroupId, InstanceId"),
+        (
+            "BatchQuerySessionByClientIds",
+            {"ClientIdList": "a"},
+            "BatchQuerySessionByClientIds has no parameter ClientIdList",
+        ),
+        (
+            "BatchQuerySessionByClientIds",
+            {f"ClientIdList.{n}": "a" for n in range(1, 12)},
+            "ClientIdList has more than 10 values",
+        ),
     ],
 )
 def test_each_problem_names_its_parameter(action: str, change: dict[str, str], problem: str) -> None:

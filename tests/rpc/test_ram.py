@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.rpc.catalog import ACTIONS
-from app.rpc.ram import MalformedPolicy, Need, first_refused, least_policy, matches, needs_of, parse_policy
+from app.rpc.ram import MalformedPolicy, Need, first_refused, least_policy, needs_of, parse_ram_policy
 
 INSTANCE = "post-cn-1"
 TOPIC = f"acs:mq:*:*:topic/{INSTANCE}"
@@ -27,7 +25,7 @@ def policy(*statements: dict[str, Any]) -> dict[str, Any]:
 def refused(document: dict[str, Any], action: str, **call: str) -> str | None:
     """Return the resource that is refused first, or ``None``."""
     needs = needs_of(ACTIONS[action], {**CALL, **call}, region="cn-hangzhou", account="1001")
-    need = first_refused([parse_policy(document)], needs)
+    need = first_refused([parse_ram_policy(document)], needs)
     return f"{need.action} {need.resource.removeprefix('acs:mq:cn-hangzhou:1001')}" if need else None
 
 
@@ -105,22 +103,22 @@ def test_without_a_policy_nothing_is_allowed() -> None:
         ([], "the policy: not an object"),
         ({"Version": "1"}, "Statement: missing"),
         ({"Statement": []}, "Version: missing"),
-        ({"Version": 1, "Statement": [{}]}, "Version: 1 is none"),
-        ({"Version": "1", "Statement": []}, "Statement: not a list with"),
-        ({"Version": "1", "Statement": {}}, "Statement: not a list with"),
+        ({"Version": 1, "Statement": [{}]}, "Version: 1 is not a version"),
+        ({"Version": "1", "Statement": []}, "Statement: not a list of"),
+        ({"Version": "1", "Statement": {}}, "Statement: not a list of"),
         ({"Version": "1", "Statement": ["Allow"]}, r"Statement\[0\]: not an object"),
         ({"Version": "1", "Statement": [{}], "Id": "x"}, "Id: not supported"),
         (policy({}, {"Condition": {}}), r"Statement\[1\].Condition: not supported"),
         (policy({"NotAction": "mq:*"}), r"Statement\[0\].NotAction: not supported"),
         (policy({"Principal": "*"}), r"Statement\[0\].Principal: not supported"),
-        (policy({"Effect": "allow"}), r"Statement\[0\].Effect: 'allow' is neither"),
-        (policy({"Action": []}), r"Statement\[0\].Action: neither"),
-        (policy({"Action": 1}), r"Statement\[0\].Action: neither"),
-        (policy({"Action": ["mq:*", 1]}), r"Statement\[0\].Action\[1\]: 1 is no string"),
-        (policy({"Action": "ApplyToken"}), r"Statement\[0\].Action: 'ApplyToken' is not"),
+        (policy({"Effect": "allow"}), r"Statement\[0\].Effect: 'allow' is not a valid effect"),
+        (policy({"Action": []}), r"Statement\[0\].Action: not a string or a list"),
+        (policy({"Action": 1}), r"Statement\[0\].Action: not a string or a list"),
+        (policy({"Action": ["mq:*", 1]}), r"Statement\[0\].Action\[1\]: 1 is not a string"),
+        (policy({"Action": "ApplyToken"}), r"Statement\[0\].Action: 'ApplyToken' is not a valid"),
         (policy({"Resource": [None]}), r"Statement\[0\].Resource\[0\]: None"),
-        (policy({"Resource": "plant"}), r"Statement\[0\].Resource: 'plant' is not"),
-        (policy({"Resource": "acs:mq:*"}), r"Statement\[0\].Resource: 'acs:mq:\*' is not"),
+        (policy({"Resource": "plant"}), r"Statement\[0\].Resource: 'plant' is not a valid"),
+        (policy({"Resource": "acs:mq:*"}), r"Statement\[0\].Resource: 'acs:mq:\*' is not a valid"),
         (policy({"Resource": "arn:mq:*:*:*"}), r"Statement\[0\].Resource: 'arn:mq"),
         ({"Version": "1", "Statement": [{"Effect": "Allow", "Action": "*"}]}, r"Statement\[0\].Resource: missing"),
     ],
@@ -128,21 +126,7 @@ def test_without_a_policy_nothing_is_allowed() -> None:
 def test_a_document_that_is_none_is_refused_with_its_place(document: object, complaint: str) -> None:
     """What cannot be read is refused, pointing at it; a condition that were skipped would allow more than written."""
     with pytest.raises(MalformedPolicy, match=f"^{complaint}"):
-        parse_policy(document)
-
-
-@given(st.text("ab:*?", max_size=8), st.text("ab:*", max_size=8))
-def test_globs_are_as_expected(pattern: str, text: str) -> None:
-    """``*`` is any characters and ``?`` is one, with nothing else special."""
-    expected = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    assert matches(pattern, text) == bool(re.fullmatch(expected, text))
-
-
-def test_no_pattern_takes_long() -> None:
-    """A pattern made to be slow is decided in moments (a backtracking matcher would take for ever)."""
-    began = time.process_time()
-    assert not matches("*a" * 500 + "b", "a" * 1000)
-    assert time.process_time() - began < 2
+        parse_ram_policy(document)
 
 
 TOPICS = st.sets(st.sampled_from(["plant", "plan", "vault", "v", "plant-2"]), min_size=1, max_size=3)

@@ -40,7 +40,7 @@ def registry(store: Store, devices: Devices) -> Registry:
     [
         (Registration("plant@@@d1"), "GID_"),
         (Registration("GID_plant@d1"), "GID_group@@@device"),
-        (Registration("GID_plant@@@a/b"), "device part"),
+        (Registration("GID_plant@@@a/b"), "invalid device ID"),
         (Registration("GID_plant@@@" + "x" * 60), "64"),
         (Registration("GID_other@@@d1"), "no role"),
         (Registration("GID_plant@@@d1", role="ghost"), "ghost"),

@@ -105,7 +105,7 @@ MALFORMED_SCOPES = [
     ("sub:plant/all  pub:plant/d1/up/x", "%2B"),
     ("plant/all", "pub:FILTER or sub:FILTER"),
     ("read:plant/all", "pub:FILTER or sub:FILTER"),
-    ("sub:", "names no topic filter"),
+    ("sub:", "has no topic filter"),
     ("sub:$SYS/#", "begins with $"),
     ("sub:plant/all,plant/d1/down/x", "comma"),
     ("sub:plant/#/x", "# before its last level"),

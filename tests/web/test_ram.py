@@ -22,7 +22,7 @@ def access_key() -> AccessKey:
     """An access key with the policy that ``policy ram`` prints, and no other."""
     globs = [glob for glob, _ in parse_policy(POLICY.encode(), "policy.toml").parent_globs()]
     document: dict[str, Any] = ram.least_policy(SERVER_ACTIONS, INSTANCE_ID, globs)
-    return AccessKey(AccessKeySecret(ACCESS_KEY_SECRET), policies=(ram.parse_policy(document),))
+    return AccessKey(AccessKeySecret(ACCESS_KEY_SECRET), policies=(ram.parse_ram_policy(document),))
 
 
 async def test_the_server_needs_no_more(caller: Caller, make_caller: MakeCaller, cloud: OwnCloud) -> None:

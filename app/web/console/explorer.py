@@ -12,6 +12,7 @@ from multidict import MultiDict
 
 from app.errors import InvalidRequest, NotFound
 from app.model.secrets import Secret
+from app.model.text import join_sentences
 from app.rpc.catalog import ACTIONS, SECRETS, Action, Parameter
 from app.rpc.parameters import problems
 from app.service.explorer import Called, Explorer
@@ -87,7 +88,7 @@ async def call(visit: Visit, form: CallForm) -> PageContent:
         return await _call(visit, action, form)
     parameters = _parameters(action, form)
     if not form.anyway and (wrong := problems(action, parameters)):
-        raise InvalidRequest("; ".join(wrong))
+        raise InvalidRequest(join_sentences(wrong))
     if not action.changes:
         return await _call(visit, action, form)
     confirmed = pending_form.seal(visit.app[KEYS], place, MultiDict(_fields(form)), visit.now_ms)

@@ -211,7 +211,7 @@ async def test_a_device_without_a_grant_says_why(browser: Browser, registry: Reg
     await registry.add_device(Registration(D1, role="line"), actor=CLI)
     text = html.unescape((await browser.get(AT_D1)).text)
     assert "It gets no token: a template of its role has no result for it." in text
-    assert "needs {attr.line}, and the device has no such attribute" in text
+    assert "needs {attr.line}: give the device this attribute" in text
     assert "It holds no live token." in text
 
 

@@ -261,9 +261,9 @@ async def test_a_slip_is_told_before_anything_is_sent(
     admin = await signed_in(OperatorRole.ADMIN)
     for action, form, reason in (
         ("QueryToken", {}, "Token is missing"),
-        ("CreateGroupId", {"GroupId": MARKUP}, "GroupId: it must be GID_"),
-        ("CreateGroupId", {"GroupId": "x" * 10_000}, "GroupId: it must be GID_"),
-        ("BatchQuerySessionByClientIds", {"ClientIdList": "\r\n".join("abcdefghijk")}, "ClientIdList: 10 at most"),
+        ("CreateGroupId", {"GroupId": MARKUP}, "GroupId is not valid: expected GID_"),
+        ("CreateGroupId", {"GroupId": "x" * 10_000}, "GroupId is not valid: expected GID_"),
+        ("BatchQuerySessionByClientIds", {"ClientIdList": "\r\n".join("abcdefghijk")}, "more than 10 values"),
         ("QueryToken", {"Token": TOKEN, "format": "YAML"}, "format: invalid enum value"),
         ("QueryToken", {"Token": TOKEN, "Signature": "x"}, "something unknown was sent"),
     ):
