@@ -1,7 +1,7 @@
-// All of the console's script. Every page works without it: it refreshes, copies, and stops second clicks.
+// All of the console's script. Every page works without it. It refreshes parts, copies secrets and blocks double submits.
 "use strict";
 
-// A part with data-refresh="SECONDS" and an id is fetched anew, as long as the page that comes still says so.
+// Reloads each part that has an id and data-refresh="SECONDS", until a reloaded part has no data-refresh.
 function refresh() {
   const parts = [...document.querySelectorAll("[data-refresh][id]")];
   if (!parts.length) return;
@@ -13,7 +13,7 @@ function refresh() {
         if (answer.status === 401) return location.reload(); // the session has ended: sign in
         if (answer.ok) replace(parts, new DOMParser().parseFromString(await answer.text(), "text/html"));
       } catch {
-        // The server is away for a moment; the next look may find it.
+        // The server is unreachable: try again at the next refresh.
       }
     }
     refresh();
@@ -23,12 +23,12 @@ function refresh() {
 function replace(parts, page) {
   for (const part of parts) {
     const next = page.getElementById(part.id);
-    // Whoever is in the middle of something there keeps it.
+    // Do not replace a part that has the focus.
     if (next && !part.contains(document.activeElement) && next.outerHTML !== part.outerHTML) part.replaceWith(next);
   }
 }
 
-// One click sends one form.
+// Submit a form once, however often its button is clicked.
 document.addEventListener("submit", (event) => {
   if (event.target.dataset.sent) return event.preventDefault();
   event.target.dataset.sent = "1";
@@ -39,7 +39,7 @@ addEventListener("pageshow", () => {
   for (const button of document.querySelectorAll("button[aria-busy]")) button.removeAttribute("aria-busy");
 });
 
-// <button data-copy="ID"> copies a field.
+// <button data-copy="ID"> copies the field with that id.
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = !navigator.clipboard;
   button.addEventListener("click", async () => {
@@ -48,7 +48,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-// <input type="checkbox" data-all="NAME"> ticks all boxes of that name in its form.
+// <input type="checkbox" data-all="NAME"> selects all boxes of that name in its form.
 for (const all of document.querySelectorAll("[data-all]")) {
   all.closest("label").hidden = false;
   all.addEventListener("change", () => {
@@ -56,14 +56,14 @@ for (const all of document.querySelectorAll("[data-all]")) {
   });
 }
 
-// A link that is told as a button is pressed as one, by the space bar too.
+// A link with role="button" also reacts to the space bar, as a button does.
 document.addEventListener("keydown", (event) => {
   if (event.key !== " " || !event.target.matches?.('a[role="button"]')) return;
   event.preventDefault();
   event.target.click();
 });
 
-// On a phone the pages stand in one row: the one that is open is brought into sight.
+// On a phone the navigation scrolls sideways: scroll the current page's link into view.
 document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 
 refresh();

@@ -50,8 +50,8 @@ async def as_printed(page: Page, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("client_id", "key"),
     [
-        ("GID_plant@@@d-new", "a secret made here (HS256)"),
-        ("GID_plant@@@d-keys-made", "a key pair made here, Ed25519 (EdDSA)"),
+        ("GID_plant@@@d-new", "generate a secret (HS256)"),
+        ("GID_plant@@@d-keys-made", "generate a key pair, Ed25519 (EdDSA)"),
     ],
 )
 async def test_a_registered_device_fetches_a_token_at_once(
@@ -65,13 +65,13 @@ async def test_a_registered_device_fetches_a_token_at_once(
     await page.get_by_label("Key", exact=True).select_option(label=key)
     await page.get_by_label("Note").fill("<i>made</i> in a browser")
     await page.get_by_role("button", name="Register").click()
-    await expect(page.get_by_text(f"{client_id} is registered.")).to_be_visible()
+    await expect(page.get_by_text(f"{client_id} was registered.")).to_be_visible()
     await judge.look(page)
     secret = await page.locator("#secret").input_value()
     answer = await as_printed(page, tmp_path)
     assert answer["mqtt"]["client_id"] == client_id
 
-    await page.get_by_role("button", name="To the device").click()
+    await page.get_by_role("button", name="Show the device").click()
     await expect(page.get_by_role("link", name=answer["handle"]).first).to_be_visible()
     await expect(page.get_by_text("<i>made</i> in a browser")).to_be_visible()
     assert secret not in await page.content()
@@ -107,7 +107,7 @@ async def test_a_disabled_device_is_cut_off_and_let_in_again(site: Site, new_pag
         await page.get_by_role("button", name="Disable").click()
         await judge.look(page)
         await page.get_by_role("button", name="Disable").click()
-        await expect(page.get_by_text("The device is disabled: it is refused from now on.")).to_be_visible()
+        await expect(page.get_by_text("The device is disabled.")).to_be_visible()
         await judge.look(page)
         await until(lambda: is_cut(connection, "plant/d-off/up/x"), "the device to be cut off")
     await page.get_by_role("button", name="Enable").click()
@@ -125,7 +125,7 @@ async def test_what_the_cloud_keeps_of_a_device_is_made_shown_once_and_taken_awa
     address = f"/admin/devices/{client_id}/credential"
     await page.goto(address)
     await page.get_by_role("button", name="Register", exact=True).click()
-    await expect(page.get_by_label("Access key secret, shown this once")).to_be_visible()
+    await expect(page.get_by_label("Access key secret (shown only once)")).to_be_visible()
     await judge.look(page)
     secret = await page.locator("#secret").input_value()
     await page.goto(address)
@@ -136,7 +136,7 @@ async def test_what_the_cloud_keeps_of_a_device_is_made_shown_once_and_taken_awa
     await page.get_by_role("button", name="Unregister").click()
     await judge.look(page)
     await page.locator("main form button").click()
-    await expect(page.get_by_text("The cloud took the credential away.")).to_be_visible()
+    await expect(page.get_by_text("The cloud deleted the credential.")).to_be_visible()
 
 
 async def test_a_message_reaches_the_device(site: Site, new_page: NewPage, judge: Judge) -> None:
@@ -151,7 +151,7 @@ async def test_a_message_reaches_the_device(site: Site, new_page: NewPage, judge
         await page.get_by_label("Topic").fill("plant/d-hears/down/led")
         await page.get_by_label("Payload").fill("开灯 <on>")
         await page.get_by_role("button", name="Send").click()
-        await expect(page.get_by_text("The cloud took the message")).to_be_visible()
+        await expect(page.get_by_text("The cloud accepted the message")).to_be_visible()
         await judge.look(page)
 
         async def arrived() -> bool:

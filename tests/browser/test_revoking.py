@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 REVOKED = 3
 """The broker's reason when it cuts who holds a revoked token (guide chapter 10)."""
-DONE = "Done: nobody can use them any more, neither here nor at the broker."
+DONE = "Done: these tokens can no longer be used, neither here nor at the broker."
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ async def test_a_token_is_found_by_topic_and_taken_back(site: Site, new_page: Ne
 
     # The back button leads to the question, and the question has become another.
     await page.go_back()
-    await expect(page.get_by_text("This token is revoked already.")).to_be_visible()
+    await expect(page.get_by_text("This token is already revoked.")).to_be_visible()
     assert await page.get_by_role("button", name="Revoke this token").count() == 0
 
 
@@ -102,8 +102,8 @@ async def test_a_bulk_revoke_is_watched_to_its_end_from_anywhere(site: Site, new
     async with site.cloud() as cloud:
         await cloud.fault("RevokeToken", "hold", times=None)
         await page.goto("/admin/tokens?role=valve")
-        await page.get_by_role("button", name="Revoke all that match…").click()
-        await expect(page.locator(".takes")).to_have_text("This takes 8 tokens of 8 devices.")
+        await page.get_by_role("button", name="Revoke all matching tokens…").click()
+        await expect(page.locator(".takes")).to_have_text("This revokes 8 tokens of 8 devices.")
         await page.get_by_role("button", name="Revoke 8 tokens").click()
         told = "progress#told:not([value='8'])"
         await expect(page.locator(told)).to_be_visible()
@@ -165,7 +165,7 @@ async def test_a_form_survives_the_end_of_its_session(site: Site, new_page: NewP
     async with site.office() as office:
         await office.operators.end_sessions(SENT_OUT, actor=CLI)
         await page.get_by_role("button", name="Revoke this token").click()
-        await expect(page.get_by_text("Nothing you entered is lost: sign in and continue.")).to_be_visible()
+        await expect(page.get_by_text("Your input is kept: sign in to continue.")).to_be_visible()
         await judge.look(page)
         assert (await office.revocations.get_token(handle)).state == "live"
         await page.get_by_label("Name").fill(SENT_OUT)
@@ -241,7 +241,7 @@ async def test_a_viewer_sees_and_is_offered_nothing_to_do(new_page: NewPage, sit
     await page.goto("/admin/tokens")
     await judge.look(page)
     await page.goto("/admin/revoke?all=1")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("You may not do this")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You do not have permission to do this")
     await judge.look(page)
 
 

@@ -1,7 +1,7 @@
-"""The console's languages: which there are, which one a request is for, and how each writes times and numbers.
+"""The console's languages: which exist, which one a request gets, and how each writes sentences, times and numbers.
 
-English is what stands in the templates; every other language is a catalog in
-``templates/locale``, read as it lies there. ``make messages`` brings the catalogs up to the templates.
+The texts in templates and in ``_("…")`` are English. Every other language has a gettext catalog in
+``templates/locale``, which is read as text. ``make messages`` updates the catalogs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from babel.numbers import format_decimal, format_percent
 from babel.support import NullTranslations, Translations
 from markupsafe import Markup, escape
 
-from app.web.console.sentences import CONTEXT, Sentences
+from app.model.text import Text
 
 COOKIE: Final = "language"
 
@@ -31,22 +31,27 @@ _PREFERENCE: Final = re.compile(r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]*)?\s*(?:;\s
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One language: ``code`` in our cookie, ``tag`` in HTML (BCP 47), its own ``name``, its messages and sentences."""
+    """A language: ``code`` in the cookie, ``tag`` in HTML (BCP 47), ``name`` in itself, and its translations."""
 
     code: str
     tag: str
     name: str
     translations: NullTranslations = field(repr=False)
-    sentences: Sentences | None = field(default=None, repr=False)
 
     @property
     def locale(self) -> Locale:
-        """How it writes times and numbers."""
+        """The rules by which it writes times and numbers."""
         return Locale.parse(self.tag, sep="-")
 
-    def sentence(self, said: str) -> Markup:
-        """Say in it what a service says in English."""
-        return self.sentences.say(said) if self.sentences else escape(said)
+    def sentence(self, text: str) -> Markup:
+        """Write a sentence from a service.
+
+        A sentence without a translation is marked as English, so that a screen reader pronounces it as English.
+        """
+        if self.code == ENGLISH.code:
+            return escape(text)
+        translated = self._translate(text)
+        return escape(translated) if translated else Markup('<span lang="en">{}</span>').format(text)
 
     def number(self, value: float) -> str:
         """Write a number."""
@@ -67,41 +72,52 @@ class Language:
         )
 
     def ago(self, at_ms: int, now_ms: int) -> Markup:
-        """Write an instant (Unix ms) as people say it, with the exact one beside it for machines and the curious."""
+        """Write an instant (Unix ms) relative to now, with the exact time as ``datetime`` and as a tooltip."""
         exact = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        said = format_timedelta(
+        relative = format_timedelta(
             timedelta(milliseconds=at_ms - now_ms), add_direction=True, threshold=1.5, locale=self.locale
         )
-        return Markup('<time datetime="{0}" title="{1} UTC">{2}</time>').format(exact, self.when(at_ms), said)
+        return Markup('<time datetime="{0}" title="{1} UTC">{2}</time>').format(exact, self.when(at_ms), relative)
+
+    def _translate(self, value: object) -> str | None:
+        """Return the translation of a ``Text`` with its values filled in; None for anything else, or if there is none.
+
+        A value that is a ``Text`` itself is translated too.
+        """
+        if not isinstance(value, Text):
+            return None
+        template = self.translations.gettext(value.template)
+        if template == value.template:
+            return None
+        return template % {name: self._translate(each) or each for name, each in value.values.items()}
 
 
 TEMPLATES: Final = (Path(__file__).parents[2] / "templates", Path(__file__).parents[3] / "templates")
-"""Beside the package in a checkout, inside it in a wheel."""
+"""Where the templates may be: inside the package in a wheel, beside it in a checkout."""
 
 
-def _read(code: str, tag: str, name: str, catalog: str) -> Language:
-    """Read a catalog as text and compile it in memory, so that no compiled file can be older than its source."""
+def _read(catalog: str) -> Translations:
+    """Read a catalog and compile it in memory, so that no compiled file can be older than its source."""
     path = next(folder / "locale" / catalog for folder in TEMPLATES if (folder / "locale" / catalog).exists())
     with path.open("rb") as file:
         messages = read_po(file)
     compiled = io.BytesIO()
     write_mo(compiled, messages)
     compiled.seek(0)
-    sentences = {str(message.id): str(message.string) for message in messages if message.context == CONTEXT}
-    return Language(code, tag, name, Translations(compiled), Sentences(sentences))
+    return Translations(compiled)
 
 
 ENGLISH: Final = Language("en", "en", "English", NullTranslations())
-CHINESE: Final = _read("zh", "zh-Hans", "简体中文", "zh_Hans.po")
+CHINESE: Final = Language("zh", "zh-Hans", "简体中文", _read("zh_Hans.po"))
 LANGUAGES: Final[Mapping[str, Language]] = {each.code: each for each in (ENGLISH, CHINESE)}
 
 
 def choose(cookie: str | None, accept_language: str) -> Language:
-    """Return what somebody chose before, else the first language the browser asks for that there is, else English."""
+    """Return the language in the cookie, else the browser's first preference that exists, else English."""
     if cookie and cookie in LANGUAGES:
         return LANGUAGES[cookie]
     preferences = filter(None, map(_PREFERENCE.fullmatch, accept_language[:200].split(",")))
-    # Sorting keeps the order of equals, which is the browser's.
+    # The sort is stable: languages of equal weight keep the browser's order.
     for match in sorted(preferences, key=lambda match: -float(match[2] or 1)):
         if float(match[2] or 1) and match[1].lower() in LANGUAGES:
             return LANGUAGES[match[1].lower()]

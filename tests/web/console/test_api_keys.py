@@ -29,7 +29,7 @@ async def test_a_key_is_added_shown_once_and_removed(signed_in: SignedIn, server
     assert "Remove the API key billing?" in asked.text
     assert (await service.get("/api/devices")).status == 200
     done = await admin.follow(await admin.post("/admin/keys/billing/remove"))
-    assert "The key is removed" in done.text
+    assert "The key was removed" in done.text
     assert (await service.get("/api/devices")).status == 401
     assert (await admin.post("/admin/keys/billing/remove")).status == 404
     assert (await admin.get("/admin/keys/billing/remove")).status == 404

@@ -99,7 +99,7 @@ async def test_times_are_utc(signed_in: SignedIn, server: TestClient[Any, Any]) 
         seen = await viewer.get("/admin/audit", since=since, until=until)
         assert [row[0] for row in rows(seen)] == ["2023-11-14 22:13:20"] * there, (since, until)
         assert f'value="{since}"' in seen.text
-        assert ("No line fits." in seen.text) is not there
+        assert ("No entry matches." in seen.text) is not there
 
 
 @pytest.mark.parametrize(
@@ -154,10 +154,10 @@ async def test_a_short_page_says_how_far_it_looked(
     await write(server, *(f"line {number}" for number in range(10)))
     viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit", who="operator:rare")
-    assert "Nothing found back to" in seen.text
+    assert "No entries found back to" in seen.text
     pages = 1
     while not rows(seen):
-        assert "Search on" in seen.text
+        assert "Continue the search" in seen.text
         match = re.search(r'href="([^"]*)" rel="next"', seen.text)
         assert match
         seen = await viewer.get(html.unescape(match[1]))
@@ -186,7 +186,7 @@ async def test_what_is_shown_is_text(signed_in: SignedIn, server: TestClient[Any
     seen = await viewer.get("/admin/audit", what="called")
     assert "<script>alert" not in seen.text
     assert seen.text.count("&lt;script&gt;") >= 3
-    assert "No line fits." in (await viewer.get("/admin/audit", who="<b>")).text
+    assert "No entry matches." in (await viewer.get("/admin/audit", who="<b>")).text
 
 
 async def test_the_export_is_what_the_page_shows(

@@ -71,7 +71,7 @@ async def test_a_credential_is_made_and_its_secret_shown_once(
     assert "stops working" in (await browser.get(f"{CREDENTIAL}/unregister")).text
     assert await cloud.calls("UnRegisterDeviceCredential") == {}
     gone = await browser.follow(await browser.post(f"{CREDENTIAL}/unregister"))
-    assert "The cloud took the credential away." in gone.text
+    assert "The cloud deleted the credential." in gone.text
 
     told = [(line.who, line.what) for line in await lines(server)]
     assert told[:3] == [
@@ -100,7 +100,10 @@ async def test_a_message_is_sent_and_what_it_said_is_not_kept(server: TestClient
     assert f'value="plant/p2p/{D1}"' in (await browser.get(f"{AT_D1}/message")).text
     form = {"topic": f"plant/p2p/{D1}", "payload": "open the valve\r\nnow"}
     page = await browser.follow(await browser.post(f"{AT_D1}/message", form))
-    assert re.search(rf"The cloud took the message to plant/p2p/{D1}, as [0-9A-F]{{32}}\.", html.unescape(page.text))
+    assert re.search(
+        rf"The cloud accepted the message to plant/p2p/{D1}. Its message ID is [0-9A-F]{{32}}\.",
+        html.unescape(page.text),
+    )
     told = (await lines(server))[0]
     assert (told.who, told.what, told.detail) == ("operator:operator-1", "message_sent", f"to plant/p2p/{D1}")
     assert "valve" not in str(await lines(server))
@@ -172,7 +175,7 @@ async def test_an_error_of_the_cloud_is_told_with_code_and_cause(
 async def test_closing_a_connection_is_written_down(server: TestClient[Any, Any], browser: Browser) -> None:
     """The page says that the device may come back."""
     page = await browser.follow(await browser.post(f"{AT_D1}/close"))
-    assert "With what it holds it may connect again." in page.text
+    assert "The device can connect again with the tokens it has." in page.text
     assert (await lines(server))[0].what == "connection_closed"
 
 
@@ -182,13 +185,13 @@ async def test_groups_are_created_and_deleted(
     """Deleting says first how many devices have the group ID; both are in the trail."""
     assert "GID_plant" in (await browser.get("/admin/groups")).text
     page = await browser.follow(await browser.post("/admin/groups", {"group_id": " GID_new "}))
-    assert "The group ID GID_new is created." in page.text
+    assert "The group ID GID_new was created." in page.text
     assert "<code>GID_new</code>" in page.text
 
     assert "1 registered device has this group ID." in (await browser.get("/admin/groups/GID_plant/delete")).text
     assert "No registered device" in (await browser.get("/admin/groups/GID_new/delete")).text
     page = await browser.follow(await browser.post("/admin/groups/GID_new/delete"))
-    assert "The group ID GID_new is deleted." in page.text
+    assert "The group ID GID_new was deleted." in page.text
     assert "<code>GID_new</code>" not in page.text
 
     parts = server.app[PARTS]
@@ -234,7 +237,7 @@ async def test_groups_without_the_cloud(browser: Browser, cloud: OwnCloud) -> No
     await cloud.fault("ListGroupId", "error", code="ServiceUnavailable", times=None)
     seen = await browser.get("/admin/groups")
     assert seen.status == 503
-    assert "The list is not known now." in seen.text
+    assert "The list is unavailable." in seen.text
     assert "ServiceUnavailable" in seen.text
     assert 'action="/admin/groups"' in seen.text
 
@@ -267,7 +270,7 @@ async def test_a_device_is_seen_online_hears_a_message_and_is_cut_off(
     page = await browser.follow(await browser.post(f"{AT_D1}/close"))
     await device.cut()
     await device.close()
-    assert "The cloud closed its connection." in page.text
+    assert "The cloud closed the connection." in page.text
     assert "It is not connected to the broker now." in (await browser.get(AT_D1)).text
 
 

@@ -80,7 +80,7 @@ async def test_every_action_is_listed(signed_in: SignedIn) -> None:
     )
     assert [name for name, _, _ in found] == list(ACTIONS)
     assert all(does for _, does, _ in found)
-    reads = {name for name, _, rest in found if "reads only" in rest}
+    reads = {name for name, _, rest in found if "read-only" in rest}
     assert reads == {
         "QueryToken",
         "ListGroupId",
@@ -121,9 +121,9 @@ async def test_each_action_filled_as_in_the_guide_is_answered(
                 await call(admin, "CreateGroupId", filled("CreateGroupId"))
             before = sum((await cloud.calls(action)).values())
             seen = await call(admin, action, {**filled(action), "format": format_})
-            assert "The cloud carried it out." in seen.text, seen.text
+            assert "The call succeeded." in seen.text, seen.text
             assert sum((await cloud.calls(action)).values()) == before + 1
-            assert "RequestId" in block(seen, "Answer")
+            assert "RequestId" in block(seen, "Response")
             assert (await lines(server))[0].detail.split()[0] == action
 
 
@@ -135,7 +135,7 @@ async def test_the_request_is_shown_as_it_was_signed(signed_in: SignedIn, cloud:
     assert f"POST {cloud.url}/" in seen.text
     string_to_sign, signed = block(seen, "String to sign"), block(seen, "Signature")
     assert signature.rpc_signature(AccessKeySecret(ACCESS_KEY_SECRET), string_to_sign) == signed
-    words = shlex.split(block(seen, "By curl").replace("\\\n", ""))
+    words = shlex.split(block(seen, "With curl").replace("\\\n", ""))
     assert words[:3] == ["curl", "-sS", f"{cloud.url}/"]
     fields = dict(word.split("=", 1) for word in words[4::2])
     assert (fields["ClientIdList.1"], fields["ClientIdList.2"]) == ("GID_plant@@@a", "GID_plant@@@b")
@@ -202,7 +202,7 @@ async def test_no_secret_is_shown_unless_asked(
     """Neither a token nor a device's secret nor a signature, in request, answer, refusal, question or audit."""
     admin = await signed_in(OperatorRole.ADMIN)
     seen = await call(admin, "ApplyToken", {**filled("ApplyToken"), "show_secrets": "true"})
-    match = re.search(r'"Token": "([^"]+)"', block(seen, "Answer"))
+    match = re.search(r'"Token": "([^"]+)"', block(seen, "Response"))
     assert match
     made = match[1]
     assert made != HIDDEN
@@ -220,7 +220,7 @@ async def test_no_secret_is_shown_unless_asked(
         await admin.get("/admin/audit"),
     ]
     shown = await call(admin, "GetDeviceCredential", {**DEVICE, "show_secrets": "true"})
-    match = re.search(r'"DeviceAccessKeySecret": "([^"]+)"', block(shown, "Answer"))
+    match = re.search(r'"DeviceAccessKeySecret": "([^"]+)"', block(shown, "Response"))
     assert match
     secrets = {made, match[1], ACCESS_KEY_SECRET}
     for page in pages:
@@ -284,8 +284,8 @@ async def test_a_slip_is_told_before_anything_is_sent(
 @pytest.mark.parametrize(
     ("fault", "headline", "code"),
     [
-        ("drop", "Sent, and no answer came", "ConnectionLost"),
-        ("half", "Sent, and no answer came", "ConnectionLost"),
+        ("drop", "Sent, but no response received", "ConnectionLost"),
+        ("half", "Sent, but no response received", "ConnectionLost"),
         ("html", "The cloud refused", "MalformedAnswer"),
         ("noise", "The cloud refused", "MalformedAnswer"),
         ("throttle", "The cloud refused", "Throttling.Api"),
@@ -299,7 +299,7 @@ async def test_where_no_answer_comes_the_page_says_so(
     await cloud.fault("ListGroupId", fault)
     seen = await admin.post("/admin/explorer/ListGroupId")
     assert (seen.status, headline in seen.text, code in seen.text) == (200, True, True), seen.text
-    assert ("Whether the call took effect is unknown." in seen.text) is (fault != "throttle")
+    assert ("It is unknown whether the call took effect." in seen.text) is (fault != "throttle")
     assert "String to sign" in seen.text
     assert "<html" not in seen.text.partition("<main")[2]
 

@@ -36,7 +36,7 @@ async def test_only_admins_get_in(signed_in: SignedIn, role: OperatorRole) -> No
     await signed_in(OperatorRole.ADMIN)
     for path in (*ADMINS, "/admin/explorer/ListGroupId"):
         seen = await browser.get(path)
-        assert (seen.status, "You may not do this" in seen.text) == (403, True), path
+        assert (seen.status, "You do not have permission to do this" in seen.text) == (403, True), path
         assert 'href="/admin/operators"' not in seen.text
     name = f"{role.value}-1"
     for path, form in (
@@ -76,7 +76,7 @@ async def test_an_operator_is_added_with_a_typed_password(signed_in: SignedIn, s
     admin = await signed_in(OperatorRole.ADMIN)
     seen = await admin.post("/admin/operators", {"name": "linus", "role": "viewer", "password": PASSWORD})
     shown = await admin.follow(seen)
-    assert "linus is added" in shown.text
+    assert "linus was added" in shown.text
     assert PASSWORD not in shown.text
     assert (await Browser(server).sign_in("linus")).status == 303
 
@@ -113,7 +113,7 @@ async def test_another_role_counts_at_once_and_ends_the_session(signed_in: Signe
     """Whoever is at the console is signed out; signed in again, they may what the new role may."""
     admin, viewer = await signed_in(OperatorRole.ADMIN), await signed_in(OperatorRole.VIEWER)
     seen = await admin.post("/admin/operators/viewer-1/role", {"role": "admin"})
-    assert "has another role" in (await admin.follow(seen)).text
+    assert "The role of " in (await admin.follow(seen)).text
     assert (await viewer.get("/admin/account")).location.startswith("/admin/sign-in")
     await viewer.sign_in("viewer-1")
     assert (await viewer.get("/admin/operators")).status == 200
@@ -146,7 +146,7 @@ async def test_a_new_password_and_ended_sessions(signed_in: SignedIn) -> None:
     assert (await other.sign_in("operator-1")).status == 401
     assert (await other.sign_in("operator-1", password)).status == 303
     seen = await admin.post("/admin/operators/operator-1/password", {"password": "another good one"})
-    assert "has another password" in (await admin.follow(seen)).text
+    assert "The password of " in (await admin.follow(seen)).text
     seen = await admin.post("/admin/operators/operator-1/password", {"password": "short!"})
     assert (seen.status, "short!" in seen.text) == (400, False)
 
@@ -158,7 +158,7 @@ async def test_removing_asks_first(signed_in: SignedIn) -> None:
     assert "Remove operator-1?" in asked.text
     assert (await other.get("/admin/account")).status == 200
     done = await admin.follow(await admin.post("/admin/operators/operator-1/remove"))
-    assert "The operator is removed" in done.text
+    assert "The operator was removed" in done.text
     assert (await other.get("/admin/account")).status == 303
     for path in ("", "/remove"):
         assert (await admin.get(f"/admin/operators/operator-1{path}")).status == 404
@@ -182,7 +182,7 @@ async def test_one_changes_ones_own_password(signed_in: SignedIn) -> None:
         assert PASSWORD not in seen.text
         assert new not in seen.text
     seen = await viewer.post("/admin/account/password", {"old": PASSWORD, "new": new, "again": new})
-    assert "Your password is changed" in (await viewer.follow(seen)).text
+    assert "Your password was changed" in (await viewer.follow(seen)).text
     assert (await viewer.get("/admin/account")).status == 303
     assert (await viewer.sign_in("viewer-1", new)).status == 303
 
@@ -203,7 +203,7 @@ async def test_one_logs_out_everywhere(signed_in: SignedIn, server: TestClient[A
     elsewhere = Browser(server)
     await elsewhere.sign_in("viewer-1")
     seen = await viewer.post("/admin/account/sessions")
-    assert "signed out, here and everywhere else" in (await viewer.follow(seen)).text
+    assert "signed out in every browser" in (await viewer.follow(seen)).text
     for browser in (viewer, elsewhere):
         assert (await browser.get("/admin/account")).location.startswith("/admin/sign-in")
     assert (await other.get("/admin/account")).status == 200

@@ -99,9 +99,9 @@ async def test_a_new_set_up_says_what_to_do_first(signed_in: SignedIn) -> None:
     assert (figure(shown, "Live tokens"), figure(shown, "Devices")) == ("0", "0")
     assert "No device is registered yet." in shown.text
     assert "Register the first device" in shown.text
-    assert "No device has asked for a token in the last hour." in shown.text
-    assert "No device holds a live token." in shown.text
-    assert "not called yet" in shown.text
+    assert "No device has requested a token in the last hour." in shown.text
+    assert "No device has a live token." in shown.text
+    assert "not called in" in shown.text
     assert "signed in" in shown.text
     viewer = await (await signed_in(OperatorRole.VIEWER)).get("/admin/")
     assert "Register the first device" not in viewer.text
@@ -162,10 +162,10 @@ async def test_when_the_cloud_is_gone_the_page_says_so_and_since_when(
     await tell(server)
     shown = await browser.get("/admin/")
     assert shown.status == 200
-    assert "The cloud is out of reach." in shown.text
-    assert "ApplyToken, <code>ConnectionLost</code> (no answer)" in shown.text
+    assert "The cloud is unreachable." in shown.text
+    assert "ApplyToken, <code>ConnectionLost</code> (no response)" in shown.text
     assert figure(shown, "Refused, last hour") == "1"
-    assert "of these 1 by an outage (5xx)" in shown.text
+    assert "1 of them because of an outage (5xx)" in shown.text
     await cloud.clear()
 
     async def served() -> bool:
@@ -174,8 +174,8 @@ async def test_when_the_cloud_is_gone_the_page_says_so_and_since_when(
     await until(served, "a token after the outage")
     await tell(server)
     back = await browser.get("/admin/")
-    assert "The cloud is out of reach." not in back.text
-    assert '<span class="pill good">answers</span>' in back.text
+    assert "The cloud is unreachable." not in back.text
+    assert '<span class="pill good">reachable</span>' in back.text
     assert "<code>ConnectionLost</code>" in back.text
 
 
@@ -187,8 +187,8 @@ async def test_a_refusal_of_the_cloud_is_told_but_is_no_outage(
     assert (await caller.token()).status == 503
     await tell(server)
     shown = await (await signed_in()).get("/admin/")
-    assert "The cloud is out of reach." not in shown.text
-    assert "<code>PermissionCheckFailed</code> (the account may not do this)" in shown.text
+    assert "The cloud is unreachable." not in shown.text
+    assert "<code>PermissionCheckFailed</code> (permission denied)" in shown.text
 
 
 async def test_what_the_cloud_says_is_shown_as_text(server: Server, signed_in: SignedIn) -> None:
@@ -216,8 +216,8 @@ async def test_the_queue_is_shown_with_its_failures(
 
     await until(failed, "a failed revocation on the page")
     shown = await browser.get("/admin/")
-    assert 'href="/admin/revocations?show=failed">See which' in shown.text
-    assert figure(shown, "Revocations on their way") == "0"
+    assert 'href="/admin/revocations?show=failed">Show failed revocations' in shown.text
+    assert figure(shown, "Revocations queued for the cloud") == "0"
 
 
 async def test_quotas_are_shown_against_their_limits(server: Server, caller: Caller, signed_in: SignedIn) -> None:
@@ -225,7 +225,7 @@ async def test_quotas_are_shown_against_their_limits(server: Server, caller: Cal
     shown = await (await signed_in()).get("/admin/")
     for name in ("ApplyToken", "QueryToken", "RevokeToken"):
         assert f'aria-labelledby="quota-{name}"' in shown.text
-    assert shown.text.count("0 of 1,000 a second") == 4
+    assert shown.text.count("0 of 1,000 per second") == 4
     assert "SendMessage" not in shown.text
     assert "98%" in shown.text
 
@@ -233,7 +233,7 @@ async def test_quotas_are_shown_against_their_limits(server: Server, caller: Cal
 async def test_the_instances_own_checks_are_told_in_words(server: Server, signed_in: SignedIn) -> None:
     """What /readyz says is said here in words, and what it has no words for as it is."""
     browser = await signed_in()
-    assert "as its file says" in (await browser.get("/admin/")).text
+    assert "as in the policy file" in (await browser.get("/admin/")).text
 
     async def odd() -> str:
         return "the <changed> file was refused"
@@ -269,8 +269,8 @@ async def test_one_part_that_fails_takes_no_other_along(
     assert shown.status == 200
     assert (figure(shown, "Devices"), figure(shown, "Answered, last hour")) == ("\N{EN DASH}", "\N{EN DASH}")
     assert figure(shown, "Live tokens") == "1"
-    assert "This part could not be read just now." in shown.text
-    assert "not known just now" in shown.text
+    assert "This part is temporarily unavailable." in shown.text
+    assert "<dd>unknown</dd>" in shown.text
     assert "No device is registered yet." not in shown.text
 
 
@@ -286,7 +286,7 @@ async def test_with_nothing_in_reach_there_is_no_page(
     monkeypatch.setattr(overview, "_part", nothing)
     shown = await browser.get("/admin/")
     assert shown.status == 503
-    assert "Not just now" in shown.text
+    assert "Temporarily unavailable" in shown.text
 
 
 async def test_parts_refresh_and_the_search_does_not(signed_in: SignedIn) -> None:

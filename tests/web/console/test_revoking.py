@@ -86,12 +86,12 @@ async def test_a_token_is_revoked_in_two_clicks(
     assert (seen.status, seen.location) == (303, f"/admin/revoked?handle={handle}")
     assert not await at_other(other_server, caller, token)
     page = await settled(browser, seen.location)
-    assert "Done: nobody can use them any more" in page.text
+    assert "Done: these tokens can no longer be used" in page.text
     assert {each["revoked"] for each in await cloud.tokens()} == {True}
     assert (await caller.token()).status == 200
 
     # The back button, and the same form once more: said to be done already, and nothing happens.
-    assert "This token is revoked already." in (await browser.get(address)).text
+    assert "This token is already revoked." in (await browser.get(address)).text
     assert hidden_fields((await browser.get(address)).text, REVOKE) is None
     assert (await press(browser, asked)).location == seen.location
     page = await browser.get(f"/admin/tokens/{handle}")
@@ -109,7 +109,7 @@ async def test_selected_tokens_are_revoked_and_watched_from_another_browser(
     asked = await browser.ask("GET", REVOKE, params=query)
     assert "Revoke 3 tokens?" in asked.text
     assert "of 3 devices." in asked.text
-    assert "nothing is known of it any more" in asked.text
+    assert "unknown, or its record has expired" in asked.text
     await browser.post(REVOKE, [("handle", handles[0])])  # somebody else was quicker
     seen = await press(browser, asked)
     assert seen.status == 303
@@ -117,12 +117,12 @@ async def test_selected_tokens_are_revoked_and_watched_from_another_browser(
         assert await at_other(other_server, caller, token) == (number == 3)
     viewer = await signed_in(OperatorRole.VIEWER, client=other_server)
     page = await settled(viewer, seen.location)
-    assert "Over at the broker: 3 of 3" in page.text
+    assert "No longer accepted by the broker: 3 of 3" in page.text
     await cloud.until_revoked(6)
     assert await cloud.unrevoked() == 2
     # Whoever follows such an address to what is live is not told that it is revoked.
     page = await viewer.get("/admin/revoked", handle=handles[3])
-    assert "1 of these is live: it is not revoked." in page.text
+    assert "1 of these tokens is still live: it was not revoked." in page.text
     assert "Done" not in page.text
 
 
@@ -133,25 +133,28 @@ async def test_a_device_is_revoked_and_not_locked_out(
     [(caller, token)] = await make_fleet(1)
     narrow = (await caller.token(scope="sub:plant/all")).body
     asked = await browser.get(REVOKE, client_id=caller.client_id)
-    assert "This takes 2 tokens" in asked.text
-    assert "The device is not locked out" in asked.text
+    assert "This revokes 2 tokens" in asked.text
+    assert "This does not block the device" in asked.text
     seen = await press(browser, asked)
     assert (seen.status, seen.location) == (303, "/admin/revoked?client_id=GID_plant%40%40%40d0")
     page = await settled(browser, seen.location)
     for each in (token, narrow):
         assert each["handle"] in page.text
         assert not await at_other(other_server, caller, each)
-    assert "Over at the broker: 2 of 2" in page.text
+    assert "No longer accepted by the broker: 2 of 2" in page.text
     assert (await caller.token()).body["handle"] not in {token["handle"], narrow["handle"]}
     assert (await browser.get(REVOKE, client_id="GID_plant@@@nobody")).status == 404
-    assert "No revoked token" in (await browser.get("/admin/revoked", client_id="GID_plant@@@nobody")).text
+    assert (
+        "There are no records of revoked tokens"
+        in (await browser.get("/admin/revoked", client_id="GID_plant@@@nobody")).text
+    )
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
         ({"role": "sensor"}, "Tokens of role sensor"),
-        ({"topic": "sub:plant/all"}, "Tokens that could subscribe to some topic of plant/all"),
+        ({"topic": "sub:plant/all"}, "Tokens that may subscribe to a topic in plant/all"),
         ({"all": "1"}, "All tokens"),
     ],
 )
@@ -167,7 +170,7 @@ async def test_what_matches_is_revoked_by_a_job_that_any_instance_shows(
     """Counted before; watched to the end at another instance; pressed twice, it is one job."""
     fleet = await make_fleet(3)
     asked = await browser.get(REVOKE, **query)
-    assert "This takes 3 tokens of 3 devices." in asked.text
+    assert "This revokes 3 tokens of 3 devices." in asked.text
     more = {"confirm": "everything"} if "all" in query else {}
     seen = await press(browser, asked, **more)
     assert seen.status == 303
@@ -175,7 +178,7 @@ async def test_what_matches_is_revoked_by_a_job_that_any_instance_shows(
     viewer = await signed_in(OperatorRole.VIEWER, client=other_server)
     page = await settled(viewer, seen.location)
     assert said in page.text
-    assert "The cloud has been told of 3 of 3" in page.text
+    assert "Sent to the cloud: 3 of 3" in page.text
     for caller, token in fleet:
         assert not await at_other(other_server, caller, token)
     await cloud.until_revoked(6)
@@ -253,7 +256,7 @@ async def test_fifty_handles_fit_and_each_counts_once(make_fleet: MakeFleet, bro
     seen = await browser.post(REVOKE, [("handle", handle) for handle in handles])
     assert seen.status == 303
     assert seen.location.count("handle=") == 50
-    assert "Over at the broker: 50 of 50" in (await settled(browser, seen.location)).text
+    assert "No longer accepted by the broker: 50 of 50" in (await settled(browser, seen.location)).text
 
 
 async def test_a_jobs_id_begins_what_it_was_drawn_for_and_nothing_else(
@@ -292,11 +295,11 @@ async def test_a_count_without_time_says_what_it_has_so_far(
     monkeypatch.setattr(module, "SURVEY_BUDGET_S", -1)
     for topic in ("plant/#", "nothing/#"):
         asked = await browser.get(REVOKE, topic=topic)
-        assert "This takes at least" in asked.text
-        assert "All that match are revoked." in asked.text
+        assert "This revokes at least" in asked.text
+        assert "All matching tokens will be revoked." in asked.text
         assert hidden_fields(asked.text, REVOKE) is not None
     asked = await browser.get(REVOKE, role="sensor")
-    assert "This takes 3 tokens of at least 1 device." in asked.text
+    assert "This revokes 3 tokens of at least 1 device." in asked.text
 
 
 async def test_while_the_cloud_is_away_the_pages_say_what_is_still_valid(
@@ -307,11 +310,11 @@ async def test_while_the_cloud_is_away_the_pages_say_what_is_still_valid(
     await cloud.fault("RevokeToken", "error", code="InternalError", times=None)
     seen = await press(browser, await browser.get(REVOKE, handle=one["handle"]))
     page = (await browser.get(seen.location)).text
-    assert "Over at the broker: 0 of 1" in page
+    assert "No longer accepted by the broker: 0 of 1" in page
     assert "still valid at the broker until the cloud confirms" in page
-    assert "nothing is lost, and it is told again and again" in page
+    assert "No revocation is lost: the server keeps retrying" in page
     job = await press(browser, await browser.get(REVOKE, role="sensor"))
-    assert "The cloud has been told of 0 of 1" in (await browser.get(job.location)).text
+    assert "Sent to the cloud: 0 of 1" in (await browser.get(job.location)).text
 
     async def both_wait() -> bool:
         queue = (await browser.get("/admin/revocations")).text
@@ -320,7 +323,7 @@ async def test_while_the_cloud_is_away_the_pages_say_what_is_still_valid(
     await until(both_wait, "both shown as waiting")
     await cloud.clear()
     await settled(browser, seen.location)
-    assert "The cloud has been told of 1 of 1" in (await settled(browser, job.location)).text
+    assert "Sent to the cloud: 1 of 1" in (await settled(browser, job.location)).text
 
 
 async def test_what_the_cloud_refused_is_retried_or_dropped(
@@ -332,11 +335,11 @@ async def test_what_the_cloud_refused_is_retried_or_dropped(
     fleet = await make_fleet(2)
     retried, dropped = (token["handle"] for _, token in fleet)
     queue = await browser.get("/admin/revocations")
-    assert "The cloud has been told of everything that was revoked." in queue.text
-    assert "There was no large revoke" in queue.text
+    assert "No revocation is queued: the cloud has confirmed all of them." in queue.text
+    assert "There was no bulk revocation" in queue.text
     seen = await browser.post(REVOKE, [("handle", retried), ("handle", dropped)])
     page = await settled(browser, seen.location)
-    assert "2 of these are valid at the broker until they expire" in page.text
+    assert "2 of these tokens are valid at the broker until they expire" in page.text
     viewer = await signed_in(OperatorRole.VIEWER)
     for verb in ("retry", "drop"):
         for handle in (retried, dropped):

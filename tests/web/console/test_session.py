@@ -117,7 +117,7 @@ async def test_a_form_that_was_sent_too_late_is_not_lost(signed_in: SignedIn) ->
     browser.cookies.clear()
     late = await browser.post("/admin/tokens", {"q": "plant/7/#", "by": "topic"})
     assert late.status == 401
-    assert "Nothing you entered is lost" in late.text
+    assert "Your input is kept" in late.text
     sealed = late.text.partition('name="carried" value="')[2].partition('"')[0]
     form = {"name": "ada", "password": PASSWORD, "carried": sealed}
     back = await browser.post("/admin/sign-in", form)
@@ -142,7 +142,7 @@ async def test_an_unknown_address_is_a_page_of_the_console(signed_in: SignedIn) 
     """What is not there is said in the console's own words, with the way back."""
     seen = await (await signed_in()).get("/admin/nothing/here")
     assert seen.status == 404
-    assert "There is nothing here" in seen.text
+    assert "Page not found" in seen.text
     assert 'href="/admin/devices"' in seen.text
 
 
@@ -168,7 +168,7 @@ async def test_a_carried_form_says_what_it_holds_and_no_secret(signed_in: Signed
     browser.cookies.clear()
     for path, form, shown, hidden in (
         ("/admin/revoke", {"all": "1", "confirm": "everything"}, '<code class="value">everything</code>', ""),
-        ("/admin/tokens", {"q": "R|cloud-token", "by": "token"}, "not shown here", "cloud-token"),
+        ("/admin/tokens", {"q": "R|cloud-token", "by": "token"}, "<dd>hidden</dd>", "cloud-token"),
     ):
         late = await browser.post(path, form)
         sealed = late.text.partition('name="carried" value="')[2].partition('"')[0]

@@ -35,11 +35,11 @@ async def test_nothing_is_shown_as_nothing(browser: Browser) -> None:
     """A new set-up says that no token is live, and when one will be."""
     seen = await browser.get("/admin/tokens")
     assert seen.status == 200
-    assert "No token is live" in seen.text
+    assert "There are no live tokens" in seen.text
     for query, said in (
-        ({"client_id": "GID_plant@@@d9"}, "This device holds no live token"),
+        ({"client_id": "GID_plant@@@d9"}, "This device has no live token"),
         ({"role": "sensor"}, "No live token was issued under this role"),
-        ({"topic": "plant/#"}, "No live token could do that"),
+        ({"topic": "plant/#"}, "No live token has this permission"),
     ):
         assert said in (await browser.get("/admin/tokens", **query)).text
 
@@ -86,7 +86,7 @@ async def test_what_is_said_goes_before_the_guess(browser: Browser) -> None:
     for other in ("pub%3Aplant", "sub%3Aplant", "plant"):
         assert f'href="/admin/tokens?topic={other}"' in page
     page = (await browser.get("/admin/tokens", topic="pub:plant")).text
-    assert "<h2>Tokens that could publish to some topic of plant</h2>" in page
+    assert "<h2>Tokens that may publish to a topic in plant</h2>" in page
     assert 'href="/admin/tokens?role=plant"' in page
     assert 'value="plant"' in page
 
@@ -171,10 +171,10 @@ async def test_an_unfinished_search_says_how_far_it_is(
     monkeypatch.setattr(index, "SEARCHED", 2)
     monkeypatch.setattr(module, "SEARCH_BUDGET_S", -1)
     seen = await browser.get("/admin/tokens", topic="nothing/#")
-    assert "None so far." in seen.text
+    assert "No match so far." in seen.text
     assert "Searched so far: 50% of all live tokens" in seen.text
-    assert ">Search on</a>" in seen.text
-    assert "No live token could do that" not in seen.text
+    assert ">Continue the search</a>" in seen.text
+    assert "No live token has this permission" not in seen.text
 
 
 async def test_a_token_is_shown_with_all_that_is_known(
