@@ -41,12 +41,13 @@ from app.settings import Settings
 from app.store.api_keys import ApiKeys
 from app.store.audit import AuditStore
 from app.store.connection import Store
+from app.store.constants import PACE
 from app.store.counters import CounterStore
 from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
-from app.store.quota import PACE, QuotaUsageReader
+from app.store.quota import QuotaUsageReader
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.sessions import Sessions

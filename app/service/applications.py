@@ -25,9 +25,10 @@ from app.service.audit import log_event
 from app.store.audit import Event, EventKind
 from app.store.clock import RedisClock
 from app.store.connection import backoff, retry_until
+from app.store.constants import LEASE_MS
 from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
 from app.store.redis_keys import Handle
-from app.store.tokens import LEASE_MS, Tokens
+from app.store.tokens import Tokens
 from app.tasks import end
 
 log = structlog.get_logger(__name__)

@@ -130,9 +130,9 @@ class Issuer:
                 if asked_at >= patience_ends:
                     raise Unavailable("the server was held up; ask again", cause="paused with an answer in hand")
                 continue
-            if answer.status == "lead":
+            if answer.status == "apply":
                 self._flights.start(ApplicationLease(wanted, answer.application, request), grant)
-            if answer.status not in {"lead", "wait"} or asked_at >= patience_ends:
+            if answer.status not in {"apply", "wait"} or asked_at >= patience_ends:
                 return self._conclude(wanted, answer)
             self._in_hand -= 1
             try:

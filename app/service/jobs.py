@@ -17,11 +17,12 @@ from app.model.selections import Selection, SelectionKind
 from app.service.audit import log_event
 from app.store.audit import Event, EventKind
 from app.store.connection import retry_until
+from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
-from app.store.jobs import AT_ONCE, LEASE_MS, Job, JobStore, draw_id, is_id
+from app.store.jobs import Job, JobStore, draw_id, is_id
 from app.store.records import Priority
 from app.store.redis_keys import Shard
-from app.store.revocations import EVERYTHING, RevocationQueue
+from app.store.revocations import RevocationQueue
 from app.tasks import end
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class Jobs:
         self._index = index
         self._queue = queue
         # As many as a job has shards at once: an instance alone keeps the pace as well.
-        self._woken = [asyncio.Event() for _ in range(AT_ONCE)]
+        self._woken = [asyncio.Event() for _ in range(JOB_SHARDS_AT_ONCE)]
 
     async def start_job(self, selection: Selection, *, actor: Actor, counted: int, job: str = "") -> Job:
         """Begin to revoke a role, a topic or everything for ``actor``; ``counted`` is what was shown before.
@@ -154,7 +155,7 @@ class Jobs:
                 await asyncio.sleep(max(LEAST_BREATH_S, due - loop.time()))
             if not handles:
                 await asyncio.sleep(LEAST_BREATH_S)
-            if loop.time() - extended_at > LEASE_MS / 3000:
+            if loop.time() - extended_at > JOB_LEASE_MS / 3000:
                 await self._book.extend(job, shard)
                 extended_at = loop.time()
         await self._book.shard_done(job, shard)

@@ -13,7 +13,8 @@ import structlog
 from app.cloud.errors import CloudError
 from app.errors import Unavailable
 from app.store.clock import RedisClock
-from app.store.counters import KEEP_MS, MINUTE_MS, Batch, Counted, CounterStore, Seen
+from app.store.constants import COUNTERS_KEPT_MS
+from app.store.counters import MINUTE_MS, Batch, Counted, CounterStore, Seen
 from app.store.quota import QuotaUsage, QuotaUsageReader
 
 log = structlog.get_logger(__name__)
@@ -162,7 +163,7 @@ class Metrics:
         if self._now:
             self._minutes.setdefault(minute, Counter()).update(self._now)
             self._now.clear()
-        oldest = minute - KEEP_MS // MINUTE_MS
+        oldest = minute - COUNTERS_KEPT_MS // MINUTE_MS
         self._minutes = {each: counts for each, counts in self._minutes.items() if each > oldest}
 
     async def _add_last(self) -> None:

@@ -1,4 +1,5 @@
--- What every script begins with. ARGV[1] is always the clock's shift in ms: 0 outside tests.
+-- What every script begins with, after the constants that Python hands over (script.py).
+-- ARGV[1] is always the clock's shift in ms: 0 outside tests.
 
 local function now_us()
   local time = redis.call('TIME')
@@ -6,6 +7,52 @@ local function now_us()
 end
 
 local now_ms = math.floor(now_us() / 1000)
+
+-- The hash tag with which every key of a shard begins; keys that a script is not given by name are built from it. The
+-- keys of operators and of jobs have tags of their own.
+local shard = string.match(KEYS[1], '^{%w+}:')
+
+local function record_key(handle)
+  return shard .. 't:' .. handle
+end
+
+-- Lets Redis forget a key at this time, by the shifted clock.
+local function expire_at(key, at_ms)
+  redis.call('PEXPIREAT', key, at_ms - ARGV[1])
+end
+
+-- Reads fields of a hash by their names; what is missing is nil.
+local function read_fields(key, ...)
+  local fields = {}
+  local values = redis.call('HMGET', key, ...)
+  for i, name in ipairs({...}) do
+    fields[name] = values[i] or nil
+  end
+  return fields
+end
+
+local function append(list, item, second)
+  list[#list + 1] = item
+  list[#list + 1] = second -- if there is one
+end
+
+-- Lua takes no call with more arguments than about 8,000.
+local CHUNK = 1000
+
+-- Calls `command` with the items of a list, a chunk at a time.
+local function in_chunks(items, command)
+  for first = 1, #items, CHUNK do
+    command(unpack(items, first, math.min(#items, first + CHUNK - 1)))
+  end
+end
+
+-- Appends an entry to the audit stream of the script's keys (audit.py): `who` did `what`; the other fields may be left
+-- out. The stream keeps the time, and about this many entries.
+local function audit(entry)
+  redis.call('XADD', shard .. 'a', 'MAXLEN', '~', AUDIT_STREAM_LENGTH, '*',
+    'who', entry.who, 'what', entry.what, 'client_id', entry.client_id or '', 'handle', entry.handle or '',
+    'detail', entry.detail or '', 'request_id', entry.request_id or '')
+end
 
 -- Uses an assertion up until `used_until_ms`, when it expires anyway; 0: there is none. First the device's record must be
 -- the one under which the caller was verified. The same request may use it again: a command that is sent twice is not a
@@ -29,175 +76,154 @@ local function use_assertion(device, epoch, assertion, request, used_until_ms)
   return nil
 end
 
--- Every key of a shard begins with its hash tag; what a script is not given by name it builds from that. Those of the
--- operators and of the jobs have tags of their own.
-local shard = string.match(KEYS[1], '^{%w+}:')
-
-local HOUR_MS = 3600 * 1000
-local MONTH_MS = 31 * 24 * HOUR_MS -- longer than any token lives (guide chapter 10.1)
-
--- Whose revokes go first.
-local OPERATOR, BULK, DEVICE = 0, 1, 2
-local SPAN = 2 ^ 42 -- above any expiry in ms, so the score below is exact in a double
-
--- The queue's order: by priority, then the longest remaining life first.
-local function turn(priority, expires_at_ms)
-  return priority * SPAN + SPAN - expires_at_ms
-end
-
--- Whether a revoke of a role or of everything took what was begun at this count of such revokes. A count and no time:
--- two that fall into one microsecond, or a clock set back, cannot mix up what was begun before and what after.
-local floor_of = {}
-local function swept(role, begun)
-  local floor = floor_of[role]
-  if not floor then
-    local floors = redis.call('HMGET', shard .. 'floors', '*', role)
-    floor = math.max(tonumber(floors[1] or 0), tonumber(floors[2] or 0))
-    floor_of[role] = floor
+-- Whether a revocation of a role or of everything took a record of this generation: the count of such revocations when
+-- its application began. A count and not a time: two that fall into one microsecond, or a clock set back, cannot mix up
+-- what began before and what after.
+local watermark_of_role = {}
+local function is_below_watermark(role, generation)
+  local watermark = watermark_of_role[role]
+  if not watermark then
+    local watermarks = redis.call('HMGET', shard .. 'watermarks', EVERYTHING, role)
+    watermark = math.max(tonumber(watermarks[1] or 0), tonumber(watermarks[2] or 0))
+    watermark_of_role[role] = watermark
   end
-  return tonumber(begun or 0) < floor
+  return tonumber(generation or 0) < watermark
 end
 
--- Reads a record if it still stands: in this state, taken by no floor, and begun under this epoch. Returns nil or
--- {state, epoch, role, begun, expires_at_ms, sealed}.
-local function standing(handle, state, epoch)
-  local record = redis.call('HMGET', shard .. 't:' .. handle,
-    'state', 'epoch', 'role', 'begun', 'expires_at_ms', 'sealed')
-  if record[1] ~= state or record[2] ~= epoch or swept(record[3], record[4]) then
-    return nil
+-- Returns a record that still counts, or nothing: it is in this state, began under this epoch, and is not below a
+-- watermark.
+local function valid_record(handle, state, epoch)
+  local record = read_fields(record_key(handle), 'state', 'epoch', 'role', 'generation', 'expires_at_ms', 'sealed')
+  if record.state == state and record.epoch == epoch and not is_below_watermark(record.role, record.generation) then
+    return record
   end
-  return record
 end
 
--- Returns a grant's live token under this epoch, or nothing: {handle, expires_at_ms, sealed, remaining_ms}.
+-- Returns a grant's live token, or nothing: {handle, expires_at_ms, sealed, remaining_ms}.
 local function live_token(grant, epoch)
   local handle = redis.call('GET', grant)
-  local record = handle and standing(handle, 'live', epoch)
+  local record = handle and valid_record(handle, LIVE, epoch)
   if record then
-    return {handle = handle, expires_at_ms = record[5], sealed = record[6], remaining_ms = record[5] - now_ms}
+    return {handle = handle, expires_at_ms = record.expires_at_ms, sealed = record.sealed,
+      remaining_ms = record.expires_at_ms - now_ms}
   end
 end
 
+-- The indexes that a revocation searches: of the device, of everything, of the role.
 local function indexes(client_id, role)
   return {shard .. 'c:' .. client_id, shard .. 'x', shard .. 'r:' .. role}
 end
 
--- Enters a record until then into what a revoke looks through; 'XX' moves it only if it is there. A time is never moved
--- back: who reads the index from front to end must meet everything that was in it.
-local function index(handle, client_id, role, until_ms, only)
-  for _, key in ipairs(indexes(client_id, role)) do
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms)
+-- Enters a record into its indexes until it expires; with `only` 'XX' moves it if it is there. It is never moved back:
+-- who reads an index from front to end must meet everything that was in it.
+local function index_record(handle, client_id, role, until_ms, only)
+  for _, index in ipairs(indexes(client_id, role)) do
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', now_ms)
     if only then
-      redis.call('ZADD', key, only, 'GT', until_ms, handle)
+      redis.call('ZADD', index, only, 'GT', until_ms, handle)
     else
-      redis.call('ZADD', key, 'GT', until_ms, handle)
+      redis.call('ZADD', index, 'GT', until_ms, handle)
     end
-    local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+    local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
     if last[2] then
-      redis.call('PEXPIREAT', key, last[2] - ARGV[1])
+      expire_at(index, last[2])
     end
   end
 end
 
-local function unindex(handle, client_id, role)
-  for _, key in ipairs(indexes(client_id, role)) do
-    redis.call('ZREM', key, handle)
+local function unindex_record(handle, client_id, role)
+  for _, index in ipairs(indexes(client_id, role)) do
+    redis.call('ZREM', index, handle)
   end
 end
 
--- Counts for the job that a revocation belongs to, if it does.
-local function count(job, what, by)
-  if job and job ~= '' and redis.call('HINCRBY', shard .. 'k:' .. job, what, by) == by then
-    redis.call('PEXPIRE', shard .. 'k:' .. job, MONTH_MS)
+-- Counts what became of revocations for the job that they belong to, if they do.
+local function count_for_job(job, what, by)
+  if job and redis.call('HINCRBY', shard .. 'k:' .. job, what, by) == by then
+    redis.call('PEXPIRE', shard .. 'k:' .. job, JOB_KEPT_MS)
   end
 end
 
--- Appends an entry to the audit stream of the script's keys (audit.py): `who` did `what`; the other fields may be left
--- out. The stream keeps the time, and about this many entries.
-local function audit(entry)
-  redis.call('XADD', shard .. 'a', 'MAXLEN', '~', 10000, '*',
-    'who', entry.who, 'what', entry.what, 'client_id', entry.client_id or '', 'handle', entry.handle or '',
-    'detail', entry.detail or '', 'request_id', entry.request_id or '')
+-- The queue's order: by priority, then the longest remaining life first.
+local function queue_score(priority, expires_at_ms)
+  return priority * PRIORITY_SPAN + PRIORITY_SPAN - expires_at_ms
 end
 
 local function enqueue(handle, priority, expires_at_ms, job)
-  redis.call('HSET', shard .. 't:' .. handle, 'revocation', 'queued')
-  redis.call('ZADD', shard .. 'q', turn(priority, expires_at_ms), handle)
-  count(job, 'queued', 1)
+  redis.call('HSET', record_key(handle), 'revocation', QUEUED)
+  redis.call('ZADD', shard .. 'q', queue_score(priority, expires_at_ms), handle)
+  count_for_job(job, QUEUED, 1)
 end
 
--- Ends a revocation as 'confirmed', 'lapsed' or 'dropped'. Its cloud token is worthless or forgotten now; what nobody
--- needs, nobody keeps.
-local function finish(handle, what, job, who, request_id)
-  local key = shard .. 't:' .. handle
-  audit{who = who, request_id = request_id, what = what, client_id = redis.call('HGET', key, 'client_id'),
-    handle = handle}
-  if redis.call('EXISTS', key) == 1 then
-    redis.call('HSET', key, 'revocation', what)
+-- Ends a revocation as CONFIRMED, LAPSED or DROPPED, and forgets the cloud token, which is worthless now.
+local function finish_revocation(handle, outcome, who, request_id)
+  local key = record_key(handle)
+  local record = read_fields(key, 'state', 'client_id', 'job')
+  if record.state then
+    redis.call('HSET', key, 'revocation', outcome)
     redis.call('HDEL', key, 'sealed')
   end
   redis.call('ZREM', shard .. 'q', handle)
   redis.call('ZREM', shard .. 'qd', handle)
   if redis.call('ZREM', shard .. 'qf', handle) == 1 then
-    count(job, 'failed', -1)
+    count_for_job(record.job, FAILED, -1)
   end
-  count(job, what, 1)
+  count_for_job(record.job, outcome, 1)
+  audit{who = who, request_id = request_id, what = outcome, client_id = record.client_id, handle = handle}
 end
 
--- Enters a record among those to be queued.
-local function queue_up(fields, turns, handle, priority, expires_at_ms)
-  fields[#fields + 1], fields[#fields + 2] = 'revocation', 'queued'
-  turns[#turns + 1], turns[#turns + 2] = turn(priority, expires_at_ms), handle
+local function mark_revoked(handle, state, how)
+  local fields = {'state', REVOKED, 'revoked_at_ms', now_ms, 'priority', how.priority}
+  if state == LIVE then
+    append(fields, 'revocation', QUEUED)
+  end
+  if how.job then
+    append(fields, 'job', how.job)
+  end
+  redis.call('HSET', record_key(handle), unpack(fields))
 end
 
--- Lua takes no call with more arguments than this, twice over.
-local AT_ONCE = 1000
+-- Moves a revocation forward in the queue, if this priority goes before its own.
+local function raise_priority(handle, record, priority)
+  if priority < tonumber(record.priority or PRIORITY_DEVICE) then
+    redis.call('HSET', record_key(handle), 'priority', priority)
+    redis.call('ZADD', shard .. 'q', 'XX', queue_score(priority, record.expires_at_ms or 0), handle)
+  end
+end
 
--- Revokes records. A live one is queued for the cloud; on one still being applied for this is a tombstone: when its
--- cloud tokens arrive, store.lua queues them instead of handing them out. Returns how many this changed; one that is
--- revoked already only moves forward, if this one's priority goes first. Of `how` are the priority, who revokes under
--- which request ID, the job it is counted for, and whether only those below a watermark are meant. What many have in
--- common is written once: this is most of what a large revocation costs.
+-- Revokes records, and returns how many. A live one is queued for the cloud. One that is still being applied for is only
+-- marked: when its cloud tokens arrive, store_token.lua queues them instead of handing them out. One that is revoked
+-- already may move forward in the queue.
+-- `how`: `priority`; `who` revokes under which `request_id`; the `job` that counts it; `only_below_watermark`.
+-- Indexes and queue are written once for all records: that is most of what a large revocation costs.
 local function revoke(handles, how)
-  local priority, job = how.priority, how.job
-  local revoked, turns, gone = 0, {}, {}
+  local revoked, queued, removed = 0, {}, {}
   for _, handle in ipairs(handles) do
-    local key = shard .. 't:' .. handle
-    local record = redis.call('HMGET', key, 'state', 'client_id', 'role', 'expires_at_ms', 'priority', 'begun')
-    local state = record[1]
-    if not state or how.only_below_watermark and not swept(record[3], record[6]) then
-      state = ''
-    end
-    if state == 'revoked' and priority < tonumber(record[5] or DEVICE) then
-      redis.call('HSET', key, 'priority', priority)
-      redis.call('ZADD', shard .. 'q', 'XX', turn(priority, record[4] or 0), handle)
-    elseif state == 'live' or state == 'applying' then
-      local fields = {'state', 'revoked', 'revoked_at_ms', now_ms, 'priority', priority}
-      if job and job ~= '' then
-        fields[#fields + 1], fields[#fields + 2] = 'job', job
-      end
-      if state == 'live' then
-        queue_up(fields, turns, handle, priority, record[4])
-      end
-      redis.call('HSET', key, unpack(fields))
-      for _, index in ipairs(indexes(record[2], record[3])) do
-        gone[index] = gone[index] or {}
-        table.insert(gone[index], handle)
-      end
-      audit{who = how.who, request_id = how.request_id, what = 'revoked', client_id = record[2], handle = handle}
+    local record = read_fields(record_key(handle),
+      'state', 'client_id', 'role', 'expires_at_ms', 'priority', 'generation')
+    local meant = record.state
+      and (not how.only_below_watermark or is_below_watermark(record.role, record.generation))
+    if meant and record.state == REVOKED then
+      raise_priority(handle, record, how.priority)
+    elseif meant then
       revoked = revoked + 1
+      mark_revoked(handle, record.state, how)
+      if record.state == LIVE then
+        append(queued, queue_score(how.priority, record.expires_at_ms), handle)
+      end
+      for _, index in ipairs(indexes(record.client_id, record.role)) do
+        removed[index] = removed[index] or {}
+        append(removed[index], handle)
+      end
+      audit{who = how.who, request_id = how.request_id, what = REVOKED, client_id = record.client_id, handle = handle}
     end
   end
-  for index, members in pairs(gone) do
-    for first = 1, #members, AT_ONCE do
-      redis.call('ZREM', index, unpack(members, first, math.min(#members, first + AT_ONCE - 1)))
-    end
+  for index, members in pairs(removed) do
+    in_chunks(members, function(...) redis.call('ZREM', index, ...) end)
   end
-  for first = 1, #turns, AT_ONCE do
-    redis.call('ZADD', shard .. 'q', unpack(turns, first, math.min(#turns, first + AT_ONCE - 1)))
-  end
-  if #turns > 0 then
-    count(job, 'queued', #turns / 2)
+  in_chunks(queued, function(...) redis.call('ZADD', shard .. 'q', ...) end)
+  if #queued > 0 then
+    count_for_job(how.job, QUEUED, #queued / 2)
   end
   return revoked
 end

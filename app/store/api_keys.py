@@ -16,8 +16,8 @@ from app.store.redis_keys import API_KEY_NAMES, API_KEYS
 from app.store.script import Script
 from app.store.sealing import KeyRing
 
-_ADD: Final = Script("key_add")
-_REMOVE: Final = Script("key_remove", may_oom=True)
+_ADD: Final = Script("add_api_key")
+_REMOVE: Final = Script("remove_api_key", may_oom=True)
 _KEYS: Final = {"api_keys": API_KEYS, "names": API_KEY_NAMES}
 
 MAX_KEYS: Final = 1000
@@ -74,7 +74,7 @@ class ApiKeys:
             key_id=key_id,
             name=name,
             sealed=sealed,
-            most_keys=MAX_KEYS,
+            max_keys=MAX_KEYS,
             actor=actor.name,
             request_id=actor.request_id,
             detail=detail,

@@ -12,8 +12,8 @@ from app.store.redis_keys import STRANGERS_AUDIT, attempts_by_address_key, attem
 from app.store.script import Script
 
 # Who has to revoke something signs in when Redis is full too. No flood gets far by that: what is counted is hashed.
-_COUNT: Final = Script("attempt", may_oom=True)
-_TAKE_BACK: Final = Script("attempt_passed", may_oom=True)
+_COUNT: Final = Script("count_attempt", may_oom=True)
+_TAKE_BACK: Final = Script("forgive_attempts", may_oom=True)
 
 FREE_FROM_ONE_ADDRESS: Final = 5
 FREE_BY_NAME: Final = 100
@@ -23,9 +23,6 @@ guesses at a colleague's could keep them out from where they are as well."""
 
 FREE_BY_ADDRESS: Final = 20
 LONGEST_BY_ADDRESS_MS: Final = 15 * 60_000
-FORGET_AFTER_MS: Final = 3_600_000
-"""After so long without an attempt a count is forgotten."""
-
 _LIMITS: Final = (
     *(FREE_FROM_ONE_ADDRESS, LONGEST_BY_NAME_MS),
     *(FREE_BY_NAME, LONGEST_BY_NAME_MS),
@@ -49,9 +46,7 @@ class Attempts:
         sent again: it would count twice. Raises ``Unavailable``.
         """
         counters = [*_by_name(name, address), *_by_address(address)]
-        wait_ms: int = await self._store.run(
-            _COUNT, {"counters": counters}, forget_ms=FORGET_AFTER_MS, limits=_LIMITS[: 2 * len(counters)]
-        )
+        wait_ms: int = await self._store.run(_COUNT, {"counters": counters}, limits=_LIMITS[: 2 * len(counters)])
         return wait_ms
 
     async def passed(self, name: str, address: str) -> None:

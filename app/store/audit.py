@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Self
 
 from app.model.actors import Actor
 from app.store.connection import Store
+from app.store.constants import AUDIT_STREAM_LENGTH
 from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
 
 STREAMS: Final = (
@@ -24,8 +25,8 @@ STREAMS: Final = (
     REFUSED_AUDIT,
     STRANGERS_AUDIT,
 )
-MOST_LINES: Final = 10_000
-"""About so many each stream keeps (the scripts have this number too); the log, which is told the same, keeps all.
+MOST_LINES: Final = AUDIT_STREAM_LENGTH
+"""About so many each stream keeps; the log, which is told the same, keeps all.
 
 One takes 160 bytes: all streams together, when they are full, 106 MB.
 """

@@ -11,11 +11,9 @@ from app.store.connection import Store
 from app.store.redis_keys import CLOUD_SEEN, batch_key, minute_key
 from app.store.script import Script
 
-_TALLY: Final = Script("tally")
+_ADD: Final = Script("add_counters")
 
 MINUTE_MS: Final = 60_000
-KEEP_MS: Final = 2 * 60 * MINUTE_MS
-KEEP_SEEN_MS: Final = 7 * 24 * 60 * MINUTE_MS
 
 
 class Counted(StrEnum):
@@ -72,11 +70,9 @@ class CounterStore:
                 counts += [place, counted.value, count]
         seen = batch.seen
         await self._store.run(
-            _TALLY,
+            _ADD,
             {"batch": batch_key(instance), "cloud": CLOUD_SEEN, "minutes": [*map(minute_key, batch.minutes)]},
             batch_number=batch.number,
-            keep_ms=KEEP_MS,
-            keep_seen_ms=KEEP_SEEN_MS,
             ok_at_ms=seen.ok_at_ms,
             since_ms=seen.failing_since_ms,
             failed_at_ms=seen.failed_at_ms,

@@ -21,7 +21,7 @@ from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.script import Script
 from app.store.sealing import KeyRing
 
-_WRITE: Final = Script("device", may_oom=True)
+_WRITE: Final = Script("write_device", may_oom=True)
 CACHED_DEVICES: Final = 10_000
 
 _ADDED: Final = Event(SERVER, EventKind.DEVICE_ADDED)

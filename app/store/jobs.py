@@ -7,30 +7,22 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, get_args
 
 from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.connection import Store
 from app.store.pipelined_connection import Command
+from app.store.records import RevocationState
 from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
 from app.store.script import Script
 
-_START: Final = Script("job_start", may_oom=True)
-_CLAIM: Final = Script("job_claim", may_oom=True)
-_EXTEND: Final = Script("job_extend", may_oom=True)
-
-LEASE_MS: Final = 3_000
-"""A worker that says nothing for this long has lost its shard. Two at one shard do no harm, so it need not be long."""
-
-AT_ONCE: Final = 2
-"""Shards of a job that are gone through at once, whatever the number of instances."""
-
-KEEP_MS: Final = 31 * 24 * 3600 * 1000
-"""A job is kept for longer than any token lives."""
+_START: Final = Script("start_job", may_oom=True)
+_CLAIM: Final = Script("claim_job_shard", may_oom=True)
+_EXTEND: Final = Script("extend_job_claim", may_oom=True)
 
 _ID: Final = re.compile(r"[0-9a-f]{16}")
-_COUNTS: Final = ("queued", "confirmed", "failed", "lapsed", "dropped")
+_COUNTS: Final = get_args(RevocationState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +78,6 @@ class JobStore:
             selection=str(selection),
             counted=counted,
             shards=SHARDS,
-            keep_ms=KEEP_MS,
             actor=actor.name,
             request_id=actor.request_id,
         )
@@ -107,14 +98,12 @@ class JobStore:
             _CLAIM,
             {"open_jobs": OPEN_JOBS, "job": job_key(job), "work": job_work_key(job)},
             job_id=job,
-            lease_ms=LEASE_MS,
-            at_once=AT_ONCE,
         )
         return Shard(number) if number >= 0 else None
 
     async def extend(self, job: str, shard: Shard) -> None:
         """Keep a claim for another lease. Raises ``Unavailable``."""
-        await self._store.run(_EXTEND, {"work": job_work_key(job)}, shard_number=shard.number, lease_ms=LEASE_MS)
+        await self._store.run(_EXTEND, {"work": job_work_key(job)}, shard_number=shard.number)
 
     async def shard_done(self, job: str, shard: Shard) -> None:
         """Strike a shard off. May be sent again. Raises ``Unavailable``."""

@@ -18,8 +18,8 @@ from app.store.script import Script
 from app.store.sealing import CannotOpen, KeyRing
 
 # Whoever is dismissed, or has their sessions ended, is so when Redis is full too; and whoever signs in then is let in.
-_WRITE: Final = Script("operator_write", may_oom=True)
-_REHASH: Final = Script("operator_rehash", may_oom=True)
+_WRITE: Final = Script("write_operator", may_oom=True)
+_REHASH: Final = Script("rehash_operator", may_oom=True)
 _KEYS: Final = {"operators": OPERATORS, "last_epoch": OPERATOR_EPOCH}
 
 MAX_OPERATORS: Final = 1000

@@ -1,6 +1,6 @@
 """The cloud's quotas, shared by all instances (guide chapter 8): permits from the API's and the egress group's bucket.
 
-What a bucket is, and how both are asked in one step, is told at the top of ``quota.lua``.
+What a bucket is, and how both are asked in one step, is told at the top of ``take_permits.lua``.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.store.connection import Store
+from app.store.constants import PACE
 from app.store.redis_keys import quota_keys, quota_use_keys
 from app.store.script import Script
 
-PACE: Final = 0.98
-"""The share of a limit that is used: a second of the cloud's is not quite a second of ours."""
-
-_QUOTA: Final = Script("quota", may_oom=True)  # without permits nothing is revoked; a log holds the limit at most
-_USE: Final = Script("quota_use")
+# When Redis is full too: without permits nothing is revoked. A log holds as many entries as the limit at most.
+_TAKE: Final = Script("take_permits", may_oom=True)
+_READ_USAGE: Final = Script("read_quota_usage")
 
 
 @dataclass(frozen=True, slots=True)
 class PermitGrant:
-    """What ``quota.lua`` said: permits taken, and when to ask again for those that still wait.
+    """What ``take_permits.lua`` said: permits taken, and when to ask again for those that still wait.
 
     ``lines`` and ``group_lines`` are how many permits each other line waits for: for the same API, and in the same
     egress group. The paces are in permits a second.
@@ -75,7 +74,7 @@ class SharedQuota:
         pace, group_pace = PACE * qps, PACE * self._egress_qps
         most = min(line, max(least, math.ceil(min(pace, group_pace) * batch_s)))
         permits, wait_us, lines, group_lines = await self._store.run(
-            _QUOTA,
+            _TAKE,
             quota_keys(action, self._group),
             queue=f"{action} {self._group} {self._name}",
             wanted=line,
@@ -83,7 +82,6 @@ class SharedQuota:
             most=most,
             own_api_limit=str(qps),
             own_group_limit=str(self._egress_qps),
-            pace_share=str(PACE),
         )
         return PermitGrant(permits, wait_us / 1_000_000, tuple(lines), tuple(group_lines), pace, group_pace)
 
@@ -119,7 +117,7 @@ class QuotaUsageReader:
     async def read(self) -> list[QuotaUsage]:
         """Return the use of the egress group's limit, then of each action's. Raises ``Unavailable``."""
         rows = await self._store.run(
-            _USE, quota_use_keys(self._qps, self._group), group=self._group, apis=list(self._qps)
+            _READ_USAGE, quota_use_keys(self._qps, self._group), group=self._group, apis=list(self._qps)
         )
         limits = {"": self._egress_qps} | dict(self._qps)
         return [QuotaUsage(action, limit, *row) for (action, limit), row in zip(limits.items(), rows, strict=True)]

@@ -12,10 +12,11 @@ from app.model.secrets import CloudToken
 from app.store.redis_keys import GrantKey, Handle, Shard, grant_key
 from app.store.sealing import Sealed
 
-RequestStatus = Literal["live", "lead", "wait", "failed", "limited", "busy"]
+RequestStatus = Literal["live", "apply", "wait", "failed", "limited", "busy"]
 AssertionRefusal = Literal["stale", "used", "expired"]
 UseStatus = Literal["ok"] | AssertionRefusal
-State = Literal["applying", "live", "revoked"]
+TokenState = Literal["applying", "live", "revoked"]
+RevocationState = Literal["queued", "confirmed", "failed", "lapsed", "dropped"]
 
 
 class Priority(IntEnum):
@@ -100,7 +101,7 @@ class TokenRecord:
     client_id: str
     role: str
     scope: str
-    state: State
+    state: TokenState
     issued_at_ms: int
     expires_at_ms: int
     sealed: Sealed | None

@@ -74,7 +74,7 @@ OPERATORS_AUDIT: Final = "{ops}:a"
 """One tag for all of the operators', so that a change and its line in the audit are one step."""
 
 CLOUD_SEEN: Final = "{stats}:cloud"
-_QUOTA_LINES: Final = "{q}:lines"
+_PERMIT_QUEUES: Final = "{q}:queues"
 
 REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
@@ -171,7 +171,7 @@ class Shard:
     @property
     def watermarks(self) -> str:
         """The key of the floors that revokes of a role and of everything raise."""
-        return f"{{s{self.number}}}:floors"
+        return f"{{s{self.number}}}:watermarks"
 
     @property
     def queue(self) -> str:
@@ -240,21 +240,21 @@ def batch_key(instance: str) -> str:
 
 
 def quota_keys(action: str, egress_group: str) -> dict[str, str]:
-    """Return the keys of ``quota.lua``; all share a tag, for it takes from an API's and an egress group's permits."""
+    """Return the keys of ``take_permits.lua``; of one tag, for it takes permits of an API and of an egress group."""
     api, group = _quota_log(action), _egress_log(egress_group)
     return {
         "api_log": api,
         "api_due": f"{api}:due",
         "group_log": group,
         "group_due": f"{group}:due",
-        "queues": _QUOTA_LINES,
+        "queues": _PERMIT_QUEUES,
     }
 
 
 def quota_use_keys(actions: Iterable[str], egress_group: str) -> dict[str, str | list[str]]:
-    """Return the keys of ``quota_use.lua``: how much of these APIs' quotas and of an egress group's is in use."""
+    """Return the keys of ``read_quota_usage.lua``: of the permits of these APIs and of an egress group."""
     return {
-        "queues": _QUOTA_LINES,
+        "queues": _PERMIT_QUEUES,
         "group_log": _egress_log(egress_group),
         "api_logs": [*map(_quota_log, actions)],
     }

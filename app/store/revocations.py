@@ -8,32 +8,18 @@ from typing import Final, Literal
 
 from app.model.actors import Actor
 from app.store.connection import Store
+from app.store.constants import PRIORITY_SPAN, QUEUE_HEAD_LENGTH
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.script import Script
 from app.store.sealing import Sealed
 from app.store.tokens import REVOKE
 
-_RAISE: Final = Script("raise", may_oom=True)
-_HEADS: Final = Script("heads", may_oom=True)
-_CLAIM: Final = Script("claim", may_oom=True)
-_SETTLE: Final = Script("settle", may_oom=True)
-_RESOLVE: Final = Script("resolve", may_oom=True)
-
-CLAIM_MS: Final = 30_000
-"""A claim not settled by then falls to the next worker."""
-
-LAPSE_MS: Final = 60_000
-"""This long after the cloud's expiry nothing is left to revoke."""
-
-HEADS: Final = 8
-"""Of each shard's queue so many are looked at, to see whose turn is first over all shards."""
-
-SPAN: Final = 2**42
-"""A priority's part of the queue's order (``turn`` in ``_shared.lua``)."""
-
-EVERYTHING: Final = "*"
-"""The floor of every role; no role has this name (``policy_file``)."""
+_RAISE: Final = Script("raise_watermark", may_oom=True)
+_READ_HEAD: Final = Script("read_queue_head", may_oom=True)
+_CLAIM: Final = Script("claim_revocation", may_oom=True)
+_SETTLE: Final = Script("record_delivery", may_oom=True)
+_RESOLVE: Final = Script("resolve_revocation", may_oom=True)
 
 Queue = Literal["queued", "delayed", "failed"]
 """What waits for its turn; what is claimed or put off; what nobody tries any more."""
@@ -118,10 +104,8 @@ class RevocationQueue:
         rows = await self._store.each(
             [
                 self._store.call(
-                    _HEADS,
+                    _READ_HEAD,
                     {"queue": shard.queue, "delayed": shard.delayed, "failed": shard.failed},
-                    lapse_ms=LAPSE_MS,
-                    heads=HEADS,
                 )
                 for shard in ALL_SHARDS
             ]
@@ -130,14 +114,12 @@ class RevocationQueue:
             (float(score), shard.number) for shard, row in zip(ALL_SHARDS, rows, strict=True) for score in row[1::2]
         ]
         # Further down a shard's queue than was looked there may be better ones than the last of another's.
-        deepest = min((float(row[-1]) for row in rows if len(row) == 2 * HEADS), default=float("inf"))
+        deepest = min((float(row[-1]) for row in rows if len(row) == 2 * QUEUE_HEAD_LENGTH), default=float("inf"))
         return [Shard(number) for score, number in sorted(turns) if score <= deepest]
 
     async def claim(self, shard: Shard) -> Claim | None:
         """Claim the shard's first revocation. Raises ``Unavailable``."""
-        row = await self._store.run(
-            _CLAIM, {"queue": shard.queue, "delayed": shard.delayed}, claim_ms=CLAIM_MS, lapse_ms=LAPSE_MS
-        )
+        row = await self._store.run(_CLAIM, {"queue": shard.queue, "delayed": shard.delayed})
         if not row:
             return None
         handle, number, client_id, sealed, expires_at_ms, tries, attempts = row
@@ -188,7 +170,7 @@ class RevocationQueue:
 
     async def ahead(self, priority: Priority) -> int:
         """Count the revocations that go before, or among, those of this priority. Raises ``Unavailable``."""
-        until = (priority + 1) * SPAN
+        until = (priority + 1) * PRIORITY_SPAN
         return sum(await self._store.each([("ZCOUNT", shard.queue, "-inf", f"({until}") for shard in ALL_SHARDS]))
 
     async def backlog(self) -> Backlog:

@@ -20,14 +20,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from app.model.actors import CLOUD, SERVER
+from app.store import constants
+from app.store.records import Priority, RevocationState, TokenState
 
 Value = str | int
 
-_PRELUDE: Final = f"local SERVER, CLOUD = '{SERVER}', '{CLOUD}'\n"
-"""What Python hands to every script."""
+CONSTANTS: Final[Mapping[str, str | float]] = {
+    **{name: value for name, value in vars(constants).items() if name.isupper()},
+    **{f"PRIORITY_{priority.name}": priority.value for priority in Priority},
+    **{state.upper(): state for state in (*get_args(TokenState), *get_args(RevocationState))},
+    "SERVER": SERVER.name,
+    "CLOUD": CLOUD.name,
+}
+"""What every script knows by name."""
+
+_PRELUDE: Final = "".join(f"local {name} = {value!r}\n" for name, value in CONSTANTS.items())
 
 _NAMED: Final = r"^local ((?:\w+,\s+)*\w+) = unpack\({table}(?:, (\d+))?\)$"
 _SEQUENCE: Final = r"^local (\w+) = \{{unpack\({table}(?:, (\d+))?\)\}}$"

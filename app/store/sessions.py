@@ -13,6 +13,7 @@ from app.model.actors import Actor
 from app.model.secrets import Secret, SessionId
 from app.store.audit import Event, EventKind
 from app.store.connection import Store
+from app.store.constants import SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS, session_key
 from app.store.script import Script
@@ -21,12 +22,9 @@ from app.store.sealing import CannotOpen, KeyRing
 log = structlog.get_logger(__name__)
 
 # Who has to revoke something is at the console when Redis is full too.
-_BEGIN: Final = Script("session_begin", may_oom=True)
-_FIND: Final = Script("session_find", may_oom=True)
-_END: Final = Script("session_end", may_oom=True)
-
-IDLE_MS: Final = 30 * 60_000
-LONGEST_MS: Final = 12 * 3_600_000
+_BEGIN: Final = Script("begin_session", may_oom=True)
+_FIND: Final = Script("find_session", may_oom=True)
+_END: Final = Script("end_session", may_oom=True)
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -60,13 +58,11 @@ class Sessions:
             epoch=account.epoch,
             created_at_ms=created_at_ms,
             seal=seal,
-            idle_ms=IDLE_MS,
-            longest_ms=LONGEST_MS,
             actor=account.operator.actor_name,
             request_id=request_id,
             detail=detail,
         )
-        return (session, created_at_ms + LONGEST_MS) if begun else None
+        return (session, created_at_ms + SESSION_LONGEST_MS) if begun else None
 
     async def find(self, session: SessionId, *, touch: bool) -> StoredOperator | None:
         """Return whose session it is, in one round trip; ``touch`` prolongs it. None: ended, or never begun.
@@ -78,9 +74,7 @@ class Sessions:
         answer = await self._store.run(
             _FIND,
             {"session": session_key(_digest(session)), "operators": OPERATORS},
-            prolong=int(touch),
-            idle_ms=IDLE_MS,
-            longest_ms=LONGEST_MS,
+            prolongs=int(touch),
         )
         if not answer:
             return None

@@ -15,6 +15,7 @@ from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.store.connection import Store
+from app.store.constants import RECORD_KEPT_MS
 from app.store.records import (
     ApplicationLease,
     AssertionRefusal,
@@ -30,24 +31,15 @@ from app.store.redis_keys import Handle, Shard, mac_key
 from app.store.script import Script
 from app.store.sealing import KeyRing, Sealed
 
-_REQUEST_LIVE: Final = Script("request_live")
-_REQUEST: Final = Script("request")
-_EXTEND: Final = Script("extend")
-_STORE: Final = Script("store", may_oom=True)
-_FAIL: Final = Script("fail", may_oom=True)
-_NAME: Final = Script("name", may_oom=True)
-_USE: Final = Script("use", may_oom=True)  # a device that revokes uses an assertion up; it is gone in minutes
-_READ: Final = Script("read", may_oom=True)
-REVOKE: Final = Script("revoke", may_oom=True)
-
-LEASE_MS: Final = 3_000
-"""A leader that says nothing for this long has lost its lead."""
-
-HORIZON_MS: Final = 60_000
-"""Longest an application may take before its record is forgotten."""
-
-KEEP_MS: Final = 10 * 60_000
-"""A record outlives its token by this, so that what became of its revocation can still be seen."""
+_FIND_LIVE: Final = Script("find_live_token")
+_REQUEST: Final = Script("request_token")
+_EXTEND: Final = Script("extend_application")
+_STORE: Final = Script("store_token", may_oom=True)
+_FAIL: Final = Script("fail_application", may_oom=True)
+_NAME: Final = Script("write_token_mac", may_oom=True)
+_USE: Final = Script("use_assertion", may_oom=True)  # a device that revokes uses an assertion up; it is gone in minutes
+_READ: Final = Script("read_token", may_oom=True)
+REVOKE: Final = Script("revoke_tokens", may_oom=True)
 
 
 class Tokens:
@@ -81,7 +73,7 @@ class Tokens:
             "used_until_ms": used_until_ms,
             "fresh_ms": wanted.fresh_ms,
         }
-        answer = await self._store.run(_REQUEST_LIVE, keys, **arguments)
+        answer = await self._store.run(_FIND_LIVE, keys, **arguments)
         if answer == ["none"]:
             keys |= {
                 "application": shard.application(grant),
@@ -94,8 +86,7 @@ class Tokens:
                 **arguments,
                 spare_ms=wanted.spare_ms,
                 new_handle=shard.draw_handle(),
-                lease_ms=LEASE_MS if may_apply else 0,
-                horizon_ms=HORIZON_MS,
+                may_apply=int(may_apply),
                 client_id=client_id,
                 role=wanted.role,
                 scope=wanted.scope,
@@ -122,8 +113,6 @@ class Tokens:
             _EXTEND,
             {"application": shard.application(lead.wanted.key), "token": shard.token(lead.handle)},
             handle=lead.handle,
-            lease_ms=LEASE_MS,
-            horizon_ms=HORIZON_MS,
         )
         return bool(extended)
 
@@ -144,7 +133,7 @@ class Tokens:
         wanted, shard = lead.wanted, lead.wanted.shard
         client_id = wanted.device.client_id
         # Before the record: a token in hand must never be one that cannot be looked up.
-        ttl_ms = max(1, expires_at_ms - self._store.clock.now_ms()) + KEEP_MS
+        ttl_ms = max(1, expires_at_ms - self._store.clock.now_ms()) + RECORD_KEPT_MS
         for each in tokens:
             mac = mac_key(self._keys.mac(each.token))
             await self._store.run(_NAME, {"mac": mac}, handle=lead.handle, ttl_ms=ttl_ms)
@@ -161,7 +150,6 @@ class Tokens:
             epoch=wanted.device.epoch,
             sealed=self._seal(tokens, client_id, lead.handle),
             expires_at_ms=expires_at_ms,
-            keep_ms=KEEP_MS,
             client_id=client_id,
             role=wanted.role,
             scope=wanted.scope,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from app.service.revocations import select
-from app.store.records import State, TokenRecord
+from app.store.records import TokenRecord, TokenState
 from app.web.api import ApiAnswer, ApiCall, ApiPage, Paging
 
 
@@ -16,7 +16,7 @@ class TokenView(ApiAnswer, frozen=True):
     client_id: str
     role: str
     scope: str
-    state: State
+    state: TokenState
     issued_at_ms: int
     expires_at_ms: int
     revocation: str

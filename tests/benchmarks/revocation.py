@@ -39,8 +39,9 @@ from app.service.delivery import Delivery
 from app.service.pacing import Pacing
 from app.settings import Settings
 from app.store.connection import Store
+from app.store.constants import PACE
 from app.store.jobs import Job
-from app.store.quota import PACE, SharedQuota
+from app.store.quota import SharedQuota
 from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, TokenRequest
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue

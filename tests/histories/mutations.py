@@ -67,7 +67,7 @@ def _queued_later() -> Iterator[None]:
 
     async def running(self: Store, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Any:
         answer = await run(self, script, keys, **arguments)
-        if script.name in {"revoke", "device"}:
+        if script.name in {"revoke_tokens", "write_device"}:
             shard = str(next(iter(keys.values()))).partition(":")[0]
             while (entry := await self.command("LPOP", f"{shard}:{LATER}")) is not None:
                 waiting.setdefault(id(self), []).append(
@@ -89,10 +89,10 @@ class _EnqueueLater(Script):
 
     @property
     def text(self) -> str:
-        return _TEXT(Script("raise", may_oom=True)).partition("-- Raises a floor")[0] + (
+        return _TEXT(Script("raise_watermark", may_oom=True)).partition("-- Raises a")[0] + (
             "local queue = unpack(KEYS)\n"
             "local handle, priority, expires_at_ms = unpack(ARGV, 2)\n"
-            "enqueue(handle, tonumber(priority), tonumber(expires_at_ms), '')\nreturn 1"
+            "enqueue(handle, tonumber(priority), tonumber(expires_at_ms))\nreturn 1"
         )
 
 
@@ -101,22 +101,23 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
         "the epoch comparison": Mutation(
             {
                 "if redis.call('HGET', device, 'epoch') ~= epoch then": "if false then",
-                "record[1] ~= state or record[2] ~= epoch or": "record[1] ~= state or",
-                "flight[2] == epoch and standing": "standing",
+                "record.state == state and record.epoch == epoch and": "record.state == state and",
+                "current.epoch == epoch and valid_record": "valid_record",
                 " and redis.call('HGET', device, 'epoch') == epoch": "",
             }
         ),
         "the jti claim": Mutation({"if user and user ~= request then": "if false then"}),
-        "the tombstone on a flight": Mutation(
-            {"elseif state == 'live' or state == 'applying' then": "elseif state == 'live' then"}
-        ),
+        "the tombstone on a flight": Mutation({"elseif meant then": "elseif meant and record.state == LIVE then"}),
         "queueing before answering": Mutation(
             {
-                "queue_up(fields, turns, handle, priority, record[4])": "redis.call('RPUSH', shard .. 'later', "
-                "string.format('%s %d %.0f', handle, priority, record[4]))"
+                "append(queued, queue_score(how.priority, record.expires_at_ms), handle)": (
+                    "redis.call('RPUSH', shard .. 'later', "
+                    "string.format('%s %d %.0f', handle, how.priority, record.expires_at_ms))"
+                ),
+                "append(fields, 'revocation', QUEUED)": "",
             },
             _queued_later,
         ),
-        "the floor": Mutation({"return tonumber(begun or 0) < floor": "return false"}),
+        "the floor": Mutation({"return tonumber(generation or 0) < watermark": "return false"}),
     }
 )

@@ -15,7 +15,7 @@ from tests.histories.mutations import MUTATIONS
 
 FEW: Final = 20
 ENOUGH: Final = 100
-SCRIPTS: Final = ("request", "use", "store", "revoke", "device", "heads")
+SCRIPTS: Final = ("request_token", "store_token")
 
 
 @pytest.mark.timeout(600)

@@ -18,10 +18,11 @@ from app.service import delivery as module
 from app.service.delivery import Delivery
 from app.service.pacing import Pacing
 from app.store.connection import Store
-from app.store.quota import PACE, SharedQuota
+from app.store.constants import CLAIM_MS, PACE
+from app.store.quota import SharedQuota
 from app.store.records import CloudTokenOfType, Priority
 from app.store.redis_keys import Shard
-from app.store.revocations import CLAIM_MS, RevocationQueue
+from app.store.revocations import RevocationQueue
 from app.store.tokens import Tokens
 from app.tasks import end
 from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, answer, hang, refuse

@@ -13,10 +13,11 @@ from app.model.selections import Selection
 from app.service import jobs as module
 from app.service.jobs import Jobs
 from app.store.connection import Store
+from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
-from app.store.jobs import AT_ONCE, LEASE_MS, Job, JobStore, draw_id
+from app.store.jobs import Job, JobStore, draw_id
 from app.store.redis_keys import ALL_SHARDS, SHARDS, Shard
-from app.store.revocations import EVERYTHING, RevocationQueue
+from app.store.revocations import RevocationQueue
 from app.tasks import end
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import ask, keep
@@ -203,13 +204,13 @@ async def test_a_job_is_finished_by_another_when_its_worker_dies(
 
     dying = asyncio.create_task(Jobs(book, index, Dying(store)).work_on_jobs())
     workers.tasks.append(dying)
-    for _ in range(AT_ONCE):
+    for _ in range(JOB_SHARDS_AT_ONCE):
         await died.acquire()
-    assert len(await queued(store)) == AT_ONCE
+    assert len(await queued(store)) == JOB_SHARDS_AT_ONCE
     workers.begin()
     assert await book.claim(job.id) is None
     assert (await jobs.get_job(job.id)).done_at_ms == 0
-    store.clock.shift_ms = LEASE_MS + 1
+    store.clock.shift_ms = JOB_LEASE_MS + 1
     after = await done(jobs, job)
     assert after.queued == 20
     assert await queued(store) == {record.handle for record in records}
@@ -247,7 +248,7 @@ async def test_a_flight_under_a_floor_gives_way(fleet: Fleet, jobs: Jobs) -> Non
     application = await fleet.lead("d1")
     assert (await ask(fleet.tokens, application.wanted, "r2")).status == "wait"
     await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=1)
-    assert (await ask(fleet.tokens, application.wanted, "r2")).status == "lead"
+    assert (await ask(fleet.tokens, application.wanted, "r2")).status == "apply"
     assert await keep(fleet.tokens, fleet.store, application) == "revoked"
 
 

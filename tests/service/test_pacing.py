@@ -15,7 +15,8 @@ from app.model.secrets import Secret
 from app.service import pacing
 from app.service.pacing import Pacing
 from app.store.connection import Store
-from app.store.quota import PACE, SharedQuota
+from app.store.constants import PACE
+from app.store.quota import SharedQuota
 from tests import processes
 from tests.waiting import until
 

@@ -6,15 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.store.attempts import (
-    FORGET_AFTER_MS,
-    FREE_BY_ADDRESS,
-    FREE_BY_NAME,
-    FREE_FROM_ONE_ADDRESS,
-    Attempts,
-    network_of,
-)
+from app.store.attempts import FREE_BY_ADDRESS, FREE_BY_NAME, FREE_FROM_ONE_ADDRESS, Attempts, network_of
 from app.store.connection import Store
+from app.store.constants import ATTEMPTS_KEPT_MS
 
 HERE = "192.0.2.1"
 
@@ -106,8 +100,8 @@ async def test_counts_are_forgotten(attempts: Attempts, store: Store) -> None:
     """An hour after the last attempt, and no key lives longer: names that nobody has cannot fill Redis."""
     await waits(attempts, store, "ann", HERE, FREE_FROM_ONE_ADDRESS + 3)
     for key in await store.command("KEYS", "{tries}:*"):
-        assert 0 < await store.command("PTTL", key) <= FORGET_AFTER_MS
-    store.clock.shift_ms += FORGET_AFTER_MS
+        assert 0 < await store.command("PTTL", key) <= ATTEMPTS_KEPT_MS
+    store.clock.shift_ms += ATTEMPTS_KEPT_MS
     assert [await attempts.count("ann", HERE) for _ in range(FREE_FROM_ONE_ADDRESS)] == [0] * FREE_FROM_ONE_ADDRESS
     assert await attempts.count("ann", HERE) > 0
 

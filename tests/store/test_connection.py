@@ -11,7 +11,7 @@ from app.store.connection import Store, retry_until
 from app.store.redis_keys import SHARDS, Shard
 from app.store.script import Script
 
-READ = Script("read", may_oom=True)
+READ = Script("read_token", may_oom=True)
 
 
 async def test_scripts_survive_a_redis_that_forgot_them(store: Store) -> None:

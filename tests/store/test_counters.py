@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from app.store.connection import Store
-from app.store.counters import KEEP_MS, KEEP_SEEN_MS, Batch, Counted, CounterStore, Seen
+from app.store.constants import CLOUD_HEALTH_KEPT_MS, COUNTERS_KEPT_MS
+from app.store.counters import Batch, Counted, CounterStore, Seen
 from app.store.redis_keys import CLOUD_SEEN, batch_key, minute_key
 
 NOBODY = Seen()
@@ -48,7 +49,11 @@ async def test_a_batch_that_is_sent_again_counts_once(metrics: CounterStore) -> 
 async def test_all_of_it_dies_by_itself(metrics: CounterStore, store: Store) -> None:
     """Minutes and batch numbers live for two hours, the cloud's health for a week."""
     await metrics.add("a", Batch(1, {100: {Counted.ANSWERED: 3}}, Seen(ok_at_ms=7)))
-    for key, life_ms in ((minute_key(100), KEEP_MS), (batch_key("a"), KEEP_MS), (CLOUD_SEEN, KEEP_SEEN_MS)):
+    for key, life_ms in (
+        (minute_key(100), COUNTERS_KEPT_MS),
+        (batch_key("a"), COUNTERS_KEPT_MS),
+        (CLOUD_SEEN, CLOUD_HEALTH_KEPT_MS),
+    ):
         assert life_ms - 10_000 < await store.command("PTTL", key) <= life_ms
 
 

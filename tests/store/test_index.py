@@ -5,10 +5,11 @@ import pytest
 from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.connection import Store
+from app.store.constants import EVERYTHING
 from app.store.index import IndexCursor, TokenIndex
 from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Shard
-from app.store.revocations import EVERYTHING, RevocationQueue
+from app.store.revocations import RevocationQueue
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import keep, take_lead, want
 

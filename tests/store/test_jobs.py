@@ -5,7 +5,8 @@ import pytest
 from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.connection import Store
-from app.store.jobs import AT_ONCE, KEEP_MS, LEASE_MS, JobStore, draw_id
+from app.store.constants import JOB_KEPT_MS, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
+from app.store.jobs import JobStore, draw_id
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
 from app.store.revocations import RevocationQueue
@@ -20,13 +21,13 @@ async def test_workers_share_a_job_shard_by_shard(book: JobStore) -> None:
     await book.start("job", ROLE, Actor("operator:o"), 7)
     assert await book.open() == [("job", ROLE)]
     gone_through: set[Shard] = set()
-    while claimed := {shard for shard in [await book.claim("job") for _ in range(AT_ONCE + 1)] if shard}:
-        assert len(claimed) == AT_ONCE
+    while claimed := {shard for shard in [await book.claim("job") for _ in range(JOB_SHARDS_AT_ONCE + 1)] if shard}:
+        assert len(claimed) == JOB_SHARDS_AT_ONCE
         assert claimed.isdisjoint(gone_through)
         gone_through |= claimed
         job = await book.read("job")
         assert job is not None
-        assert (job.shards_done, job.done_at_ms) == (len(gone_through) - AT_ONCE, 0)
+        assert (job.shards_done, job.done_at_ms) == (len(gone_through) - JOB_SHARDS_AT_ONCE, 0)
         for shard in claimed:
             await book.shard_done("job", shard)
     assert gone_through == set(ALL_SHARDS)
@@ -41,13 +42,13 @@ async def test_workers_share_a_job_shard_by_shard(book: JobStore) -> None:
 async def test_a_dead_worker_s_shard_falls_to_another(book: JobStore, store: Store) -> None:
     """After its lease, not before, unless it was extended."""
     await book.start("job", ROLE, Actor("operator:o"), 0)
-    dead, slow = [await book.claim("job") for _ in range(AT_ONCE)]
+    dead, slow = [await book.claim("job") for _ in range(JOB_SHARDS_AT_ONCE)]
     assert dead is not None
     assert slow is not None
-    store.clock.shift_ms = LEASE_MS - 1000
+    store.clock.shift_ms = JOB_LEASE_MS - 1000
     assert await book.claim("job") is None
     await book.extend("job", slow)
-    store.clock.shift_ms = LEASE_MS + 1000
+    store.clock.shift_ms = JOB_LEASE_MS + 1000
     after = await book.claim("job")
     assert after not in {None, dead, slow}
     assert await book.claim("job") is None
@@ -144,4 +145,4 @@ async def test_a_job_ends_by_itself(book: JobStore, store: Store) -> None:
     """No key of it is without an end."""
     await book.start("job", ROLE, Actor("operator:o"), 0)
     for key in (JOBS, OPEN_JOBS, job_key("job"), job_work_key("job")):
-        assert 0 < await store.command("PTTL", key) <= KEEP_MS
+        assert 0 < await store.command("PTTL", key) <= JOB_KEPT_MS

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from app.store.connection import Store
-from app.store.quota import PACE, QuotaUsageReader, SharedQuota
+from app.store.constants import PACE
+from app.store.quota import QuotaUsageReader, SharedQuota
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
 
@@ -205,7 +206,7 @@ async def test_lines_are_known_to_the_others_for_a_second(site: Site) -> None:
     site.pass_s(1.01)
     again = await first.take("QueryToken", line=1, least=1)
     assert (again.permits, again.lines, again.group_lines) == (1, (), ())
-    assert not await site.store.command("EXISTS", "{q}:lines")
+    assert not await site.store.command("EXISTS", "{q}:queues")
 
 
 async def test_a_limit_may_be_out_of_the_way(site: Site) -> None:
@@ -219,7 +220,7 @@ async def test_everything_dies_by_itself(site: Site) -> None:
     instance = site.instance()
     await site.saturate([(instance, "ApplyToken"), (instance, "RevokeToken")], 0.5)
     keys = await site.store.command("KEYS", "{q}:*")
-    assert {"{q}:lines", "{q}:e:all", "{q}:a:ApplyToken", "{q}:a:RevokeToken:due"} <= {*keys}
+    assert {"{q}:queues", "{q}:e:all", "{q}:a:ApplyToken", "{q}:a:RevokeToken:due"} <= {*keys}
     for key in keys:
         assert -1 != await site.store.command("PTTL", key) <= 1100
 

@@ -12,12 +12,13 @@ from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.model.selections import Selection
 from app.store.connection import Store
+from app.store.constants import CLAIM_MS, EVERYTHING, LAPSE_MS, QUEUE_HEAD_LENGTH
 from app.store.devices import Devices
 from app.store.jobs import JobStore
 from app.store.quota import SharedQuota
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
-from app.store.revocations import CLAIM_MS, EVERYTHING, HEADS, LAPSE_MS, Backlog, Claim, RevocationQueue
+from app.store.revocations import Backlog, Claim, RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.fleet import KEY, Fleet
 from tests.store.test_tokens import take_lead, want
@@ -133,7 +134,7 @@ async def test_turns_go_by_priority_then_by_the_longest_remaining_life_over_all_
 async def test_a_long_queue_of_one_shard_is_not_cut_short(fleet: Fleet, revocations: RevocationQueue) -> None:
     """What lies deeper in a shard than was looked comes before what is less urgent in another."""
     shard, names = ALL_SHARDS[7], (f"d{number}" for number in range(10_000))
-    crowd = [name for name in names if Shard.of(f"GID_plant@@@{name}") == shard][: HEADS + 2]
+    crowd = [name for name in names if Shard.of(f"GID_plant@@@{name}") == shard][: QUEUE_HEAD_LENGTH + 2]
     urgent = [await fleet.issue(name) for name in crowd]
     for record in urgent:
         await fleet.tokens.revoke(record, Priority.OPERATOR, actor=Actor("operator:o"))

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
+from app.store.audit import EventKind
 from app.store.connection import Store
-from app.store.script import Parameters, Script
+from app.store.script import CONSTANTS, Parameters, Script
 
-NAMES = sorted(
-    entry.name.removesuffix(".lua")
+SOURCES = {
+    entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
     for entry in files("app.store").iterdir()
-    if entry.name.endswith(".lua") and entry.name != "_shared.lua"
-)
+    if entry.name.endswith(".lua")
+}
+NAMES = sorted(SOURCES.keys() - {"_shared"})
 
 
 def values(parameters: Parameters) -> dict[str, Any]:
@@ -79,3 +81,16 @@ def test_positions_that_do_not_fit_the_names_are_an_error(text: str, message: st
     """A sequence begins after the last name."""
     with pytest.raises(ValueError, match=message):
         Parameters(text, "ARGV", first=2)
+
+
+def test_a_constant_that_scripts_know_is_used_by_one() -> None:
+    """What no script needs is not handed to any."""
+    names = {name for text in SOURCES.values() for name in re.findall(r"\b[A-Z][A-Z_]+\b", text)}
+    assert set(CONSTANTS) - names == set()
+
+
+def test_a_script_knows_each_event_that_it_writes() -> None:
+    """``EventKind`` lists what the scripts write by themselves."""
+    written = {kind for text in SOURCES.values() for kind in re.findall(r"what = '(\w+)'", text)}
+    assert len(written) > 5
+    assert written <= {kind.value for kind in EventKind}

@@ -11,9 +11,10 @@ from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash, SessionId
 from app.store.audit import Event, EventKind
 from app.store.connection import Store
+from app.store.constants import SESSION_IDLE_MS, SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
 from app.store.sealing import KeyRing, new_key_text
-from app.store.sessions import IDLE_MS, LONGEST_MS, Sessions
+from app.store.sessions import Sessions
 from tests.store.test_operators import ANN, CHANGED, HASH, REMOVED, put
 
 
@@ -79,9 +80,9 @@ async def test_a_session_unused_for_half_an_hour_is_gone(
     """Each look that touches it prolongs it; one that does not, such as a page that refreshes itself, does not."""
     session = await begin(sessions, account)
     for _ in range(4):
-        store.clock.shift_ms += IDLE_MS - 1000
+        store.clock.shift_ms += SESSION_IDLE_MS - 1000
         assert await sessions.find(session, touch=True)
-    store.clock.shift_ms += IDLE_MS - 1000
+    store.clock.shift_ms += SESSION_IDLE_MS - 1000
     assert await sessions.find(session, touch=False)
     store.clock.shift_ms += 1000
     assert await sessions.find(session, touch=True) is None
@@ -95,9 +96,9 @@ async def test_a_session_ends_after_half_a_day_however_much_it_is_used(
     begun = await sessions.begin(account, "")
     assert begun is not None
     session, ends_at_ms = begun
-    assert abs(ends_at_ms - store.clock.now_ms() - LONGEST_MS) < 5000
-    while store.clock.now_ms() < ends_at_ms - IDLE_MS:
-        store.clock.shift_ms += IDLE_MS // 2
+    assert abs(ends_at_ms - store.clock.now_ms() - SESSION_LONGEST_MS) < 5000
+    while store.clock.now_ms() < ends_at_ms - SESSION_IDLE_MS:
+        store.clock.shift_ms += SESSION_IDLE_MS // 2
         assert await sessions.find(session, touch=True)
     store.clock.shift_ms += ends_at_ms - store.clock.now_ms() - 1000
     assert await sessions.find(session, touch=True)
@@ -111,10 +112,10 @@ async def test_a_session_lies_in_redis_no_longer_than_it_lasts(
     """What nobody asks for again is cleaned up by its TTL."""
     session = await begin(sessions, account)
     key = await the_key(store)
-    assert 0 < await store.command("PTTL", key) <= IDLE_MS
-    store.clock.shift_ms += IDLE_MS // 2
+    assert 0 < await store.command("PTTL", key) <= SESSION_IDLE_MS
+    store.clock.shift_ms += SESSION_IDLE_MS // 2
     await sessions.find(session, touch=True)
-    assert IDLE_MS - 5000 < await store.command("PTTL", key) <= IDLE_MS
+    assert SESSION_IDLE_MS - 5000 < await store.command("PTTL", key) <= SESSION_IDLE_MS
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -176,7 +177,7 @@ async def test_whoever_writes_to_redis_signs_in_as_nobody(
         assert await sessions.find(session, touch=True) is None
     await store.command("HSET", key, "name", "ann", "epoch", honest[1], "seal", honest[3], "until_ms", 1 << 45)
     assert await sessions.find(session, touch=False) is not None
-    store.clock.shift_ms = LONGEST_MS
+    store.clock.shift_ms = SESSION_LONGEST_MS
     assert await sessions.find(session, touch=False) is None
     other = Sessions(store, KeyRing.parse(new_key_text("k1")), operators)
     assert await sessions.find(await begin(other, root), touch=True) is None

@@ -10,12 +10,13 @@ from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.service.issue import SPARE_MS, fresh_ms
 from app.store.connection import Store
+from app.store.constants import HORIZON_MS, LEASE_MS
 from app.store.devices import Devices
 from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, TokenRequest
 from app.store.redis_keys import Handle, Shard
 from app.store.revocations import RevocationQueue
 from app.store.script import Script
-from app.store.tokens import HORIZON_MS, LEASE_MS, Tokens
+from app.store.tokens import Tokens
 
 DEVICE = Actor("device:GID_plant@@@d1", "r-1")
 LIFE_S = 3600
@@ -47,7 +48,7 @@ async def ask(tokens: Tokens, wanted: TokenRequest, request: str = "r1", jti: st
 async def take_lead(tokens: Tokens, wanted: TokenRequest, request: str = "r1") -> ApplicationLease:
     """Ask and expect to lead."""
     answer = await ask(tokens, wanted, request)
-    assert answer.status == "lead"
+    assert answer.status == "apply"
     return ApplicationLease(wanted, answer.application, request)
 
 
@@ -123,7 +124,7 @@ async def test_a_resent_request_keeps_its_lead(tokens: Tokens, device: Device) -
     """The same request asked twice leads under the same handle, so a lost answer loses no time."""
     wanted = want(device)
     first, second = await ask(tokens, wanted, "r1", "j1"), await ask(tokens, wanted, "r1", "j1")
-    assert (first.status, second.status) == ("lead", "lead")
+    assert (first.status, second.status) == ("apply", "apply")
     assert first.application == second.application
 
 
@@ -144,7 +145,7 @@ async def test_a_stale_epoch_touches_nothing(tokens: Tokens, store: Store, devic
     changed, _ = await devices.change(device, device, Secret("k" * 32), revoke=False)
     assert await tokens.request(want(device), "r1", "j1", FAR_MS) == "stale"
     assert await tokens.use(device, "r1", "j1", FAR_MS) == "stale"
-    assert (await ask(tokens, want(changed), "r2", "j1")).status == "lead"
+    assert (await ask(tokens, want(changed), "r2", "j1")).status == "apply"
     assert int(changed.epoch) > int(device.epoch)
 
 
@@ -182,7 +183,7 @@ async def test_a_change_without_revoke_still_bars_what_was_begun_before(
     lead = await take_lead(tokens, want(device))
     changed, _ = await devices.change(device, replace(device, role="other"), Secret("k" * 32), revoke=False)
     assert await keep(tokens, store, lead) == "revoked"
-    assert (await ask(tokens, want(changed), "r2")).status == "lead"
+    assert (await ask(tokens, want(changed), "r2")).status == "apply"
 
 
 async def test_a_revoked_token_is_never_handed_out_again(tokens: Tokens, store: Store, device: Device) -> None:
@@ -194,7 +195,7 @@ async def test_a_revoked_token_is_never_handed_out_again(tokens: Tokens, store: 
     assert await tokens.revoke(record, actor=Actor("cli:test")) is True
     assert await tokens.revoke(record, actor=Actor("cli:test")) is False
     assert await queued(store, device) == [lead.handle]
-    assert (await ask(tokens, want(device), "r2")).status == "lead"
+    assert (await ask(tokens, want(device), "r2")).status == "apply"
 
 
 async def test_a_handle_revoked_in_flight_is_queued_when_it_arrives(
@@ -206,7 +207,7 @@ async def test_a_handle_revoked_in_flight_is_queued_when_it_arrives(
     assert record is not None
     assert record.state == "applying"
     assert await tokens.revoke(record, actor=Actor("cli:test")) is True
-    assert (await ask(tokens, want(device), "r2")).status == "lead"
+    assert (await ask(tokens, want(device), "r2")).status == "apply"
     assert await keep(tokens, store, lead) == "revoked"
     assert await keep(tokens, store, lead) == "revoked"
     assert await queued(store, device) == [lead.handle]
@@ -286,7 +287,7 @@ async def test_a_given_up_lead_passes_on_at_once(tokens: Tokens, device: Device)
     """A leader that stops in good order leaves no mark: the next request leads."""
     lead = await take_lead(tokens, want(device))
     await tokens.fail(lead, mark_ms=0, counts=False)
-    assert (await ask(tokens, want(device), "r2")).status == "lead"
+    assert (await ask(tokens, want(device), "r2")).status == "apply"
     assert await tokens.read(lead.handle) is None
 
 
@@ -309,7 +310,7 @@ async def test_a_token_stops_being_fresh_in_its_last_quarter(tokens: Tokens, sto
 async def test_another_life_is_another_token(tokens: Tokens, store: Store, device: Device) -> None:
     """A shorter life asked for is never answered with a longer one."""
     await keep(tokens, store, await take_lead(tokens, want(device, life_s=3600)))
-    assert (await ask(tokens, want(device, life_s=600), "r2")).status == "lead"
+    assert (await ask(tokens, want(device, life_s=600), "r2")).status == "apply"
 
 
 async def test_a_device_holds_no_more_than_its_share_of_live_tokens(
@@ -323,7 +324,7 @@ async def test_a_device_holds_no_more_than_its_share_of_live_tokens(
     assert answer.status == "limited"
     assert 0 < answer.wait_ms <= LIFE_S * 1000
     store.clock.shift_ms = LIFE_S * 1000 + 1
-    assert (await ask(tokens, want(device, scope="pub:plant/9"), "r9")).status == "lead"
+    assert (await ask(tokens, want(device, scope="pub:plant/9"), "r9")).status == "apply"
 
 
 async def test_a_device_applies_no_more_than_its_share_in_an_hour(tokens: Tokens, store: Store, device: Device) -> None:

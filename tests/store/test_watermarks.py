@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from app.model.actors import Actor
 from app.model.devices import Device
 from app.store.connection import Store
+from app.store.constants import EVERYTHING
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
-from app.store.revocations import EVERYTHING, RevocationQueue
+from app.store.revocations import RevocationQueue
 from app.store.tokens import Tokens
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, take_lead, want
@@ -45,7 +46,7 @@ async def test_a_flight_begun_before_a_floor_is_not_waited_for_and_is_queued_on_
             await take_lead(tokens, wanted, "r2")
         assert await keep(tokens, store, lead, token=f"late{number}") == "revoked"
         assert lead.handle in await queued(store, device)
-        assert (await ask(tokens, wanted, "r3")).status == ("wait" if successor else "lead")
+        assert (await ask(tokens, wanted, "r3")).status == ("wait" if successor else "apply")
 
 
 @FLOORS
@@ -90,7 +91,7 @@ async def test_a_floor_needs_no_clock(
     store.clock.shift_ms = 2 * step_ms
     assert await keep(tokens, store, new, token="new") == "stored"
     assert await handed_out(tokens, other) == new.handle
-    assert (await ask(tokens, want(device), "r2")).status == "lead"
+    assert (await ask(tokens, want(device), "r2")).status == "apply"
 
 
 async def test_a_job_raises_its_floor_once(
@@ -103,7 +104,7 @@ async def test_a_job_raises_its_floor_once(
     await revocations.raise_watermark("sensor", "job")
     assert await handed_out(tokens, want(device)) == lead.handle
     await revocations.raise_watermark("sensor", "another job")
-    assert (await ask(tokens, want(device), "r2")).status == "lead"
+    assert (await ask(tokens, want(device), "r2")).status == "apply"
 
 
 async def test_what_a_floor_took_is_not_held_against_the_device(
@@ -116,7 +117,7 @@ async def test_what_a_floor_took_is_not_held_against_the_device(
         await keep(tokens, store, held[-1], token=f"t{number}")
     assert (await ask(tokens, want(device), "r8")).status == "limited"
     await revocations.raise_watermark("sensor", "job")
-    assert (await ask(tokens, want(device), "r9")).status == "lead"
+    assert (await ask(tokens, want(device), "r9")).status == "apply"
     assert set(await queued(store, device)) == {lead.handle for lead in held}
 
 

@@ -5,11 +5,11 @@
 local api_keys, names = unpack(KEYS)
 local name, actor, request_id = unpack(ARGV, 2)
 
-local id = redis.call('HGET', names, name)
-if not id then
+local key_id = redis.call('HGET', names, name)
+if not key_id then
   return 0
 end
-redis.call('HDEL', api_keys, id)
+redis.call('HDEL', api_keys, key_id)
 redis.call('HDEL', names, name)
 audit{who = actor, request_id = request_id, what = 'key_removed', detail = name}
 return 1

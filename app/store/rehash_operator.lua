@@ -1,4 +1,4 @@
--- Puts another record of the same epoch in an operator's place, if the one that was read still stands. May be sent again.
+-- Replaces an operator's record by another of the same epoch, if it is still the one that was read. May be sent again.
 --
 -- Returns 1, or 0 if it was changed or removed meanwhile.
 

@@ -1,7 +1,9 @@
--- Writes an operator's record, or removes it, if no operator was changed since the caller read them all: what was
--- decided by them still holds then, such as that an admin is left. The epoch is one for all operators and only rises.
+-- Writes an operator's record, or removes it, if no operator was changed since the caller read them all. What the caller
+-- decided by them still holds then, such as that an admin is left. There is one epoch for all operators; it only rises.
 -- Not to be sent again blindly: the second answer is 0.
 --
+-- `read_epoch`: the last epoch that the caller read; '': there was none yet
+-- `record`: the new one, which begins with `epoch`; '': remove it
 -- Returns 1, or 0 if an operator was changed meanwhile.
 
 local operators, last_epoch = unpack(KEYS)

@@ -1,8 +1,8 @@
 -- Answers a token request with the grant's live token, if more than `fresh_ms` of its life remain (DESIGN, step 4).
 -- Nearly every request ends here, so this asks for as little as it can. {'none'} says that only the assertion was used:
--- go on with request.lua under the same `request`. May be sent again with the same `request`, a random value.
+-- go on with request_token.lua under the same `request`. May be sent again with the same `request`, a random value.
 --
--- Returns {'stale'} | {'used'} | {'expired'} | {'none'} | an answer as request.lua, 'live'.
+-- Returns {'stale'} | {'used'} | {'expired'} | {'none'} | 'live' as request_token.lua answers it.
 
 local device, assertion, grant = unpack(KEYS)
 local request, epoch, used_until_ms, fresh_ms = unpack(ARGV, 2)
