@@ -157,7 +157,7 @@ class Instance:
         self.revocations: Revocations = self._app[REVOCATIONS]
         self.registry: Registry = self.revocations._registry
         self.delivery = self.services.revoker._delivery
-        self.applications = self.services.issuer._flights
+        self.applications = self.services.issuer._applications
         self._watch_flights()
 
     def set_clock(self, shift_ms: int) -> None:
