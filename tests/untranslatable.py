@@ -25,7 +25,10 @@ FOR_DEVICES_ALONE: Final = {
 FOR_THE_COMMAND_LINE_ALONE: Final = {"Misconfigured", "PolicyError", "MalformedTemplate"}
 
 OF_THE_DEVICE_API: Final = {
-    *(f"app/service/{name}.py" for name in ("authenticate", "introspect", "issue", "revoke", "token_lookup")),
+    *(
+        f"app/service/{name}.py"
+        for name in ("authenticate", "client_credentials", "introspect", "issue", "revoke", "token_lookup")
+    ),
     *(f"app/web/{name}.py" for name in ("bearer", "malformed_http", "oauth")),
 }
 """Modules whose errors no console page shows; nor does it show those of the JSON API, ``app/web/api*.py``."""

@@ -13,6 +13,7 @@ from app.cli.mqtt import REASONS, ConnectionEnded, MqttConnection
 from app.cli.oauth import DeviceCredentials, Server
 from app.cli.setup import Tell
 from app.errors import Refusal
+from app.model.lifetimes import MIN_LIFETIME_S
 from app.model.secrets import ClientSecret
 
 UP: Final = "plant/d1/up/temperature"
@@ -21,7 +22,6 @@ OUTSIDE: Final = "plant/d2/up/temperature"
 
 _HEAR_WITHIN_S: Final = 5.0
 _REVOKED_WITHIN_S: Final = 10.0
-_LEAST_LIFE_S: Final = 65
 
 
 class StepFailed(Refusal):
@@ -43,7 +43,7 @@ def tour(dev: dict[str, Any], tell: Tell) -> None:
         tell("inside", _deliver(dashboard, sensor, DOWN, "on", heard_by="the device"))
 
         # Another lifetime is another token: the server issues anew without a wait until the first grows old.
-        renewed = device.token(expires_in_s=max(_LEAST_LIFE_S, first["expires_in"] // 2))
+        renewed = device.token(expires_in_s=max(MIN_LIFETIME_S, first["expires_in"] // 2))
         if renewed["access_token"] == first["access_token"]:
             raise StepFailed("asked for another lifetime, the server handed out the same token")
         sensor.connection.renew(renewed)

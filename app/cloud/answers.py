@@ -14,6 +14,7 @@ from xml.etree.ElementTree import ParseError
 import msgspec
 
 from app.cloud.errors import CloudError, ErrorKind, classify
+from app.model.mqtt_password import CLOUD_TOKEN
 from app.model.secrets import AccessKeySecret, Secret
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -38,7 +39,7 @@ class CloudAnswer(msgspec.Struct, rename="pascal", frozen=True):
 class ApplyTokenAnswer(CloudAnswer, frozen=True):
     """``Token`` may be anything (10.1), but it must fit into an MQTT password, where ``|`` parts the tokens."""
 
-    token: Annotated[str, msgspec.Meta(min_length=1, pattern=r"\A[^|]+\Z")]
+    token: Annotated[str, msgspec.Meta(min_length=1, pattern=rf"\A{CLOUD_TOKEN}\Z")]
 
     def __repr__(self) -> str:
         """Tell nothing of the token."""

@@ -13,15 +13,10 @@ from app.errors import Misconfigured
 from app.model.devices import parse_client_id
 from app.model.globs import CLIENT_ID_GLOB, may_match_client_id
 from app.model.grants import MAX_FILTERS
+from app.model.lifetimes import MAX_LIFETIME_S, MIN_LIFETIME_S
 from app.model.policy import Policy, Role, is_role_name
 from app.model.templates import Template
 from app.model.toml_positions import KeyPath, line_of
-
-MIN_LIFETIME_S: Final = 65
-"""The cloud's 60 s (guide chapter 10.1) and a margin for the way there."""
-
-MAX_LIFETIME_S: Final = 30 * 24 * 3600
-"""The cloud's 30 days (guide chapter 10.1)."""
 
 DEFAULT_LIFETIME_S: Final = 3600
 DEFAULT_MAX_LIFETIME_S: Final = 86_400

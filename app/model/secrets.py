@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import re
-from typing import Final, NoReturn, Self
-
-_PASSWORD: Final = re.compile(r"\b(RW|R|W)\|[^\s']+")
+from typing import NoReturn, Self
 
 
 class Secret:
@@ -78,8 +75,3 @@ class PasswordHash(Secret):
 
 class SessionId(Secret):
     """The session ID in a browser's cookie."""
-
-
-def without_passwords(text: str) -> str:
-    """Return what may be logged of a text that quotes a caller: MQTT passwords (``R|…``) are pasted anywhere."""
-    return _PASSWORD.sub(r"\1|...", text)

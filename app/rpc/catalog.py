@@ -13,15 +13,16 @@ from typing import Final, Literal
 
 from app.model.devices import DEVICE_ID, GROUP_ID, MAX_CLIENT_ID_CHARS
 from app.model.grants import MAX_FILTERS
+from app.model.lifetimes import CLOUD_MIN_LIFETIME_S, MAX_LIFETIME_S
 from app.model.text import Text, _
 from app.model.topics import MAX_TOPIC_CHARS
 
 API_VERSION: Final = "2020-04-20"
 
-MIN_TOKEN_LIFE_S: Final = 60
+MIN_TOKEN_LIFE_S: Final = CLOUD_MIN_LIFETIME_S
 """ApplyToken refuses an ExpireTime nearer than this (10.1)."""
 
-MAX_TOKEN_LIFE_S: Final = 30 * 24 * 3600
+MAX_TOKEN_LIFE_S: Final = MAX_LIFETIME_S
 """A later ExpireTime is accepted and silently counts as this (10.1)."""
 
 MAX_RESOURCES: Final = MAX_FILTERS

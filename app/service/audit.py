@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,7 +10,8 @@ import structlog
 
 from app.errors import InvalidRequest, NotFound
 from app.model.devices import MAX_CLIENT_ID_CHARS
-from app.model.secrets import CloudToken, Secret
+from app.model.mqtt_password import cloud_tokens_in
+from app.model.secrets import Secret
 from app.store.audit import STREAMS, AuditCursor, AuditEntry, AuditPage, AuditStore, Event, EventKind
 from app.store.redis_keys import REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
 from app.store.tokens import Tokens
@@ -24,7 +24,6 @@ MAX_TOKEN_CHARS: Final = 16 * 1024
 MAX_CLOUD_TOKENS: Final = 3
 """One of each type, R, W and RW: no password holds more."""
 
-_LABEL: Final = re.compile(r"(?:^|\|)(?:RW|R|W)\|")
 _REFUSALS: Final = (STREAMS.index(REFUSED_AUDIT), STREAMS.index(STRANGERS_AUDIT))
 
 
@@ -100,7 +99,7 @@ class AuditLog:
             return None
         if Shard.of_handle(text):
             return Handle(text)
-        cloud_tokens = [CloudToken(part) for part in _LABEL.split(text) if part]
+        cloud_tokens = cloud_tokens_in(text)
         # Each is looked for under every key, so thousands in one text would hold up all others.
         return await self._tokens.handle_of(cloud_tokens) if 0 < len(cloud_tokens) <= MAX_CLOUD_TOKENS else None
 

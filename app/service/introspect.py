@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.model.api_keys import Right
 from app.model.secrets import Secret
 from app.service.api_keys import Bearer
-from app.service.authenticate import ClientCredentials
+from app.service.client_credentials import ClientCredentials
 from app.service.confirm import Confirmer
 from app.service.token_lookup import TokenLookup
 from app.store.clock import RedisClock
@@ -33,9 +33,9 @@ class Introspection:
 class Introspector:
     """Answers a device that asks about its own token, and a service that asks about any."""
 
-    def __init__(self, holder: TokenLookup, tokens: Tokens, confirmer: Confirmer, clock: RedisClock) -> None:
-        """Callers and tokens are found by ``holder``; ``confirmer`` asks the cloud, which has the last word."""
-        self._holder = holder
+    def __init__(self, lookup: TokenLookup, tokens: Tokens, confirmer: Confirmer, clock: RedisClock) -> None:
+        """Find callers and tokens by ``lookup``; ``confirmer`` asks the cloud, whose answer decides."""
+        self._lookup = lookup
         self._tokens = tokens
         self._confirmer = confirmer
         self._clock = clock
@@ -47,8 +47,8 @@ class Introspector:
 
         ``deadline`` is loop time in seconds. Raises the refusals of ``TokenLookup.identify``.
         """
-        caller = await self._holder.identify(credentials, Right.INTROSPECT)
-        record = await self._holder.find(token)
+        caller = await self._lookup.identify(credentials, Right.INTROSPECT)
+        record = await self._lookup.find_token(token)
         # A device learns nothing of others' tokens, not even that they exist.
         if record is None or not caller.owns(record):
             return None

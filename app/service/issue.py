@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final
@@ -14,48 +13,34 @@ from app.cloud.errors import sentence
 from app.errors import InvalidRequest, InvalidScope, TooManyRequests, Unavailable
 from app.model.devices import Device
 from app.model.grants import Grant, MalformedScope, parse_scope
+from app.model.lifetimes import MAX_LIFETIME_S, MIN_LIFETIME_S, fresh_ms
+from app.model.mqtt_password import build_password
 from app.model.policy import Policy, Role
 from app.model.templates import NoGrant
-from app.rpc.catalog import MAX_TOKEN_LIFE_S
 from app.service.applications import Applications
-from app.service.authenticate import Authenticator, ClientCredentials, VerifiedClient, refuse_used
-from app.store.connection import retry_until
+from app.service.authenticate import Authenticator, ClientProof, VerifiedClient
+from app.service.client_credentials import ClientCredentials
 from app.store.devices import CACHED_DEVICES
-from app.store.records import (
-    ApplicationLease,
-    AssertionRefusal,
-    CloudTokenOfType,
-    RequestResult,
-    StoredToken,
-    TokenRequest,
-)
+from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, StoredToken, TokenRequest
 from app.store.redis_keys import Handle
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
 
-MIN_LIFE_S: Final = 65
-"""The cloud's own 60 with a margin for the way there."""
-
 MAX_ANSWER_AGE_S: Final = 2.0
-"""An answer of Redis that lay longer (this process was paused) may have been overtaken by a revoke."""
+"""An older answer of Redis (this process was paused) is not used: a revoke may have been answered since."""
 
 ANSWERING_S: Final = 0.5
 """Kept back from the caller's deadline for the answer itself."""
 
-RESEND_WITHIN_S: Final = 0.5
-"""A Redis that only restarts is waited for; one that is away for longer is told to the caller."""
-
-SPARE_PATIENCE_S: Final = 2.0
-"""Who could be given a token that is merely no longer fresh does not wait longer than this for a new one."""
-
-SPARE_MS: Final = 30_000
+FALLBACK_MS: Final = 30_000
 """A live token with this much left is handed out when no new one can be had."""
 
-MAX_STALE_READS: Final = 3
+FALLBACK_PATIENCE_S: Final = 2.0
+"""A caller for whom there is such a token waits no longer than this for a new one."""
 
-MAX_IN_HAND_IN_STORM: Final = 32
-"""While more new tokens are asked for than can be had, an instance works on so many requests at once; who only waits
-for the cloud is not counted. With thousands in hand its permits would come too late to be of use."""
+MAX_CONCURRENT_IN_STORM: Final = 32
+"""While more new tokens are asked for than can be had, an instance works on so many requests at once. Requests that
+only wait for the cloud are not counted. With thousands of them its permits would come too late to be of use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +54,24 @@ class IssuedToken:
     expires_at_ms: int
     cloud_tokens: tuple[CloudTokenOfType, ...]
 
+    @property
+    def password(self) -> str:
+        """The password for MQTT CONNECT, which is the access token too."""
+        return build_password((each.type, each.token) for each in self.cloud_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What Redis answered to a request that was sent at ``asked_at`` (loop time, in seconds)."""
+
+    token_request: TokenRequest
+    grant: Grant
+    result: RequestResult
+    asked_at: float
+
+
+_Ask = Callable[[VerifiedClient], Awaitable[_Answer]]
+
 
 class Issuer:
     """Issues tokens to devices."""
@@ -80,147 +83,136 @@ class Issuer:
         self._authenticator = authenticator
         self._policy = policy
         self._tokens = tokens
-        self._flights = applications
-        self._in_hand = 0
+        self._applications = applications
+        self._concurrent = 0
 
     async def issue(
         self, credentials: ClientCredentials, scope: str | None, expires_in: str | None, *, deadline: float
     ) -> IssuedToken:
         """Hand out the grant's live token, or a new one once the cloud has made it (DESIGN, steps 2 to 8).
 
-        ``deadline`` is loop time in seconds. Raises the refusals of ``Authenticator.verify``, ``InvalidScope``,
+        ``deadline`` is loop time in seconds. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``,
         ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
         """
-        if self._in_hand >= MAX_IN_HAND_IN_STORM and (full := self._flights.refusal()):
+        self._refuse_in_storm()
+        self._concurrent += 1
+        try:
+            return await self._issue(ClientProof(credentials), partial(self._ask, scope, expires_in), deadline)
+        finally:
+            self._concurrent -= 1
+
+    async def _issue(self, proof: ClientProof, ask: _Ask, deadline: float) -> IssuedToken:
+        """Ask Redis until there is a token, or nothing more to wait for."""
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+        while True:
+            answer = await self._authenticator.authenticate(proof, ask)
+            result = answer.result
+            wait_until = min(deadline - ANSWERING_S, started_at + FALLBACK_PATIENCE_S if result.token else math.inf)
+            may_wait = answer.asked_at < wait_until
+            if loop.time() - answer.asked_at > MAX_ANSWER_AGE_S:
+                if may_wait:
+                    continue
+                raise Unavailable("the server was held up: ask again", cause="paused while Redis answered")
+            if result.status == "apply":
+                lease = ApplicationLease(answer.token_request, result.application, proof.request)
+                self._applications.start(lease, answer.grant)
+            if result.status not in {"apply", "wait"} or not may_wait:
+                return self._conclude(answer)
+            await self._wait(answer, wait_until)
+
+    def _refuse_in_storm(self) -> None:
+        """Refuse without a look at the request where it would only delay the others."""
+        if self._concurrent >= MAX_CONCURRENT_IN_STORM and (full := self._applications.refusal()):
             raise Unavailable(
                 f"no token for now: {sentence(full.kind.value)}",
-                cause=f"{self._in_hand} requests in hand; {full}",
+                cause=f"{self._concurrent} concurrent requests; {full}",
                 retry_after_s=math.ceil(full.retry_after_s),
             )
-        self._in_hand += 1
-        try:
-            return await self._issue(credentials, scope, expires_in, deadline=deadline)
-        finally:
-            self._in_hand -= 1
 
-    async def _issue(
-        self, credentials: ClientCredentials, scope: str | None, expires_in: str | None, *, deadline: float
-    ) -> IssuedToken:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        request = secrets.token_urlsafe(16)
-        proven = await self._authenticator.verify(credentials)
-        stale_reads = 0
-        while True:
-            asked_at = loop.time()
-            asked = await self._ask(proven, request, scope, expires_in)
-            if isinstance(asked, str):
-                # Changed since it was cached: read again, verify again under it. Once is enough, unless it is being
-                # changed again and again.
-                refuse_used(asked)
-                stale_reads += 1
-                if stale_reads > MAX_STALE_READS:
-                    raise Unavailable("this device's registration is being changed; ask again")
-                proven = await self._authenticator.verify_fresh(credentials)
-                continue
-            grant, wanted, answer = asked
-            patience_ends = min(deadline - ANSWERING_S, started + SPARE_PATIENCE_S if answer.token else math.inf)
-            if loop.time() - asked_at > MAX_ANSWER_AGE_S:
-                # This process was paused with the answer in hand: a revoke may have overtaken it.
-                if asked_at >= patience_ends:
-                    raise Unavailable("the server was held up; ask again", cause="paused with an answer in hand")
-                continue
-            if answer.status == "apply":
-                self._flights.start(ApplicationLease(wanted, answer.application, request), grant)
-            if answer.status not in {"apply", "wait"} or asked_at >= patience_ends:
-                return self._conclude(wanted, answer)
-            self._in_hand -= 1
-            try:
-                await self._flights.wait_until_done(wanted, answer.application, patience_ends)
-            finally:
-                self._in_hand += 1
+    async def _ask(self, scope: str | None, expires_in: str | None, client: VerifiedClient) -> _Answer:
+        """Check what is asked for, and have one script use the proof up and look for the token.
 
-    async def _ask(
-        self, proven: VerifiedClient, request: str, scope: str | None, expires_in: str | None
-    ) -> tuple[Grant, TokenRequest, RequestResult] | AssertionRefusal:
-        """Ask Redis, and once more if its answer was lost: the scripts know a command that is sent again."""
+        Raises ``AssertionRefused``, ``InvalidScope``, ``InvalidRequest`` and ``Unavailable``.
+        """
         try:
-            grant, wanted = self._want(proven, scope, expires_in)
+            token_request, grant = self._check_request(client.device, scope, expires_in)
         except (InvalidScope, InvalidRequest):
-            # Judged under a record that may be stale; and a refusal uses an assertion up as any answer does, or a thief
-            # could try with it what the policy allows.
-            use = partial(self._tokens.use, proven.device, request, proven.jti, proven.used_until_ms)
-            status = await retry_until(use, within_s=RESEND_WITHIN_S)
-            if status == "ok":
-                raise
-            return status
-        # With the line for the quota too long no flight is begun, only to be refused there and cleared away.
-        full = self._flights.refusal()
-        ask = partial(self._tokens.request, wanted, request, proven.jti, proven.used_until_ms, may_apply=full is None)
-        answer = await retry_until(ask, within_s=RESEND_WITHIN_S)
-        if isinstance(answer, str):
-            return answer
-        if full and answer.status == "busy":
-            answer = replace(answer, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
-        return grant, wanted, answer
+            # A refusal uses an assertion up as any answer does, or a thief could try with it what the policy allows.
+            # If the record was stale the script says so, and the request is checked again under a fresh one.
+            await self._tokens.use(client.device, client.request, client.jti, client.used_until_ms)
+            raise
+        # With the queue for the quota too long nothing is applied for, only to be refused there and cleared away.
+        full = self._applications.refusal()
+        asked_at = asyncio.get_running_loop().time()
+        result = await self._tokens.request(
+            token_request, client.request, client.jti, client.used_until_ms, may_apply=full is None
+        )
+        if full and result.status == "busy":
+            result = replace(result, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
+        return _Answer(token_request, grant, result, asked_at)
 
-    def _want(self, proven: VerifiedClient, scope: str | None, expires_in: str | None) -> tuple[Grant, TokenRequest]:
-        """Check what is asked for against the policy in force now."""
-        device = proven.device
+    def _check_request(self, device: Device, scope: str | None, expires_in: str | None) -> tuple[TokenRequest, Grant]:
+        """Check scope and life against the policy in force now. Raises ``InvalidScope`` and ``InvalidRequest``."""
         role, allowed = _allowed(self._policy(), device)
         grant = allowed if scope is None else _narrowed(role, allowed, scope)
         if not grant:
             raise InvalidScope(f"role {role.name} permits nothing")
         life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
-        return grant, TokenRequest(
+        token_request = TokenRequest(
             device=device,
             role=role.name,
             scope=grant.scope,
             life_s=life_s,
             fresh_ms=fresh_ms(life_s),
-            spare_ms=SPARE_MS,
+            spare_ms=FALLBACK_MS,
         )
+        return token_request, grant
 
-    def _conclude(self, wanted: TokenRequest, answer: RequestResult) -> IssuedToken:
+    async def _wait(self, answer: _Answer, until: float) -> None:
+        """Wait for the application that is under way, not counted among the concurrent requests."""
+        self._concurrent -= 1
+        try:
+            await self._applications.wait_until_done(answer.token_request, answer.result.application, until)
+        finally:
+            self._concurrent += 1
+
+    def _conclude(self, answer: _Answer) -> IssuedToken:
         """Hand out what there is: a fresh token, or rather one that is no longer fresh than none."""
-        if answer.token is not None:
-            return self._open(wanted, answer.now_ms, answer.token)
-        if answer.status == "limited":
+        result = answer.result
+        if result.token is not None:
+            return self._open(answer.token_request, result.now_ms, result.token)
+        if result.status == "limited":
             raise TooManyRequests(
-                "this device has had its share of tokens: keep and reuse the ones it got",
+                "this device has reached its limit of new tokens: keep and reuse the ones it got",
                 cause="device limit",
-                retry_after_s=_up(answer.wait_ms),
+                retry_after_s=_whole_seconds(result.wait_ms),
             )
-        if answer.status == "failed":
-            raise Unavailable(f"no token for now: {sentence(answer.failure)}", retry_after_s=_up(answer.wait_ms))
+        if result.status == "failed":
+            raise Unavailable(
+                f"no token for now: {sentence(result.failure)}", retry_after_s=_whole_seconds(result.wait_ms)
+            )
         raise Unavailable("the token is still being applied for: ask again")
 
-    def _open(self, wanted: TokenRequest, now_ms: int, token: StoredToken) -> IssuedToken:
+    def _open(self, token_request: TokenRequest, now_ms: int, token: StoredToken) -> IssuedToken:
+        client_id = token_request.device.client_id
         try:
-            cloud_tokens = self._tokens.open(token.sealed, wanted.device.client_id, token.handle)
+            cloud_tokens = self._tokens.open(token.sealed, client_id, token.handle)
         except CannotOpen as error:
             raise Unavailable("the server cannot open this token", cause=str(error), retry_after_s=60) from error
         return IssuedToken(
             handle=token.handle,
-            client_id=wanted.device.client_id,
-            scope=wanted.scope,
+            client_id=client_id,
+            scope=token_request.scope,
             expires_in_s=(token.expires_at_ms - now_ms) // 1000,
             expires_at_ms=token.expires_at_ms,
             cloud_tokens=cloud_tokens,
         )
 
 
-def fresh_ms(life_s: int) -> int:
-    """Return the remaining life, in ms, above which a token of this life is handed out again.
-
-    It is max(life ÷ 4, min(360 s, life ÷ 2)): time enough to use it, and to apply anew before it ends.
-    """
-    return max(life_s * 250, min(360_000, life_s * 500))
-
-
 @lru_cache(maxsize=CACHED_DEVICES)
 def _allowed(policy: Policy, device: Device) -> tuple[Role, Grant]:
-    """Return the device's role and all it permits under this policy; another policy or record is worked out anew."""
+    """Return the device's role and all it permits; computed again for another policy or another record."""
     role = policy.role_for(device.client_id, device.role or None)
     if role is None:
         raise InvalidScope(
@@ -245,14 +237,15 @@ def _narrowed(role: Role, allowed: Grant, scope: str) -> Grant:
 
 
 def _parse_life(text: str | None, default_s: int) -> int:
+    """Return the life that was asked for, in seconds. Raises ``InvalidRequest``."""
     if text is None:
         return default_s
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(MAX_TOKEN_LIFE_S)):
-        raise InvalidRequest(f"expires_in must be whole seconds, {MIN_LIFE_S} to {MAX_TOKEN_LIFE_S}")
-    if not MIN_LIFE_S <= int(text) <= MAX_TOKEN_LIFE_S:
-        raise InvalidRequest(f"expires_in must be {MIN_LIFE_S} to {MAX_TOKEN_LIFE_S} seconds")
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIFETIME_S))
+    if not is_number or not MIN_LIFETIME_S <= int(text) <= MAX_LIFETIME_S:
+        raise InvalidRequest(f"expires_in must be whole seconds, {MIN_LIFETIME_S} to {MAX_LIFETIME_S}")
     return int(text)
 
 
-def _up(wait_ms: int) -> int:
+def _whole_seconds(wait_ms: int) -> int:
+    """Return ms as seconds, rounded up: one at least."""
     return max(1, -(-wait_ms // 1000))

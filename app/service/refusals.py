@@ -21,10 +21,10 @@ from app.errors import (
     Unavailable,
 )
 from app.model.actors import Actor
-from app.model.secrets import without_passwords
+from app.model.mqtt_password import without_passwords
 from app.service.api_keys import Bearer
 from app.service.audit import log_event
-from app.service.authenticate import ClientCredentials, claimed_client_id
+from app.service.client_credentials import ClientCredentials, claimed_client_id
 from app.store.audit import AuditStore, Event, EventKind
 from app.store.redis_keys import REFUSED_AUDIT, STRANGERS_AUDIT
 

@@ -14,7 +14,7 @@ from app.model.api_keys import Right
 from app.model.secrets import Secret
 from app.service.api_keys import Bearer
 from app.service.audit import log_event
-from app.service.authenticate import ClientCredentials
+from app.service.client_credentials import ClientCredentials
 from app.service.delivery import Delivery
 from app.service.token_lookup import TokenLookup
 from app.store.audit import Event, EventKind
@@ -39,9 +39,9 @@ class OwnRevocation:
 class Revoker:
     """Revokes a token for its own device, or any for a service."""
 
-    def __init__(self, holder: TokenLookup, tokens: Tokens, delivery: Delivery) -> None:
+    def __init__(self, lookup: TokenLookup, tokens: Tokens, delivery: Delivery) -> None:
         """``delivery`` is told at once that there is something to deliver."""
-        self._holder = holder
+        self._lookup = lookup
         self._tokens = tokens
         self._delivery = delivery
 
@@ -51,8 +51,8 @@ class Revoker:
         An unknown token is no error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
         Raises the refusals of ``TokenLookup.identify`` as well.
         """
-        caller = await self._holder.identify(credentials, Right.REVOKE)
-        record = await self._holder.find(token)
+        caller = await self._lookup.identify(credentials, Right.REVOKE)
+        record = await self._lookup.find_token(token)
         if record is None:
             return None
         if not caller.owns(record):

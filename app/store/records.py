@@ -13,10 +13,20 @@ from app.store.redis_keys import GrantKey, Handle, Shard, grant_key
 from app.store.sealing import Sealed
 
 RequestStatus = Literal["live", "apply", "wait", "failed", "limited", "busy"]
-AssertionRefusal = Literal["stale", "used", "expired"]
-UseStatus = Literal["ok"] | AssertionRefusal
+RefusalReason = Literal["stale", "used", "expired"]
 TokenState = Literal["applying", "live", "revoked"]
 RevocationState = Literal["queued", "confirmed", "failed", "lapsed", "dropped"]
+
+
+class AssertionRefused(Exception):
+    """A script refused an assertion and did nothing else.
+
+    ``reason`` is ``stale`` if the device's record is no longer the one that the assertion was verified under.
+    """
+
+    def __init__(self, reason: RefusalReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Priority(IntEnum):

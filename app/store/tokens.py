@@ -18,14 +18,13 @@ from app.store.connection import Store
 from app.store.constants import RECORD_KEPT_MS
 from app.store.records import (
     ApplicationLease,
-    AssertionRefusal,
+    AssertionRefused,
     CloudTokenOfType,
     Priority,
     RequestResult,
     StoredToken,
     TokenRecord,
     TokenRequest,
-    UseStatus,
 )
 from app.store.redis_keys import Handle, Shard, mac_key
 from app.store.script import Script
@@ -54,12 +53,12 @@ class Tokens:
 
     async def request(
         self, wanted: TokenRequest, request: str, jti: str, used_until_ms: int, *, may_apply: bool = True
-    ) -> RequestResult | AssertionRefusal:
-        """Use the assertion and find the token, or else the lead or the flight. Raises ``Unavailable``.
+    ) -> RequestResult:
+        """Use the assertion and find the token, or else the lead or the flight.
 
         A live token takes one round trip. The assertion stays used until ``used_until_ms`` (Unix ms); 0 says that there
         is none. Where it would have to lead and may not, the answer is ``busy`` and nothing is begun. May be sent again
-        with the same ``request``.
+        with the same ``request``. Raises ``AssertionRefused`` and ``Unavailable``.
         """
         client_id, shard, grant = wanted.device.client_id, wanted.shard, wanted.key
         keys = {
@@ -94,8 +93,7 @@ class Tokens:
                 max_new_per_hour=self._max_new_per_hour,
             )
         if len(answer) == 1:
-            refused: AssertionRefusal = answer[0]
-            return refused
+            raise AssertionRefused(answer[0])
         status, now_ms, wait_ms, application, handle, expires_at_ms, sealed = answer
         token = StoredToken(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
         failure = application if status == "failed" else ""
@@ -178,10 +176,10 @@ class Tokens:
             gives_back=int(not counts),
         )
 
-    async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> UseStatus:
-        """Use an assertion where no token is handed out, until ``used_until_ms``. Raises ``Unavailable``."""
+    async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> None:
+        """Use an assertion where no token is handed out. Raises ``AssertionRefused`` and ``Unavailable``."""
         shard = Shard.of(device.client_id)
-        status: UseStatus = await self._store.run(
+        status = await self._store.run(
             _USE,
             {
                 "device": shard.device(device.client_id),
@@ -191,7 +189,8 @@ class Tokens:
             epoch=device.epoch,
             used_until_ms=used_until_ms,
         )
-        return status
+        if status != "ok":
+            raise AssertionRefused(status)
 
     async def handle_of(self, tokens: list[CloudToken]) -> Handle | None:
         """Find the one handle that all these cloud tokens belong to. Raises ``Unavailable``."""

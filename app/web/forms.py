@@ -14,7 +14,7 @@ from aiohttp import web
 from app.errors import InvalidClient, InvalidRequest, TooLarge
 from app.model.secrets import ClientSecret, Secret
 from app.service.api_keys import Bearer
-from app.service.authenticate import Assertion, Basic, ClientCredentials
+from app.service.client_credentials import Assertion, Basic, ClientCredentials
 from app.web.bearer import read_bearer
 
 MAX_BODY_BYTES: Final = 64 * 1024

@@ -24,7 +24,7 @@ from app.errors import (
     TooLarge,
 )
 from app.logs import REQUEST_ID
-from app.model.secrets import without_passwords
+from app.model.mqtt_password import without_passwords
 from app.store.clock import RedisClock
 
 log = structlog.get_logger(__name__)

@@ -126,7 +126,7 @@ async def metadata(request: web.Request) -> web.Response:
 
 def _token_answer(issued: IssuedToken, broker: BrokerAddress) -> dict[str, Any]:
     """Build the answer that can be pasted into MQTT CONNECT (PRODUCT, the token answer)."""
-    password = "|".join(f"{each.type}|{each.token.reveal()}" for each in issued.cloud_tokens)
+    password = issued.password
     return {
         "access_token": password,
         "token_type": "Bearer",

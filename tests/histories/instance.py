@@ -84,8 +84,8 @@ def driven_by_hand() -> Iterator[None]:
         await asyncio.Event().wait()
 
     with ExitStack() as stack:
-        for kind in (delivering.Delivery, Jobs):
-            stack.enter_context(mock.patch.object(kind, "run", idle))
+        for kind, work in ((delivering.Delivery, "deliver_revocations"), (Jobs, "work_on_jobs")):
+            stack.enter_context(mock.patch.object(kind, work, idle))
         for name, value in QUICK.items():
             stack.enter_context(mock.patch(name, value))
         yield
@@ -157,7 +157,7 @@ class Instance:
         self.revocations: Revocations = self._app[REVOCATIONS]
         self.registry: Registry = self.revocations._registry
         self.delivery = self.services.revoker._delivery
-        self.applications = self.services.issuer._flights
+        self.applications = self.services.issuer._applications
         self._watch_flights()
 
     def set_clock(self, shift_ms: int) -> None:

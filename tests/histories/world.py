@@ -21,7 +21,7 @@ from app.model.policy_file import load_policy
 from app.model.secrets import ApiKeyText, Secret
 from app.model.selections import Selection, SelectionKind
 from app.service.api_keys import ApiKeyAdmin, Bearer
-from app.service.authenticate import Assertion
+from app.service.client_credentials import Assertion
 from app.service.issue import IssuedToken
 from app.service.registry import Registration
 from app.settings import Settings
@@ -479,8 +479,7 @@ class World:
             if not pending.good or (not good_now and pending.at > state.changed_at):
                 raise Broken("promise 2: a disabled, removed or re-keyed device was handed a token")
             issued = pending.task.result()
-            password = "|".join(f"{each.type}|{each.token.reveal()}" for each in issued.cloud_tokens)
-            self.ledger.handed_out(issued.handle, issued.scope, password, pending.at, pending.policies)
+            self.ledger.handed_out(issued.handle, issued.scope, issued.password, pending.at, pending.policies)
             hashes = {sha256(each.token.reveal()) for each in issued.cloud_tokens}
             if hashes != self.ledger.applications[issued.handle].hashes:
                 raise Broken(f"{issued.handle} was handed out with other cloud tokens than its own")

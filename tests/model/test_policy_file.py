@@ -6,7 +6,8 @@ import re
 import pytest
 
 from app.errors import Misconfigured
-from app.model.policy_file import MAX_LIFETIME_S, MIN_LIFETIME_S, PolicyError, load_policy, parse_policy
+from app.model.lifetimes import MAX_LIFETIME_S, MIN_LIFETIME_S
+from app.model.policy_file import PolicyError, load_policy, parse_policy
 
 EXAMPLE = b"""\
 [roles.sensor]

@@ -13,7 +13,7 @@ from app.store.devices import Devices
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.tokens import Tokens
-from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, take_lead, want
+from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, refused, take_lead, want
 
 KEY = Secret("k" * 32)
 
@@ -150,5 +150,5 @@ async def test_a_leader_is_told_of_the_spare_as_its_waiters_are(tokens: Tokens, 
 async def test_an_assertion_expires_by_redis_clock(tokens: Tokens, store: Store, device: Device) -> None:
     """An instance whose clock stood still cannot let an old assertion in."""
     past_ms = store.clock.now_ms() - 1_000
-    assert await tokens.request(want(device), "r1", "j1", past_ms) == "expired"
-    assert await tokens.use(device, "r1", "j1", past_ms) == "expired"
+    assert await refused(tokens.request(want(device), "r1", "j1", past_ms)) == "expired"
+    assert await refused(tokens.use(device, "r1", "j1", past_ms)) == "expired"

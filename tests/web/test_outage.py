@@ -218,7 +218,7 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
         assert time.monotonic() - started < 1
         assert await applications() == [application]
         assert (await first.token()).status == 200
-        monkeypatch.setattr("app.service.issue.MAX_IN_HAND_IN_STORM", 0)
+        monkeypatch.setattr("app.service.issue.MAX_CONCURRENT_IN_STORM", 0)
         unavailable(await first.token())
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 from app.assembly import PARTS
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm
-from app.service.authenticate import Authenticator
+from app.service.client_credentials import Assertion
 from app.service.registry import MAX_GRACE_S, Added, Registry
 from app.store.redis_keys import Shard
 from tests.actors import CLI
@@ -170,13 +170,13 @@ async def test_every_refusal_costs_the_same_checks(
     await registry.rotate_key(rekeyed.client_id, grace_s=HOUR_S, actor=CLI)
     unknown = replace(plain, client_id="GID_plant@@@nobody")
     checks: list[object] = []
-    verify = Authenticator._claims
+    check = Assertion.proven_by
 
-    def counted(self: Authenticator, *arguments: Any) -> Any:
+    def counted(self: Assertion, *arguments: Any, **options: Any) -> Any:
         checks.append(arguments)
-        return verify(self, *arguments)
+        return check(self, *arguments, **options)
 
-    monkeypatch.setattr(Authenticator, "_claims", counted)
+    monkeypatch.setattr(Assertion, "proven_by", counted)
     for _ in ("nothing cached", "cached"):
         for each in (unknown, plain, rekeyed, replace(disabled, key=plain.key), disabled):
             checks.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
@@ -12,6 +11,7 @@ import msgspec
 from app.errors import InvalidRequest, NotFound
 from app.model.devices import CLIENT_ID_MARK, MAX_CLIENT_ID_CHARS
 from app.model.grants import PUBLISH, SUBSCRIBE
+from app.model.mqtt_password import begins_like_password
 from app.model.secrets import Secret
 from app.model.selections import MalformedSelection, Selection, SelectionKind
 from app.service.audit import AuditFilter
@@ -31,8 +31,6 @@ By = Literal["auto", "client_id", "role", "topic", "pub", "sub", "token"]
 
 MAX_NAME_CHARS: Final = MAX_CLIENT_ID_CHARS + len("pub:")
 """Client IDs, roles and topic filters all end at 64 characters; a token is longer."""
-
-_LABELLED: Final = re.compile(r"(?:RW|R|W)\|")
 
 
 class TokensPageQuery(RequestModel, frozen=True):
@@ -86,7 +84,7 @@ async def search(visit: Visit, form: TokenSearchForm) -> Redirect:
     text = form.q.reveal().strip()
     if text in {"", "#"}:
         return Redirect(ADDRESS)
-    is_token = len(text) > MAX_NAME_CHARS or _LABELLED.match(text) is not None
+    is_token = len(text) > MAX_NAME_CHARS or begins_like_password(text)
     if form.by in {"auto", "token"} and (CLIENT_ID_MARK not in text or is_token):
         handle = await visit.audit_log.handle_of(Secret(text))
         if handle is not None:
