@@ -64,7 +64,7 @@ async def test_a_token_is_found_by_topic_and_taken_back(site: Site, new_page: Ne
         assert not await is_cut(connection, "plant/d-hacked/up/x")
         await page.goto("/admin/tokens")
         await page.get_by_label("topic filter").fill("plant/d-hacked/up/x")
-        await page.get_by_label("What it is").select_option(label="A topic: who can publish to it?")
+        await page.get_by_label("Search for").select_option(label="A topic: who can publish to it?")
         await page.get_by_role("button", name="Search").click()
         await judge.look(page)
         await revoke_button(page, "GID_plant@@@d-hacked").click()
