@@ -129,7 +129,7 @@ async def test_what_the_cloud_keeps_of_a_device_is_made_shown_once_and_taken_awa
     await judge.look(page)
     secret = await page.locator("#secret").input_value()
     await page.goto(address)
-    await page.get_by_role("button", name="Show it").click()
+    await page.get_by_role("button", name="Show credential").click()
     await expect(page.get_by_text("Access key ID", exact=True)).to_be_visible()
     await judge.look(page)
     assert secret not in await page.content()
