@@ -118,7 +118,7 @@ async def test_a_disabled_device_is_cut_off_and_let_in_again(site: Site, new_pag
 async def test_what_the_cloud_keeps_of_a_device_is_made_shown_once_and_taken_away(
     site: Site, new_page: NewPage, judge: Judge
 ) -> None:
-    """A cloud credential is created, with its secret shown once; viewed without it; and deleted after a confirmation."""
+    """A cloud credential is created, its secret shown once, viewed without it, and deleted after a confirmation."""
     client_id = "GID_plant@@@d-credential"
     await site.register(client_id)
     page = await new_page(OPERATOR)
