@@ -1,10 +1,10 @@
-# make run       set up and serve the whole product on embedded parts   (make run ARGS='--instances 3')
-# make test      set up and pass all checks and tests                   (make test ARGS='tests/model -x')
-# make bench     measure against the bare minimum and the official SDK  (make bench ARGS=--quick)
-# make check     the checks alone: ruff, mypy, import-linter
-# make screens   take pictures of every page of the console into build/screens
-# make messages  bring the console's translations up to its texts
-# make lock      write the requirements files anew from pyproject.toml  (make lock ARGS=--upgrade)
+# make run       install, and run the whole product on this machine        (make run ARGS='--instances 3')
+# make test      install, and run all checks and tests                      (make test ARGS='tests/model -x')
+# make bench     benchmark against a bare server and the official SDK       (make bench ARGS=--quick)
+# make check     only the checks: ruff, mypy, import-linter
+# make screens   save screenshots of every page of the console to build/screens
+# make messages  update the catalogs of the console's translations
+# make lock      write the requirements files from pyproject.toml           (make lock ARGS=--upgrade)
 
 PYTHON ?= python3
 ARGS ?=
@@ -18,7 +18,7 @@ export PIP_NO_INPUT = 1
 run: .venv/.local
 	@exec .venv/bin/python -m app dev $(ARGS)
 
-# Two at a time: half of a test is waiting. What a file shares among its tests is set up once.
+# Two at a time, because tests wait half of their time. One file's tests share a process, so fixtures are set up once.
 test: check
 	@exec .venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
@@ -37,7 +37,7 @@ screens: .venv/.dev
 messages: .venv/.dev
 	@exec .venv/bin/python -m tests.messages
 
-# Each set is a part of the next, in the same versions.
+# Each set contains the previous one, in the same versions.
 lock: .venv/.dev
 	@$(compile) pyproject.toml --output-file requirements.txt
 	@$(compile) pyproject.toml --extra local --constraint requirements.txt --output-file requirements-local.txt
@@ -48,7 +48,7 @@ lock: .venv/.dev
 compile = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --custom-compile-command 'make lock' $(ARGS)
 
-# A stamp is written when its set is whole, so an interrupted installation is noticed, and begun from nothing.
+# A stamp file is written when its set is complete. After an interrupted installation everything is installed again.
 .venv/.local: requirements-build.txt requirements-local.txt
 	$(call install,local)
 
@@ -56,7 +56,7 @@ compile = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 	$(call install,dev)
 	@touch .venv/.local
 
-# Some packages exist as source only: what builds them (requirements-build.txt) is pinned by hash too, not fetched anew.
+# Some packages exist as source only. The packages that build them are pinned by hash too (requirements-build.txt).
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Python 3.11 or newer is needed ($(PYTHON) is not): make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }

@@ -1,4 +1,4 @@
-"""What the documents say is tried."""
+"""The documents are right: their commands run, and what they show is what is printed."""
 
 from __future__ import annotations
 
@@ -197,6 +197,14 @@ def test_every_dependency_has_its_reason() -> None:
     names = set(re.findall(r'^  "([a-z0-9-]+)', declared, re.MULTILINE))
     reasons = (ROOT / "CONTRIBUTING.md").read_text()
     assert {name for name in names if name not in reasons} == set()
+
+
+def test_the_files_that_contributing_names_exist() -> None:
+    """CONTRIBUTING.md names each file by its path, or by the end of it."""
+    named = set(re.findall(r"`([\w/.-]+\.(?:py|lua))`", (ROOT / "CONTRIBUTING.md").read_text()))
+    paths = [f"/{path.relative_to(ROOT)}" for room in ("app", "tests") for path in (ROOT / room).rglob("*")]
+    assert len(named) > 10
+    assert {name for name in named if not any(path.endswith(f"/{name}") for path in paths)} == set()
 
 
 def test_what_is_imported_is_declared() -> None:

@@ -19,8 +19,9 @@ from tests.processes import ROOT
 
 FOLDERS: Final = ("app/cloud", "app/model", "app/service", "app/store", "app/web")
 
-FOR_DEVICES_ALONE: Final = {
-    *("InvalidClient", "InvalidToken", "NoToken", "InsufficientScope", "UnsupportedGrantType", "MalformedScope"),
+FOR_DEVICES_ALONE: Final = {"InvalidClient", "InvalidToken", "NoToken", "InsufficientScope", "UnsupportedGrantType"} | {
+    "MalformedScope",
+    "TooManyFilters",
 }
 FOR_THE_COMMAND_LINE_ALONE: Final = {"Misconfigured", "PolicyError", "MalformedTemplate"}
 

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [--quick] [--json FILE] [--plot FILE.svg]``: measures, and prints what was found."""
+"""``python -m tests.benchmarks [--quick] [--json FILE] [--plot FILE.svg]``: runs the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.benchmarks import measures, plot, report, site
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmarks."""
     options = parse(sys.argv[1:])
     configure_logging("warning")
     began = time.monotonic()
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the options; ends with one line that says what is wrong with them."""
+    """Read the options; exits with one line if one is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measures the server.")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run as JSON")

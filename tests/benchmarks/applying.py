@@ -1,11 +1,11 @@
-"""ApplyToken through our client, or through the official async SDK: a process that measures its own processor time.
+"""A process that calls ApplyToken by our client or by the official async SDK, and measures its own processor time.
 
 ``python -m tests.benchmarks.applying ours|sdk``. A job: ``{url, ca, count, concurrency}``; the result: ``{requests,
 seconds, p50_ms, p99_ms, processor_us: {"server": for each call}}``, as of the load.
 
-Both run on uvloop against the same server. Ours waits for its quota's permits (set out of the way) as it does in the
-server. The SDK is used as its documentation shows, one client for all calls; it opens a connection for each by itself,
-and for TLS reads the file of root certificates each time.
+Both run on uvloop against the same server. Our client takes permits of its quota, as in the server, but the quota is
+high enough that it never waits. The SDK is used as its documentation shows, with one client for all calls; it opens a
+connection for each call, and for TLS reads the file of root certificates each time.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ RESOURCES: Final = ("plant/all", "plant/d1/down/#")
 
 @asynccontextmanager
 async def ours(job: Job) -> AsyncIterator[Apply]:
-    """Yield an ApplyToken of our client. Its trust comes from SSL_CERT_FILE, its permits from REDIS_URL."""
-    from app.cloud.client import CloudClient  # noqa: PLC0415 - each process loads its own client alone
+    """Yield an ApplyToken of our client. It trusts SSL_CERT_FILE and takes permits from REDIS_URL."""
+    from app.cloud.client import CloudClient  # noqa: PLC0415 - each process loads only its own client
     from app.cloud.credentials import Credentials, LastingCredentials  # noqa: PLC0415
     from app.model.grants import TokenType  # noqa: PLC0415
     from app.model.secrets import AccessKeySecret, Secret  # noqa: PLC0415
@@ -97,10 +97,10 @@ def expiry_ms() -> int:
 
 
 async def run(job: Job) -> dict[str, Any]:
-    """Do one job. Raises what the client raises: every call must succeed."""
+    """Run one job. Raises the client's errors: every call must succeed."""
     way = {"ours": ours, "sdk": sdk}[sys.argv[1]]
     async with asyncio.timeout(LIMIT_S), way(job) as apply:
-        await asyncio.gather(*(apply() for _ in range(job["concurrency"])))  # opens the connections it keeps
+        await asyncio.gather(*(apply() for _ in range(job["concurrency"])))  # opens the connections that are reused
         turns = iter(range(job["count"]))
         used_s, began = time.process_time(), time.perf_counter()
         latencies = await asyncio.gather(*(drive(apply, turns) for _ in range(job["concurrency"])))
@@ -116,7 +116,7 @@ async def run(job: Job) -> dict[str, Any]:
 
 
 async def drive(apply: Apply, turns: Any) -> list[float]:
-    """Apply again and again until the turns run out; returns the seconds each took."""
+    """Apply for tokens until the turns run out; returns the duration of each in seconds."""
     latencies = []
     for _ in turns:
         began = time.perf_counter()

@@ -1,6 +1,6 @@
-"""A cloud that answers at once, over HTTP and TLS: what is measured is who calls it, so it checks nothing.
+"""A cloud that answers at once, over HTTP and TLS. It checks nothing, because only its callers are measured.
 
-Its tokens are as long as the sandbox's are on average.
+Its tokens have the average length of the sandbox's tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiohttp import web
 
 
 def answer(action: str) -> dict[str, Any]:
-    """Return what the cloud answers where all is well (guide chapter 10)."""
+    """Return the cloud's response to a successful call (guide chapter 10)."""
     request_id = str(uuid.uuid4()).upper()
     if action == "ApplyToken":
         return {"RequestId": request_id, "Token": base64.b64encode(secrets.token_bytes(222)).decode()}
@@ -27,7 +27,7 @@ def answer(action: str) -> dict[str, Any]:
 
 
 async def handle(request: web.Request) -> web.Response:
-    """Answer a call: the official SDK names the action in a header, ours in the form."""
+    """Answer a call. The official SDK names the action in a header, our client in the form."""
     form = await request.read()
     action = request.headers.get("x-acs-action") or ("ApplyToken" if b"Action=ApplyToken&" in form else "QueryToken")
     return web.json_response(answer(action))

@@ -1,4 +1,4 @@
-"""A small site, one for all tests of the benchmarks."""
+"""A small site, shared by all tests of the benchmarks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.benchmarks import site
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[site.Site]:
-    """All processes of a measurement, with a few devices."""
+    """All processes of a benchmark, with a few devices."""
     with site.running(tmp_path_factory.mktemp("bench"), devices=4) as running:
         yield running

@@ -1,7 +1,7 @@
-"""``python -m tests.benchmarks.console [--tokens N]``: measures the console's pages over many live tokens.
+"""``python -m tests.benchmarks.console [--tokens N]``: benchmarks the console's pages with many live tokens.
 
-One instance and Valkey with ``appendfsync always``, as processes. A page by client ID, role or handle is to be there in
-300 ms; one by topic takes its second, and says how far it came. Filling a million takes some minutes and 1.5 GB.
+One instance and Valkey with ``appendfsync always``, as processes. A page by client ID, role or handle must take less
+than 300 ms. A page by topic searches for 1 s and shows its progress. Filling a million tokens takes minutes and 1.5 GB.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ SEARCHES: Final = 5
 AT_ONCE: Final = 500
 LIFE_S: Final = 24 * 3600
 RARE: Final = 20_000
-"""One token in so many is of the rare role, and alone can use ``rare/#``."""
+"""One token in this many has the rare role, and only it may use ``rare/#``."""
 
 NAME, PASSWORD = "bench", "bench bench bench"
 _SEARCHED: Final = re.compile(r"Searched so far: ([0-9.,]+%)")
 
 Row = tuple[str, str, str]
-"""What was measured, the figure, and what was asked for."""
+"""The name of a measure, its value, and the required value."""
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.console", description="Measures the console.")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="live tokens")
     tokens: int = parser.parse_args().tokens
@@ -66,7 +66,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def running(state: Path) -> Iterator[dict[str, str]]:
-    """Run Valkey and one instance, each on a core of its own, and yield the instance's settings."""
+    """Run Valkey and one instance, each on its own core, and yield the instance's settings."""
     with contextlib.ExitStack() as stack:
         with on_core(site.OTHERS):
             redis_url = stack.enter_context(processes.running_valkey(state))
@@ -78,14 +78,14 @@ def running(state: Path) -> Iterator[dict[str, str]]:
 
 
 async def measure(settings: Settings, count: int) -> list[Row]:
-    """Fill Redis, sign in and open each page some times."""
+    """Fill Redis, sign in and open each page several times."""
     began = time.monotonic()
     handle = await stock(settings, count)
     sys.stderr.write(f"stocked {count} tokens in {time.monotonic() - began:.0f} s\n")
     async with open_admin_services(settings, actor=Actor("cli:bench")) as office:
         await office.operators.add_operator(NAME, OperatorRole.OPERATOR, Password(PASSWORD), actor=CLI)
         await office.registry.add_device(Registration(client_id(0), role="sensor"), actor=CLI)
-    jar = aiohttp.CookieJar(unsafe=True)  # an address and no name
+    jar = aiohttp.CookieJar(unsafe=True)  # for an IP address
     async with aiohttp.ClientSession(settings.issuer_url, cookie_jar=jar) as session:
         form = {"name": NAME, "password": PASSWORD}
         headers = {"Origin": settings.issuer_url, "Sec-Fetch-Site": "same-origin"}
@@ -139,7 +139,7 @@ def client_id(number: int) -> str:
 
 
 async def stock(settings: Settings, count: int) -> Handle:
-    """Put live tokens into Redis as ``store.lua`` leaves them, and return the handle of one that reads back."""
+    """Write live tokens to Redis in the format of the store's scripts; returns the handle of one that can be read."""
     async with opened(settings) as (store, tokens):
         handle = Handle("")
         for first in range(0, count, AT_ONCE):
@@ -179,7 +179,7 @@ def put(commands: list[Command], store: Store, number: int, count: int) -> Handl
 
 
 async def check(store: Store, tokens: Tokens, handle: Handle, count: int) -> None:
-    """See that what was written is what the server takes for live tokens."""
+    """Check that the server reads the written records as live tokens."""
     record = await tokens.read(handle)
     there = sum(await store.each([("ZCARD", shard.everything) for shard in ALL_SHARDS]))
     if record is None or record.state != "live" or there != count:

@@ -1,9 +1,9 @@
-"""A crowd: a process that asks for new tokens at a steady rate, whether or not it is answered.
+"""A process that requests new tokens at a constant rate, whether or not it gets responses.
 
-A job: ``{ports, devices: FILE, rate, seconds, first_life_s}``; the instances at ``ports`` are asked in turn. Every
-request asks for a life that its device never asked for before, so each needs a new token. The result: ``{sent, tokens,
+A job: ``{ports, devices: FILE, rate, seconds, first_life_s}``. Requests go to the instances at ``ports`` in turn. Every
+request has a lifetime that its device did not request before, so each needs a new token. The result: ``{sent, tokens,
 refused, lost, wrong: [TEXT …], retry_after_s: [least, most], late_ms}``: how many got a token, a 503 with a
-``Retry-After``, and no answer at all; ``late_ms`` is how far behind its own time this process was at worst.
+``Retry-After``, and no response; ``late_ms`` is the longest delay of this process behind its schedule.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.benchmarks.worker import Job, serve
 
 TICK_S: Final = 0.005
 PATIENCE_S: Final = 15.0
-"""After the last request answers are waited for this long: an instance promises one within 10 s."""
+"""How long to wait for responses after the last request: an instance answers within 10 s."""
 
 _LENGTH: Final = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _RETRY_AFTER: Final = re.compile(rb"retry-after: (\d+)", re.IGNORECASE)
@@ -31,7 +31,7 @@ _RETRY_AFTER: Final = re.compile(rb"retry-after: (\d+)", re.IGNORECASE)
 
 @dataclass
 class Tally:
-    """What came back."""
+    """The counted results."""
 
     sent: int = 0
     tokens: int = 0
@@ -42,11 +42,11 @@ class Tally:
 
     @property
     def answered(self) -> int:
-        """How many requests are over."""
+        """How many requests have ended."""
         return self.tokens + self.refused + self.lost + len(self.wrong)
 
     def judge(self, head: bytes, body: bytes) -> None:
-        """Count one answer."""
+        """Count one response."""
         retry_after = _RETRY_AFTER.search(head)
         if head.startswith(b"HTTP/1.1 200 ") and b'"access_token"' in body:
             self.tokens += 1
@@ -59,7 +59,7 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """A kept-alive connection with one request under way at most."""
+    """A kept-alive connection with at most one open request."""
 
     def __init__(self, tally: Tally, idle: list[Connection]) -> None:
         self._tally = tally
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Judge an answer once it is whole."""
+        """Check a response once it is complete."""
         self._received += data
         head, separator, body = self._received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
             self._idle.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count what was under way as lost."""
+        """Count an open request as lost."""
         if self._busy:
             self._tally.lost += 1
         elif self in self._idle:
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
 
 
 async def run(job: Job) -> dict[str, Any]:
-    """Do one job."""
+    """Run one job."""
     tally = Tally()
     idle: dict[int, list[Connection]] = {port: [] for port in job["ports"]}
     ports = itertools.cycle(job["ports"])
@@ -144,7 +144,7 @@ async def open_and_send(tally: Tally, port: int, idle: list[Connection], request
 
 
 def new_requests(devices: Path, first_life_s: int) -> Iterator[bytes]:
-    """Yield requests without end, one device after another; in each round all ask for another life."""
+    """Yield requests endlessly, one device after another; each round requests another lifetime."""
     known = json.loads(devices.read_text(encoding="utf-8"))
     for life_s in itertools.count(first_life_s):
         for device in known:

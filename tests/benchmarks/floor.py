@@ -1,11 +1,11 @@
-"""The floor: the least a server can do and still answer the same bytes as ours.
+"""A bare server: the least code that returns the same bytes as ours. Its processor time is the benchmark's "floor".
 
-The bare parts one after another, with nothing around them: aiohttp, the form, PyJWT, one script call, AES-GCM, JSON;
-for introspection also the QueryTokens, signed by hand over a kept-alive session. No policy, no quota, no log, no
-metrics, no deadline, no refusal but 401. It says what these parts cost, so that what ours adds can be seen.
+It only uses the necessary parts: aiohttp, the form, PyJWT, one script call, AES-GCM, JSON; for introspection also the
+QueryTokens, signed and sent over a kept-alive session. It has no policy, quota, log, metrics or deadline, and no
+refusal except 401. The difference to our server is the cost of what our server adds.
 
-It imports nothing of ``app`` and has its own data in Redis. It is mended when it is wrong and never touched to improve
-a ratio: neither made slower, nor taught a trick that ours has.
+It imports nothing of ``app`` and has its own data in Redis. Change it only if it is wrong, and never to improve a
+ratio: neither make it slower, nor add an optimization of ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 class Floor:
-    """A server of ``token`` and ``introspect`` for devices and tokens that it was given."""
+    """A server of ``token`` and ``introspect`` for given devices and tokens."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Take the configuration that ``site.py`` writes."""
@@ -52,14 +52,14 @@ class Floor:
         self.redis = Redis.from_url(config["redis_url"])
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
-        """Open what is kept open: the script's name, and the session to the cloud."""
+        """Load the script and open the session to the cloud."""
         self.sha = await self.redis.script_load(SCRIPT)
         async with aiohttp.ClientSession() as self.session:
             yield
         await self.redis.aclose()
 
     async def token(self, request: web.Request) -> web.Response:
-        """Answer the live token of a device."""
+        """Return the live token of a device."""
         form = dict(parse_qsl((await request.read()).decode()))
         claims = self.verify(form["client_assertion"])
         token = await self.use(claims, f"floor:of:{claims['sub']}")
@@ -86,7 +86,7 @@ class Floor:
         return web.json_response(answer, headers=NO_STORE)
 
     async def introspect(self, request: web.Request) -> web.Response:
-        """Answer what a token is, once the cloud has confirmed each of its halves."""
+        """Introspect a token, after asking the cloud about both of its cloud tokens."""
         form = dict(parse_qsl((await request.read()).decode()))
         claims = self.verify(form["client_assertion"])
         token = await self.use(claims, held_key(form["token"]))
@@ -126,7 +126,7 @@ class Floor:
         return claims
 
     async def use(self, claims: dict[str, Any], key: str) -> dict[str, Any]:
-        """Use up the assertion and read the sealed token under ``key``: the one call to Redis."""
+        """Use up the assertion and read the encrypted token under ``key``, in one call to Redis."""
         used = f"floor:jti:{claims['sub']}:{claims['jti']}"
         lives_ms = int((claims["exp"] + LEEWAY_S - time.time()) * 1000)
         sealed = await self.redis.evalsha(self.sha, 2, used, key, lives_ms)
@@ -136,7 +136,7 @@ class Floor:
         return token
 
     async def query(self, token: str) -> bool:
-        """Ask the cloud whether a cloud token is good."""
+        """Ask the cloud whether a cloud token is valid."""
         body = signed({"Action": "QueryToken", "Token": token}, self.cloud)
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         async with self.session.post(self.cloud["endpoint"], data=body, headers=headers) as response:
@@ -163,12 +163,12 @@ def signed(parameters: dict[str, str], cloud: dict[str, str]) -> bytes:
 
 
 def held_key(access_token: str) -> str:
-    """Return the key under which a token in hand is found."""
+    """Return the key of a token's record."""
     return f"floor:held:{hashlib.sha256(access_token.encode()).hexdigest()}"
 
 
 async def stock(redis: Redis, sealing_key: bytes, token: dict[str, Any]) -> None:
-    """Put a token where the floor finds it: what was issued by ours, to be answered in the same bytes."""
+    """Store a token that our server issued, so that this server returns the same bytes."""
     nonce = os.urandom(12)
     sealed = nonce + AESGCM(sealing_key).encrypt(nonce, json.dumps(token).encode(), None)
     password = "|".join(f"{type_}|{text}" for type_, text in token["tokens"])

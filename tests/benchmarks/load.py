@@ -1,7 +1,7 @@
-"""The load: a process of its own that signs its requests before the clock runs, and then sends them.
+"""The load generator: a process that signs its requests before the measurement, and then sends them.
 
 A job: ``{port, path, devices: FILE, count, concurrency, meters: {name: pid}}``. The result: ``{requests, seconds,
-p50_ms, p99_ms, processor_us: {name: for each request}}``. Connections are kept alive, each with one request under way.
+p50_ms, p99_ms, processor_us: {name: for each request}}``. Connections are kept alive, each with one open request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LENGTH: Final = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 async def run(job: Job) -> dict[str, Any]:
-    """Do one job. Raises ``RuntimeError`` for any answer but 200: what is measured must be right."""
+    """Run one job. Raises ``RuntimeError`` for any response but 200: all measured responses must be right."""
     content = json.loads(Path(job["devices"]).read_text(encoding="utf-8"))
     devices = itertools.islice(itertools.cycle(content["devices"]), job["count"])
     requests = [request(job["path"], content["issuer"], device) for device in devices]
@@ -56,7 +56,7 @@ async def run(job: Job) -> dict[str, Any]:
 
 
 def request(path: str, issuer: str, device: dict[str, str]) -> bytes:
-    """Return a whole request of a device, with an assertion that was never used."""
+    """Return a complete request of a device, with a new assertion."""
     now = int(time.time())
     client_id = device["client_id"]
     claims = {"iss": client_id, "sub": client_id, "aud": issuer, "exp": now + 240, "jti": str(uuid.uuid4())}
@@ -68,7 +68,7 @@ def request(path: str, issuer: str, device: dict[str, str]) -> bytes:
 
 
 async def drive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, queue: Iterator[bytes]) -> list[float]:
-    """Send one request after another until there are no more; returns the seconds each took."""
+    """Send the requests one after another; returns the duration of each in seconds."""
     latencies = []
     for each in queue:
         sent = time.perf_counter()

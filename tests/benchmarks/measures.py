@@ -1,6 +1,6 @@
-"""The measures, and how a ratio is taken: in pairs, one after the other, A B A B.
+"""The measures. A ratio is measured in pairs of runs, one after the other, A B A B.
 
-Both of a pair meet the same machine, whatever else it is doing; the ratio is that of each pair, and its spread is told.
+Other load on the machine affects both runs of a pair. The ratio is computed for each pair, and its spread is reported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 from tests.benchmarks.site import Site
 
 CONCURRENCY: Final = 8
-"""Requests under way all along: enough to keep a server busy, few enough that its latency means something."""
+"""Concurrent requests: enough to keep a server busy, few enough that the latency is meaningful."""
 
 Result = Mapping[str, Any]
 Progress = Callable[[str], None]
@@ -21,7 +21,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: pairs, requests in each run of the servers and of the clients, devices."""
+    """The size of a benchmark: pairs, requests per run of the servers and of the clients, devices."""
 
     pairs: int
     token: int
@@ -37,7 +37,7 @@ FULL: Final = Size(pairs=12, token=4000, introspect=1500, http=600, tls=80, devi
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing measured, ours and the other in turn."""
+    """One measure, of ours and the other in turn."""
 
     name: str
     what: str
@@ -46,31 +46,31 @@ class Measure:
 
     @property
     def ratios(self) -> list[float]:
-        """The other's processor time divided by ours, for each pair: above 1, ours takes less."""
+        """The other's processor time divided by ours, for each pair. Above 1, ours takes less."""
         return [processor_us(other) / processor_us(ours) for ours, other in self.pairs]
 
     @property
     def ratio(self) -> float:
-        """The middle one."""
+        """The median."""
         return statistics.median(self.ratios)
 
     def of(self, side: int, value: Callable[[Result], float]) -> list[float]:
-        """Return a value of each run of one side: 0 is ours."""
+        """Return a value of each run of one side; side 0 is ours."""
         return [value(pair[side]) for pair in self.pairs]
 
 
 def processor_us(result: Result) -> float:
-    """Processor time for each request, in µs."""
+    """Processor time per request, in µs."""
     return float(result["processor_us"]["server"])
 
 
 def rate(result: Result) -> float:
-    """Requests a second."""
+    """Requests per second."""
     return float(result["requests"] / result["seconds"])
 
 
 def measure(site: Site, size: Size, progress: Progress) -> list[Measure]:
-    """Take all measures that are ratios."""
+    """Measure all ratios."""
     return [
         servers(site, "token", "/oauth/token", size.token, size.pairs, progress),
         servers(site, "introspect", "/oauth/introspect", size.introspect, size.pairs, progress),
@@ -80,7 +80,7 @@ def measure(site: Site, size: Size, progress: Progress) -> list[Measure]:
 
 
 def servers(site: Site, name: str, path: str, count: int, pairs: int, progress: Progress) -> Measure:
-    """Measure an endpoint, ours and the floor's."""
+    """Measure an endpoint of our server and of the bare one."""
 
     def run(server: str, count: int) -> Result:
         return site.load.do(
@@ -96,7 +96,7 @@ def servers(site: Site, name: str, path: str, count: int, pairs: int, progress: 
 
 
 def clients(site: Site, name: str, count: int, pairs: int, progress: Progress) -> Measure:
-    """Measure ApplyToken as called by our client and by the official SDK."""
+    """Measure ApplyToken by our client and by the official SDK."""
 
     def run(client: str, count: int) -> Result:
         worker = site.clients["ours" if client == "ours" else "sdk"]
@@ -108,7 +108,7 @@ def clients(site: Site, name: str, count: int, pairs: int, progress: Progress) -
 def in_pairs(
     name: str, what: str, other: str, run: Callable[[str, int], Result], count: int, pairs: int, progress: Progress
 ) -> Measure:
-    """Run both in turn; a shorter run of each goes ahead and does not count."""
+    """Run both in turn, after a shorter warm-up run of each."""
     for side in ("ours", other):
         run(side, max(CONCURRENCY, count // 4))
     taken: list[tuple[Result, Result]] = []

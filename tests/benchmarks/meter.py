@@ -1,4 +1,4 @@
-"""Processor time of a process from outside, and on which core a process starts."""
+"""Measure the processor time of other processes, and choose their cores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CORES: tuple[int, int]
-"""Where the measured process runs, and where all others do; the same one on a machine with one core."""
+"""The core of the measured process, and that of all others; the same one on a machine with one core."""
 _allowed = sorted(os.sched_getaffinity(0))
 CORES = _allowed[0], _allowed[-1]
 
@@ -27,7 +27,7 @@ def processor_s(pid: int) -> float:
 
 @contextlib.contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Let every process that is started in this block run on ``core`` alone."""
+    """Run every process that is started in this block only on ``core``."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:

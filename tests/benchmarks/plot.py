@@ -1,4 +1,4 @@
-"""The picture: processor time of both sides of each measure, as SVG."""
+"""Plot the processor time of both sides of each measure, as SVG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER: Final = "#b9c0c9"
 
 
 def svg(measures: list[Measure], subtitle: str) -> str:
-    """Draw a group of two bars a measure; each group has a scale of its own, as TLS would dwarf all others."""
+    """Draw two bars for each measure. Each group has its own scale, because TLS is far larger."""
     height = TOP + GROUP * len(measures)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
@@ -49,7 +49,7 @@ def _group(measure: Measure, top: float) -> list[str]:
         parts += [
             f'<text x="{LEFT - 10}" y="{centre + 5}" text-anchor="end">{escape(who)}</text>',
             f'<rect x="{LEFT}" y="{y}" width="{middle:.1f}" height="{BAR}" fill="{colour}"/>',
-            # The spread of the runs: from the least to the most.
+            # The range of the runs, from minimum to maximum.
             f'<path stroke="#1d232b" d="M{LEFT + low:.1f} {centre}h{high - low:.1f}m0 -5v10m{low - high:.1f} -10v10"/>',
             f'<text x="{LEFT + high + 10:.1f}" y="{centre + 5}">{statistics.median(times):,.0f}</text>',
         ]

@@ -1,4 +1,4 @@
-"""What was measured, as text for people and as JSON for machines."""
+"""The results, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.benchmarks.weight import Weight
 
 
 def text(measures: list[Measure], weight: Weight, size: Size, machine: str) -> str:
-    """Return the tables and, last, a line for each ratio."""
+    """Return the tables, and at the end a line for each ratio."""
     lines = [
         machine,
         f"{size.pairs} pairs (ours, the other, ours, …), {CONCURRENCY} requests under way; the middle of each",
@@ -50,7 +50,7 @@ def _row(measure: Measure, side: int) -> str:
 
 
 def as_json(measures: list[Measure], weight: Weight, machine: str) -> dict[str, Any]:
-    """Return everything, each run of each pair too."""
+    """Return all results, including each run of each pair."""
     return {
         "machine": machine,
         "concurrency": CONCURRENCY,

@@ -1,9 +1,9 @@
-"""``python -m tests.benchmarks.revocation [--tokens N]``: measures revoking, and prints a table.
+"""``python -m tests.benchmarks.revocation [--tokens N]``: benchmarks revocation and prints a table.
 
-Two instances, Valkey with ``appendfsync always`` and a cloud that answers at once, all as processes. What is measured:
-how soon after the answer to a revoke another instance denies the token; how long a job takes to queue N revocations,
-and how much slower cached token requests are meanwhile; what a queued revocation weighs in Redis; and how well two
-instances together keep the pace of the quota while they drain the queue.
+Two instances, Valkey with ``appendfsync always`` and a cloud that answers at once, all as processes. Measured are: the
+time from the response to a revocation until another instance denies the token; the time that a job takes to queue N
+revocations, and the slowdown of cached token requests meanwhile; the size of a queued revocation in Redis; and how
+close to the quota two instances drain the queue.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ LATENCY_S: Final = 0.2
 ROLE: Final = "fleet"
 
 Row = tuple[str, str, str]
-"""What was measured, the figure, and what was asked for."""
+"""The name of a measure, its value, and the required value."""
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.revocation", description="Measures revoking.")
     parser.add_argument("--tokens", type=int, default=100_000, help="live tokens that are revoked by role")
     tokens: int = parser.parse_args().tokens
@@ -101,7 +101,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def instances(state: Path, env: Mapping[str, str], count: int = 2) -> Iterator[list[int]]:
-    """Run one or two instances, each on a core of its own, and yield their ports."""
+    """Run one or two instances, each on its own core, and yield their ports."""
     ports = processes.free_ports(count)
     with contextlib.ExitStack() as stack:
         for port, core in zip(ports, (site.MEASURED, site.OTHERS), strict=False):
@@ -111,7 +111,7 @@ def instances(state: Path, env: Mapping[str, str], count: int = 2) -> Iterator[l
 
 
 async def denial(devices: site.Devices, ports: list[int]) -> list[Row]:
-    """Revoke at one instance, and ask the other at once."""
+    """Revoke at one instance, and introspect at the other at once."""
     took_ms = []
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{ports[0]}") as one,
@@ -137,7 +137,7 @@ async def denial(devices: site.Devices, ports: list[int]) -> list[Row]:
 
 
 async def queueing(settings: Settings, devices: site.Devices, ports: list[int], state: Path, count: int) -> list[Row]:
-    """Stock a fleet, then revoke it by role while the first instance serves cached token requests."""
+    """Write a fleet's tokens, then revoke them by role while the first instance serves cached token requests."""
     path = state / "devices.json"
     path.write_text(json.dumps({"issuer": ISSUER, "devices": devices}))
     job_of = {"port": ports[0], "path": "/oauth/token", "devices": str(path), "concurrency": CONCURRENCY, "meters": {}}
@@ -153,7 +153,7 @@ async def queueing(settings: Settings, devices: site.Devices, ports: list[int], 
             await stock(settings, count)
             sys.stderr.write(f"stocked {count} tokens in {time.monotonic() - began:.0f} s\n")
             stocked = await used_memory(client)
-            await rate()  # the load's own tokens are applied for
+            await rate()  # applies for the load's tokens
             before = [await rate() for _ in range(3)]
             job, during, took_s = await revoke(settings, rate)
             queued = await used_memory(client)
@@ -172,7 +172,7 @@ async def queueing(settings: Settings, devices: site.Devices, ports: list[int], 
 
 
 async def revoke(settings: Settings, rate: Any) -> tuple[Job, list[float], float]:
-    """Begin the job and measure the load until it is done."""
+    """Start the job and measure the load until it is done."""
     during = []
     async with open_admin_services(settings, actor=Actor("cli:bench")) as office:
         counted = await office.revocations.count_tokens(Selection.of_role(ROLE))
@@ -188,7 +188,7 @@ async def revoke(settings: Settings, rate: Any) -> tuple[Job, list[float], float
 
 
 async def used_memory(client: Redis) -> int:
-    """Return what Redis holds, in bytes."""
+    """Return the memory that Redis uses, in bytes."""
     return int((await client.info("memory"))["used_memory"])
 
 
@@ -202,7 +202,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Store, Tokens]]:
 
 
 async def stock(settings: Settings, count: int) -> None:
-    """Put live tokens into Redis by the scripts that issue them, without a cloud."""
+    """Write live tokens to Redis by the scripts that issue them, without a cloud."""
     async with opened(settings) as (store, tokens):
 
         async def issue(number: int) -> None:
@@ -228,7 +228,7 @@ async def stock(settings: Settings, count: int) -> None:
 
 
 async def drain(settings: Settings) -> list[Row]:
-    """Drain the queue with two instances at a cloud that takes its time, and look at when its calls arrive."""
+    """Drain the queue with two instances and a slow cloud, and measure when its calls arrive."""
     arrivals: list[float] = []
 
     async def handle(_: web.Request) -> web.Response:
@@ -265,7 +265,7 @@ async def drain(settings: Settings) -> list[Row]:
 
 
 def open_client(url: str, quota: Pacing, store: Store) -> contextlib.AbstractAsyncContextManager[CloudClient]:
-    """Open a client of the cloud there."""
+    """Open a client of the cloud at that URL."""
     return CloudClient.open(
         endpoint=url,
         region="cn-hangzhou",

@@ -1,6 +1,6 @@
-"""All that is measured, as processes: Valkey with ``appendfsync always``, a cloud, one instance of ours, the floor.
+"""The processes of a benchmark: Valkey with ``appendfsync always``, a cloud, our server, the bare server.
 
-The measured processes run on the first core; Valkey, the cloud and the load on the other.
+The measured processes run on the first core; Valkey, the cloud and the load generator on the other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POLICY: Final = processes.ROOT / "app/embedded/policy.toml"
 AT_ONCE: Final = 16
 
 Devices = list[dict[str, str]]
-"""``client_id``, ``secret`` and, once it was issued, ``access_token`` of each."""
+"""``client_id``, ``secret`` and, once issued, ``access_token`` of each device."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Site:
 
 @contextlib.contextmanager
 def running(state: Path, *, devices: int) -> Iterator[Site]:
-    """Start everything, with so many devices, each of which holds a live token."""
+    """Start all processes, with this many devices, each with a live token."""
     ports = dict(zip(("ours", "floor", "cloud", "cloud_tls"), processes.free_ports(4), strict=True))
     clouds = {"HTTP": f"http://127.0.0.1:{ports['cloud']}", "TLS": f"https://localhost:{ports['cloud_tls']}"}
     certificate, ca = write_certificates(state)
@@ -96,12 +96,12 @@ def running(state: Path, *, devices: int) -> Iterator[Site]:
 
 
 def environment() -> dict[str, str]:
-    """Return what a process needs of ours, and nothing that could settle it otherwise."""
+    """Return the environment that a process needs, without variables that would change its settings."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
 def settings(redis_url: str, cloud_url: str, port: int) -> dict[str, str]:
-    """Return the environment of our server: its defaults, with the cloud's quotas set out of the way."""
+    """Return the environment of our server: the defaults, with quotas that are never reached."""
     return environment() | {
         "PORT": str(port),
         "ISSUER_URL": f"http://127.0.0.1:{port}",
@@ -117,7 +117,7 @@ def settings(redis_url: str, cloud_url: str, port: int) -> dict[str, str]:
 
 
 def write_certificates(state: Path) -> tuple[Path, Path]:
-    """Write the cloud's certificate and its authority's, the one that the clients trust.
+    """Write the cloud's certificate and that of its CA, which the clients trust.
 
     The one alone, in favour of the SDK: it reads what it trusts anew for each call, and the usual roots take it long.
     """
@@ -131,7 +131,7 @@ def write_certificates(state: Path) -> tuple[Path, Path]:
 def start(
     stack: contextlib.ExitStack, state: Path, port: int, *command: str, env: Mapping[str, str] | None = None
 ) -> int:
-    """Start ``python -m COMMAND`` and wait until it listens; returns its process ID. What it prints goes to a file."""
+    """Start ``python -m COMMAND``, with its output in a file, and wait until it listens; returns its process ID."""
     log = state / f"{command[0]}.log"
     with log.open("wb") as output:
         process = stack.enter_context(
@@ -150,13 +150,13 @@ def start(
 
 
 def listens(port: int) -> bool:
-    """Tell whether somebody listens."""
+    """Return whether a process listens on the port."""
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def register(settings: Settings, count: int) -> Devices:
-    """Register devices, as an operator would."""
+    """Register devices, as an operator does."""
     devices = []
     async with open_admin_services(settings, actor=Actor("cli:test")) as office:
         for number in range(count):
@@ -167,7 +167,7 @@ async def register(settings: Settings, count: int) -> Devices:
 
 
 async def issue(port: int, devices: Devices, redis_url: str) -> tuple[list[dict[str, Any]], weight.Weight]:
-    """Have our server issue a token to each device, and weigh what that adds to Redis.
+    """Have our server issue a token to each device, and measure the growth of Redis.
 
     With HTTP Basic, so that no used assertion is weighed; the first device goes ahead, so that the scripts are there.
     """
@@ -196,7 +196,7 @@ async def issue(port: int, devices: Devices, redis_url: str) -> tuple[list[dict[
 
 
 async def stock_floor(redis_url: str, sealing_key: bytes, answers: list[dict[str, Any]]) -> None:
-    """Give the floor the tokens that ours has issued."""
+    """Store the tokens that our server issued for the bare server."""
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         for answer in answers:
             tokens = answer["mqtt"]["tokens"]
@@ -215,7 +215,7 @@ async def stock_floor(redis_url: str, sealing_key: bytes, answers: list[dict[str
 def floor_config(
     env: Mapping[str, str], port: int, sealing_key: bytes, devices: Devices, answer: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what the floor is told; how the broker is reached is copied from an answer of ours."""
+    """Return the bare server's configuration; the broker's address is copied from a response of our server."""
     return {
         "port": port,
         "issuer": env["ISSUER_URL"],

@@ -1,9 +1,9 @@
-"""A storm of new tokens on three instances: ``python -m tests.benchmarks.storm [--rate 2000] [--seconds 20]``.
+"""Overload three instances with token requests: ``python -m tests.benchmarks.storm [--rate 2000] [--seconds 20]``.
 
 Real processes: Valkey with ``appendfsync always``, the sandbox with the quotas of an instance of the previous
-generation (500 ApplyTokens a second, 300 calls a second from one address), three instances told the same, and a crowd
-that asks for more than can be had. Once all goes well, once an instance is killed, once one is paused for 5 s. The
-table says what the crowd was answered and what the cloud saw.
+generation (500 ApplyTokens per second, 300 calls per second from one IP address), three instances with the same quotas,
+and clients that request more than that. There are three runs: without a fault, with an instance killed, and with an
+instance paused for 5 s. The table shows what the clients received and what the cloud counted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INSTANCES: Final = 3
 DEVICES: Final = 600
 PAUSE_S: Final = 5.0
 MIN_SHARE: Final = 0.95
-"""Of what the tighter limit allows, the cloud must see at least this."""
+"""The share of the tighter limit that the cloud must at least receive."""
 
 ACCESS_KEY_ID: Final = "storm-key"
 
@@ -56,7 +56,7 @@ Fault = Callable[[Field], Awaitable[None]]
 
 
 def main() -> None:
-    """Measure, print, and end with 1 if what was promised does not hold."""
+    """Run the benchmark and print the table; exits with 1 if a promise is broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.storm", description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=int, default=2000, help="requests a second (default 2000)")
     parser.add_argument("--seconds", type=int, default=20, help="for so long (default 20)")
@@ -81,7 +81,7 @@ HEAD: Final = (
 
 @dataclass(frozen=True)
 class Row:
-    """What the crowd was answered, and what the cloud saw: calls a second, and what it measured of its limits."""
+    """What the clients received, and what the cloud counted: calls per second, against its limits."""
 
     crowd: dict[str, Any]
     calls: dict[str, int]
@@ -90,12 +90,12 @@ class Row:
 
     @property
     def share(self) -> float:
-        """How much of the tighter limit was used."""
+        """The share of the tighter limit that was used."""
         return sum(self.calls.values()) / self.seconds / EGRESS_QPS
 
     @property
     def holds(self) -> bool:
-        """Tell whether the promise is kept."""
+        """Return whether the promise is kept."""
         return (
             self.share >= MIN_SHARE
             and self.calls.keys() <= {"OK"}
@@ -141,7 +141,7 @@ def start(stack: contextlib.ExitStack, state: Path) -> Field:
 
 
 def prefer(*pids: int) -> None:
-    """Let these go first on the processor, where that is allowed.
+    """Give these processes priority, where that is allowed.
 
     The cloud and Redis are other machines' work. A cloud that is held up here by the crowd and the instances would see
     the calls of a second at once, and count them so.
@@ -152,7 +152,7 @@ def prefer(*pids: int) -> None:
 
 
 async def measure(field: Field, fault: Fault, rate: int, seconds: int) -> Row:
-    """Let the storm pass and count."""
+    """Run the clients and count."""
     async with aiohttp.ClientSession() as session:
 
         async def control(method: str, name: str, **body: object) -> Any:
@@ -184,11 +184,11 @@ async def _at(instant: float, fault: Awaitable[None]) -> None:
 
 
 async def nothing(_: Field) -> None:
-    """Let all go well."""
+    """Run without a fault."""
 
 
 async def kill(field: Field) -> None:
-    """Kill an instance; it stays dead."""
+    """Kill an instance, and do not restart it."""
     os.kill(field.pids[0], signal.SIGKILL)
 
 

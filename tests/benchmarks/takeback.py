@@ -1,9 +1,9 @@
-"""``python -m tests.benchmarks.takeback [--tokens N] [--kills N] [--json]``: a whole fleet is taken back.
+"""``python -m tests.benchmarks.takeback [--tokens N] [--kills N] [--json]``: revokes the tokens of a whole fleet.
 
-``dev --instances 3`` with the quotas raised, here and at the sandbox. N live tokens of 24 h of one role are made, and
-some of another; one command revokes the role, with its bar and estimate; on the way instances are killed. At the end
-the tokens whose revocation is confirmed here are compared with those that the sandbox holds as revoked. It ends with 1
-if what was promised does not hold.
+``dev --instances 3`` with raised quotas, here and at the sandbox. It issues N live tokens of 24 h of one role, and some
+of another. One command revokes the role and shows its progress and estimate, while instances are killed. At the end the
+tokens whose revocation is confirmed here are compared with those that are revoked at the sandbox. It exits with 1 if a
+promise is broken.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PATIENCE_S: Final = 900
 LOOK_EVERY_S: Final = 0.1
 MIN_CONFIRMED: Final = 0.99
 REVOKED: Final = 3
-"""What the broker's notice says of a token that was revoked (guide chapter 10)."""
+"""The broker's notice about a revoked token (guide chapter 10)."""
 
 POLICY: Final = f"""
 [roles.fleet]
@@ -71,7 +71,7 @@ subscribe = ["plant/+/up/#"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of it. Times are in seconds."""
+    """The results. Times are in seconds."""
 
     tokens: int
     devices: int
@@ -85,7 +85,7 @@ class Seen:
     confirmed: int
     revoked_at_the_cloud: int
     equal: bool
-    """Whether those confirmed here are those revoked at the cloud, each one of them."""
+    """Whether the tokens confirmed here are exactly those revoked at the cloud."""
     others_left_alone: bool
     calls: dict[str, int]
     client_cut_after_s: float
@@ -93,7 +93,7 @@ class Seen:
 
     @property
     def holds(self) -> bool:
-        """Tell whether it is as promised."""
+        """Return whether all promises are kept."""
         return (
             self.counted == self.tokens
             and self.confirmed >= MIN_CONFIRMED * self.tokens
@@ -122,7 +122,7 @@ class Seen:
 
 
 def main() -> None:
-    """Do it, and print what was seen."""
+    """Run it and print the results."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.takeback", description="Takes a fleet back.")
     parser.add_argument("--tokens", type=int, default=10_000, help="live tokens of the role (default 10000)")
     parser.add_argument("--kills", type=int, default=2, choices=range(INSTANCES), help="instances killed on the way")
@@ -137,14 +137,14 @@ def main() -> None:
 
 
 def take_back(state: Path, tokens: int, kills: int, qps: int) -> Seen:
-    """Make so many tokens in a new ``dev`` on ``state``, and take them back."""
+    """Issue this many tokens in a new ``dev`` on ``state``, and revoke them."""
     settle(state, qps)
     with processes.running_dev(state, "--instances", str(INSTANCES)) as dev:
         return asyncio.run(Fleet(dev, tokens).take_back(kills, qps))
 
 
 def settle(state: Path, qps: int) -> None:
-    """Write the policy, and the raised quotas, that ``dev`` then keeps."""
+    """Write the policy and the raised quotas for ``dev``."""
     state.mkdir(mode=0o700)
     (state / "policy.toml").write_text(POLICY, encoding="utf-8")
     raised = {"APPLY_TOKEN_QPS": "2000", "REVOKE_TOKEN_QPS": str(qps), "EGRESS_QPS": "4000"}
@@ -162,7 +162,7 @@ class Fleet:
         self._others: set[str] = set()
 
     async def take_back(self, kills: int, qps: int) -> Seen:
-        """Make the tokens, revoke them, and look at what is left."""
+        """Issue the tokens, revoke them, and check what is left."""
         names = [f"GID_plant@@@f{number}" for number in range(math.ceil(self._tokens / TOKENS_A_DEVICE))]
         others = [f"GID_plant@@@s{number}" for number in range(BYSTANDERS)]
         async with (
@@ -204,7 +204,7 @@ class Fleet:
     async def _make(
         self, session: aiohttp.ClientSession, office: AdminServices, names: list[str], others: list[str]
     ) -> dict[str, str]:
-        """Have every device ask for its tokens, at all instances in turn; return the last password of each."""
+        """Have every device request its tokens, at all instances in turn; returns the last password of each."""
         passwords: dict[str, str] = {}
         urls = [instance["url"] for instance in self._dev.json["instances"]]
         secret_of = {name: await _register(office, name) for name in [*names, *others]}
@@ -257,7 +257,7 @@ class Fleet:
             yield command
 
     async def _watch(self, office: AdminServices, command: Command, client: Device, kills: int) -> tuple[str, float]:
-        """Kill instances as the job goes on; return it, and after how long the client was cut, in seconds."""
+        """Kill instances while the job runs; returns the job, and the seconds until the client was disconnected."""
         cut_at: list[float] = []
 
         async def until_cut() -> None:

@@ -14,7 +14,7 @@ from tests.benchmarks.site import Site
 
 
 async def ask(site: Site, server: str, path: str, device: dict[str, str]) -> tuple[int, bytes, str]:
-    """Send what the load sends; returns status, body and what may keep it."""
+    """Send a request as the load generator does; returns status, body and caching header."""
     issuer = json.loads(site.devices.read_text())["issuer"]
     body = request(path, issuer, device).partition(b"\r\n\r\n")[2]
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -27,10 +27,10 @@ async def ask(site: Site, server: str, path: str, device: dict[str, str]) -> tup
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect"])
 async def test_the_floor_answers_the_same_bytes(running: Site, path: str) -> None:
-    """For each device's token the floor's answer is ours, byte for byte, within the same second."""
+    """For each device's token the bare server returns the same bytes as ours, within the same second."""
     for device in json.loads(running.devices.read_text())["devices"]:
         before = watermarks = None
-        for _ in range(5):  # `expires_in` may turn between two answers: then once more
+        for _ in range(5):  # `expires_in` may change between two responses: then try again
             before = await ask(running, "ours", path, device)
             watermarks = await ask(running, "floor", path, device)
             if before == await ask(running, "ours", path, device):
@@ -43,7 +43,7 @@ async def test_the_floor_answers_the_same_bytes(running: Site, path: str) -> Non
 
 @pytest.mark.parametrize("server", ["ours", "floor"])
 async def test_both_use_an_assertion_once(running: Site, server: str) -> None:
-    """The second request with one assertion gets nothing, at the floor as at ours."""
+    """Both servers refuse a second request with the same assertion."""
     content = json.loads(running.devices.read_text())
     body = request("/oauth/token", content["issuer"], content["devices"][0]).partition(b"\r\n\r\n")[2]
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -57,7 +57,7 @@ async def test_both_use_an_assertion_once(running: Site, server: str) -> None:
 
 @pytest.mark.parametrize("server", ["ours", "floor"])
 async def test_both_verify_the_signature(running: Site, server: str) -> None:
-    """An assertion under another secret is refused, at the floor as at ours."""
+    """Both servers refuse an assertion signed with another secret."""
     device = json.loads(running.devices.read_text())["devices"][0] | {"secret": "x" * 43}
     assert (await ask(running, server, "/oauth/token", device))[0] == 401
 

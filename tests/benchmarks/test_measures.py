@@ -26,7 +26,7 @@ def result(processor_us: float, **more: float) -> measures.Result:
 
 
 def test_a_measurement_from_end_to_end(running: Site) -> None:
-    """All measures are taken, every request was answered rightly, and text, JSON and picture tell of them."""
+    """All measures are taken, every response is right, and text, JSON and plot show the results."""
     said: list[str] = []
     taken = measures.measure(running, TINY, said.append)
     assert [measure.name for measure in taken] == ["token", "introspect", "HTTP", "TLS"]
@@ -43,7 +43,7 @@ def test_a_measurement_from_end_to_end(running: Site) -> None:
 
 
 def test_a_token_is_weighed(running: Site) -> None:
-    """A token's weight is told, and that of each kind of key it takes."""
+    """The size of a token is reported, and that of each of its keys."""
     assert running.weight.tokens == 3
     assert set(running.weight.keys) == {
         "record",
@@ -58,7 +58,7 @@ def test_a_token_is_weighed(running: Site) -> None:
 
 
 def test_a_ratio_is_that_of_pairs() -> None:
-    """A machine that is slow for one whole pair changes no ratio; the middle ratio is told with the ends."""
+    """A machine that is slow during one pair changes no ratio; the median is reported with its range."""
     measure = Measure(
         "token",
         "POST /oauth/token",
@@ -75,7 +75,7 @@ def test_a_ratio_is_that_of_pairs() -> None:
 
 
 def test_processor_time_counts_children() -> None:
-    """What a server's workers use is the server's; what it waits is not."""
+    """The processor time of a server's workers counts as the server's; waiting does not count."""
     burn = "import time\nwhile time.process_time() < 0.1: pass\n"
     parent = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {burn + 'time.sleep(60)'!r}]).wait()"
     with processes.running([sys.executable, "-c", parent]) as process:
@@ -95,7 +95,7 @@ def test_processor_time_counts_children() -> None:
     [(["--plot", "a.png"], "name it FILE.svg"), (["--json", "/nowhere/a.json"], "its directory is not there")],
 )
 def test_a_wrong_option_ends_at_once(options: list[str], complaint: str) -> None:
-    """Nothing is measured for a minute only to fail at writing it down."""
+    """A file that cannot be written is refused before the benchmark starts."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", *options],
         cwd=processes.ROOT,

@@ -8,7 +8,7 @@ from tests.benchmarks.takeback import take_back
 
 
 def test_a_small_fleet_is_taken_back(tmp_path: Path) -> None:
-    """One command revokes a role with bar and estimate; here and at the cloud the same tokens are gone, and no other.
+    """One command revokes a role with progress and estimate; here and at the cloud exactly its tokens are revoked.
 
     The full size, with instances killed on the way, is ``python -m tests.benchmarks.takeback``.
     """

@@ -1,4 +1,4 @@
-"""What a live token weighs in Redis, in bytes: by the growth of its memory, and key by key."""
+"""The size of a live token in Redis, in bytes: by the growth of used memory, and by key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KIND: Final = re.compile(r"(?:\{s\d+\}:)?([a-z]+)(?::|$)")
 
 @dataclass(frozen=True)
 class Weight:
-    """Bytes for each token: ``used_memory`` as it grew, and ``MEMORY USAGE`` by kind of key."""
+    """Bytes per token: growth of ``used_memory``, and ``MEMORY USAGE`` by kind of key."""
 
     tokens: int
     used_memory: float
@@ -35,20 +35,20 @@ class Weight:
 
 @dataclass(frozen=True)
 class Look:
-    """What Redis held at some moment."""
+    """The memory of Redis at one moment."""
 
     used_memory: int
     keys: frozenset[bytes]
 
 
 async def look(client: Redis) -> Look:
-    """Look at what Redis holds now."""
+    """Measure the memory of Redis now."""
     used = int((await client.info("memory"))["used_memory"])
     return Look(used, frozenset([key async for key in client.scan_iter(count=1000)]))
 
 
 async def difference(client: Redis, before: Look, tokens: int) -> Weight:
-    """Weigh what came since, as so many tokens."""
+    """Return the growth since then, divided by this many tokens."""
     after = await look(client)
     by_kind: Counter[str] = Counter()
     for key in after.keys - before.keys:

@@ -1,4 +1,4 @@
-"""A process that does one job after another: a line of JSON in, a line of JSON out, until its input ends."""
+"""A process that runs one job after another: one line of JSON in, one line of JSON out, until its input ends."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Job = dict[str, Any]
 
 
 class Worker:
-    """The process as its parent sees it."""
+    """A handle of the process, for its parent."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """Use ``started``."""
         self._process = process
 
     def do(self, **job: Any) -> dict[str, Any]:
-        """Have a job done. Raises ``RuntimeError`` if the worker died of it; what it died of is on standard error."""
+        """Run a job. Raises ``RuntimeError`` if the worker died; the reason is on standard error."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(job), file=self._process.stdin, flush=True)
@@ -35,7 +35,7 @@ class Worker:
 
 @contextlib.contextmanager
 def started(*command: str, env: Mapping[str, str] | None = None) -> Iterator[Worker]:
-    """Start ``python -m COMMAND``. It ends when its input does, so also when this process is killed."""
+    """Start ``python -m COMMAND``. It ends with its input, and so also when this process is killed."""
     with subprocess.Popen(
         [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
     ) as process:
@@ -44,6 +44,6 @@ def started(*command: str, env: Mapping[str, str] | None = None) -> Iterator[Wor
 
 
 def serve(work: Callable[[Job], Awaitable[dict[str, Any]]]) -> None:
-    """Be the process: do each job in an event loop of its own."""
+    """Run the process: each job in its own event loop."""
     for line in sys.stdin:
         print(json.dumps(uvloop.run(work(json.loads(line)))), flush=True)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One browser for all of these tests, one console to look at, and a judge of every page they come by."""
+"""Fixtures: one browser and one console for all tests, and a checker of every page that they open."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.browser.judge import DESK, PHONE, Judge, Validator
+from tests.browser.judge import DESKTOP, PHONE, Judge, Validator
 from tests.browser.site import ADMIN, PASSWORD, Site, running_site
 from tests.conftest import lack
 
 WAIT_MS = 15_000
-"""A busy machine gets this long to show what was asked for."""
+"""The timeout of an action on a page, for a busy machine."""
 
 NewPage = Callable[..., Awaitable[Page]]
 
@@ -29,7 +29,7 @@ def chromium_path(need_program: Callable[[str], str]) -> str:
 
 @pytest.fixture(scope="session")
 def node_modules(chromium_path: str) -> Path:
-    """The programs that judge pages; where there is no browser, they have nothing to judge."""
+    """The programs that check pages; they need the browser."""
     path = Path(__file__).with_name("node_modules")
     if not path.is_dir():
         lack("what judges pages is not installed: npm ci --prefix tests/browser --ignore-scripts")
@@ -38,14 +38,14 @@ def node_modules(chromium_path: str) -> Path:
 
 @pytest.fixture(scope="session")
 def site(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A console with something to show. What a test changes, it registers first."""
+    """A console with data. A test registers the devices that it changes."""
     with running_site(tmp_path_factory.mktemp("browser") / "state") as site:
         yield site
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium(chromium_path: str) -> AsyncIterator[Browser]:
-    """One browser; who needs one of their own opens a page with its own cookies."""
+    """One browser. A test that needs its own session opens a page with its own cookies."""
     expect.set_options(timeout=WAIT_MS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path)
@@ -55,7 +55,7 @@ async def chromium(chromium_path: str) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def judge(node_modules: Path, need_program: Callable[[str], str]) -> AsyncIterator[Judge]:
-    """Who looks at pages."""
+    """The checker of pages."""
     axe = (node_modules / "axe-core/axe.min.js").read_text(encoding="utf-8")
     async with Validator.running(need_program("node")) as validator:
         yield Judge(axe, validator)
@@ -63,7 +63,7 @@ async def judge(node_modules: Path, need_program: Callable[[str], str]) -> Async
 
 @pytest.fixture(autouse=True)
 def no_complaint(judge: Judge) -> Iterator[None]:
-    """In no test does the browser complain: of a script, of a policy that was broken, of a file that is not there."""
+    """In no test does the browser report an error: of a script, of a violated policy, or of a missing file."""
     judge.complaints.clear()
     yield
     assert judge.complaints == []
@@ -71,7 +71,7 @@ def no_complaint(judge: Judge) -> Iterator[None]:
 
 @dataclass
 class Opener:
-    """Opens browsers of their own; who was signed in before, is so in the next one too: hashing takes its time."""
+    """Opens browser contexts. It reuses sessions, because signing in is slow (password hashing)."""
 
     chromium: Browser
     site: Site
@@ -84,7 +84,7 @@ class Opener:
             base_url=self.site.url,
             locale=language,
             storage_state=self.cookies.get(name),
-            **{"viewport": DESK} | options,
+            **{"viewport": DESKTOP} | options,
         )
         context.set_default_timeout(WAIT_MS)
         page = await context.new_page()
@@ -99,7 +99,7 @@ class Opener:
 
 @pytest.fixture(scope="session")
 def opener(chromium: Browser, site: Site, judge: Judge) -> Opener:
-    """Who opens browsers."""
+    """The opener of browser contexts."""
     return Opener(chromium, site, judge)
 
 
@@ -119,13 +119,13 @@ async def new_page(opener: Opener) -> AsyncIterator[NewPage]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def admin(opener: Opener) -> Page:
-    """An admin's page, the same for all tests that only look."""
+    """An admin's page, shared by all tests that change nothing."""
     return await opener.open(ADMIN)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chinese(opener: Opener) -> Page:
-    """The page of an admin who reads Chinese on a phone, the same for all tests that only look."""
+    """An admin's page in Chinese on a phone, shared by all tests that change nothing."""
     return await opener.open(ADMIN, "zh-CN", viewport=PHONE)
 
 

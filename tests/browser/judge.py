@@ -1,4 +1,4 @@
-"""What is asked of every page: it breaks no rule of accessibility, fits the screen, and runs without a complaint."""
+"""Checks of every page: accessibility, width of the screen, valid HTML, and no errors in the browser."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from playwright.async_api import ConsoleMessage, Page, Response
 from tests.browser.site import NOTES
 
 PHONE: Final = {"width": 390, "height": 844}
-DESK: Final = {"width": 1280, "height": 800}
+DESKTOP: Final = {"width": 1280, "height": 800}
 
 _REFUSED: Final = "Failed to load resource: the server responded with a status of 4"
 _IMPACTS: Final = {"serious", "critical"}
 _FOREIGN: Final = re.compile(r"[^\u4e00-\u9fff]*[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}[ ,;:.]+[A-Za-z]{2,}[^\u4e00-\u9fff]*")
-"""Three Latin words in a row, and none in Chinese: a name or a role's word is one."""
+"""Three Latin words in a row without Chinese. Names and roles are single words."""
 
 
 @dataclass
 class Validator:
-    """Judges HTML, in a process of its own."""
+    """Validates HTML, in its own process."""
 
     process: asyncio.subprocess.Process
 
@@ -54,7 +54,7 @@ class Validator:
 
 @dataclass
 class Judge:
-    """Looks at pages: how they are, and the document that each was made from."""
+    """Checks pages, and the HTML document that each was loaded from."""
 
     axe: str
     validator: Validator
@@ -62,13 +62,13 @@ class Judge:
     documents: dict[Page, Response] = field(default_factory=dict)
 
     def watch(self, page: Page) -> None:
-        """Hear what the browser complains of on a page (a policy that was broken too), and keep what it is given."""
+        """Record the browser's errors on a page (violated policies too), and the documents that it loads."""
         page.on("console", lambda message: self._hear(page, message))
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
         page.on("response", lambda response: self._keep(page, response))
 
     def _hear(self, page: Page, message: ConsoleMessage) -> None:
-        # A page that refuses comes with the status that says so, and the browser tells of each.
+        # The browser reports each response with an error status; pages of refusals have one.
         if not (message.text.startswith(_REFUSED) and "/static/" not in message.location["url"]):
             self.complaints.append(f"{page.url}: {message.text}")
 
@@ -77,12 +77,12 @@ class Judge:
             self.documents[page] = response
 
     async def look(self, page: Page) -> None:
-        """Find nothing wrong with the page as it is, in light and dark, and on a phone, nor with its HTML."""
+        """Assert that the page is right in light and dark, on a phone, and as HTML."""
         wrong = await self.validator.complaints(await self.documents[page].text())
-        # Once with every rule; what is dark may only be too pale.
+        # All rules once; in dark mode only the contrast.
         wrong += await self._violations(page, "light", {})
         wrong += await self._violations(page, "dark", {"runOnly": ["color-contrast"]})
-        for size in (PHONE, DESK):
+        for size in (PHONE, DESKTOP):
             await page.set_viewport_size(size)  # type: ignore[arg-type]
             wrong += await overflow(page)
         wrong += self.complaints
@@ -91,7 +91,7 @@ class Judge:
     async def _violations(self, page: Page, scheme: Any, options: dict[str, Any]) -> list[str]:
         """Return the serious violations that axe finds: rule, and the elements that break it."""
         await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        # By the debugger's way, which the page's policy does not govern: that policy stays as it is for browsers.
+        # By the debugger, which the page's policy does not restrict: the policy itself is not changed for tests.
         session = await page.context.new_cdp_session(page)
         await session.send("Runtime.evaluate", {"expression": f"if (!window.axe) {{ {self.axe} }} 0"})
         expression = f"axe.run(document, {json.dumps(options)}).then((found) => JSON.stringify(found.violations))"

@@ -1,4 +1,4 @@
-"""`make screens`: a picture of every page, in both languages and two widths, light and dark, into build/screens.
+"""`make screens`: saves a screenshot of every page to build/screens: two languages, two widths, light and dark.
 
 ``index.html`` there shows them all side by side.
 """
@@ -17,7 +17,7 @@ from typing import Any, Final
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.browser.conftest import sign_in
-from tests.browser.judge import DESK, PHONE
+from tests.browser.judge import DESKTOP, PHONE
 from tests.browser.site import ADMIN, Site, running_site
 from tests.browser.tour import pages
 from tests.processes import ROOT
@@ -25,7 +25,7 @@ from tests.processes import ROOT
 FOLDER: Final = ROOT / "build/screens"
 
 _LANGUAGES: Final = {"en": "en", "zh": "zh-CN"}
-_VIEWS: Final[tuple[tuple[dict[str, int], Any], ...]] = ((DESK, "light"), (PHONE, "light"), (DESK, "dark"))
+_VIEWS: Final[tuple[tuple[dict[str, int], Any], ...]] = ((DESKTOP, "light"), (PHONE, "light"), (DESKTOP, "dark"))
 _PAGE: Final = """<!doctype html>
 <meta charset="utf-8"><title>Screens</title>
 <style>
@@ -37,7 +37,7 @@ _PAGE: Final = """<!doctype html>
 
 
 async def take(site: Site, browser: Browser, wanted: Sequence[str]) -> list[str]:
-    """Take the pictures of all pages whose names contain one of ``wanted`` (of all if it is empty)."""
+    """Save screenshots of the pages whose names contain one of ``wanted`` (of all pages if it is empty)."""
     chosen = {name: at for name, at in pages(site).items() if not wanted or any(part in name for part in wanted)}
     taken: list[str] = []
     for code, locale in _LANGUAGES.items():
@@ -62,7 +62,7 @@ async def _shoot(page: Page, address: str, file: str) -> str:
     await page.goto(address)
     size = page.viewport_size
     assert size is not None
-    # As high as the page is: what stays at the window's edge would lie across the middle.
+    # The window is as high as the page, because fixed elements would cover its middle.
     height = await page.evaluate("document.documentElement.scrollHeight")
     await page.set_viewport_size({"width": size["width"], "height": height})
     await page.screenshot(path=FOLDER / file, full_page=True)
@@ -71,7 +71,7 @@ async def _shoot(page: Page, address: str, file: str) -> str:
 
 
 def contact_sheet(files: Iterable[str]) -> str:
-    """Return a page with all pictures, a row a page."""
+    """Return an HTML page with all screenshots, one row per page."""
     rows: dict[str, list[str]] = {}
     for file in sorted(files):
         rows.setdefault(file.rsplit("-", 3)[0], []).append(file)
@@ -94,7 +94,7 @@ async def _run(site: Site, program: str, wanted: list[str]) -> None:
 
 
 def main(wanted: list[str]) -> None:
-    """Take them."""
+    """Save the screenshots."""
     program = shutil.which("chromium")
     if program is None:
         sys.exit("error: chromium is not installed (apt-get install chromium fonts-noto-cjk)")

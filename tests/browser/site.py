@@ -1,4 +1,4 @@
-"""A console with something to show: two instances of `dev`, with what a real set-up has, the awkward included."""
+"""A console with data: two instances of `dev`, with the content of a real set-up, unusual values included."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from tests.waiting import until
 
 PASSWORD: Final = "correct horse battery"
 VIEWER, OPERATOR, ADMIN, SENT_OUT = "vera", "otto", "ada", "lena"
-"""Who is signed in, each in their role; the last one is an operator whose sessions a test ends."""
+"""The operators, one of each role; the last one is an operator whose sessions a test ends."""
 
 LONG_ID: Final = "GID_plant@@@press-shop-7_line-12_robot-cell-3_axis-controller-04"
-"""As long as a client ID can be: 64 characters."""
+"""A client ID of the maximum length: 64 characters."""
 
 GATEWAY_ID: Final = "GID_plant@@@gateway:hall-4"
 DISABLED_ID: Final = "GID_plant@@@d-retired"
@@ -52,7 +52,7 @@ NOTES: Final = (
     "replaced by d17",
     "example of dev",
 )
-"""What people wrote about devices, in whatever language."""
+"""Notes of devices, in several languages."""
 
 
 _POLICY: Final = """
@@ -89,35 +89,35 @@ default_lifetime_s = 7200
 """
 _BUILDINGS: Final = [f"site/{{attr.site}}/building-{number:02}/floor-{number % 4}/up/#" for number in range(24)]
 _READINGS: Final = 55
-"""Sensors with a live token: more than one page of them."""
+"""Sensors with a live token: more than one page."""
 
 
 @dataclass
 class Site:
-    """A running console; ``paths`` has an example for each variable of an address."""
+    """A running console; ``paths`` has an example for each variable of a path."""
 
     dev: Dev
     paths: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the console."""
         return str(self.dev.json["server"])
 
     @property
     def other_url(self) -> str:
-        """The other instance, which is no address for browsers but shows the same."""
+        """The other instance, whose URL does not accept forms but shows the same data."""
         return str(self.dev.json["instances"][1]["url"])
 
     @cached_property
     def settings(self) -> Settings:
-        """What the instances are set to."""
+        """The settings of the instances."""
         return Settings.load(read_settings(self.dev.state / "settings.env"))
 
     @contextlib.asynccontextmanager
     async def office(self) -> AsyncIterator[AdminServices]:
-        """What operators work with at the command line."""
-        with capture_logs():  # the audit's lines go to an instance's log otherwise
+        """The services, as the command line uses them."""
+        with capture_logs():  # so that log entries do not appear in the test's output
             async with open_admin_services(self.settings, actor=Actor("cli:maria")) as office:
                 yield office
 
@@ -134,7 +134,7 @@ class Site:
         return added.secret.reveal() if added.secret else ""
 
     async def token(self, client_id: str, secret: str, **parameters: str) -> dict[str, Any]:
-        """Fetch a token as a device does."""
+        """Request a token as a device does."""
         async with aiohttp.ClientSession(self.url) as session:
             answer = await Caller(session, self.url, client_id, secret).token(**parameters)
         assert answer.status == 200, answer.body.get("error_description")
@@ -194,7 +194,7 @@ async def _fill(site: Site) -> None:
             return (await office.jobs.get_job(meters.id)).done_at_ms
 
         await until(done, "the job's end")
-        # Refusals, one of a stranger and one of a device, so that the audit has every kind.
+        # Refusals of an unauthenticated caller and of a device, so that the audit log has both kinds.
         await Caller(session, site.url, "GID_plant@@@nobody", "x" * 40).token()
         await callers[0].token(scope="pub:plant/other/up")
         async with open_cloud_alone(site.settings) as client:
@@ -217,7 +217,7 @@ async def _fill(site: Site) -> None:
 
 
 async def _create(client: CloudClient, group: str) -> bool:
-    """Create a group, and tell whether it went well: a machine that is busy may be too slow for the quota's line."""
+    """Create a group; returns whether that succeeded: on a busy machine the wait for the quota may time out."""
     try:
         await client.create_group_id(group, deadline=asyncio.get_running_loop().time() + 10)
     except QuotaUnreachable:
@@ -247,7 +247,7 @@ async def _confirm(office: AdminServices, client_id: str) -> TokenRecord:
 
 
 async def _fail(site: Site, office: AdminServices, cloud: Cloud, client_id: str) -> TokenRecord:
-    """Make a revocation fail for good: its last attempt but one is taken as having been."""
+    """Make a revocation fail permanently, by setting its number of attempts to one below the maximum."""
     record = (await office.revocations.list_tokens(select(client_id=client_id))).records[0]
     async with redis.asyncio.Redis.from_url(site.dev.json["redis"]) as client:
         await client.hset(Shard.of(client_id).token(record.handle), "attempts", "29")

@@ -1,4 +1,4 @@
-"""What admins alone do, in a real browser: the explorer, operators, API keys; and the audit, which is everybody's."""
+"""The pages for admins, in a real browser: the explorer, operators, API keys; and the audit log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_the_explorer_calls_the_cloud_and_asks_before_it_changes_anything(
     new_page: NewPage, judge: Judge
 ) -> None:
-    """What only reads is called at once; what changes something asks first, and shows its secret only if told to."""
+    """An action that reads is called at once; one that makes changes asks first. Secrets are shown only on request."""
     page = await new_page()
     await page.goto("/admin/explorer")
     await page.get_by_role("link", name="ListGroupId").first.click()
@@ -40,7 +40,7 @@ async def test_the_explorer_calls_the_cloud_and_asks_before_it_changes_anything(
 
 
 async def test_an_operator_is_added_signs_in_and_is_put_out(new_page: NewPage, judge: Judge) -> None:
-    """The password that is shown once lets a new person in; removing them ends their session at once."""
+    """The password that is shown once works for the new operator; removing the operator ends the session at once."""
     page = await new_page()
     await page.goto("/admin/operators")
     await page.get_by_label("Name").fill("nina")
@@ -59,7 +59,7 @@ async def test_an_operator_is_added_signs_in_and_is_put_out(new_page: NewPage, j
 
 
 async def test_an_api_key_works_until_it_is_removed(site: Site, new_page: NewPage, judge: Judge) -> None:
-    """The key that is shown once is answered at once, and refused from its removal on."""
+    """The key that is shown once works at once, and is refused after its removal."""
 
     async def status(text: str) -> int:
         async with (
@@ -84,7 +84,7 @@ async def test_an_api_key_works_until_it_is_removed(site: Site, new_page: NewPag
 
 
 async def test_the_audit_is_filtered_and_exported(site: Site, new_page: NewPage, judge: Judge, tmp_path: Path) -> None:
-    """A viewer finds who did what to a device, and takes it along as a file."""
+    """A viewer finds the events of a device and exports them."""
     page = await new_page(VIEWER)
     await page.goto("/admin/audit")
     await page.get_by_label("Client ID").fill(site.paths["disabled_id"])

@@ -1,4 +1,4 @@
-"""Devices in a real browser: what the console shows once is what a device needs."""
+"""The pages of devices, in a real browser: the secret that is shown once works for the device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def as_printed(page: Page, folder: Path) -> dict[str, Any]:
-    """Do what the page says: save what is shown once as the file it names, and run its command there."""
+    """Follow the page: save the secret to the file that it names, and run its command there."""
     line = await page.locator("pre code").first.inner_text()
     words = shlex.split(line)
     assert words[:4] == ["python", "-m", "app", "device"]
@@ -57,7 +57,7 @@ async def as_printed(page: Page, folder: Path) -> dict[str, Any]:
 async def test_a_registered_device_fetches_a_token_at_once(
     client_id: str, key: str, site: Site, new_page: NewPage, judge: Judge, tmp_path: Path
 ) -> None:
-    """What is shown once, put where the page says, is all that the `device` verb needs; it is shown nowhere else."""
+    """The secret, saved as the page says, is all that the `device` verb needs; it is not shown anywhere else."""
     page = await new_page(OPERATOR)
     await page.goto("/admin/devices")
     await page.get_by_role("button", name="Register a device").first.click()
@@ -75,13 +75,13 @@ async def test_a_registered_device_fetches_a_token_at_once(
     await expect(page.get_by_role("link", name=answer["handle"]).first).to_be_visible()
     await expect(page.get_by_text("<i>made</i> in a browser")).to_be_visible()
     assert secret not in await page.content()
-    # The back button does not bring it back: no cache has kept it.
+    # The back button does not show it again: it is not cached.
     with pytest.raises(Error, match="ERR_CACHE_MISS"):
         await page.go_back()
 
 
 async def test_a_wrong_client_id_is_told_and_nothing_typed_is_lost(new_page: NewPage, judge: Judge) -> None:
-    """A form that is refused comes back as it was filled in, and says what was wrong."""
+    """A refused form is shown again as it was filled in, with the error."""
     page = await new_page(OPERATOR)
     await page.goto("/admin/devices/new")
     await page.get_by_label("Client ID").fill("plant-7")
@@ -96,7 +96,7 @@ async def test_a_wrong_client_id_is_told_and_nothing_typed_is_lost(new_page: New
 
 
 async def test_a_disabled_device_is_cut_off_and_let_in_again(site: Site, new_page: NewPage, judge: Judge) -> None:
-    """Disabling says what it will do, does it, and is undone by one click, which brings no token back."""
+    """Disabling shows its effects first. Enabling undoes it by one click, and restores no token."""
     client_id = "GID_plant@@@d-off"
     secret = await site.register(client_id)
     answer = await site.token(client_id, secret)
@@ -118,7 +118,7 @@ async def test_a_disabled_device_is_cut_off_and_let_in_again(site: Site, new_pag
 async def test_what_the_cloud_keeps_of_a_device_is_made_shown_once_and_taken_away(
     site: Site, new_page: NewPage, judge: Judge
 ) -> None:
-    """Its credential at the cloud: made, its secret shown once, looked up without it, and taken away if one insists."""
+    """A cloud credential is created, its secret shown once, viewed without it, and deleted after a confirmation."""
     client_id = "GID_plant@@@d-credential"
     await site.register(client_id)
     page = await new_page(OPERATOR)
@@ -129,7 +129,7 @@ async def test_what_the_cloud_keeps_of_a_device_is_made_shown_once_and_taken_awa
     await judge.look(page)
     secret = await page.locator("#secret").input_value()
     await page.goto(address)
-    await page.get_by_role("button", name="Show it").click()
+    await page.get_by_role("button", name="Show credential").click()
     await expect(page.get_by_text("Access key ID", exact=True)).to_be_visible()
     await judge.look(page)
     assert secret not in await page.content()
@@ -140,7 +140,7 @@ async def test_what_the_cloud_keeps_of_a_device_is_made_shown_once_and_taken_awa
 
 
 async def test_a_message_reaches_the_device(site: Site, new_page: NewPage, judge: Judge) -> None:
-    """What is typed into the page comes out at the device that is subscribed to the topic."""
+    """A message sent from the page reaches the device that is subscribed to the topic."""
     client_id = "GID_plant@@@d-hears"
     answer = await site.token(client_id, await site.register(client_id))
     heard: list[tuple[str, str]] = []

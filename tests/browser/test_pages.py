@@ -1,4 +1,4 @@
-"""Every page, as each reader may see it."""
+"""Every page in every language, on every screen."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_page_is_accessible_and_valid_and_fits(name: str, site: Site, judge: Judge, admin: Page) -> None:
-    """A page breaks no serious rule of accessibility, light or dark, fits a desk and a phone, and is valid HTML."""
+    """A page violates no serious accessibility rule, light or dark, fits a desktop and a phone, and is valid HTML."""
     await admin.goto(pages(site)[name])
     await judge.look(admin)
 
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_page_is_in_chinese_for_who_reads_chinese(name: str, site: Site, chinese: Page) -> None:
-    """No English sentence is left on a page in Chinese, and it fits a phone."""
+    """A page in Chinese has no English sentence, and fits a phone."""
     await chinese.goto(pages(site)[name])
     assert await chinese.locator("html").get_attribute("lang") == CHINESE.tag
     assert await foreign(chinese) == []
@@ -32,7 +32,7 @@ async def test_a_page_is_in_chinese_for_who_reads_chinese(name: str, site: Site,
 
 
 async def test_the_judge_finds_what_is_wrong(judge: Judge, new_page: NewPage) -> None:
-    """A page with a field without a label, pale letters, two equal ids and a box that is too wide is found out."""
+    """The checks find a field without a label, low contrast, a duplicate id and a box that is too wide."""
     page = await new_page("")
     wrong = """<!doctype html>
 <html lang="en"><head><title>Wrong</title></head><body><h1 id="a">Wrong</h1>

@@ -1,4 +1,4 @@
-"""Taking tokens back, as the person does who has a browser and no patience."""
+"""Revoking tokens in a real browser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 REVOKED = 3
-"""The broker's reason when it cuts who holds a revoked token (guide chapter 10)."""
+"""The broker's reason when it disconnects a client with a revoked token (guide chapter 10)."""
 DONE = "Done: these tokens can no longer be used, neither here nor at the broker."
 
 
@@ -28,7 +28,7 @@ DONE = "Done: these tokens can no longer be used, neither here nor at the broker
 async def connected(
     answer: dict[str, Any], heard: Callable[[str, str], None] = lambda _topic, _text: None
 ) -> AsyncIterator[MqttConnection]:
-    """Connect to the broker with a token, as a device that stays; ``heard`` gets topic and text of each message."""
+    """Connect to the broker with a token, as a device does; ``heard`` gets topic and text of each message."""
     connection = await asyncio.to_thread(MqttConnection, answer, heard)
     try:
         yield connection
@@ -37,7 +37,7 @@ async def connected(
 
 
 async def is_cut(connection: MqttConnection, topic: str) -> bool:
-    """Publish, and tell whether the broker cuts the connection instead: it looks at a token when it is used."""
+    """Publish; returns whether the broker closed the connection instead: it checks a token when it is used."""
     try:
         await asyncio.to_thread(connection.publish, topic, "21.5")
     except ConnectionEnded:
@@ -57,14 +57,14 @@ def revoke_button(page: Page, client_id: str) -> Locator:
 
 
 async def test_a_token_is_found_by_topic_and_taken_back(site: Site, new_page: NewPage, judge: Judge) -> None:
-    """Who can publish to this? Stop it: two clicks, confirmed by the cloud, and the device that held it is cut off."""
+    """A search by topic finds the token; two clicks revoke it, the cloud confirms, and the device is disconnected."""
     answer = await device(site, "GID_plant@@@d-hacked")
     page = await new_page(OPERATOR)
     async with connected(answer) as connection:
         assert not await is_cut(connection, "plant/d-hacked/up/x")
         await page.goto("/admin/tokens")
         await page.get_by_label("topic filter").fill("plant/d-hacked/up/x")
-        await page.get_by_label("What it is").select_option(label="A topic: who can publish to it?")
+        await page.get_by_label("Search for").select_option(label="A topic: who can publish to it?")
         await page.get_by_role("button", name="Search").click()
         await judge.look(page)
         await revoke_button(page, "GID_plant@@@d-hacked").click()
@@ -76,16 +76,16 @@ async def test_a_token_is_found_by_topic_and_taken_back(site: Site, new_page: Ne
         await until(lambda: is_cut(connection, "plant/d-hacked/up/x"), "the device to be cut off")
         assert connection.reason == REVOKED
 
-    # The back button leads to the question, and the question has become another.
+    # The back button leads to the confirmation page, which now says that the token is revoked.
     await page.go_back()
     await expect(page.get_by_text("This token is already revoked.")).to_be_visible()
     assert await page.get_by_role("button", name="Revoke this token").count() == 0
 
 
 async def test_a_token_is_revoked_in_two_clicks(site: Site, new_page: NewPage) -> None:
-    """From the first page after signing in, one click asks and the next does it."""
+    """On the overview one click asks for confirmation, and the next one revokes."""
     client_id = "GID_plant@@@d-first"
-    # The first page shows those that expire first; of a newcomer's it shows all.
+    # The overview shows the tokens that expire first.
     await site.token(client_id, await site.register(client_id), expires_in="600")
     page = await new_page(OPERATOR, viewport=PHONE)
     await revoke_button(page, client_id).click()
@@ -94,7 +94,7 @@ async def test_a_token_is_revoked_in_two_clicks(site: Site, new_page: NewPage) -
 
 
 async def test_a_bulk_revoke_is_watched_to_its_end_from_anywhere(site: Site, new_page: NewPage, judge: Judge) -> None:
-    """Its progress stays alive through a reload, in another person's browser and at another instance."""
+    """A job's progress is shown after a reload, in another operator's browser and at another instance."""
     valves = [f"GID_plant@@@v{number:02}" for number in range(8)]
     for client_id in valves:
         await device(site, client_id)
@@ -122,7 +122,7 @@ async def test_a_bulk_revoke_is_watched_to_its_end_from_anywhere(site: Site, new
 
 
 async def test_a_second_click_does_nothing_more(site: Site, new_page: NewPage) -> None:
-    """However often the button is pressed, one form is sent; and without the script, a second one does no harm."""
+    """A double click submits one form; without the script, a second submit has no effect."""
     for client_id, options in (("GID_plant@@@d-twice", {}), ("GID_plant@@@d-plain", {"java_script_enabled": False})):
         await device(site, client_id)
         page = await new_page(OPERATOR, **options)
@@ -140,7 +140,7 @@ async def test_a_second_click_does_nothing_more(site: Site, new_page: NewPage) -
 
 
 async def test_all_of_it_works_without_the_script(site: Site, new_page: NewPage) -> None:
-    """Signing in, searching, asking and revoking need no script: it only saves a reload."""
+    """Signing in, searching, confirming and revoking work without the script."""
     await device(site, "GID_plant@@@d-noscript")
     page = await new_page(OPERATOR, java_script_enabled=False)
     await page.goto("/admin/tokens")
@@ -157,7 +157,7 @@ async def test_all_of_it_works_without_the_script(site: Site, new_page: NewPage)
 
 
 async def test_a_form_survives_the_end_of_its_session(site: Site, new_page: NewPage, judge: Judge) -> None:
-    """Who is put out in the middle of something signs in and goes on; nothing is lost, and nothing was done before."""
+    """After a session ends, an operator signs in and continues; the form is kept, and was not carried out before."""
     await device(site, "GID_plant@@@d-late")
     handle = await site.handle("GID_plant@@@d-late")
     page = await new_page(SENT_OUT)
@@ -179,7 +179,7 @@ async def test_a_form_survives_the_end_of_its_session(site: Site, new_page: NewP
 
 
 async def test_a_keyboard_is_enough(site: Site, new_page: NewPage) -> None:
-    """By Tab and Enter alone one signs in, finds a token and revokes it, and always sees where one is."""
+    """Signing in, finding a token and revoking it work with Tab and Enter only, and the focus is always visible."""
     await device(site, "GID_plant@@@d-keys")
     page = await new_page("")
     await page.goto("/admin/tokens")
@@ -220,7 +220,7 @@ async def test_a_keyboard_is_enough(site: Site, new_page: NewPage) -> None:
 
 
 async def test_the_language_is_switched_where_one_is(new_page: NewPage) -> None:
-    """One click, and the same page is in the other language; it stays so in that browser."""
+    """One click shows the same page in the other language, and the browser keeps that language."""
     page = await new_page(VIEWER)
     await page.goto("/admin/tokens?role=sensor")
     await page.get_by_role("button", name="简体中文").click()
@@ -233,7 +233,7 @@ async def test_the_language_is_switched_where_one_is(new_page: NewPage) -> None:
 
 
 async def test_a_viewer_sees_and_is_offered_nothing_to_do(new_page: NewPage, site: Site, judge: Judge) -> None:
-    """Who may only look finds no button that would refuse them."""
+    """A viewer sees no button that they may not use."""
     page = await new_page(VIEWER)
     for path in ("/admin/", "/admin/tokens", f"/admin/tokens/{site.paths['handle']}", "/admin/revocations"):
         await page.goto(path)
@@ -246,7 +246,7 @@ async def test_a_viewer_sees_and_is_offered_nothing_to_do(new_page: NewPage, sit
 
 
 async def test_signing_in_holds_on_a_phone(new_page: NewPage, judge: Judge) -> None:
-    """A wrong password is said so, in a page that fits; the name is still there."""
+    """A wrong password shows an error on a page that fits the screen, and keeps the name."""
     page = await new_page("", viewport=PHONE)
     await page.goto("/admin/")
     await judge.look(page)

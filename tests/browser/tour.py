@@ -1,4 +1,4 @@
-"""Every page of the console, from the route table, with addresses that show something."""
+"""Every page of the console, from the route table, with URLs that show data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.site import Site
 
 _VARIABLE: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 _NO_PAGES: Final = {"/admin/{rest:.*}", "/admin/audit.csv"}
-"""What is no page to look at: a file, and the one for all that is not there, which is among ``MORE``."""
+"""Routes that are not pages: static files, and the page for unknown addresses, which is in ``MORE``."""
 
 MORE: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "tokens-of-a-device": ("/admin/tokens", {"client_id": "{client_id}"}),
@@ -34,11 +34,11 @@ MORE: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "audit-of-a-device": ("/admin/audit", {"client_id": "{disabled_id}"}),
     "nothing": ("/admin/no/such/page", {}),
 }
-"""Pages as they look in other states; the name is what they are called in pictures."""
+"""Pages in other states, by the name of their screenshots."""
 
 
 def pages(site: Site) -> dict[str, str]:
-    """Return the address of each page that is opened by a link, by a name for it."""
+    """Return the URL of each page that a link opens, by its name."""
     plain: dict[str, tuple[str, dict[str, str]]] = {
         page.path: (page.path, {}) for page in CONSOLE if page.method == "GET" and page.path not in _NO_PAGES
     }
@@ -46,7 +46,7 @@ def pages(site: Site) -> dict[str, str]:
 
 
 def names() -> Iterator[str]:
-    """Yield the names of all pages, for which no site is needed."""
+    """Yield the names of all pages, without a site."""
     yield from (_name(page.path) for page in CONSOLE if page.method == "GET" and page.path not in _NO_PAGES)
     yield from MORE
 

@@ -1,7 +1,7 @@
-"""What devices see while parts of the deployment die: ``python -m tests.deploy.faults`` prints the table.
+"""What devices see while parts of the deployment fail: ``python -m tests.deploy.faults`` prints the table.
 
-Devices ask for tokens through haproxy all the while, each time with a new assertion, half of them over connections that
-they keep; now and then one gives its token back. Every answer is judged.
+Devices request tokens through haproxy continuously, each time with a new assertion, half of them over kept-alive
+connections, and sometimes revoke their token. Every response is checked.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ DEVICES: Final = 24
 PAUSE_S: Final = 0.1
 REVOKE_EVERY_S: Final = 0.4
 CALM_S: Final = 1.0
-"""For so long all must be well before service counts as full again."""
+"""Seconds without trouble after which full service counts as restored."""
 STALE_S: Final = 2.5
-"""An answer that left an instance before a revoke was answered may still be on its way, but not for longer."""
+"""Seconds for which a response may still arrive that an instance sent before a revocation was answered."""
 
 RIGHT, REFUSED, WRONG = "right", "503", "wrong"
 
 
 @dataclass
 class Load:
-    """Devices that ask without end, and what they were answered."""
+    """Devices that request tokens continuously, and the responses."""
 
     counts: Counter[str] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
-    """Every token that was handed out, and to whom."""
+    """Every token that was handed out, with its device."""
     latest: dict[str, str] = field(default_factory=dict)
-    """The token that each device was given last."""
+    """The latest token of each device."""
     revoked_at: dict[str, float] = field(default_factory=dict)
     last_trouble: float = 0.0
 
     async def ask(self, device: Caller) -> None:
-        """Ask for a token and judge the answer."""
+        """Request a token and check the response."""
         sent = time.monotonic()
         await self._judged(device, device.token(), lambda answer: self._token_fault(device, answer, sent))
 
     async def give_back(self, device: Caller) -> None:
-        """Revoke the device's token and judge the answer."""
+        """Revoke the device's token and check the response."""
         token = self.latest.get(device.client_id)
         if token is None or token in self.revoked_at:
             return
@@ -104,19 +104,19 @@ def _refusal_fault(answer: Answer) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong, and what devices may notice of it."""
+    """A fault, and what devices may notice of it."""
 
     happens: Callable[[Site], Awaitable[None]]
     back_within_s: float
     refuses: bool = True
-    """Whether a request may be told to come again."""
+    """Whether a request may be refused with 503."""
     lost_leads: int = 0
-    """Applications that may be made twice, because the instance that led them was lost."""
+    """Applications that may be made twice, because the instance that made them was killed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one fault. ``tokens`` are those first seen in it, each of two cloud tokens."""
+    """The results of one fault. ``tokens`` are the new ones, each of two cloud tokens."""
 
     fault: str
     sent: int
@@ -129,7 +129,7 @@ class Row:
     applied: int
     over_quota: int
     complaints: tuple[str, ...]
-    """Each wrong answer, and what devices must not notice."""
+    """Each wrong response, and whatever else devices must not notice."""
 
 
 class Rehearsal:
@@ -141,7 +141,7 @@ class Rehearsal:
         self._load = Load()
 
     async def row(self, name: str) -> Row:
-        """Let one thing go wrong under load, wait for full service, and count."""
+        """Cause a fault under load, wait for full service, and count."""
         load, fault = self._load, FAULTS[name]
         load.counts.clear()
         complained, revoked, tokens = len(load.complaints), len(load.revoked_at), len(load.seen)
@@ -153,9 +153,9 @@ class Rehearsal:
                 await fault.happens(self._site)
                 await self._site.until_in_full_service()
                 back = time.monotonic()
-                while (calm := time.monotonic() - max(back, load.last_trouble)) < CALM_S:  # noqa: ASYNC110 - time itself is what is waited for
+                while (calm := time.monotonic() - max(back, load.last_trouble)) < CALM_S:  # noqa: ASYNC110 - waits for time to pass
                     await asyncio.sleep(CALM_S - calm)
-            # Once more each, so that no token was made that nobody saw.
+            # Each device requests once more, so that every new token is counted.
             await asyncio.gather(*(load.ask(device) for device in self.devices))
             calls = await self._site.cloud.calls("ApplyToken")
         row = Row(
@@ -200,7 +200,7 @@ class Rehearsal:
 
 
 def _noticed(row: Row, fault: Fault) -> Iterator[str]:
-    """Say what devices noticed of a fault beyond what they may."""
+    """List what devices noticed of a fault beyond what is allowed."""
     if row.refused and not fault.refuses:
         yield f"{row.refused} requests were refused"
     if row.right < row.sent / 2:
@@ -216,7 +216,7 @@ def _noticed(row: Row, fault: Fault) -> Iterator[str]:
 
 
 async def rolling_restart(site: Site) -> None:
-    """SIGTERM to one instance after another, each when the one before is back."""
+    """Send SIGTERM to one instance after another, each when the previous one is ready again."""
     for name in INSTANCES:
         old = site.pid(name)
         os.kill(old, signal.SIGTERM)
@@ -232,7 +232,7 @@ async def kill_redis(site: Site) -> None:
 
 
 async def pause_instance(site: Site) -> None:
-    """An instance stands still for 5 s, and goes on as if nothing had been."""
+    """Pause an instance for 5 s."""
     group = site.pid(INSTANCES[1])
     os.killpg(group, signal.SIGSTOP)
     try:
@@ -242,7 +242,7 @@ async def pause_instance(site: Site) -> None:
 
 
 async def kill_instance(site: Site) -> None:
-    """``kill -9`` of an instance, gunicorn and worker at once, as when its machine goes."""
+    """``kill -9`` of an instance, gunicorn and worker at once, as when its machine crashes."""
     old = site.pid(INSTANCES[0])
     os.killpg(old, signal.SIGKILL)
     await _replaced(site, INSTANCES[0], old)
@@ -265,7 +265,7 @@ FAULTS: Final = {
 
 @asynccontextmanager
 async def rehearsing(haproxy: str, *, devices: int = DEVICES) -> AsyncIterator[tuple[Site, Rehearsal]]:
-    """Run a site and devices for it, half of which keep their connections."""
+    """Run a site and its devices, half of which keep their connections alive."""
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(running_site(haproxy))
         callers: list[Caller] = []
@@ -292,7 +292,7 @@ def table(rows: list[Row]) -> str:
 
 
 async def main() -> None:
-    """Let each thing go wrong in turn, and print the table."""
+    """Cause each fault in turn, and print the table."""
     haproxy = shutil.which("haproxy")
     if haproxy is None:
         sys.exit("haproxy is not installed")

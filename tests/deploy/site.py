@@ -1,4 +1,4 @@
-"""The deployment as real processes on this machine, from the very files in deploy/; parts that die are started again.
+"""The deployment as real processes on this machine, with the files of deploy/; parts that die are restarted.
 
 haproxy with TLS, three instances under gunicorn, Redis with deploy/redis.conf, and the sandbox behind TLS as the cloud.
 """
@@ -54,23 +54,23 @@ class Site:
     _session: aiohttp.ClientSession
 
     def pid(self, name: str) -> int:
-        """Return the process ID of a part; an instance's is gunicorn's, whose process group holds its worker too."""
+        """Return the process ID of a part; for an instance that of gunicorn, which leads its worker's process group."""
         return self._supervisor.pids[name]
 
     async def balance(self) -> dict[str, dict[str, str]]:
-        """Return what haproxy tells of each instance, by the names of its ``show stat``."""
+        """Return haproxy's ``show stat`` for each instance."""
         rows = csv.DictReader((await _ask(self._admin, "show stat")).lstrip("# ").splitlines())
         names = dict(zip(("instance1", "instance2", "instance3"), INSTANCES, strict=True))
         return {names[row["svname"]]: row for row in rows if row["pxname"] == "instances" and row["svname"] in names}
 
     async def in_full_service(self) -> bool:
-        """Tell whether every instance says that it is ready, and haproxy sends requests to each."""
+        """Return whether every instance is ready and haproxy sends requests to it."""
         if any(row["status"] != "UP" for row in (await self.balance()).values()):
             return False
         return all([await self._ready(url) for url in self._direct.values()])
 
     async def until_in_full_service(self) -> None:
-        """Wait for it."""
+        """Wait until that is so."""
         await until(self.in_full_service, "full service", within_s=30)
 
     async def register(self, client_ids: list[str], session: aiohttp.ClientSession) -> list[Caller]:
@@ -98,7 +98,7 @@ async def running_site(haproxy: str) -> AsyncIterator[Site]:
     """Run the deployment on free ports until the block ends; ``haproxy`` is the path of the program."""
     listen, cloud, sandbox, mqtt, *direct = free_ports(4 + len(INSTANCES))
     async with AsyncExitStack() as stack:
-        # A short path: it holds sockets.
+        # A short path, for Unix sockets.
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="site-")))
         private = state / "private"
         subprocess.run([DEPLOY / "prepare", private], check=True)  # noqa: ASYNC221 - nothing else runs yet
@@ -159,7 +159,7 @@ def procfile() -> list[str]:
 
 
 def _kill_instances(supervisor: Supervisor) -> None:
-    """End them at once: nobody is served any more, and three that drain one after another take 9 s."""
+    """Kill them at once, because draining three in turn would take 9 s."""
     for name in INSTANCES:
         if name in supervisor.pids:
             with contextlib.suppress(ProcessLookupError):
@@ -167,7 +167,7 @@ def _kill_instances(supervisor: Supervisor) -> None:
 
 
 def _redis(state: Path, environment: dict[str, str]) -> Part:
-    """The embedded Valkey as deploy/redis.conf says; only its place is another."""
+    """The embedded Valkey with deploy/redis.conf, at another address."""
     part = parts.valkey_part(state, environment)
     place = {"port": "0", "unixsocket": str(valkey.socket_path(state)), "dir": str(state / "valkey")}
     options = [word for name, value in place.items() for word in (f"--{name}", value)]

@@ -1,7 +1,7 @@
 """The deployment under faults: what devices see, and that the page's commands work.
 
-One site serves all tests here, for starting it takes longest; the fault tried is the one that loses a request in hand.
-The others are in the rehearsal that .ci/run runs beside the tests: ``python -m tests.deploy.faults``.
+All tests share one site, because starting it is slow. They try the fault that loses an open request. The other faults
+are in ``python -m tests.deploy.faults``, which .ci/run runs after the tests.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from tests.deploy.faults import FAULTS, Rehearsal, Row, rehearsing, table
 from tests.deploy.site import DEPLOY, Site
 
 FEW: Final = 8
-"""Devices that a machine can serve which is busy with other things."""
+"""How many devices a busy machine can serve."""
 FAULT: Final = "kill -9 of an instance"
 PAGE: Final = (DEPLOY / "README.md").read_text()
 
 
 @dataclass(frozen=True)
 class InHand:
-    """What came of two requests whose instances were killed with them in hand."""
+    """The results of two requests whose instances were killed while they handled them."""
 
     over_http1: Answer
     over_http2: dict[str, Any]
     sent: int
-    """Requests that haproxy sent to an instance meanwhile."""
+    """Requests that haproxy sent to instances meanwhile."""
     sent_again: int
 
 
 @dataclass(frozen=True)
 class Seen:
-    """All that the site has shown."""
+    """All results of the site."""
 
     row: Row
     in_hand: InHand
@@ -52,7 +52,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(need_program: Callable[[str], str]) -> Seen:
-    """What the page says, then requests in hand of instances that are killed, then a fault under load."""
+    """Run the page's commands, then kill instances with open requests, then cause a fault under load."""
     for name in ("curl", "openssl"):
         need_program(name)
     return asyncio.run(_see(need_program("haproxy")))
@@ -71,7 +71,7 @@ async def _see(haproxy: str) -> Seen:
 
 
 async def _kill_with_requests_in_hand(site: Site, rehearsal: Rehearsal) -> InHand:
-    """Kill the instances that hold two requests, both of them sent over connections that had served one before."""
+    """Kill the instances that handle two requests, both sent over connections that were used before."""
     kept, other = rehearsal.devices[:2]
     await kept.introspect("x")
     await site.cloud.fault("ApplyToken", "hold", times=None)
@@ -97,7 +97,7 @@ async def _kill_with_requests_in_hand(site: Site, rehearsal: Rehearsal) -> InHan
 
 
 async def _pasted(site: Site, path: str, **environment: str) -> str:
-    """Run the page's curl command for ``path`` as it stands, but for the place of the site."""
+    """Run the page's curl command for ``path``, with the site's address."""
     blocks: list[str] = re.findall(r"```sh\n(curl .*?)```", PAGE, re.DOTALL)
     command = next(block for block in blocks if path in block)
     command = command.replace("https://localhost:8443", site.url).replace("deploy/private", str(site.private))
@@ -122,14 +122,14 @@ async def _output(*command: str, **environment: str) -> str:
 
 
 def test_a_death_behind_the_balancer_is_never_answered_wrongly(seen: Seen) -> None:
-    """Each answer is right or an honest 503, revoked tokens stay gone, and full service is soon back without a hand."""
+    """Each response is right or a proper 503, revoked tokens stay revoked, and full service returns by itself."""
     assert seen.row.complaints == ()
     assert seen.row.wrong == 0
     assert seen.row.right + seen.row.refused == seen.row.sent
 
 
 def test_a_request_in_hand_of_a_killed_instance_is_answered_503(seen: Seen) -> None:
-    """It is told as JSON to ask again, over HTTP/2 and over a connection that was kept alike."""
+    """A client gets JSON that says to retry, over HTTP/2 and over a kept-alive connection."""
     answer = seen.in_hand.over_http1
     assert answer.status == 503
     assert answer.headers["Retry-After"] == "1"
@@ -139,13 +139,13 @@ def test_a_request_in_hand_of_a_killed_instance_is_answered_503(seen: Seen) -> N
 
 
 def test_a_request_that_was_sent_is_never_sent_again(seen: Seen) -> None:
-    """Haproxy sent each POST to one instance alone: what was sent may have counted."""
+    """Haproxy sends each POST to one instance only, because it may have taken effect."""
     assert seen.in_hand.sent_again == 0
     assert seen.in_hand.sent == 3  # one of them is the GET that opened the connection over HTTP/2
 
 
 def test_the_pages_commands_work(seen: Seen) -> None:
-    """What the page pastes gets readiness and a token through haproxy, over TLS checked against what it draws."""
+    """The page's commands get readiness and a token through haproxy, over TLS with the generated CA."""
     assert seen.ready["status"] == "ready"
     assert seen.ready["checks"]["redis"]["detail"] == "durability always"
     assert seen.token["scope"] == "pub:plant/d1/up/#"
@@ -153,7 +153,7 @@ def test_the_pages_commands_work(seen: Seen) -> None:
 
 
 def test_the_page_shows_the_table() -> None:
-    """The page's table has the head and the faults of the one that the command prints, and nothing in it is wrong."""
+    """The page's table has the header and the faults that the command prints, and no wrong responses."""
     [shown] = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     head, *rows = shown.splitlines()
     assert head == table([])
@@ -162,7 +162,7 @@ def test_the_page_shows_the_table() -> None:
 
 
 def test_the_page_names_every_file() -> None:
-    """Its first table names each file that lies beside it, and no other."""
+    """Its first table names each file of its folder, and no other."""
     first = PAGE[: PAGE.index("\n## ")]
     named = {
         name for row in re.findall(r"^\| (\[?`.*?) \|", first, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)

@@ -1,4 +1,4 @@
-"""The files in deploy/, each judged by the program that will read it."""
+"""The files in deploy/, each checked by the program that reads it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNIT = DEPLOY / "mqtt-token-server@.service"
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory, need_program: Callable[[str], str]) -> Path:
-    """What ``deploy/prepare`` draws."""
+    """The files that ``deploy/prepare`` generates."""
     need_program("openssl")
     folder = tmp_path_factory.mktemp("prepared") / "private"
     subprocess.run([DEPLOY / "prepare", folder], check=True)
@@ -57,21 +57,21 @@ def sent() -> Iterator[Path]:
 
 
 def test_hadolint_finds_no_fault_with_the_dockerfile() -> None:
-    """The linter of Dockerfiles is content."""
+    """The linter of Dockerfiles finds nothing."""
     hadolint = Path(sys.executable).with_name("hadolint")
     run = subprocess.run([hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout + run.stderr) == (0, "")
 
 
 def test_haproxy_takes_its_files(private: Path, need_program: Callable[[str], str]) -> None:
-    """``haproxy -c`` passes without a warning, with nothing in the environment but the certificate's place."""
+    """``haproxy -c`` passes without a warning, with only the certificate's path in the environment."""
     files = ["-f", str(DEPLOY / "haproxy.cfg"), "-f", str(DEPLOY / "haproxy-sandbox.cfg")]
     environment = {"CERTIFICATE": str(private / "server.pem")}
     run = subprocess.run(
         [need_program("haproxy"), "-c", *files], env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    # Names of the compose file's services mean nothing here; nothing else is remarked on.
+    # The compose file's service names do not resolve here; there must be no other warning.
     remarks = [line for line in run.stderr.splitlines() if "[WARNING]" in line and "could not resolve" not in line]
     assert remarks == []
 
@@ -79,7 +79,7 @@ def test_haproxy_takes_its_files(private: Path, need_program: Callable[[str], st
 def test_the_line_for_the_office_keeps_all_others_from_the_console(
     tmp_path: Path, need_program: Callable[[str], str]
 ) -> None:
-    """However an address of the console is written: an instance serves ``/%61dmin/`` as ``/admin/``."""
+    """The rule matches every spelling of the path: an instance serves ``/%61dmin/`` as ``/admin/``."""
     [line] = [line for line in (DEPLOY / "haproxy.cfg").read_text().splitlines() if "# http-request deny" in line]
     [port] = free_ports()
     config = tmp_path / "haproxy.cfg"
@@ -107,7 +107,7 @@ def test_the_line_for_the_office_keeps_all_others_from_the_console(
 
 
 def test_debians_redis_takes_its_file(tmp_path: Path, need_program: Callable[[str], str]) -> None:
-    """Redis 7.0 runs with the file, and promises what the page says."""
+    """Redis 7.0 runs with the file and has the durability that the page promises."""
     [port] = free_ports()
     command = [need_program("redis-server"), str(DEPLOY / "redis.conf"), "--port", str(port), "--dir", str(tmp_path)]
     said: dict[str, str] = {}
@@ -128,7 +128,7 @@ def test_debians_redis_takes_its_file(tmp_path: Path, need_program: Callable[[st
 
 
 def test_systemd_takes_the_unit(tmp_path: Path, need_program: Callable[[str], str]) -> None:
-    """``systemd-analyze verify`` has nothing to say, and rates the unit as little exposed: 2.0 of 10 at most."""
+    """``systemd-analyze verify`` finds nothing, and rates the exposure at 2.0 of 10 at most."""
     analyze = need_program("systemd-analyze")
     unit = tmp_path / UNIT.name.replace("@", "@8081")
     unit.write_text(UNIT.read_text().replace("/opt/mqtt-token-server/bin/gunicorn", sys.executable))
@@ -141,7 +141,7 @@ def test_systemd_takes_the_unit(tmp_path: Path, need_program: Callable[[str], st
 
 
 def test_one_command_runs_an_instance_everywhere() -> None:
-    """Procfile, image and unit run the same gunicorn command; the unit alone is told its port by its name."""
+    """Procfile, image and unit run the same gunicorn command; only the unit takes the port from its name."""
     program, *arguments = procfile()[2:]
     assert json.loads(DOCKERFILE.splitlines()[-1].removeprefix("CMD ")) == [program, *arguments]
     [line] = [line for line in UNIT.read_text().splitlines() if line.startswith("ExecStart=")]
@@ -153,7 +153,7 @@ def test_one_command_runs_an_instance_everywhere() -> None:
 
 
 def test_the_compose_file_holds_together(private: Path) -> None:
-    """Three equal instances whose settings are enough, every file there, and everything started again that dies."""
+    """Three equal instances with complete settings, every file exists, and every service restarts."""
     compose: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     services = compose["services"]
     instances = [services[f"instance{number}"] for number in (1, 2, 3)]
@@ -170,13 +170,13 @@ def test_the_compose_file_holds_together(private: Path) -> None:
         assert set(service["networks"]) <= set(compose["networks"])
     inside = {name: value.replace("/run/secrets", str(private)) for name, value in instances[0]["environment"].items()}
     settings = Settings.load(inside)
-    # The account's quotas are shared by all instances; none is to be told a part of its own.
+    # All instances share the account's quotas, so none has a share of its own.
     defaults = {name: field.default for name, field in Settings.model_fields.items() if name.endswith("_qps")}
     assert {name: getattr(settings, name) for name in defaults} == defaults
 
 
 def test_a_wrong_setting_ends_gunicorn_with_one_line() -> None:
-    """Gunicorn does not start worker after worker when a setting is missing: it ends, and so does systemd's trying."""
+    """If a setting is missing, gunicorn exits instead of restarting workers, and systemd does not restart it."""
     environment = {"PATH": os.environ["PATH"], "PORT": str(free_ports()[0])}
     run = subprocess.run(procfile(), cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=20)
     assert f"\nRestartPreventExitStatus={run.returncode}\n" in UNIT.read_text()
@@ -189,7 +189,7 @@ def test_a_wrong_setting_ends_gunicorn_with_one_line() -> None:
 def test_what_the_image_holds_is_built_and_serves_without_privileges(
     sent: Path, private: Path, need_program: Callable[[str], str]
 ) -> None:
-    """In an empty folder, as nobody, the Dockerfile's steps make an instance that starts and is healthy."""
+    """In an empty folder, as the user nobody, the Dockerfile's steps build an instance that becomes healthy."""
     source, folder = sent / "source", sent / "built"
     unprivileged: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
     environment = {"PATH": os.environ["PATH"], "HOME": str(sent)}
@@ -214,7 +214,7 @@ def test_what_the_image_holds_is_built_and_serves_without_privileges(
     }
     command = [str(folder / "bin" / procfile()[2]), *procfile()[3:]]
     [check] = [json.loads(line.strip().removeprefix("CMD ")) for line in DOCKERFILE.splitlines() if "  CMD " in line]
-    # Not as other tests do (`running`): their Python may lie where nobody cannot go.
+    # Not by `running`: the user nobody may not have access to the tests' Python.
     with subprocess.Popen(command, cwd=folder, env=settings, start_new_session=True, **unprivileged) as instance:
         try:
             address = f"http://127.0.0.1:{port}/healthz"

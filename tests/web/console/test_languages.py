@@ -26,7 +26,42 @@ from tests.web.console.conftest import Browser, SignedIn
 CATALOGS = sorted(LOCALE.glob("*.po"))
 TEMPLATES = sorted((ROOT / "templates/console").glob("**/*.html"))
 HOLE = re.compile(r"%(?:\(\w+\))?[a-z%]")
-NOT_CONVERTED_YET = {*{each[0] for each in findings()}, "app/rpc"}
+NOT_CONVERTED_YET = {
+    "app/service/api_keys.py",
+    "app/service/audit.py",
+    "app/service/cloud_admin.py",
+    "app/service/device_records.py",
+    "app/service/jobs.py",
+    "app/service/operators.py",
+    "app/service/passwords.py",
+    "app/service/registry.py",
+    "app/service/revocations.py",
+    "app/service/sign_in.py",
+    "app/service/verification_keys.py",
+    "app/store/connection.py",
+    "app/store/index.py",
+    "app/store/jobs.py",
+    "app/web/console/account.py",
+    "app/web/console/api_keys.py",
+    "app/web/console/audit.py",
+    "app/web/console/device_keys.py",
+    "app/web/console/devices.py",
+    "app/web/console/explorer.py",
+    "app/web/console/forms.py",
+    "app/web/console/guard.py",
+    "app/web/console/operators.py",
+    "app/web/console/overview.py",
+    "app/web/console/pages.py",
+    "app/web/console/pending_form.py",
+    "app/web/console/rendering.py",
+    "app/web/console/revoking.py",
+    "app/web/console/session.py",
+    "app/web/console/tokens.py",
+    "app/web/forms.py",
+    "app/web/middleware.py",
+    "app/cloud/error_hints.py",
+}
+"""Modules whose error texts are still plain strings. The list shrinks to nothing."""
 
 
 def read(path: Path) -> Catalog:
@@ -197,8 +232,9 @@ def in_german(**messages: str) -> Language:
 def test_every_sentence_a_person_meets_is_said_in_chinese() -> None:
     """Each error, rule and hint that a page may show is a translatable text; the catalog's own tests do the rest."""
     assert [each for each in findings() if each[0] not in NOT_CONVERTED_YET] == []
-    for text in (*ERROR_HINTS.values(), *(each.rule.says for action in ACTIONS.values() for each in action.parameters)):
-        assert isinstance(text, Text) or "app/rpc" in NOT_CONVERTED_YET, text
+    rules = [each.rule.says for action in ACTIONS.values() for each in action.parameters]
+    hints = ERROR_HINTS.values() if "app/cloud/error_hints.py" not in NOT_CONVERTED_YET else []
+    assert [text for text in (*rules, *hints) if not isinstance(text, Text)] == []
 
 
 @pytest.mark.parametrize(

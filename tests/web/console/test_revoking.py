@@ -178,7 +178,7 @@ async def test_what_matches_is_revoked_by_a_job_that_any_instance_shows(
     viewer = await signed_in(OperatorRole.VIEWER, client=other_server)
     page = await settled(viewer, seen.location)
     assert said in page.text
-    assert "Sent to the cloud: 3 of 3" in page.text
+    assert "Processed at the cloud: 3 of 3" in page.text
     for caller, token in fleet:
         assert not await at_other(other_server, caller, token)
     await cloud.until_revoked(6)
@@ -314,7 +314,7 @@ async def test_while_the_cloud_is_away_the_pages_say_what_is_still_valid(
     assert "still valid at the broker until the cloud confirms" in page
     assert "No revocation is lost: the server keeps retrying" in page
     job = await press(browser, await browser.get(REVOKE, role="sensor"))
-    assert "Sent to the cloud: 0 of 1" in (await browser.get(job.location)).text
+    assert "Processed at the cloud: 0 of 1" in (await browser.get(job.location)).text
 
     async def both_wait() -> bool:
         queue = (await browser.get("/admin/revocations")).text
@@ -323,7 +323,7 @@ async def test_while_the_cloud_is_away_the_pages_say_what_is_still_valid(
     await until(both_wait, "both shown as waiting")
     await cloud.clear()
     await settled(browser, seen.location)
-    assert "Sent to the cloud: 1 of 1" in (await settled(browser, job.location)).text
+    assert "Processed at the cloud: 1 of 1" in (await settled(browser, job.location)).text
 
 
 async def test_what_the_cloud_refused_is_retried_or_dropped(
