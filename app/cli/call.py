@@ -1,12 +1,14 @@
-"""``call``: any action of the cloud's API, against the sandbox or the cloud, and its answer."""
+"""``call``: calls any action of the cloud's API, at the cloud or at the sandbox, and prints the answer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,115 +18,152 @@ from app.rpc.catalog import ACTIONS, Action
 from app.rpc.parameters import problems
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.cli.call_print import CallPrinter
+
 ANSWER_WITHIN_S: Final = 30.0
 
 CONTEXT: Final[dict[str, Any]] = {"ignore_unknown_options": True, "allow_extra_args": True}
-"""What typer does not know is a parameter of the action."""
+"""Options that typer does not know are parameters of the action."""
 
 
 class AnswerFormat(StrEnum):
-    """What the answer is asked for in (guide chapter 7)."""
+    """The format of the answer (guide chapter 7)."""
 
     JSON = "json"
     XML = "xml"
 
 
-def call(
+class _PrintMode(StrEnum):
+    """How the answer is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    RAW = "raw"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call as the command line describes it."""
+
+    action: Action
+    parameters: dict[str, str]
+    answer_format: AnswerFormat
+    shows_signing: bool
+
+
+def run_call(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="ACTION", help="Left out: all actions are listed.", show_default=False)
+        str, typer.Argument(metavar="ACTION", help="Without it, all actions are listed.", show_default=False)
     ] = "",
-    form: Annotated[
-        AnswerFormat, typer.Option("--format", help="Ask for the answer as JSON or XML.")
+    answer_format: Annotated[
+        AnswerFormat, typer.Option("--format", help="Format in which the cloud answers.")
     ] = AnswerFormat.JSON,
-    raw: Annotated[bool, typer.Option("--raw", help="Print the answer's very bytes.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the bytes of the answer unchanged.")] = False,
     show_signing: Annotated[
         bool, typer.Option("--show-signing", help="Print the string to sign and the signature.")
     ] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Send what the action would refuse, public parameters included.")
+        bool, typer.Option("--anyway", help="Do not check the parameters; allow public parameters too.")
     ] = False,
     state: StateOption = None,
     as_json: JsonOption = False,
     wants_help: Annotated[
-        bool, typer.Option("--help", help="Describe the verb, or ACTION with its parameters.")
+        bool, typer.Option("--help", help="Describe this verb, or ACTION and its parameters.")
     ] = False,
 ) -> None:
-    """Call ACTION with --PARAMETER VALUE, named as in the guide, and print what the cloud answers.
+    """Call ACTION with --PARAMETER VALUE, named as in the guide, and print the answer of the cloud.
 
-    InstanceId and RegionId are the set-up's where they are left out; a list is --ClientIdList A --ClientIdList B.
+    InstanceId and RegionId default to those of the settings. Write a list as --ClientIdList A --ClientIdList B.
     """
     from app.cli import call_print  # noqa: PLC0415 - `--help` of other verbs stays quick
-    from app.cloud.exchange import Received, Sent  # noqa: PLC0415
 
-    if wants_help and not name:
-        typer.echo(context.get_help())
-        return
     if not name:
-        print(call_print.actions())
+        typer.echo(context.get_help() if wants_help else call_print.list_actions())
         return
-    action = _action(name)
+    action = _find_action(name)
     if wants_help:
-        print(call_print.parameters(action))
+        print(call_print.describe_action(action))
         return
-    if as_json and (form is AnswerFormat.XML or raw):
-        raise Misconfigured("--json is for JSON alone: leave out --format xml and --raw")
-    parameters = parse(action, context.args, anyway=anyway)
-    sent: list[bytes] = []
-    answer = asyncio.run(_call(settings(state), action, parameters, form, sent))
-    shown = call_print.CallPrinter(Received(action, answer), Sent(sent[0]) if show_signing else None)
-    if raw:
-        shown.print_raw()
-    elif as_json:
-        shown.print_for_machines()
-    else:
-        shown.print_for_people()
-    if shown.refusal is not None:
+    if as_json and (answer_format is AnswerFormat.XML or raw):
+        raise Misconfigured("--json cannot be combined with --format xml or --raw: leave one of them out")
+    mode = _PrintMode.RAW if raw else _PrintMode.JSON if as_json else _PrintMode.TEXT
+    call = _Call(action, parse_parameters(action, context.args, anyway=anyway), answer_format, show_signing)
+    _send_and_print(call, state, mode)
+
+
+def _send_and_print(call: _Call, state: Path | None, mode: _PrintMode) -> None:
+    """Send the call and print its answer. Raises ``typer.Exit`` if the cloud refused."""
+    printer = asyncio.run(_send(call, settings(state)))
+    match mode:
+        case _PrintMode.RAW:
+            printer.print_raw()
+        case _PrintMode.JSON:
+            printer.print_for_machines()
+        case _PrintMode.TEXT:
+            printer.print_for_people()
+    if printer.refusal is not None:
         raise typer.Exit(1)
 
 
-def parse(action: Action, arguments: Iterable[str], *, anyway: bool) -> dict[str, str]:
-    """Read ``--NAME VALUE`` and ``--NAME=VALUE`` into parameters; a list's name may be repeated instead of numbered.
+async def _send(call: _Call, settings: Settings) -> CallPrinter:
+    from app.cli.call_print import CallPrinter  # noqa: PLC0415
+    from app.cloud.exchange import Received, Sent  # noqa: PLC0415
 
-    Raises ``Misconfigured`` for what the catalog would not accept, unless ``anyway``.
+    forms: list[bytes] = []
+    async with open_cloud(settings) as cloud:
+        answer = await cloud.call(
+            call.action.name,
+            call.parameters,
+            deadline=asyncio.get_running_loop().time() + ANSWER_WITHIN_S,
+            format_="XML" if call.answer_format is AnswerFormat.XML else "JSON",
+            checked=False,
+            sending=forms.append,
+        )
+    return CallPrinter(Received(call.action, answer), Sent(forms[0]) if call.shows_signing else None)
+
+
+def parse_parameters(action: Action, arguments: Iterable[str], *, anyway: bool) -> dict[str, str]:
+    """Read ``--NAME VALUE`` and ``--NAME=VALUE`` as parameters; the name of a list may be repeated or numbered.
+
+    Raises ``Misconfigured``, also for what the catalog does not allow, unless ``anyway``.
     """
     lists = {parameter.name for parameter in action.parameters if parameter.kind == "RepeatList"}
     parameters: dict[str, str] = {}
+    for name, value in _name_value_pairs(arguments):
+        numbered = _next_number(name, parameters) if name in lists else name
+        if numbered in parameters:
+            raise Misconfigured(f"--{name} is given twice: leave one out")
+        parameters[numbered] = value
+    if not anyway and (wrong := problems(action, parameters)):
+        raise Misconfigured(
+            f"{'; '.join(wrong)} (`call {action.name} --help` lists the parameters; --anyway sends them unchecked)"
+        )
+    return parameters
+
+
+def _name_value_pairs(arguments: Iterable[str]) -> Iterable[tuple[str, str]]:
     words = iter(arguments)
     for word in words:
         if not word.startswith("--") or word == "--":
             raise Misconfigured(f"{word}: write --PARAMETER VALUE")
         name, equals, value = word.removeprefix("--").partition("=")
-        if not equals and (value := next(words, None)) is None:  # type: ignore[assignment]  # None is refused here
-            raise Misconfigured(f"--{name} needs a value")
-        if name in lists:
-            name = next(f"{name}.{n}" for n in range(1, len(parameters) + 2) if f"{name}.{n}" not in parameters)
-        if name in parameters:
-            raise Misconfigured(f"--{name} is there twice")
-        parameters[name] = value
-    if not anyway and (wrong := problems(action, parameters)):
-        raise Misconfigured(f"{'; '.join(wrong)} (`call {action.name} --help` lists all; --anyway sends it as it is)")
-    return parameters
+        following = value if equals else next(words, None)
+        if following is None:
+            raise Misconfigured(f"--{name} has no value: write --{name} VALUE")
+        yield name, following
 
 
-def _action(name: str) -> Action:
+def _next_number(name: str, parameters: dict[str, str]) -> str:
+    """Return ``NAME.N`` with the first number that is free."""
+    return next(f"{name}.{n}" for n in range(1, len(parameters) + 2) if f"{name}.{n}" not in parameters)
+
+
+def _find_action(name: str) -> Action:
     if name not in ACTIONS:
         names = {each.lower(): each for each in ACTIONS}
         close = get_close_matches(name.lower(), names, 1)
-        hint = f": did you mean {names[close[0]]}?" if close else ": `call` alone lists them"
-        raise Misconfigured(f"{name} is no action of the guide{hint}")
+        hint = f"did you mean {names[close[0]]}?" if close else "`call` without an action lists them"
+        raise Misconfigured(f"there is no action {name}: {hint}")
     return ACTIONS[name]
-
-
-async def _call(
-    setup: Settings, action: Action, parameters: dict[str, str], form: AnswerFormat, sent: list[bytes]
-) -> Any:
-    async with open_cloud(setup) as cloud:
-        return await cloud.call(
-            action.name,
-            parameters,
-            deadline=asyncio.get_running_loop().time() + ANSWER_WITHIN_S,
-            format_="XML" if form is AnswerFormat.XML else "JSON",
-            checked=False,
-            sending=sent.append,
-        )

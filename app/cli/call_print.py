@@ -1,4 +1,4 @@
-"""What ``call`` prints: the list of actions, an action's parameters, an answer."""
+"""The output of ``call``: the list of actions, an action's parameters, an answer."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from app.cloud.exchange import Received, Sent
 from app.rpc.catalog import ACTIONS, Action, Field
 
 
-def actions() -> str:
-    """Return all actions, a line each, with their chapter and parameters."""
+def list_actions() -> str:
+    """Return one line for each action, with its chapter and parameters."""
     rows = []
     for action in ACTIONS.values():
         names = (each.name if each.required else f"[{each.name}]" for each in action.parameters)
         rows.append(f"{action.name:<30}{action.chapter or 'new':<6}{' '.join(names)}")
-    return "\n".join([*rows, "", "`call ACTION --help` describes one."])
+    return "\n".join([*rows, "", "`call ACTION --help` describes an action."])
 
 
-def parameters(action: Action) -> str:
-    """Return an action's parameters with their rules, and what else the catalog knows of it."""
+def describe_action(action: Action) -> str:
+    """Return the parameters of an action with their rules, its answer, permissions and error codes."""
     chapter = f"guide chapter {action.chapter}" if action.chapter else "newer than the guide"
-    rows = [f"{action.name}: {chapter}, {action.qps} calls a second for the account", ""]
+    rows = [f"{action.name}: {chapter}, at most {action.qps} calls per second for the account", ""]
     for parameter in action.parameters:
         name = f"--{parameter.name}{'.N' if parameter.kind == 'RepeatList' else ''}"
-        from_setup = parameter.name in {"InstanceId", "RegionId"}
-        rows.append(f"  {name:<18}{'of the set-up if left out' if from_setup else parameter.rule.says}")
+        from_settings = parameter.name in {"InstanceId", "RegionId"}
+        rows.append(f"  {name:<18}{'default: that of the settings' if from_settings else parameter.rule.says}")
     rows += [
         "",
-        f"answers  {' '.join(_leaves(action.answer))}",
-        f"needs    {', '.join(permission.action for permission in action.permissions)} (RAM)",
-        f"refuses  {' '.join(action.errors)}",
+        f"answer       {' '.join(_leaf_fields(action.answer))}",
+        f"permissions  {', '.join(permission.action for permission in action.permissions)} (RAM)",
+        f"error codes  {' '.join(action.errors)}",
     ]
     return "\n".join(rows)
 
 
-def _leaves(fields: tuple[Field, ...], prefix: str = "") -> list[str]:
+def _leaf_fields(fields: tuple[Field, ...], prefix: str = "") -> list[str]:
     names = []
     for each in fields:
         path = f"{prefix}{each.name}{'[]' if each.kind == 'Array' else ''}"
-        names += _leaves(each.fields, f"{path}.") if each.fields else [path]
+        names += _leaf_fields(each.fields, f"{path}.") if each.fields else [path]
     return names
 
 
 @dataclass(frozen=True)
 class CallPrinter:
-    """An answer to be shown; ``sent`` is the call, if its signing is to be shown too."""
+    """Prints an answer; with ``sent``, the request, also how it was signed."""
 
     received: Received
     sent: Sent | None
 
     @property
     def refusal(self) -> CloudError | None:
-        """The error that the answer is, if it is one."""
+        """The error in the answer, or None."""
         return self.received.refusal
 
     def print_raw(self) -> None:
-        """Print the very bytes, and all else beside them."""
+        """Print the bytes of the answer, and the signing on standard error."""
         self._print_signing(sys.stderr)
         sys.stdout.flush()
         sys.stdout.buffer.write(self.received.raw.body)
@@ -67,11 +67,11 @@ class CallPrinter:
 
     def print_for_machines(self) -> None:
         """Print one line of JSON."""
-        shown: dict[str, Any] = {"status": self.received.raw.status}
+        document: dict[str, Any] = {"status": self.received.raw.status}
         if self.refusal is None:
-            shown["answer"] = self.received.json()
+            document["answer"] = self.received.json()
         else:
-            shown["error"] = {
+            document["error"] = {
                 "code": self.refusal.code,
                 "message": self.refusal.message,
                 "request_id": self.refusal.request_id,
@@ -79,11 +79,11 @@ class CallPrinter:
                 "probable_cause": self.refusal.error_hint,
             }
         if self.sent is not None:
-            shown["signing"] = {"string_to_sign": self.sent.string_to_sign, "signature": self.sent.signature}
-        print(json.dumps(shown, ensure_ascii=False))
+            document["signing"] = {"string_to_sign": self.sent.string_to_sign, "signature": self.sent.signature}
+        print(json.dumps(document, ensure_ascii=False))
 
     def print_for_people(self) -> None:
-        """Print the answer with its fields in the guide's order, or what was wrong and what probably lies behind it."""
+        """Print the answer with its fields in the guide's order, or the error with its probable cause."""
         self._print_signing(sys.stdout)
         if self.refusal is None:
             print(self.received.pretty())
@@ -96,7 +96,7 @@ class CallPrinter:
         if refusal.error_hint:
             print(f"  probable cause  {refusal.error_hint}", file=sys.stderr)
         if self.sent is not None and (compared := self.received.compare(self.sent)):
-            print(f"  compared        {compared}", file=sys.stderr)
+            print(f"  comparison      {compared}", file=sys.stderr)
 
     def _print_signing(self, to: Any) -> None:
         if self.sent is not None:

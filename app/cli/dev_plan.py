@@ -1,4 +1,4 @@
-"""What `dev` runs and where, and what it tells: ``dev.json`` for programs, the welcome for people."""
+"""What `dev` runs and where, and what it writes: ``dev.json`` for programs, the welcome for example."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_PORT: Final = 65535
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run, and where. Raises ``Misconfigured`` if two parts would share a port."""
+    """What to run, and where. Raises ``Misconfigured`` if two parts have the same port."""
 
     state: Path
     port: int
@@ -38,13 +38,13 @@ class Plan:
 
     @property
     def ports(self) -> dict[int, str]:
-        """Every port, each with the option that changes it."""
-        own = {self.port + number: "--port" for number in range(self.instances)}
-        return {**own, self.sandbox_port: "--sandbox-port", self.mqtt_port: "--mqtt-port"}
+        """All ports, each with the option that sets it."""
+        instances = {self.port + number: "--port" for number in range(self.instances)}
+        return {**instances, self.sandbox_port: "--sandbox-port", self.mqtt_port: "--mqtt-port"}
 
     @property
     def server(self) -> str:
-        """The URL of the first instance, which is the issuer of all."""
+        """The URL of the first instance, which is also the issuer of all instances."""
         return f"http://{HOST}:{self.port}"
 
     @property
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """The settings of an instance that follow from the ports and the state directory."""
+        """The settings of an instance that depend on the ports and the state directory."""
         return {
             "REDIS_URL": valkey.url(self.state),
             "ISSUER_URL": self.server,
@@ -62,12 +62,12 @@ class Plan:
             "MQTT_HOST": HOST,
             "MQTT_PORT": str(self.mqtt_port),
             "MQTT_TLS": "false",
-            "DRAIN_S": "0",  # no balancer is there that would have to notice
+            "DRAIN_S": "0",  # there is no load balancer that must notice
         }
 
 
-def dev_json(plan: Plan, settings: Mapping[str, str], people: Example, pids: Mapping[str, int]) -> str:
-    """Return the text of ``dev.json``: all that a program needs to use a running `dev`."""
+def dev_json(plan: Plan, settings: Mapping[str, str], example: Example, pids: Mapping[str, int]) -> str:
+    """Return the content of ``dev.json``: what a program needs to use a running `dev`."""
     content = {
         "server": plan.server,
         "issuer": plan.server,
@@ -81,40 +81,40 @@ def dev_json(plan: Plan, settings: Mapping[str, str], people: Example, pids: Map
         "instance_id": settings["CLOUD_INSTANCE_ID"],
         "access_key_id": settings["ALIBABA_CLOUD_ACCESS_KEY_ID"],
         "access_key_secret": settings["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
-        "operator": {"name": people.operator_name, "password": people.operator_password},
-        "device": {"client_id": DEVICE_ID, "secret": people.device_secret},
-        "dashboard": {"client_id": DASHBOARD_ID, "secret": people.dashboard_secret},
+        "operator": {"name": example.operator_name, "password": example.operator_password},
+        "device": {"client_id": DEVICE_ID, "secret": example.device_secret},
+        "dashboard": {"client_id": DASHBOARD_ID, "secret": example.dashboard_secret},
         "pids": {"dev": os.getpid(), "redis": pids["valkey"], "sandbox": pids["sandbox"]},
     }
     return json.dumps(content, indent=2) + "\n"
 
 
-def welcome(plan: Plan, settings: Mapping[str, str], people: Example, *, started_in_s: float) -> str:
-    """Return what a newcomer needs next: where things are, and commands that work as they are pasted."""
+def welcome(plan: Plan, settings: Mapping[str, str], example: Example, *, started_in_s: float) -> str:
+    """Return the welcome: the addresses, and commands that work when they are pasted."""
     device = f"{_python()} -m app device{_state_option(plan.state)}"
     user = f"Token|{settings['ALIBABA_CLOUD_ACCESS_KEY_ID']}|{settings['CLOUD_INSTANCE_ID']}"
     broker = f"-h {HOST} -p {plan.mqtt_port} -V mqttv311 -u '{user}'"
     others = ", ".join(str(plan.port + number) for number in range(1, plan.instances))
     return f"""
-Ready in {started_in_s:.1f} s. Ctrl-C stops all parts; the state stays in {plan.state}.
+Ready in {started_in_s:.1f} s. Ctrl-C stops all parts; their data stays in {plan.state}.
 
   server   {plan.server}{f" (more instances on {others})" if others else ""}
-  console  {plan.server}/admin/ (name {people.operator_name}, password {people.operator_password})
+  console  {plan.server}/admin/ (name {example.operator_name}, password {example.operator_password})
   cloud    {plan.sandbox} (the sandbox), its MQTT broker {HOST}:{plan.mqtt_port}
-  policy   {plan.state / "policy.toml"} (what devices may do; change it, it is read again)
+  policy   {plan.state / "policy.toml"} (what devices may do; it is read again when it changes)
   logs     {plan.state / "logs"}
-  keys     {plan.state / "dev.json"} (addresses, names, secrets, process IDs)
+  details  {plan.state / "dev.json"} (addresses, names, secrets, process IDs)
 
 A token for the example device:
 
-  curl -s {plan.server}/oauth/token -u '{DEVICE_ID}:{people.device_secret}' -d grant_type=client_credentials \
+  curl -s {plan.server}/oauth/token -u '{DEVICE_ID}:{example.device_secret}' -d grant_type=client_credentials \
 --data-urlencode 'scope=pub:plant/d1/up/#'
 
-A device from its token to being cut off, step by step:
+A tour of a device, from its token to the end of its connection:
 
   {device}
 
-Any MQTT 3.1.1 client will do. Mosquitto's: the dashboard hears, the device speaks.
+Any MQTT 3.1.1 client works. With Mosquitto, the dashboard subscribes and the device publishes:
 
   mosquitto_sub {broker} -i {DASHBOARD_ID} -P "$({device} --client-id {DASHBOARD_ID} --password)" -v -t 'plant/+/up/#'
 
@@ -123,7 +123,7 @@ Any MQTT 3.1.1 client will do. Mosquitto's: the dashboard hears, the device spea
 
 
 def _python() -> str:
-    """Return how to call this Python from here: relative where that is possible, as people type it."""
+    """Return the command of this Python, relative to the current directory where that is possible."""
     executable = Path(sys.executable)
     here = Path.cwd()
     return shlex.quote(str(executable.relative_to(here) if executable.is_relative_to(here) else executable))

@@ -1,4 +1,4 @@
-"""One run of `dev`: its parts in order, and what it writes and says."""
+"""One run of `dev`: starts the parts in order, writes ``dev.json``, and prints the welcome."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from app.settings import Settings
 _REGISTER_WITHIN_S: Final = 10.0
 
 
-def run(plan: Plan) -> None:
-    """Run all parts until a signal comes. Raises ``Misconfigured`` and ``Refusal``, each one line."""
+def run_plan(plan: Plan) -> None:
+    """Run all parts until a signal comes. Raises ``Misconfigured`` and ``Refusal``, each with a message of one line."""
     try:
         with state.locked(plan.state):
-            asyncio.run(Dev(plan).run())
+            asyncio.run(DevRun(plan).run_parts())
     except (state.StateInUse, PartFailed) as error:
         raise Refusal(str(error)) from error
     except BrokenState as error:
         raise Misconfigured(str(error)) from error
     except TimeoutError:
-        raise Refusal(f"the examples could not be registered within {_REGISTER_WITHIN_S:g} s") from None
+        raise Refusal(f"the example devices were not registered within {_REGISTER_WITHIN_S:g} s: try again") from None
     except OSError as error:
         raise Misconfigured(f"--state {plan.state}: {error}") from error
 
 
-class Dev:
-    """One run of `dev`, on a state directory that is locked for it."""
+class DevRun:
+    """One run of `dev`. The state directory must be locked."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._people = load_example(plan.state)
+        self._example = load_example(plan.state)
         self._settings = load_settings(plan.state, plan.addresses)
-        self._written = plan.state / "dev.json"
-        self._supervisor = Supervisor(_say, self._write_again)
+        self._dev_json = plan.state / "dev.json"
+        self._supervisor = Supervisor(_print_line, self._rewrite_dev_json)
 
-    async def run(self) -> None:
-        """Start all parts, tell the newcomer what to do next, and wait for a signal. Raises ``PartFailed``."""
-        began = time.monotonic()
-        self._written.unlink(missing_ok=True)  # left by a dev that was killed
-        for number in self._plan.ports:
-            await self._need_free(number)
+    async def run_parts(self) -> None:
+        """Start all parts, print the welcome, wait for a signal and stop all parts. Raises ``PartFailed``."""
+        started_at = time.monotonic()
+        self._dev_json.unlink(missing_ok=True)  # of a dev that was killed
+        for port in self._plan.ports:
+            await self._need_free(port)
         stop = asyncio.Event()
-        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         stopping = asyncio.create_task(stop.wait())
-        starting = asyncio.create_task(self._start(began))
+        starting = asyncio.create_task(self._start_all(started_at))
         try:
             async with self._supervisor:
                 await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -65,13 +65,13 @@ class Dev:
                     await starting
                     await stopping
                 await _cancel(starting)
-                _say("\nstopping all parts")
+                _print_line("\nstopping all parts")
         finally:
             await _cancel(starting, stopping)
-            self._written.unlink(missing_ok=True)
-        _say(f"stopped; the state stays in {self._plan.state}")
+            self._dev_json.unlink(missing_ok=True)
+        _print_line(f"stopped; the data stays in {self._plan.state}")
 
-    async def _start(self, began: float) -> None:
+    async def _start_all(self, started_at: float) -> None:
         plan = self._plan
         environment = {**_inherited(), **self._settings}
         await self._start_part(parts.valkey_part(plan.state, environment))
@@ -81,51 +81,51 @@ class Dev:
             plan.mqtt_port,
         )
         async with asyncio.timeout(_REGISTER_WITHIN_S):
-            await _register(Settings.load(self._settings), self._people)
+            await _register(Settings.load(self._settings), self._example)
         for number in range(plan.instances):
             port = plan.port + number
             part = parts.instance_part(plan.state, environment, number=number, port=port)
             await self._start_part(part, port)
-        self._write()
-        _say(welcome(plan, self._settings, self._people, started_in_s=time.monotonic() - began))
+        self._write_dev_json()
+        _print_line(welcome(plan, self._settings, self._example, started_in_s=time.monotonic() - started_at))
 
     async def _start_part(self, part: Part, *ports: int) -> None:
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
             await self._supervisor.start(part)
         except PartFailed:
-            # It may have lost a race for a port that was free a moment ago; then that is what to say.
+            # Another process may have taken a port that was free a moment ago: that is the better message.
             for port in ports:
                 await self._need_free(port)
             raise
-        _say(f"{part.name} is ready ({time.monotonic() - began:.1f} s)")
+        _print_line(f"{part.name} is ready ({time.monotonic() - started_at:.1f} s)")
 
     async def _need_free(self, port: int) -> None:
         if not await parts.is_free(port):
-            raise Misconfigured(f"port {port} is busy: choose another with {self._plan.ports[port]}")
+            raise Misconfigured(f"port {port} is in use: choose another with {self._plan.ports[port]}")
 
-    def _write(self) -> None:
-        state.write_private(self._written, dev_json(self._plan, self._settings, self._people, self._supervisor.pids))
+    def _write_dev_json(self) -> None:
+        state.write_private(self._dev_json, dev_json(self._plan, self._settings, self._example, self._supervisor.pids))
 
-    def _write_again(self) -> None:
-        """After a restart: ``dev.json`` is only there while everything has been ready once."""
-        if self._written.exists():
-            self._write()
+    def _rewrite_dev_json(self) -> None:
+        """Write ``dev.json`` after a restart, if it exists: before all parts are ready it does not."""
+        if self._dev_json.exists():
+            self._write_dev_json()
 
 
-async def _register(settings: Settings, people: Example) -> None:
-    """Register the examples that are not there yet; the dashboard's record names its role itself."""
-    wanted = ((DEVICE_ID, "", people.device_secret), (DASHBOARD_ID, "dashboard", people.dashboard_secret))
-    async with open_admin_services(settings) as office:
+async def _register(settings: Settings, example: Example) -> None:
+    """Register the example devices and operator that are not registered yet; the dashboard's record names its role."""
+    wanted = ((DEVICE_ID, "", example.device_secret), (DASHBOARD_ID, "dashboard", example.dashboard_secret))
+    async with open_admin_services(settings) as services:
         for client_id, role, secret in wanted:
-            if await find_device(office.registry, client_id) is None:
-                await office.registry.add_device(
+            if await find_device(services.registry, client_id) is None:
+                await services.registry.add_device(
                     Registration(client_id, role, secret=ClientSecret(secret), note="example of dev"),
-                    actor=office.actor,
+                    actor=services.actor,
                 )
-        if people.operator_name not in {operator.name for operator in await office.operators.list_operators()}:
-            await office.operators.add_operator(
-                people.operator_name, OperatorRole.ADMIN, Password(people.operator_password), actor=office.actor
+        if example.operator_name not in {operator.name for operator in await services.operators.list_operators()}:
+            await services.operators.add_operator(
+                example.operator_name, OperatorRole.ADMIN, Password(example.operator_password), actor=services.actor
             )
 
 
@@ -136,14 +136,14 @@ async def _cancel(*tasks: asyncio.Task[None] | asyncio.Task[Literal[True]]) -> N
 
 
 def _inherited() -> dict[str, str]:
-    """This process's environment without anything that would settle an instance: dev's own settings alone count."""
-    ours = {name.upper() for name in Settings.model_fields}
+    """Return the environment without the settings of an instance: only those of `dev` count."""
+    settings = {name.upper() for name in Settings.model_fields}
     return {
         name: value
         for name, value in os.environ.items()
-        if name.removesuffix("_FILE") not in ours and not name.startswith("ALIBABA_CLOUD_")
+        if name.removesuffix("_FILE") not in settings and not name.startswith("ALIBABA_CLOUD_")
     }
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)

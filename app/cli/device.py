@@ -1,61 +1,85 @@
-"""``device``: a device at the command line. Fetches its token, connects, publishes, subscribes, renews in place."""
+"""``device``: a device at the command line. It fetches a token, connects, publishes, subscribes and renews in place."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.output import Report, report_json, report_text
 from app.cli.setup import JsonOption, StateOption, running_dev
 from app.errors import Misconfigured
 
+if TYPE_CHECKING:
+    from app.cli.device_live import DeviceOptions
 
-def device(
-    client_id: Annotated[str, typer.Option(help="The device; left out: the example device of dev.")] = "",
-    secret_file: Annotated[Path | None, typer.Option(help="File with its secret.")] = None,
+
+def run_device(
+    client_id: Annotated[
+        str, typer.Option(metavar="CLIENT_ID", help="The device. Default: the example device of dev.")
+    ] = "",
+    secret_file: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the device's secret.")] = None,
     private_key: Annotated[
-        Path | None, typer.Option(help="File with its private key (PEM), for private_key_jwt.")
+        Path | None, typer.Option(metavar="FILE", help="File with the device's private key (PEM).")
     ] = None,
-    server: Annotated[str, typer.Option(help="URL of the server; left out: that of dev.")] = "",
-    scope: Annotated[str, typer.Option(help="Permissions to ask for; left out: all its role permits.")] = "",
-    expires_in: Annotated[int | None, typer.Option(help="Lifetime to ask for, in seconds.")] = None,
-    show_answer: Annotated[bool, typer.Option("--print", help="Print the token answer as JSON, and end.")] = False,
-    password: Annotated[bool, typer.Option("--password", help="Print the MQTT password alone, and end.")] = False,
-    publish: Annotated[list[str] | None, typer.Option(metavar="TOPIC=MESSAGE", help="Publish; repeatable.")] = None,
+    server: Annotated[str, typer.Option(metavar="URL", help="URL of the server. Default: that of dev.")] = "",
+    scope: Annotated[
+        str, typer.Option(metavar="SCOPE", help="Permissions to request. Default: all that the role allows.")
+    ] = "",
+    expires_in: Annotated[int | None, typer.Option(metavar="SECONDS", help="Lifetime to request.")] = None,
+    print_answer: Annotated[bool, typer.Option("--print", help="Print the token answer as JSON, and end.")] = False,
+    password: Annotated[bool, typer.Option("--password", help="Print only the MQTT password, and end.")] = False,
+    publish: Annotated[
+        list[str] | None, typer.Option(metavar="TOPIC=MESSAGE", help="Publish; may be repeated.")
+    ] = None,
     subscribe: Annotated[
-        list[str] | None, typer.Option(metavar="FILTER", help="Subscribe, and stay; repeatable.")
+        list[str] | None, typer.Option(metavar="FILTER", help="Subscribe, and stay; may be repeated.")
     ] = None,
-    stay: Annotated[bool, typer.Option("--stay", help="Stay connected, renewing on time, until Ctrl-C.")] = False,
+    stay: Annotated[bool, typer.Option("--stay", help="Stay connected and renew the token, until Ctrl-C.")] = False,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Be a device. Without further options: a tour, from the example device's token to its being cut off."""
-    tell = _tell_json if as_json else _tell
-    plain = bool(publish or subscribe or stay)
-    if not (plain or show_answer or password):
+    """Act as a device. Without options: a tour with the example device, from its token to the end of its connection."""
+    report = report_json if as_json else report_text
+    works = bool(print_answer or password or publish or subscribe or stay)
+    if not works:
         if client_id or secret_file or private_key or server or scope or expires_in is not None:
-            raise Misconfigured("say what the device shall do: --print, --password, --publish, --subscribe or --stay")
-        from app.cli.tour import tour  # noqa: PLC0415 - `--help` stays quick
-
-        tour(running_dev(state), tell)
+            raise Misconfigured("nothing to do: add --print, --password, --publish, --subscribe or --stay")
+        _run_tour(state, report)
         return
+    from app.cli.device_live import DeviceOptions  # noqa: PLC0415 - `--help` stays quick
 
-    from app.cli.device_live import live, who  # noqa: PLC0415
-    from app.cli.oauth import Server  # noqa: PLC0415
+    options = DeviceOptions(
+        client_id=client_id,
+        secret_file=secret_file,
+        private_key=private_key,
+        server=server,
+        state=state,
+        scope=scope,
+        expires_in_s=expires_in,
+        messages=tuple(_message(text) for text in publish or ()),
+        filters=tuple(subscribe or ()),
+        stays=stay or bool(subscribe),
+    )
+    _run_mode(options, report, print_answer=print_answer, password=password)
 
-    messages = [_message(text) for text in publish or ()]
-    url, credentials = who(client_id, secret_file, private_key, server, state)
-    asked = Server(url, credentials)
-    answer = asked.token(scope=scope, expires_in_s=expires_in)
-    if show_answer:
-        print(json.dumps(answer, indent=2))
+
+def _run_tour(state: Path | None, report: Report) -> None:
+    from app.cli.tour import run_tour  # noqa: PLC0415
+
+    run_tour(running_dev(state), report)
+
+
+def _run_mode(options: DeviceOptions, report: Report, *, print_answer: bool, password: bool) -> None:
+    from app.cli import device_live  # noqa: PLC0415
+
+    if print_answer:
+        device_live.print_token_answer(options)
     elif password:
-        print(answer["mqtt"]["password"])
+        device_live.print_mqtt_password(options)
     else:
-        stay = stay or bool(subscribe)
-        live(asked, answer, messages, subscribe or [], scope, expires_in, tell=tell, stay=stay)
+        device_live.run_client(options, report)
 
 
 def _message(text: str) -> tuple[str, str]:
@@ -63,11 +87,3 @@ def _message(text: str) -> tuple[str, str]:
     if not (topic and equals):
         raise Misconfigured(f"--publish {text}: write TOPIC=MESSAGE")
     return topic, message
-
-
-def _tell(what: str, text: str) -> None:
-    print(f"{what:<11} {text}", flush=True)
-
-
-def _tell_json(what: str, text: str) -> None:
-    print(json.dumps({"what": what, "text": text}), flush=True)

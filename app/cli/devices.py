@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, open_admin_services, read_text, settings
+from app.cli.output import count_of_tokens, print_fields, print_result, print_table
+from app.cli.setup import JsonOption, StateOption, read_text, run_with_services
 from app.cli.times import shown_time, span_s
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm, Device
@@ -19,32 +18,34 @@ if TYPE_CHECKING:
     from app.assembly import AdminServices
     from app.service.registry import Added
 
-_Result = TypeVar("_Result")
-
 app = typer.Typer(no_args_is_help=True, help="The registry of devices.")
 
 ClientIdArgument = Annotated[str, typer.Argument(metavar="CLIENT_ID", help="GID_group@@@device")]
 AlgorithmOption = Annotated[Algorithm, typer.Option("--alg", help="How the device signs its assertions.")]
 PublicKeyOption = Annotated[
-    Path | None, typer.Option(help="File with its public key (PEM). Left out: a pair is made, the private half shown.")
+    Path | None,
+    typer.Option(metavar="FILE", help="File with its public key (PEM). Default: a pair is generated."),
 ]
 AttributeOption = Annotated[
-    list[str] | None, typer.Option("--attr", metavar="NAME=VALUE", help="For {attr.NAME} in the policy; repeatable.")
+    list[str] | None,
+    typer.Option("--attr", metavar="NAME=VALUE", help="For {attr.NAME} in the policy; may be repeated."),
 ]
 
 
-@app.command()
-def add(
+@app.command("add")
+def add_device(
     client_id: ClientIdArgument,
-    role: Annotated[str, typer.Option(help="Role in the policy. Left out: the one that matches the client ID.")] = "",
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="Role in the policy. Default: the one that matches the client ID.")
+    ] = "",
     algorithm: AlgorithmOption = Algorithm.HS256,
     public_key: PublicKeyOption = None,
     attribute: AttributeOption = None,
-    note: Annotated[str, typer.Option(help="For people.")] = "",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="A note for operators.")] = "",
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a device. Its secret, or the private key made for it, is shown this once."""
+    """Register a device. Its generated secret or private key is shown only once, now."""
     from app.service.registry import Registration  # noqa: PLC0415 - `--help` stays quick
 
     registration = Registration(
@@ -55,111 +56,100 @@ def add(
         note=note,
         public_key=read_text(public_key) if public_key else None,
     )
-    _show_added(
-        _do(state, lambda office: office.registry.add_device(registration, actor=office.actor)),
-        "registered",
-        as_json=as_json,
-    )
+    added = run_with_services(state, lambda services: services.registry.add_device(registration, actor=services.actor))
+    _print_added(added, "registered", as_json=as_json)
 
 
-@app.command()
-def show(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+@app.command("show")
+def show_device(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Show a device's record, without its secret."""
-    device = _do(state, lambda office: office.registry.get_device(client_id))
+    device = run_with_services(state, lambda services: services.registry.get_device(client_id))
+    record = as_record(device)
     if as_json:
-        print(json.dumps(as_record(device) | {"grace_until_ms": device.grace_until_ms}))
+        print(json.dumps(record | {"grace_until_ms": device.grace_until_ms}))
         return
-    until = shown_time(device.grace_until_ms) if device.grace_until_ms else ""
-    for name, value in (as_record(device) | {"old key until": until}).items():
-        shown = " ".join(f"{key}={text}" for key, text in value.items()) if isinstance(value, dict) else value
-        print(f"{name:<14} {shown}")
+    attributes = " ".join(f"{name}={value}" for name, value in device.attributes.items())
+    print_fields(record | {"attributes": attributes, "old key until": shown_time(device.grace_until_ms)})
 
 
 @app.command("list")
 def list_devices(state: StateOption = None, as_json: JsonOption = False) -> None:
     """List all devices."""
-    devices = sorted(_do(state, _all), key=lambda device: device.client_id)
+    devices = sorted(run_with_services(state, _all_devices), key=lambda device: device.client_id)
     if as_json:
         print(json.dumps([as_record(device) for device in devices]))
         return
-    from rich.console import Console  # noqa: PLC0415 - a table is for people alone
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table("client ID", "role", "algorithm", "state", "note", box=None, pad_edge=False)
-    for device in devices:
-        role = device.role or "(by match)"
-        table.add_row(device.client_id, role, device.algorithm, "disabled" if device.disabled else "", device.note)
-    Console().print(table)
-
-
-@app.command()
-def disable(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Refuse a device from now on, and revoke all it holds."""
-    _show_revoked(
-        client_id,
-        "disabled",
-        _do(state, lambda office: office.registry.disable_device(client_id, actor=office.actor)),
-        as_json=as_json,
+    rows = (
+        (each.client_id, each.role or "(by match)", each.algorithm, "disabled" if each.disabled else "", each.note)
+        for each in devices
     )
+    print_table(("client ID", "role", "algorithm", "state", "note"), rows)
 
 
-@app.command()
-def enable(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Let a disabled device in again."""
-    _do(state, lambda office: office.registry.enable_device(client_id, actor=office.actor))
-    print(json.dumps({"client_id": client_id}) if as_json else f"{client_id} is enabled")
+@app.command("disable")
+def disable_device(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Refuse a device from now on, and revoke its tokens."""
+    revoked = run_with_services(
+        state, lambda services: services.registry.disable_device(client_id, actor=services.actor)
+    )
+    _print_revoked(client_id, "disabled", revoked, as_json=as_json)
 
 
-@app.command()
-def rotate(
+@app.command("enable")
+def enable_device(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Accept a disabled device again."""
+    run_with_services(state, lambda services: services.registry.enable_device(client_id, actor=services.actor))
+    print_result({"client_id": client_id}, f"{client_id} is enabled", as_json=as_json)
+
+
+@app.command("rotate")
+def rotate_device_key(
     client_id: ClientIdArgument,
     algorithm: Annotated[
-        Algorithm | None, typer.Option("--alg", help="How it signs from now on. Left out: as before.")
+        Algorithm | None, typer.Option("--alg", help="How it signs from now on. Default: as before.")
     ] = None,
     public_key: PublicKeyOption = None,
     grace: Annotated[
-        str, typer.Option(metavar="TIME", help="How long the old key stays good too, as in 24h; 30d at most.")
+        str, typer.Option(metavar="TIME", help="How long the old key is accepted too, as in 24h; at most 30d.")
     ] = "0",
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a device another key. Without --grace the old key is useless at once, and all the device holds is revoked.
+    """Give a device another key. Without --grace the old key is refused at once, and the device's tokens are revoked.
 
-    With it nothing is revoked: the old key is good beside the new one for that time. A key still older is dropped.
+    With --grace nothing is revoked, and the old key is accepted beside the new one for that time. An older key than
+    that is refused.
     """
     pem = read_text(public_key) if public_key else None
     grace_s = span_s(grace, "--grace")
-    added, revoked = _do(
+    added, revoked = run_with_services(
         state,
-        lambda office: office.registry.rotate_key(
-            client_id, public_key=pem, algorithm=algorithm, grace_s=grace_s, actor=office.actor
+        lambda services: services.registry.rotate_key(
+            client_id, public_key=pem, algorithm=algorithm, grace_s=grace_s, actor=services.actor
         ),
     )
     until_ms = added.device.grace_until_ms
     if as_json:
         print(json.dumps(as_added(added) | {"revoked": revoked, "grace_until_ms": until_ms}))
-        return
-    if until_ms:
+    elif until_ms:
         until = shown_time(until_ms)
-        told = f"re-keyed, nothing revoked: the old key stays good until {until}, unless you rotate again or disable"
+        what = f"re-keyed, nothing revoked: the old key is accepted until {until}, unless you rotate again or disable"
+        _print_added(added, what, as_json=False)
     else:
-        told = f"re-keyed, {_tokens(revoked)} revoked; the old key is useless"
-    _show_added(added, told, as_json=False)
+        _print_added(added, f"re-keyed, {count_of_tokens(revoked)} revoked; the old key is refused", as_json=False)
 
 
-@app.command()
-def remove(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Forget a device, and revoke all it holds."""
-    _show_revoked(
-        client_id,
-        "removed",
-        _do(state, lambda office: office.registry.remove_device(client_id, actor=office.actor)),
-        as_json=as_json,
+@app.command("remove")
+def remove_device(client_id: ClientIdArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Remove a device from the registry, and revoke its tokens."""
+    revoked = run_with_services(
+        state, lambda services: services.registry.remove_device(client_id, actor=services.actor)
     )
+    _print_revoked(client_id, "removed", revoked, as_json=as_json)
 
 
 def as_record(device: Device) -> dict[str, Any]:
-    """Return a device's record as it is shown and exported; it holds no key."""
+    """Return a device's record as it is shown and exported, without its key."""
     return {
         "client_id": device.client_id,
         "role": device.role,
@@ -172,25 +162,17 @@ def as_record(device: Device) -> dict[str, Any]:
 
 
 def as_added(added: Added) -> dict[str, str]:
-    """Return what is shown of a new device: its client ID, and its secret or private key if that was made here."""
-    shown = {"client_id": str(added.device.client_id)}
+    """Return what is printed of a new device: its client ID, and its secret or private key if it was generated."""
+    printed = {"client_id": str(added.device.client_id)}
     if added.secret:
-        shown["secret"] = added.secret.reveal()
+        printed["secret"] = added.secret.reveal()
     if added.private_key:
-        shown["private_key"] = added.private_key.reveal()
-    return shown
+        printed["private_key"] = added.private_key.reveal()
+    return printed
 
 
-def _do(state: Path | None, verb: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:
-    async def run() -> _Result:
-        async with open_admin_services(settings(state)) as office:
-            return await verb(office)
-
-    return asyncio.run(run())
-
-
-async def _all(office: AdminServices) -> list[Device]:
-    return [device async for device in office.registry.iterate_devices()]
+async def _all_devices(services: AdminServices) -> list[Device]:
+    return [device async for device in services.registry.iterate_devices()]
 
 
 def _attribute(text: str) -> tuple[str, str]:
@@ -200,22 +182,16 @@ def _attribute(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _show_added(added: Added, what: str, *, as_json: bool) -> None:
-    shown = as_added(added)
+def _print_added(added: Added, what: str, *, as_json: bool) -> None:
+    printed = as_added(added)
     if as_json:
-        print(json.dumps(shown))
+        print(json.dumps(printed))
         return
-    print(f"{shown.pop('client_id')} is {what}")
-    for name, value in shown.items():
-        print(f"{name.replace('_', ' ')}, shown this once:\n{value}")
+    print(f"{printed.pop('client_id')} is {what}")
+    for name, value in printed.items():
+        print(f"{name.replace('_', ' ')}, shown only once:\n{value}")
 
 
-def _show_revoked(client_id: str, what: str, revoked: int, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"client_id": client_id, "revoked": revoked}))
-    else:
-        print(f"{client_id} is {what}, {_tokens(revoked)} revoked")
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count} tokens"
+def _print_revoked(client_id: str, what: str, revoked: int, *, as_json: bool) -> None:
+    document = {"client_id": client_id, "revoked": revoked}
+    print_result(document, f"{client_id} is {what}, {count_of_tokens(revoked)} revoked", as_json=as_json)

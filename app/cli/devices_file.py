@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,18 +12,18 @@ import msgspec
 import typer
 
 from app.cli.devices import as_added, as_record
-from app.cli.setup import JsonOption, StateOption, find_device, open_admin_services, open_registry, read_text, settings
+from app.cli.setup import JsonOption, StateOption, find_device, read_text, run_with_services
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm
 from app.model.secrets import ClientSecret
 
 if TYPE_CHECKING:
     from app.assembly import AdminServices
-    from app.service.registry import Added, Registration
+    from app.service.registry import Added, Registration, Registry
 
 
 class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
-    """One device in a file, as ``export`` writes it; ``secret`` is only ever read."""
+    """One device in a file, as ``export`` writes it. ``secret`` is only read, never written."""
 
     client_id: str
     role: str = ""
@@ -36,7 +36,7 @@ class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
     public_key: str | None = None
 
     def registration(self) -> Registration:
-        """Return what the line asks for."""
+        """Return the registration that the entry describes."""
         from app.service.registry import Registration  # noqa: PLC0415 - `--help` stays quick
 
         return Registration(
@@ -50,71 +50,83 @@ class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
         )
 
 
+_Entries = Mapping[int, _FileEntry]
+"""The entries of a file by their line number."""
+
+
 def import_devices(
-    file: Annotated[Path, typer.Argument(help="JSON lines, as export writes them; with secret or without.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON lines, as export writes them, with or without secret.")
+    ],
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register the devices of a file. All lines are checked first: one wrong line, and nothing is registered.
+    """Register the devices of a file. All lines are checked first: if one is wrong, nothing is registered.
 
-    A line without secret and public_key gets a key made here, shown this once.
+    For a line without secret and public_key a key is generated and shown, only once.
     """
-    lines = _parse(file)
-    asyncio.run(_import(lines, state, as_json=as_json))
+    entries = _parse_entries(file)
+    run_with_services(state, lambda services: _import_entries(services, entries, as_json=as_json))
     if not as_json:
-        print(f"{len(lines)} registered")
+        print(f"{len(entries)} registered")
 
 
 def export_devices(state: StateOption = None) -> None:
-    """Print all devices as JSON lines. Secrets are not among them; public keys are."""
-    without = asyncio.run(_export(state))
-    if without:
-        print(f"{without} with a shared secret: it is left out, so an import makes a new one", file=sys.stderr)
+    """Print all devices as JSON lines, with public keys and without secrets."""
+    without_key = run_with_services(state, _print_all_devices)
+    if without_key:
+        print(
+            f"{without_key} with a shared secret, which is not exported: an import generates a new one",
+            file=sys.stderr,
+        )
 
 
-def _parse(file: Path) -> dict[int, _FileEntry]:
-    lines: dict[int, _FileEntry] = {}
+def _parse_entries(file: Path) -> _Entries:
+    entries: dict[int, _FileEntry] = {}
     for number, text in enumerate(read_text(file).splitlines(), start=1):
         if text.strip():
             try:
-                lines[number] = msgspec.json.decode(text, type=_FileEntry)
+                entries[number] = msgspec.json.decode(text, type=_FileEntry)
             except msgspec.DecodeError as error:
-                raise InvalidRequest(f"{file}, line {number}: {error}") from None
-    return lines
+                raise InvalidRequest(f"{file}, line {number}: not a device in JSON: {error}") from None
+    return entries
 
 
-async def _import(lines: dict[int, _FileEntry], state: Path | None, *, as_json: bool) -> None:
-    async with open_admin_services(settings(state)) as office:
-        registry = office.registry
-        seen: dict[str, int] = {}
-        for number, line in lines.items():
-            try:
-                registry.check_registration(line.registration())
-            except InvalidRequest as error:
-                raise InvalidRequest(f"line {number}: {error.description}") from None
-            if line.client_id in seen:
-                raise InvalidRequest(f"line {number}: {line.client_id} is in line {seen[line.client_id]} already")
-            if await find_device(registry, line.client_id):
-                raise InvalidRequest(f"line {number}: {line.client_id} is registered already")
-            seen[line.client_id] = number
-        for line in lines.values():
-            shown = as_added(await _add(office, line))
-            # At once: a secret is shown only this time, and the next line may fail.
-            print(json.dumps(shown) if as_json else "  ".join(shown.values()), flush=True)
+async def _import_entries(services: AdminServices, entries: _Entries, *, as_json: bool) -> None:
+    await _check_entries(services.registry, entries)
+    for entry in entries.values():
+        printed = as_added(await _add_entry(services, entry))
+        # At once: a secret is shown only now, and the next registration may fail.
+        print(json.dumps(printed) if as_json else "  ".join(printed.values()), flush=True)
 
 
-async def _add(office: AdminServices, line: _FileEntry) -> Added:
-    added = await office.registry.add_device(line.registration(), actor=office.actor)
-    if line.disabled:
-        await office.registry.disable_device(line.client_id, actor=office.actor)
+async def _check_entries(registry: Registry, entries: _Entries) -> None:
+    """Raise ``InvalidRequest`` for the first entry that cannot be registered."""
+    line_of: dict[str, int] = {}
+    for number, entry in entries.items():
+        try:
+            registry.check_registration(entry.registration())
+        except InvalidRequest as error:
+            raise InvalidRequest(f"line {number}: {error.description}") from None
+        if entry.client_id in line_of:
+            raise InvalidRequest(f"line {number}: {entry.client_id} is in line {line_of[entry.client_id]} already")
+        if await find_device(registry, entry.client_id):
+            raise InvalidRequest(f"line {number}: {entry.client_id} is registered already: remove the line")
+        line_of[entry.client_id] = number
+
+
+async def _add_entry(services: AdminServices, entry: _FileEntry) -> Added:
+    added = await services.registry.add_device(entry.registration(), actor=services.actor)
+    if entry.disabled:
+        await services.registry.disable_device(entry.client_id, actor=services.actor)
     return added
 
 
-async def _export(state: Path | None) -> int:
-    without = 0
-    async with open_registry(settings(state)) as registry:
-        async for device in registry.iterate_devices():
-            key = await registry.public_key(device.client_id)
-            print(json.dumps({**as_record(device), **({"public_key": key.reveal()} if key else {})}))
-            without += key is None
-    return without
+async def _print_all_devices(services: AdminServices) -> int:
+    """Print each device; return how many have a shared secret, which is not printed."""
+    without_key = 0
+    async for device in services.registry.iterate_devices():
+        key = await services.registry.public_key(device.client_id)
+        print(json.dumps({**as_record(device), **({"public_key": key.reveal()} if key else {})}))
+        without_key += key is None
+    return without_key

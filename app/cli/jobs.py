@@ -1,4 +1,4 @@
-"""``jobs``: large revokes and how far they are."""
+"""``jobs``: bulk revokes and their progress."""
 
 from __future__ import annotations
 
@@ -7,60 +7,61 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from app.cli.job_progress import as_record, figures, follow_job, print_job
-from app.cli.setup import JsonOption, StateOption
+from app.cli.job_progress import follow_job, job_figures, job_record, print_job
+from app.cli.output import print_more_exist
+from app.cli.setup import JsonOption, StateOption, run_with_services
 from app.cli.times import shown_time
-from app.cli.tokens import do, tell_of_more
 
 if TYPE_CHECKING:
     from app.assembly import AdminServices
     from app.store.jobs import Job
 
-_MOST: Final = 10_000
+_MAX_LIMIT: Final = 10_000
 _PAGE: Final = 100
 
-app = typer.Typer(no_args_is_help=True, help="Large revokes of the last month.")
+app = typer.Typer(no_args_is_help=True, help="Bulk revokes of the last month.")
 
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="As `tokens revoke` and `jobs list` name it.")]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="As `tokens revoke` and `jobs list` show it.")]
 
 
 @app.command("list")
 def list_jobs(
-    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Most to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=_MAX_LIMIT, metavar="N", help="How many to show at most.")] = 20,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List them, the newest first."""
-
-    async def find(office: AdminServices) -> tuple[list[Job], bool]:
-        jobs: list[Job] = []
-        cursor = ""
-        while len(jobs) < limit:
-            page = await office.jobs.list_jobs(cursor, min(_PAGE, limit - len(jobs)))
-            jobs += page.jobs
-            cursor = page.next_cursor
-            if not cursor:
-                return jobs, False
-        return jobs, True
-
-    jobs, more = do(state, find)
+    """List the jobs, the newest first."""
+    jobs, more = run_with_services(state, lambda services: _read_jobs(services, limit))
     if as_json:
-        print(json.dumps([as_record(job) for job in jobs]))
+        print(json.dumps([job_record(job) for job in jobs]))
     else:
         for job in jobs:
-            print(f"{job.id}  {shown_time(job.created_at_ms)}  {job.by}  {job.selection}  {figures(job)}")
-    tell_of_more(limit, more=more)
+            print(f"{job.id}  {shown_time(job.created_at_ms)}  {job.by}  {job.selection}  {job_figures(job)}")
+    print_more_exist(limit, more=more)
 
 
-@app.command()
-def show(
-    job: JobArgument,
-    follow: Annotated[bool, typer.Option("--follow", help="Until nothing more will happen by itself.")] = False,
+@app.command("show")
+def show_job(
+    job_id: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", help="Show it until all its revocations are settled.")] = False,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far one is."""
+    """Show a job and its progress."""
     if follow:
-        follow_job(state, job, as_json=as_json)
+        follow_job(state, job_id, as_json=as_json)
     else:
-        print_job(do(state, lambda office: office.jobs.get_job(job)), as_json=as_json)
+        print_job(run_with_services(state, lambda services: services.jobs.get_job(job_id)), as_json=as_json)
+
+
+async def _read_jobs(services: AdminServices, limit: int) -> tuple[list[Job], bool]:
+    """Read pages until there are ``limit`` jobs; return the jobs, and whether there may be more."""
+    jobs: list[Job] = []
+    cursor = ""
+    while len(jobs) < limit:
+        page = await services.jobs.list_jobs(cursor, min(_PAGE, limit - len(jobs)))
+        jobs += page.jobs
+        cursor = page.next_cursor
+        if not cursor:
+            return jobs, False
+    return jobs, True

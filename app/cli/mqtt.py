@@ -1,4 +1,4 @@
-"""One MQTT 3.1.1 connection with a token, as any client would make it (guide chapter 10; FACTS 1 and 2)."""
+"""An MQTT 3.1.1 connection with a token, as any client makes it (guide chapter 10; FACTS 1 and 2)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ REASONS: Final = {
     8: "the token's signature is wrong",
     -1: "the account's permission, the client's group or its credential is gone",
 }
-"""Codes of ``$SYS/tokenInvalidNotice``, the broker's reason before it cuts a connection."""
+"""Codes of ``$SYS/tokenInvalidNotice``: the broker's reason, sent before it closes a connection."""
 
 _HINTS: Final = {
-    "Not authorized": " (a token that is not good, or a client ID whose group is not there: CreateGroupId makes it)",
-    "Client identifier not valid": " (it is GID_group@@@device, 64 characters at most)",
+    "Not authorized": " (the token is invalid, or the group of the client ID does not exist: CreateGroupId creates it)",
+    "Client identifier not valid": " (write it as GID_group@@@device, at most 64 characters)",
 }
-"""What is probably behind a CONNACK code, by paho's words for it."""
+"""The probable cause of a CONNACK code, by paho's name of the code."""
 
 _INVALID_NOTICE: Final = "$SYS/tokenInvalidNotice"
 _UPLOAD: Final = "$SYS/uploadToken"
@@ -38,25 +38,33 @@ _WAIT_S: Final = 10.0
 _REFUSED_SUBSCRIPTION: Final = 0x80
 
 
+def describe_reason(code: int) -> str:
+    """Return a code of ``$SYS/tokenInvalidNotice`` in words."""
+    return REASONS.get(code, "unknown to this program")
+
+
 class ConnectionEnded(Refusal):
-    """The broker did not let the device in, or cut it off; the message holds the broker's own reason if it gave one."""
+    """The broker refused or closed the connection; the message has the broker's reason if it sent one."""
 
 
 class MqttConnection:
-    """A connection that never comes back by itself: whoever holds it sees every end. A context manager."""
+    """A connection that is never opened again by itself, so that its end is always noticed. A context manager."""
 
-    def __init__(self, answer: dict[str, Any], heard: Callable[[str, str], None] = lambda _topic, _text: None) -> None:
-        """Connect with the ``mqtt`` part of a token answer; ``heard`` gets topic and text of each message.
+    def __init__(
+        self, answer: dict[str, Any], on_message: Callable[[str, str], None] = lambda _topic, _text: None
+    ) -> None:
+        """Connect with the ``mqtt`` part of a token answer; ``on_message`` gets topic and text of each message.
 
-        ``heard`` runs in the network thread. Raises ``ConnectionEnded``.
+        ``on_message`` runs in the network thread. Raises ``ConnectionEnded``.
         """
         mqtt = answer["mqtt"]
         self.reason: int | None = None
         self._refusal = "no answer"
-        self._heard = heard
+        self._message_callback = on_message
         self._changed = threading.Condition()
         self._done: dict[int, int] = {}
         self._connected: bool | None = None
+        self._stopped = False
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, mqtt["client_id"], protocol=paho.MQTTv311, reconnect_on_failure=False
         )
@@ -78,7 +86,7 @@ class MqttConnection:
             raise ConnectionEnded(f"the broker refused the connection: {self._refusal}")
 
     def __enter__(self) -> Self:
-        """It is connected already."""
+        """Return the connection, which is open already."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,19 +94,19 @@ class MqttConnection:
         self.close()
 
     def close(self) -> None:
-        """Leave in good order and end the network thread."""
+        """Disconnect, and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
 
     @property
     def open(self) -> bool:
-        """Whether the broker still holds it."""
+        """Whether the connection is open."""
         return bool(self._connected)
 
     def publish(self, topic: str, text: str) -> None:
         """Publish with QoS 1 and wait for the broker's PUBACK.
 
-        Raises ``Misconfigured`` for what is no topic, ``ConnectionEnded`` if the broker cuts instead.
+        Raises ``Misconfigured`` for an invalid topic, ``ConnectionEnded`` if the broker closes the connection instead.
         """
         try:
             number = self._client.publish(topic, text, qos=1).mid
@@ -109,7 +117,7 @@ class MqttConnection:
     def subscribe(self, topic_filter: str) -> None:
         """Subscribe with QoS 1 and wait for the SUBACK.
 
-        Raises ``Misconfigured`` for what is no topic filter, ``ConnectionEnded``.
+        Raises ``Misconfigured`` for an invalid topic filter, and ``ConnectionEnded``.
         """
         try:
             code, number = self._client.subscribe(topic_filter, qos=1)
@@ -121,20 +129,32 @@ class MqttConnection:
             raise ConnectionEnded(f"the broker refused the subscription to {topic_filter}{self._why()}")
 
     def renew(self, answer: dict[str, Any]) -> None:
-        """Put a new token in the place of the old one, over this very connection.
+        """Replace the token by a new one, over this connection.
 
-        Each cloud token is uploaded and its PUBACK awaited: publishing earlier could still be judged by the old one.
+        Each cloud token is uploaded and its PUBACK awaited: before that the broker may still use the old token.
         """
         for token in answer["mqtt"]["tokens"]:
             self.publish(_UPLOAD, json.dumps({"token": token["token"], "type": token["type"]}))
 
     def wait_closed(self, within_s: float) -> bool:
-        """Wait until the broker has cut the connection; tells whether it has."""
-        return self._wait(lambda: not self._connected, within_s)
+        """Wait until the broker has closed the connection or ``stop_waiting`` is called; tell whether it has."""
+        self._wait(lambda: self._stopped or not self._connected, within_s)
+        return not self._connected
+
+    def stop_waiting(self) -> None:
+        """End ``wait_closed`` now and at once from now on. May be called in a signal handler of the waiting thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop_waiting`` was called."""
+        return self._stopped
 
     def ended(self, doing: str) -> ConnectionEnded:
-        """Return the end of this connection as an error."""
-        return ConnectionEnded(f"{doing}: cut off{self._why()}")
+        """Return the error for the end of this connection."""
+        return ConnectionEnded(f"{doing}: the connection was closed{self._why()}")
 
     def _await_answer(self, number: int, doing: str) -> int:
         self._wait(lambda: number in self._done or not self._connected)
@@ -147,14 +167,14 @@ class MqttConnection:
     def _why(self) -> str:
         if self.reason is None:
             return ""
-        return f" by the broker, reason {self.reason}: {REASONS.get(self.reason, 'unknown to this program')}"
+        return f" by the broker, reason {self.reason}: {describe_reason(self.reason)}"
 
     def _wait(self, condition: Callable[[], bool], within_s: float = _WAIT_S) -> bool:
         deadline = time.monotonic() + within_s
         with self._changed:
             return self._changed.wait_for(condition, deadline - time.monotonic())
 
-    def _note(self, number: int, code: int) -> None:
+    def _note_answer(self, number: int, code: int) -> None:
         with self._changed:
             self._done[number] = code
             self._changed.notify_all()
@@ -171,15 +191,15 @@ class MqttConnection:
             self._changed.notify_all()
 
     def _on_publish(self, _c: paho.Client, _u: object, number: int, _r: ReasonCode, _p: Properties | None) -> None:
-        self._note(number, 0)
+        self._note_answer(number, 0)
 
     def _on_subscribe(
         self, _c: paho.Client, _u: object, number: int, codes: list[ReasonCode], _p: Properties | None
     ) -> None:
-        self._note(number, max(int(code.value) for code in codes))
+        self._note_answer(number, max(int(code.value) for code in codes))
 
     def _on_message(self, _c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
         text = message.payload.decode(errors="replace")
         if message.topic == _INVALID_NOTICE:
             self.reason = json.loads(text)["code"]
-        self._heard(message.topic, text)
+        self._message_callback(message.topic, text)

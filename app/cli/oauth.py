@@ -1,4 +1,4 @@
-"""The server as a device sees it: three requests and a clock (RFC 6749, RFC 7009, RFC 7523, RFC 8414)."""
+"""The requests of a device to the server (RFC 6749, RFC 7009, RFC 7523, RFC 8414)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 @dataclass(frozen=True)
 class DeviceCredentials:
-    """Who a device is: its client ID, and the secret or the private key (PEM) with its algorithm."""
+    """A device's client ID, and its secret or private key (PEM) with the algorithm."""
 
     client_id: str
     key: ClientSecret
@@ -32,16 +32,16 @@ class DeviceCredentials:
 
 
 class ServerRefusal(Refusal):
-    """The server refused, or could not be reached; ``retry_after_s`` is set where asking again later makes sense."""
+    """The server refused or did not answer; ``retry_after_s`` is set if trying again later can help."""
 
 
 class Server:
-    """One server, and one device in front of it. All calls block, for 15 seconds at most."""
+    """One server, called by one device. All calls block, for at most 15 seconds."""
 
     def __init__(self, url: str, credentials: DeviceCredentials) -> None:
-        """``url`` is any instance; what the assertions are made out to is the issuer it names.
+        """``url`` is that of any instance; the audience of the assertions is the issuer that it names.
 
-        Raises ``ServerRefusal``, and ``Misconfigured`` where no token server answers.
+        Raises ``ServerRefusal``, and ``Misconfigured`` if no token server answers.
         """
         self._url = url.rstrip("/")
         self._credentials = credentials
@@ -49,10 +49,10 @@ class Server:
         try:
             self._issuer = str(self._call("/.well-known/oauth-authorization-server")["issuer"])
         except (ValueError, KeyError, TypeError) as error:
-            raise Misconfigured(f"{url} is not the URL of a token server: {error}") from error
+            raise Misconfigured(f"{url} is not the URL of a token server ({error}): check --server") from error
 
     def token(self, *, scope: str = "", expires_in_s: int | None = None) -> dict[str, Any]:
-        """Fetch a token; returns the whole answer (PRODUCT, "The token answer"). Raises ``ServerRefusal``."""
+        """Request a token; return the whole token answer. Raises ``ServerRefusal``."""
         form = {
             "grant_type": "client_credentials",
             "scope": scope,
@@ -61,28 +61,28 @@ class Server:
         return self._call("/oauth/token", {name: str(value) for name, value in form.items() if value != ""})
 
     def revoke(self, token: str) -> None:
-        """Take one of the device's own tokens back (RFC 7009 2.1). Raises ``ServerRefusal``."""
+        """Revoke one of the device's own tokens (RFC 7009 2.1). Raises ``ServerRefusal``."""
         self._call("/oauth/revoke", {"token": token})
 
     def _call(self, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
         body = None if form is None else urlencode({**form, **self._assertion()}).encode()
-        request = Request(self._url + path, data=body)  # noqa: S310 - the person at the command line named the server
+        request = Request(self._url + path, data=body)  # noqa: S310 - the user of the command line gave the URL
         try:
             with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 if timestamp := answer.headers.get("X-Timestamp"):
-                    # A device without a clock sets itself by this; so does one whose clock is wrong.
+                    # A device without a clock, or with a wrong one, takes the time from here.
                     self._ahead_s = float(timestamp) - time.time()
                 text = answer.read()
         except HTTPError as error:
             with error:
-                raise _refused(error) from error
+                raise _refusal_of(error) from error
         except (URLError, HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
             raise ServerRefusal(f"{self._url} does not answer: {reason}", retry_after_s=1) from error
         return json.loads(text) if text else {}
 
     def _assertion(self) -> dict[str, str]:
-        """Sign a fresh proof of identity (RFC 7523 3): for this issuer alone, briefly, and only once."""
+        """Sign a new client assertion (RFC 7523 3): only for this issuer, valid for one minute and one use."""
         now = int(time.time() + self._ahead_s)
         name = self._credentials.client_id
         claims = {
@@ -96,27 +96,27 @@ class Server:
         try:
             signed = jwt.encode(claims, self._credentials.key.reveal(), algorithm=self._credentials.algorithm)
         except (jwt.PyJWTError, ValueError, TypeError) as error:
-            raise Misconfigured(f"the device's key does not fit {self._credentials.algorithm}: {error}") from error
+            raise Misconfigured(f"the device's key cannot sign with {self._credentials.algorithm}: {error}") from error
         return {"client_assertion_type": _ASSERTION_TYPE, "client_assertion": signed}
 
 
 def read_private_key(text: str) -> tuple[ClientSecret, str]:
-    """Return a private key (PEM) with the algorithm it is for. Raises ``Misconfigured``."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - seldom needed, slow to load
+    """Return a private key (PEM) and its algorithm. Raises ``Misconfigured``."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - slow to load
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
     try:
         key = load_pem_private_key(text.encode(), password=None)
     except (ValueError, TypeError) as error:
-        raise Misconfigured(f"--private-key: no unencrypted private key as PEM ({error})") from error
+        raise Misconfigured(f"--private-key: not an unencrypted private key in PEM ({error})") from error
     kinds = {ec.EllipticCurvePrivateKey: "ES256", ed25519.Ed25519PrivateKey: "EdDSA", rsa.RSAPrivateKey: "RS256"}
     for kind, algorithm in kinds.items():
         if isinstance(key, kind):
             return ClientSecret(text), algorithm
-    raise Misconfigured("--private-key: its kind is none of EC P-256, Ed25519 and RSA")
+    raise Misconfigured("--private-key: not a supported key: use EC P-256, Ed25519 or RSA")
 
 
-def _refused(error: HTTPError) -> ServerRefusal:
+def _refusal_of(error: HTTPError) -> ServerRefusal:
     text = error.read()
     try:
         answer = json.loads(text)
@@ -125,5 +125,5 @@ def _refused(error: HTTPError) -> ServerRefusal:
         words = text.decode(errors="replace")[:200]
     after = error.headers.get("Retry-After", "")
     return ServerRefusal(
-        f"the server refused ({error.code} {words})", retry_after_s=int(after) if after.isdigit() else None
+        f"the server refused: {error.code} {words}", retry_after_s=int(after) if after.isdigit() else None
     )

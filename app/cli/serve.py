@@ -1,4 +1,4 @@
-"""``serve``: one instance of the server, settled by the environment."""
+"""``serve``: one instance of the server, configured by the environment."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from app.model.secrets import Secret
 from app.settings import Settings
 
 
-def serve() -> None:
-    """Run one instance, settled by the environment."""
+def run_instance() -> None:
+    """Run one instance of the server, configured by the environment variables below."""
     settings = Settings.load(os.environ)
     import uvloop  # noqa: PLC0415 - `serve --help` stays quick
 
@@ -26,49 +26,49 @@ def serve() -> None:
         uvloop.run(_serve(settings))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise Misconfigured(f"PORT: {settings.port} on {settings.host} is busy: set PORT to a free one") from error
+            raise Misconfigured(f"PORT: {settings.port} on {settings.host} is in use: set another") from error
         if error.errno in {errno.EADDRNOTAVAIL, errno.EACCES} or isinstance(error, socket.gaierror):
             raise Misconfigured(f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {error}") from error
         raise
 
 
 async def _serve(settings: Settings) -> None:
-    """Listen until SIGTERM or SIGINT, then drain; a second one does not wait."""
+    """Listen until SIGTERM or SIGINT, then drain and stop; a second signal stops at once."""
     from aiohttp import web  # noqa: PLC0415
 
     from app.assembly import runner  # noqa: PLC0415
 
     instance = runner(settings)
-    told = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stop.set)
     await instance.setup()
     try:
         await web.TCPSite(instance, settings.host, settings.port).start()
     except OSError:
         await instance.stop_at_once()
         raise
-    await told.wait()
+    await stop.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(number)
     await instance.cleanup()
 
 
 def settings_help() -> str:
-    r"""Return every setting with its default and help, as text that the help formatter leaves alone (``\b``)."""
-    paragraphs = ["\b\nSettings, from the environment:"]
-    # The quotas, one for each action, come last: pydantic puts inherited fields first.
+    r"""Return every setting with its default and help, as text that the formatter does not wrap (``\b``)."""
+    paragraphs = ["\b\nEnvironment variables:"]
+    # The quotas of the actions come last: pydantic has inherited fields first.
     for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0].endswith("_qps")):
         kind = field.annotation
-        default = "required" if field.is_required() else f"default {_shown(field.default)}"
+        default = "required" if field.is_required() else f"default {_default_text(field.default)}"
         note = f"; or {name.upper()}_FILE" if isinstance(kind, type) and issubclass(kind, Secret) else ""
         text = textwrap.fill(field.description or "", 92, initial_indent="    ", subsequent_indent="    ")
         paragraphs.append(f"\b\n{name.upper()} ({default}{note})\n{text}")
     return "\n\n".join(paragraphs)
 
 
-def _shown(default: object) -> str:
+def _default_text(default: object) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     if isinstance(default, float):

@@ -1,7 +1,8 @@
-"""Finds the set-up a verb works on: the environment, or that of a `dev` by its state directory."""
+"""Finds the settings a verb works with, in the environment or in the state directory of a `dev`, and opens services."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import json
@@ -9,9 +10,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -27,50 +28,53 @@ if TYPE_CHECKING:
 
 DEFAULT_STATE: Final = Path(".local")
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9._@\\-]{1,64}")
+_Result = TypeVar("_Result")
 
 StateOption = Annotated[
     Path | None,
     typer.Option(
-        "--state", help="State directory of a dev. Left out: the environment, else .local.", show_default=False
+        "--state",
+        metavar="DIR",
+        help="State directory of a dev. Default: the environment, else .local.",
+        show_default=False,
     ),
 ]
-Tell = Callable[[str, str], None]
-"""Tells one step of a verb: its name, and what happened."""
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
 def environment(state: Path | None) -> Mapping[str, str]:
-    """Return the settings as text: of the `dev` at ``state`` if given, else the environment, else of ``.local``.
+    """Return the settings as text: those of the `dev` at ``state``, else of the environment, else of ``.local``.
 
-    Never a mixture: half of one set-up and half of another would be a third that nobody meant. Raises
-    ``Misconfigured``.
+    Never a mixture of two. Raises ``Misconfigured``.
     """
     if state is None:
         if "REDIS_URL" in os.environ or "REDIS_URL_FILE" in os.environ:
             return os.environ
-        if not _file(DEFAULT_STATE).exists():
-            raise Misconfigured(f"REDIS_URL is not set, and no dev ran on {DEFAULT_STATE}: set it, or name a --state")
+        if not _settings_file(DEFAULT_STATE).exists():
+            raise Misconfigured(
+                f"REDIS_URL is not set, and {DEFAULT_STATE} has no settings of a dev: set the variables that "
+                "`serve --help` lists, or name the state directory of a dev with --state"
+            )
         state = DEFAULT_STATE
     from app.embedded.example import BrokenState, read_settings  # noqa: PLC0415 - only verbs beside a dev need it
 
     try:
-        return read_settings(_file(state))
+        return read_settings(_settings_file(state))
     except FileNotFoundError:
-        raise Misconfigured(f"{state} is no state directory of a dev: start `dev --state {state}` first") from None
+        raise Misconfigured(f"{state} is not the state directory of a dev: start `dev --state {state}` first") from None
     except (OSError, BrokenState) as error:
         raise Misconfigured(str(error)) from error
 
 
 def settings(state: Path | None) -> Settings:
-    """Return the set-up as ``environment`` finds it. Raises ``Misconfigured``."""
+    """Return the settings that ``environment`` finds. Raises ``Misconfigured``."""
     return Settings.load(environment(state))
 
 
 def running_dev(state: Path | None) -> dict[str, Any]:
-    """Return what ``dev.json`` says of the running `dev` at ``state`` (``.local`` if left out).
+    """Return the content of ``dev.json`` of the running `dev` at ``state`` (``.local`` if None).
 
-    Raises ``Misconfigured`` if none runs there.
+    Raises ``Misconfigured`` if no `dev` runs there.
     """
     path = (state or DEFAULT_STATE) / "dev.json"
     try:
@@ -90,30 +94,36 @@ def read_text(path: Path) -> str:
         raise Misconfigured(f"cannot read {path}: {error}") from error
 
 
-def _file(state: Path) -> Path:
+def _settings_file(state: Path) -> Path:
     return state / "settings.env"
+
+
+def run_with_services(state: Path | None, work: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:
+    """Open the services of an operator, await ``work`` with them, and close them.
+
+    Raises ``Misconfigured``, ``Unavailable``, and what ``work`` raises.
+    """
+
+    async def open_and_work() -> _Result:
+        async with open_admin_services(settings(state)) as services:
+            return await work(services)
+
+    return asyncio.run(open_and_work())
 
 
 @contextlib.asynccontextmanager
 async def open_admin_services(settings: Settings) -> AsyncIterator[AdminServices]:
-    """Open what operators work with, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
-    from app import assembly  # noqa: PLC0415 - only verbs that reach Redis or the cloud need these
+    """Open the services of an operator, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
+    from app import assembly  # noqa: PLC0415 - only verbs that use Redis or the cloud need these
 
     _log_to_stderr()
-    async with assembly.open_admin_services(settings, actor=_actor()) as office:
-        yield office
-
-
-@contextlib.asynccontextmanager
-async def open_registry(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the device registry of a set-up, for one verb. Raises ``Misconfigured`` and ``Unavailable``."""
-    async with open_admin_services(settings) as office:
-        yield office.registry
+    async with assembly.open_admin_services(settings, actor=_actor()) as services:
+        yield services
 
 
 @contextlib.asynccontextmanager
 async def open_cloud(settings: Settings) -> AsyncIterator[CloudClient]:
-    """Open the cloud's API of a set-up, for one verb. Raises ``Misconfigured``; what a call raises, as a refusal."""
+    """Open the cloud's API, for one verb. Raises ``Misconfigured``, and ``Refusal`` for what a call raises."""
     from app import upstream  # noqa: PLC0415
     from app.cloud.errors import CloudError  # noqa: PLC0415
 
@@ -126,7 +136,7 @@ async def open_cloud(settings: Settings) -> AsyncIterator[CloudClient]:
 
 
 def _log_to_stderr() -> None:
-    """What the services log is for an instance's log; here stdout is the verb's answer."""
+    """Log warnings on standard error: standard output is for the verb's result."""
     import structlog  # noqa: PLC0415
 
     structlog.configure(
@@ -136,16 +146,16 @@ def _log_to_stderr() -> None:
 
 
 def _actor() -> Actor:
-    """Return how the audit names whoever runs this verb: by the account, which may have no name in a container."""
+    """Return the user of this process for the audit: the account's name, or its number where it has no plain name."""
     try:
         name = getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError):  # the account of a container may have no name
         name = ""
     return Actor(f"cli:{name}" if _ACCOUNT.fullmatch(name) else f"cli:uid{os.getuid()}")
 
 
 async def find_device(registry: Registry, client_id: str) -> Device | None:
-    """Return a device's record, or None if there is none. Raises ``Unavailable``."""
+    """Return a device's record, or None if it is not registered. Raises ``Unavailable``."""
     try:
         return await registry.get_device(client_id)
     except NotFound:

@@ -1,19 +1,18 @@
-"""``tokens``: what is live, what is revoked, and how far the cloud has been told."""
+"""``tokens``: live tokens, revoked ones, and the queue of revocations for the cloud."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli.setup import JsonOption, StateOption, open_admin_services, settings
+from app.cli.output import print_fields, print_more_exist, print_result
+from app.cli.setup import JsonOption, StateOption, run_with_services
 from app.cli.times import shown_span, shown_time
+from app.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from app.assembly import AdminServices
@@ -21,39 +20,44 @@ if TYPE_CHECKING:
     from app.store.index import TokenPage
     from app.store.records import TokenRecord
 
-_MOST: Final = 100_000
+_MAX_LIMIT: Final = 100_000
 _PAGE: Final = 500
-_Result = TypeVar("_Result")
 
-app = typer.Typer(no_args_is_help=True, help="Tokens: what is live, and taking them back.")
+app = typer.Typer(no_args_is_help=True, help="Tokens: list, show and revoke them.")
 
-HandleArgument = Annotated[str, typer.Argument(metavar="HANDLE", help="Public name of a token, as in the list.")]
-ClientIdOption = Annotated[str | None, typer.Option(help="What this device holds.", show_default=False)]
-RoleOption = Annotated[str | None, typer.Option(help="What was issued under this role.", show_default=False)]
+HandleArgument = Annotated[
+    str, typer.Argument(metavar="HANDLE", help="The public name of a token, as `tokens list` shows it.")
+]
+ClientIdOption = Annotated[
+    str | None, typer.Option(metavar="CLIENT_ID", help="The tokens of this device.", show_default=False)
+]
+RoleOption = Annotated[
+    str | None, typer.Option(metavar="ROLE", help="The tokens issued under this role.", show_default=False)
+]
 TopicOption = Annotated[
     str | None,
     typer.Option(
         metavar="FILTER",
-        help="What could use some topic of it: pub:FILTER, sub:FILTER, or FILTER for either.",
+        help="The tokens that can use some topic of it: pub:FILTER, sub:FILTER, or FILTER for either.",
         show_default=False,
     ),
 ]
-LimitOption = Annotated[int, typer.Option(min=1, max=_MOST, help="Most to show.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=_MAX_LIMIT, metavar="N", help="How many to show at most.")]
 
 
 class QueueState(StrEnum):
-    """The queues towards the cloud."""
+    """The states of a revocation on its way to the cloud."""
 
     QUEUED = "queued"
     DELAYED = "delayed"
     FAILED = "failed"
 
 
-_TOLD: Final = {
+_REVOCATION_NOTES: Final = {
     "": "",
     "queued": "still valid at the broker until the cloud confirms",
     "confirmed": "the cloud has confirmed",
-    "failed": "still valid at the broker, the cloud refused: tokens retry, or tokens drop",
+    "failed": "still valid at the broker, because the cloud refused: use tokens retry or tokens drop",
     "lapsed": "expired before the cloud confirmed",
     "dropped": "given up: valid at the broker until it expires",
 }
@@ -71,111 +75,112 @@ def list_tokens(
     """List live tokens, the first to expire first."""
     from app.service.revocations import select  # noqa: PLC0415 - `--help` stays quick
 
-    narrowed = any(each is not None for each in (client_id, role, topic))
-    selection = select(client_id=client_id, role=role, topic=topic, everything=not narrowed)
+    options = {"--client-id": client_id, "--role": role, "--topic": topic}
+    given = check_selection(options)
+    if len(given) > 1:
+        raise InvalidRequest(f"give only one of {', '.join(options)}")
+    selection = select(client_id=client_id, role=role, topic=topic, everything=not given)
 
-    async def find(office: AdminServices) -> tuple[list[TokenRecord], bool]:
-        return await _pages(lambda cursor, most: office.revocations.list_tokens(selection, cursor, most), limit)
+    async def read_pages(services: AdminServices) -> tuple[list[TokenRecord], bool]:
+        return await _read_pages(lambda cursor, most: services.revocations.list_tokens(selection, cursor, most), limit)
 
-    records, more = do(state, find)
+    records, more = run_with_services(state, read_pages)
     if as_json:
         print(json.dumps([_record(record) for record in records]))
     else:
-        _show_lines(records)
-    tell_of_more(limit, more=more)
+        _print_lines(records)
+    print_more_exist(limit, more=more)
 
 
-@app.command()
-def show(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Show what is known of a token, whatever became of it."""
-    record = do(state, lambda office: office.revocations.get_token(handle))
+@app.command("show")
+def show_token(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Show the record of a token, also of a revoked one."""
+    record = run_with_services(state, lambda services: services.revocations.get_token(handle))
     if as_json:
         print(json.dumps(_record(record)))
         return
-    expires = shown_time(record.expires_at_ms) if record.expires_at_ms else ""
-    for name, value in {
-        "handle": record.handle,
-        "client ID": record.client_id,
-        "role": record.role,
-        "scope": record.scope,
-        "state": state_of(record),
-        "issued": shown_time(record.issued_at_ms) if record.issued_at_ms else "",
-        "expires": expires,
-    }.items():
-        print(f"{name:<10} {value}".rstrip())
+    print_fields(
+        {
+            "handle": record.handle,
+            "client ID": record.client_id,
+            "role": record.role,
+            "scope": record.scope,
+            "state": describe_state(record),
+            "issued": shown_time(record.issued_at_ms),
+            "expires": shown_time(record.expires_at_ms),
+        }
+    )
 
 
-@app.command()
-def queue(
+@app.command("queue")
+def show_queue(
     which: Annotated[
-        QueueState, typer.Option("--which", help="Waiting for their turn, put off or under way, or failed.")
+        QueueState, typer.Option("--which", help="Waiting; delayed or being sent; or refused by the cloud.")
     ] = QueueState.QUEUED,
     limit: LimitOption = 20,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the cloud has still to be told, the next first."""
+    """Show the revocations that the cloud has not confirmed yet, the next first."""
 
-    async def look(office: AdminServices) -> tuple[list[TokenRecord], bool, Overview]:
-        records, more = await _pages(
-            lambda cursor, most: office.revocations.list_queue(which.value, cursor, most), limit
+    async def read_queue(services: AdminServices) -> tuple[list[TokenRecord], bool, Overview]:
+        records, more = await _read_pages(
+            lambda cursor, most: services.revocations.list_queue(which.value, cursor, most), limit
         )
-        return records, more, await office.revocations.queue_overview()
+        return records, more, await services.revocations.queue_overview()
 
-    records, more, overview = do(state, look)
+    records, more, overview = run_with_services(state, read_queue)
     if as_json:
         figures = {"queued": overview.queued, "failed": overview.failed, "est_empty_s": overview.est_empty_s}
         print(json.dumps({"overview": figures, "items": [_record(record) for record in records]}))
     else:
         print(f"{overview.queued} queued, empty in about {shown_span(overview.est_empty_s)}; {overview.failed} failed")
-        _show_lines(records)
-    tell_of_more(limit, more=more)
+        _print_lines(records)
+    print_more_exist(limit, more=more)
 
 
-@app.command()
-def retry(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Queue a revocation that failed again."""
-    _show_resolved(
-        do(state, lambda office: office.revocations.retry_revocation(handle, actor=office.actor)), as_json=as_json
+@app.command("retry")
+def retry_revocation(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Queue a failed revocation again."""
+    record = run_with_services(
+        state, lambda services: services.revocations.retry_revocation(handle, actor=services.actor)
     )
+    print_result(_record(record), f"{record.handle} {describe_state(record)}", as_json=as_json)
 
 
-@app.command()
-def drop(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Give a revocation that failed up: the token stays good at the broker until it expires."""
-    _show_resolved(
-        do(state, lambda office: office.revocations.drop_revocation(handle, actor=office.actor)), as_json=as_json
+@app.command("drop")
+def drop_revocation(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Give up a failed revocation: the token stays valid at the broker until it expires."""
+    record = run_with_services(
+        state, lambda services: services.revocations.drop_revocation(handle, actor=services.actor)
     )
+    print_result(_record(record), f"{record.handle} {describe_state(record)}", as_json=as_json)
 
 
-def do(state: Path | None, verb: Callable[[AdminServices], Awaitable[_Result]]) -> _Result:
-    """Run a verb on the set-up at ``state``. Raises ``Misconfigured``, and what the verb raises."""
-
-    async def run() -> _Result:
-        async with open_admin_services(settings(state)) as office:
-            return await verb(office)
-
-    return asyncio.run(run())
-
-
-def state_of(record: TokenRecord) -> str:
-    """Say how things stand with a token."""
-    told = _TOLD.get(record.revocation, record.revocation)
-    return f"{record.state}: {told}" if told else record.state
+def check_selection(options: dict[str, str | None]) -> list[str]:
+    """Return the options that are given. Raises ``InvalidRequest`` for an empty one."""
+    given = [name for name, value in options.items() if value is not None]
+    for name in given:
+        if not options[name]:
+            # An empty shell variable must not select more than was meant.
+            raise InvalidRequest(f"{name} is empty: give it a value or leave it out")
+    return given
 
 
-def tell_of_more(limit: int, *, more: bool) -> None:
-    """Say that a list was cut short, beside what a machine reads as well: it would take a part for the whole."""
-    if more:
-        print(f"and more: --limit {limit} was reached", file=sys.stderr)
+def describe_state(record: TokenRecord) -> str:
+    """Return the state of a token in words."""
+    note = _REVOCATION_NOTES.get(record.revocation, record.revocation)
+    return f"{record.state}: {note}" if note else record.state
 
 
-async def _pages(page_of: Callable[[str, int], Awaitable[TokenPage]], limit: int) -> tuple[list[TokenRecord], bool]:
-    """Gather pages up to ``limit`` records; tell whether there may be more."""
+async def _read_pages(
+    read_page: Callable[[str, int], Awaitable[TokenPage]], limit: int
+) -> tuple[list[TokenRecord], bool]:
+    """Read pages until there are ``limit`` records; return the records, and whether there may be more."""
     records: list[TokenRecord] = []
     cursor = ""
     while len(records) < limit:
-        page = await page_of(cursor, min(_PAGE, limit - len(records)))
+        page = await read_page(cursor, min(_PAGE, limit - len(records)))
         records += page.records
         cursor = page.next_cursor
         if not cursor:
@@ -186,20 +191,16 @@ async def _pages(page_of: Callable[[str, int], Awaitable[TokenPage]], limit: int
 def _record(record: TokenRecord) -> dict[str, Any]:
     import msgspec  # noqa: PLC0415
 
-    from app.web.api_tokens import TokenView  # noqa: PLC0415 - one form for both, and no web server for people
+    from app.web.api_tokens import TokenView  # noqa: PLC0415 - the API's form, without its web server for people
 
-    shown: dict[str, Any] = msgspec.to_builtins(TokenView.of(record))
-    return shown
+    view: dict[str, Any] = msgspec.to_builtins(TokenView.of(record))
+    return view
 
 
-def _show_lines(records: list[TokenRecord]) -> None:
-    """Print one line each, uncut: handles are copied from here."""
+def _print_lines(records: list[TokenRecord]) -> None:
+    """Print one uncut line for each token: people copy the handles."""
     for record in records:
-        until = shown_time(record.expires_at_ms) if record.expires_at_ms else "being applied for  "
+        expires = shown_time(record.expires_at_ms) or "being applied for  "
         revocation = f"[{record.revocation}]" if record.revocation else ""
-        said = (record.handle, until, f"{record.client_id:<24}", f"{record.role:<10}", record.scope, revocation)
-        print("  ".join(said).rstrip())
-
-
-def _show_resolved(record: TokenRecord, *, as_json: bool) -> None:
-    print(json.dumps(_record(record)) if as_json else f"{record.handle} {state_of(record)}")
+        cells = (record.handle, expires, f"{record.client_id:<24}", f"{record.role:<10}", record.scope, revocation)
+        print("  ".join(cells).rstrip())

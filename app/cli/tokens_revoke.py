@@ -1,10 +1,10 @@
-"""``tokens revoke``: what it would take is counted and shown first, then asked for, done, and followed to its end."""
+"""``tokens revoke``: counts and shows the tokens first, then asks, revokes, and follows the job to its end."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.job_progress import follow_job, print_job
-from app.cli.setup import JsonOption, StateOption
-from app.cli.tokens import ClientIdOption, RoleOption, TopicOption, do, state_of
+from app.cli.output import count_of_tokens, print_result
+from app.cli.setup import JsonOption, StateOption, run_with_services
+from app.cli.tokens import ClientIdOption, RoleOption, TopicOption, check_selection, describe_state
 from app.errors import InvalidRequest
 from app.model.devices import CLIENT_ID_MARK
 from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
@@ -24,117 +25,142 @@ if TYPE_CHECKING:
     from app.service.revocations import RevokeResult
     from app.store.jobs import Job
 
+_QUEUED = "revoked; still valid at the broker until the cloud confirms"
 
-def revoke(
+
+@dataclass(frozen=True)
+class _Preview:
+    """What a revoke would do. ``count`` is 0 for a token that is revoked already."""
+
+    count: int
+    text: str
+
+
+def revoke_tokens(
     handle: Annotated[str | None, typer.Argument(metavar="HANDLE", show_default=False, help="One token.")] = None,
     client_id: ClientIdOption = None,
     role: RoleOption = None,
     topic: TopicOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every token of every device.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All tokens of all devices.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is begun, without following it.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the job, and do not follow it.")] = False,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take tokens back: one, a device's, a role's, those for a topic, or all.
+    """Revoke tokens: one, those of a device, of a role or for a topic, or all.
 
-    Once this is answered no instance hands them out; the cloud is told by the running instances. Devices are not
-    locked out by it and may apply anew: `devices disable` stops one.
+    When this returns, no instance hands them out any more; the running instances then revoke them at the cloud. The
+    devices are not locked out and may apply for new tokens: `devices disable` locks one out.
     """
-    from app.service.revocations import RevokeResult, select  # noqa: PLC0415 - `--help` stays quick
+    from app.service.revocations import RevokeResult  # noqa: PLC0415 - `--help` stays quick
 
-    selection = select(handle=handle, client_id=client_id, role=role, topic=topic, everything=everything)
-    if handle and CLIENT_ID_MARK in handle:
-        raise InvalidRequest("this is a client ID: for what the device holds write --client-id")
-    # Whoever reads JSON reads standard output alone.
+    selection = _selection(handle, client_id=client_id, role=role, topic=topic, everything=everything)
+    # With --json, standard output has nothing but JSON.
     say = partial(print, file=sys.stderr if as_json else sys.stdout)
-    counted, what = do(state, lambda office: _look(office, selection))
-    if selection.kind is not SelectionKind.HANDLE or counted:
-        say(what)
+    preview = run_with_services(state, lambda services: _preview(services, selection))
+    if selection.kind is not SelectionKind.HANDLE or preview.count:
+        say(preview.text)
         if not yes:
-            _ask(selection, say)
-    done = _start(state, selection, counted)
-    if isinstance(done, RevokeResult):
-        _show_revoked(done, what, as_json=as_json)
+            _confirm(selection, say)
+    revoked = _revoke(state, selection, preview.count)
+    if isinstance(revoked, RevokeResult):
+        _print_revoked(revoked, preview, as_json=as_json)
     elif no_wait:
-        print_job(done, as_json=as_json)
+        print_job(revoked, as_json=as_json)
     else:
-        say(f"job {done.id}; Ctrl-C leaves it running")
-        follow_job(state, done.id, as_json=as_json)
+        say(f"job {revoked.id}; Ctrl-C leaves it running")
+        follow_job(state, revoked.id, as_json=as_json)
 
 
-async def _look(office: AdminServices, selection: Selection) -> tuple[int, str]:
-    """Count, and say what would be done."""
+def _selection(
+    handle: str | None, *, client_id: str | None, role: str | None, topic: str | None, everything: bool
+) -> Selection:
+    """Read the selection in the words of the command. Raises ``InvalidRequest``."""
+    from app.service.revocations import select  # noqa: PLC0415
+
+    given = check_selection({"HANDLE": handle, "--client-id": client_id, "--role": role, "--topic": topic})
+    if len(given) + everything != 1:
+        raise InvalidRequest("name the tokens by exactly one of HANDLE, --client-id, --role, --topic and --all")
+    if handle and CLIENT_ID_MARK in handle:
+        raise InvalidRequest("this is a client ID, not a handle: for the tokens of a device use --client-id")
+    return select(handle=handle, client_id=client_id, role=role, topic=topic, everything=everything)
+
+
+async def _preview(services: AdminServices, selection: Selection) -> _Preview:
+    """Count the tokens, and describe what the revoke would do."""
     if selection.kind is SelectionKind.HANDLE:
-        record = await office.revocations.get_token(selection.value)
+        record = await services.revocations.get_token(selection.value)
         if record.state == "revoked":
-            return 0, f"{record.handle} was revoked before; {state_of(record)}"
-        return 1, (
-            f"This revokes one token of {record.client_id}: {record.scope}\n"
-            f"The device is not locked out: it may apply for a new one. {_lock_out(record.client_id)}"
+            return _Preview(0, f"{record.handle} was revoked before; {describe_state(record)}")
+        return _Preview(
+            1, _describe_device_revoke(f"one token of {record.client_id}: {record.scope}", record.client_id)
         )
-    counted = await office.revocations.count_tokens(selection, _counting if sys.stderr.isatty() else None)
-    tokens = "1 token" if counted == 1 else f"{counted:,} tokens"
-    match selection.kind:
-        case SelectionKind.CLIENT_ID:
-            client_id = selection.value
-            return counted, (
-                f"This revokes {tokens} of {client_id}, with what it is applying for.\n"
-                f"The device is not locked out: it may apply for a new one. {_lock_out(client_id)}"
-            )
-        case SelectionKind.TOPIC:
-            whose, when = (
-                f" that could use {selection.value}",
-                "Each is denied as the job comes to its part of the store",
-            )
-        case SelectionKind.ROLE:
-            whose, when = f" of role {selection.value}", "All are denied at once"
-        case _:
-            whose, when = ": every one of every device", "All are denied at once"
-    return counted, (
-        f"This revokes {tokens}{whose}, with what is being applied for.\n"
-        f"{when}; the cloud is told of each in turn, by the running instances.\n"
-        f"Their devices are not locked out: each may apply for a new one. {_lock_out('CLIENT_ID')}"
+    count = await services.revocations.count_tokens(selection, _print_counting if sys.stderr.isatty() else None)
+    tokens = count_of_tokens(count)
+    if selection.kind is SelectionKind.CLIENT_ID:
+        client_id = selection.value
+        return _Preview(
+            count, _describe_device_revoke(f"{tokens} of {client_id}, with pending applications.", client_id)
+        )
+    return _Preview(count, _describe_job(selection, tokens))
+
+
+def _describe_device_revoke(what: str, client_id: str) -> str:
+    return (
+        f"This revokes {what}\n"
+        f"The device is not locked out: it may apply for a new token. To lock it out: devices disable {client_id}"
     )
 
 
-def _counting(shards: int, found: int) -> None:
-    print(f"\rcounting: {found:,} in {shards} of {SHARDS} parts", end="\n" if shards == SHARDS else "", file=sys.stderr)
+def _describe_job(selection: Selection, tokens: str) -> str:
+    when = "No instance hands them out from the start of the job"
+    match selection.kind:
+        case SelectionKind.TOPIC:
+            which = f" that can use {selection.value}"
+            when = "An instance may hand one out until the job reaches its part of the store"
+        case SelectionKind.ROLE:
+            which = f" of role {selection.value}"
+        case _:
+            which = " of all devices"
+    return (
+        f"This revokes {tokens}{which}, with pending applications.\n"
+        f"{when}; the running instances revoke one after the other at the cloud.\n"
+        "The devices are not locked out: each may apply for a new token. To lock one out: devices disable CLIENT_ID"
+    )
 
 
-def _lock_out(client_id: str) -> str:
-    return f"To stop one: devices disable {client_id}"
+def _print_counting(shards: int, found: int) -> None:
+    end = "\n" if shards == SHARDS else ""
+    print(f"\rcounting: {found:,} in {shards} of {SHARDS} parts of the store", end=end, file=sys.stderr)
 
 
-def _ask(selection: Selection, say: Callable[..., None]) -> None:
-    """Have the person confirm. Raises ``InvalidRequest`` if nobody does."""
+def _confirm(selection: Selection, say: Callable[..., None]) -> None:
+    """Ask the person to confirm. Raises ``InvalidRequest`` if they do not."""
     everything = selection.kind is SelectionKind.EVERYTHING
     say(f"Type {EVERYTHING_WORD} to go on: " if everything else "Revoke? [y/N] ", end="", flush=True)
     answer = sys.stdin.readline()
     if not answer:
         say()
-        raise InvalidRequest("nothing is revoked: nobody is there to ask, so say --yes")
+        raise InvalidRequest("nothing is revoked: there was no answer to the question; without a terminal use --yes")
     if answer.strip().lower() not in ({EVERYTHING_WORD} if everything else {"y", "yes"}):
-        raise InvalidRequest("nothing is revoked")
+        raise InvalidRequest("nothing is revoked: not confirmed")
 
 
-def _start(state: Path | None, selection: Selection, counted: int) -> RevokeResult | Job:
-    async def start(office: AdminServices) -> RevokeResult | Job:
-        return await office.revocations.revoke_selection(selection, actor=office.actor, counted=counted)
+def _revoke(state: Path | None, selection: Selection, counted: int) -> RevokeResult | Job:
+    async def revoke_selection(services: AdminServices) -> RevokeResult | Job:
+        return await services.revocations.revoke_selection(selection, actor=services.actor, counted=counted)
 
     try:
-        return do(state, start)
+        return run_with_services(state, revoke_selection)
     except KeyboardInterrupt:
-        print("it may have begun: jobs list, or tokens show, tells", file=sys.stderr)
+        print("the revoke may have started: jobs list and tokens show tell", file=sys.stderr)
         raise
 
 
-def _show_revoked(revoked: RevokeResult, what: str, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"client_id": revoked.client_id, "handle": revoked.handle, "revoked": revoked.count}))
-    elif revoked.handle:
-        queued = "revoked; still valid at the broker until the cloud confirms, which tokens show tells"
-        print(f"{revoked.handle} is {queued}" if revoked.count else what)
+def _print_revoked(revoked: RevokeResult, preview: _Preview, *, as_json: bool) -> None:
+    if revoked.handle:
+        text = f"{revoked.handle} is {_QUEUED}: see tokens show" if revoked.count else preview.text
     else:
-        tokens = "1 token" if revoked.count == 1 else f"{revoked.count} tokens"
-        print(f"{revoked.client_id}: {tokens} revoked, still valid at the broker until the cloud confirms")
+        text = f"{revoked.client_id}: {count_of_tokens(revoked.count)} {_QUEUED}"
+    document = {"client_id": revoked.client_id, "handle": revoked.handle, "revoked": revoked.count}
+    print_result(document, text, as_json=as_json)

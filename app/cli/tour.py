@@ -1,4 +1,4 @@
-"""The tour of ``device``: one device from its token to being cut off, each step checked and told."""
+"""The tour of ``device``: from a token to the end of the connection, each step checked and reported."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 from typing import Any, Final, Self
 from urllib.request import urlopen
 
-from app.cli.mqtt import REASONS, ConnectionEnded, MqttConnection
+from app.cli.mqtt import ConnectionEnded, MqttConnection, describe_reason
 from app.cli.oauth import DeviceCredentials, Server
-from app.cli.setup import Tell
+from app.cli.output import Report
 from app.errors import Refusal
 from app.model.lifetimes import MIN_LIFETIME_S
 from app.model.secrets import ClientSecret
@@ -20,60 +20,60 @@ UP: Final = "plant/d1/up/temperature"
 DOWN: Final = "plant/d1/down/led"
 OUTSIDE: Final = "plant/d2/up/temperature"
 
-_HEAR_WITHIN_S: Final = 5.0
+_RECEIVE_WITHIN_S: Final = 5.0
 _REVOKED_WITHIN_S: Final = 10.0
 
 
 class StepFailed(Refusal):
-    """A step of the tour did not do what it should."""
+    """A step of the tour did not have the expected result."""
 
 
-def tour(dev: dict[str, Any], tell: Tell) -> None:
-    """Lead the example device of a running `dev` through its life. Raises ``Refusal`` at the first wrong step."""
-    device = _server(dev, "device")
+def run_tour(dev: dict[str, Any], report: Report) -> None:
+    """Run the tour with the example device of a running `dev`. Raises ``Refusal`` at the first wrong step."""
+    device = _connect_server(dev, "device")
     first = device.token()
-    tell("token", f"for {first['expires_in']} s: {first['scope']}")
+    report("token", f"for {first['expires_in']} s: {first['scope']}")
     with (
-        _Ear.connected(_server(dev, "dashboard").token(), "plant/+/up/#") as dashboard,
-        _Ear.connected(first, "plant/d1/down/#") as sensor,
+        _Listener.connected(_connect_server(dev, "dashboard").token(), "plant/+/up/#") as dashboard,
+        _Listener.connected(first, "plant/d1/down/#") as sensor,
     ):
         mqtt = first["mqtt"]
-        tell("connected", f"to {mqtt['host']}:{mqtt['port']} as {mqtt['client_id']}, user name {mqtt['username']}")
-        tell("inside", _deliver(sensor, dashboard, UP, "21.5", heard_by="the dashboard"))
-        tell("inside", _deliver(dashboard, sensor, DOWN, "on", heard_by="the device"))
+        report("connected", f"to {mqtt['host']}:{mqtt['port']} as {mqtt['client_id']}, user name {mqtt['username']}")
+        report("inside", _deliver(sensor, dashboard, UP, "21.5", to="the dashboard"))
+        report("inside", _deliver(dashboard, sensor, DOWN, "on", to="the device"))
 
-        # Another lifetime is another token: the server issues anew without a wait until the first grows old.
+        # With another lifetime the server issues a new token at once; with the same one it returns the first.
         renewed = device.token(expires_in_s=max(MIN_LIFETIME_S, first["expires_in"] // 2))
         if renewed["access_token"] == first["access_token"]:
-            raise StepFailed("asked for another lifetime, the server handed out the same token")
+            raise StepFailed("the server returned the same token for another lifetime")
         sensor.connection.renew(renewed)
         kinds = " and ".join(token["type"] for token in renewed["mqtt"]["tokens"])
-        tell("renewed", f"a new token, {kinds} uploaded and acknowledged over the same connection")
+        report("renewed", f"a new token, {kinds} uploaded and acknowledged over the same connection")
         device.revoke(first["access_token"])
         _await_revoked(dev["sandbox"], first)
-        tell("revoked", "the old token is revoked, and the cloud knows")
-        tell("still on", _deliver(sensor, dashboard, UP, "22.0", heard_by="the dashboard") + ", same connection")
+        report("revoked", "the old token is revoked, also at the cloud")
+        report("still on", _deliver(sensor, dashboard, UP, "22.0", to="the dashboard") + ", same connection")
 
-        tell("outside", _be_cut_off(sensor.connection))
+        report("outside", _publish_outside(sensor.connection))
 
 
-class _Ear:
-    """A connection and what it has heard."""
+class _Listener:
+    """A connection and the messages that it has received."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
-        self._heard: queue.Queue[tuple[str, str]] = queue.Queue()
-        self.connection = MqttConnection(answer, lambda topic, text: self._heard.put((topic, text)))
+        self._messages: queue.Queue[tuple[str, str]] = queue.Queue()
+        self.connection = MqttConnection(answer, lambda topic, text: self._messages.put((topic, text)))
 
     @classmethod
     def connected(cls, answer: dict[str, Any], topic_filter: str) -> Self:
         """Connect and subscribe."""
-        ear = cls(answer)
+        listener = cls(answer)
         try:
-            ear.connection.subscribe(topic_filter)
+            listener.connection.subscribe(topic_filter)
         except ConnectionEnded:
-            ear.connection.close()
+            listener.connection.close()
             raise
-        return ear
+        return listener
 
     def __enter__(self) -> Self:
         return self
@@ -81,55 +81,55 @@ class _Ear:
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
-    def hears(self, topic: str, text: str) -> bool:
-        """Wait until this very message has arrived; tells whether it has."""
-        deadline = time.monotonic() + _HEAR_WITHIN_S
+    def receives(self, topic: str, text: str) -> bool:
+        """Wait until this message arrives; tell whether it did."""
+        deadline = time.monotonic() + _RECEIVE_WITHIN_S
         while (left_s := deadline - time.monotonic()) > 0:
             try:
-                if self._heard.get(timeout=left_s) == (topic, text):
+                if self._messages.get(timeout=left_s) == (topic, text):
                     return True
             except queue.Empty:
                 break
         return False
 
 
-def _deliver(speaker: _Ear, listener: _Ear, topic: str, text: str, *, heard_by: str) -> str:
-    speaker.connection.publish(topic, text)
-    if not listener.hears(topic, text):
-        raise StepFailed(f"published {topic}, yet {heard_by} heard nothing within {_HEAR_WITHIN_S:g} s")
-    return f"published {topic}: {heard_by} heard “{text}”"
+def _deliver(sender: _Listener, listener: _Listener, topic: str, text: str, *, to: str) -> str:
+    sender.connection.publish(topic, text)
+    if not listener.receives(topic, text):
+        raise StepFailed(f"published {topic}, but {to} received nothing within {_RECEIVE_WITHIN_S:g} s")
+    return f"published {topic}: {to} received “{text}”"
 
 
-def _be_cut_off(connection: MqttConnection) -> str:
+def _publish_outside(connection: MqttConnection) -> str:
     try:
         connection.publish(OUTSIDE, "99")
     except ConnectionEnded:
         if connection.open:
             raise
     else:
-        raise StepFailed(f"published {OUTSIDE}, outside the role, and was not cut off")
+        raise StepFailed(f"published {OUTSIDE}, outside the role, and the broker did not close the connection")
     if connection.reason is None:
-        raise StepFailed(f"published {OUTSIDE}: cut off, but the broker gave no reason")
-    words = REASONS.get(connection.reason, "unknown to this program")
-    return f"published {OUTSIDE}: cut off, the broker's reason {connection.reason}: {words}"
+        raise StepFailed(f"published {OUTSIDE}: the broker closed the connection, but gave no reason")
+    reason = f"reason {connection.reason}: {describe_reason(connection.reason)}"
+    return f"published {OUTSIDE}: the broker closed the connection, {reason}"
 
 
 def _await_revoked(sandbox: str, answer: dict[str, Any]) -> None:
-    """Wait until the sandbox, which is cloud and broker in one, holds every cloud token of ``answer`` as revoked."""
+    """Wait until every cloud token of ``answer`` is revoked at the sandbox, which is cloud and broker in one."""
     wanted = {hashlib.sha256(token["token"].encode()).hexdigest() for token in answer["mqtt"]["tokens"]}
     deadline = time.monotonic() + _REVOKED_WITHIN_S
     while True:
         try:
-            with urlopen(f"{sandbox}/_sandbox/tokens", timeout=_HEAR_WITHIN_S) as reply:  # noqa: S310 - dev's own
+            with urlopen(f"{sandbox}/_sandbox/tokens", timeout=_RECEIVE_WITHIN_S) as reply:  # noqa: S310 - dev's own
                 revoked = {token["sha256"] for token in json.load(reply) if token["revoked"]}
         except OSError as error:
-            raise StepFailed(f"the sandbox does not answer: {error}") from error
+            raise StepFailed(f"the sandbox does not answer ({error}): check that dev is running") from error
         if wanted <= revoked:
             return
         if time.monotonic() > deadline:
-            raise StepFailed(f"the cloud does not hold the old token as revoked after {_REVOKED_WITHIN_S:g} s")
+            raise StepFailed(f"the old token is not revoked at the cloud after {_REVOKED_WITHIN_S:g} s")
         time.sleep(0.05)
 
 
-def _server(dev: dict[str, Any], who: str) -> Server:
-    return Server(dev["server"], DeviceCredentials(dev[who]["client_id"], ClientSecret(dev[who]["secret"])))
+def _connect_server(dev: dict[str, Any], name: str) -> Server:
+    return Server(dev["server"], DeviceCredentials(dev[name]["client_id"], ClientSecret(dev[name]["secret"])))

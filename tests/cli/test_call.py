@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from app.cli.call import parse
+from app.cli.call import parse_parameters
 from app.model.secrets import AccessKeySecret
 from app.rpc import signature
 from app.rpc.catalog import ACTIONS
@@ -129,16 +129,16 @@ def test_the_signing_is_shown_and_compared(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["Querytoken"], "Querytoken is no action of the guide: did you mean QueryToken?"),
-        (["Xyzzy"], "Xyzzy is no action of the guide: `call` alone lists them"),
+        (["Querytoken"], "there is no action Querytoken: did you mean QueryToken?"),
+        (["Xyzzy"], "there is no action Xyzzy: `call` without an action lists them"),
         (["QueryToken"], "Token is missing"),
         (["QueryToken", "--token", "x"], "did you mean Token?"),
-        (["QueryToken", "--Token"], "--Token needs a value"),
+        (["QueryToken", "--Token"], "--Token has no value: write --Token VALUE"),
         (["QueryToken", "--Token", "x", "stray"], "stray: write --PARAMETER VALUE"),
-        (["QueryToken", "--Token", "x", "--Token", "y"], "--Token is there twice"),
-        (["QueryToken", "--Token", "x", "--Version", "1"], "Version is no parameter of QueryToken"),
-        (["QueryToken", "--Token", "x", "--json", "--raw"], "--json is for JSON alone"),
-        (["CreateGroupId", "--GroupId", "plant"], "GroupId: it must be GID_ or GID-"),
+        (["QueryToken", "--Token", "x", "--Token", "y"], "--Token is given twice"),
+        (["QueryToken", "--Token", "x", "--Version", "1"], "QueryToken has no parameter Version"),
+        (["QueryToken", "--Token", "x", "--json", "--raw"], "--json cannot be combined"),
+        (["CreateGroupId", "--GroupId", "plant"], "GroupId is not valid: expected GID_ or GID-"),
     ],
 )
 def test_a_slip_is_told_before_anything_is_sent(cli: Cli, arguments: list[str], reason: str) -> None:
@@ -188,7 +188,7 @@ def test_a_list_is_numbered_or_repeated() -> None:
     """``--ClientIdList`` may be repeated, numbered, or both; each stays a parameter of its own."""
     action = ACTIONS["BatchQuerySessionByClientIds"]
     given = ["--ClientIdList", "a", "--ClientIdList.3=c", "--ClientIdList", "b", "--ClientIdList", "d"]
-    assert parse(action, given, anyway=False) == {
+    assert parse_parameters(action, given, anyway=False) == {
         "ClientIdList.1": "a",
         "ClientIdList.3": "c",
         "ClientIdList.2": "b",

@@ -156,7 +156,7 @@ def test_the_tour(dev: Dev) -> None:
         steps = ended.stdout.splitlines()
         names = ["token", "connected", "inside", "inside", "renewed", "revoked", "still on", "outside"]
         assert [step[:12].strip() for step in steps] == names
-        assert "the broker's reason 4: the topic lies outside the token's resources" in steps[-1]
+        assert "reason 4: the topic lies outside the token's resources" in steps[-1]
 
 
 def test_the_tour_for_machines(dev: Dev) -> None:
@@ -225,7 +225,7 @@ def test_a_device_of_a_group_that_is_not_there(dev: Dev, tmp_path: Path) -> None
     device = f"{app} device --state {dev.state} --client-id {client_id} --secret-file {tmp_path / 'secret'}"
     ended = paste(f"{device} --publish plant/d1/up/t=1")
     assert ended.returncode == 1
-    assert "a client ID whose group is not there: CreateGroupId makes it" in ended.stderr
+    assert "the group of the client ID does not exist: CreateGroupId creates it" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
@@ -301,7 +301,7 @@ def test_a_busy_port_is_one_line(tmp_path: Path, option: str) -> None:
         taken.listen()
         ended = paste(f"{sys.executable} -m app dev --state {tmp_path / 'state'} {chosen}")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"error: port {ports[option]} is busy: choose another with {option}\n"
+    assert ended.stderr == f"error: port {ports[option]} is in use: choose another with {option}\n"
     assert not (tmp_path / "state" / "logs").exists()
 
 

@@ -72,9 +72,9 @@ def test_the_life_of_a_device(cli: Cli, state: str) -> None:
 def test_a_rotation_says_what_becomes_of_the_old_key(cli: Cli, state: str, tmp_path: Path) -> None:
     """Useless at once, or good until a stated time, which ``show`` tells as well; an export does not carry it."""
     cli("devices", "add", D1, "--state", state)
-    assert "0 tokens revoked; the old key is useless" in cli("devices", "rotate", D1, "--state", state).out
+    assert "0 tokens revoked; the old key is refused" in cli("devices", "rotate", D1, "--state", state).out
     said = cli("devices", "rotate", D1, "--grace", "24h", "--state", state).out
-    until = said.split("good until ")[1].split(",")[0]
+    until = said.split("accepted until ")[1].split(",")[0]
     assert "nothing revoked" in said
     assert until in cli("devices", "show", D1, "--state", state).out
     answer = json.loads(cli("devices", "rotate", D1, "--alg", "ES256", "--grace", "7d", "--state", state, "--json").out)

@@ -50,8 +50,8 @@ async def _role_of(settings: dict[str, str], name: str, password: str) -> Operat
     store, keys = Store(Secret(settings["REDIS_URL"])), KeyRing.parse(Secret(settings["SEALING_KEYS"]))
     operators = Operators(store, keys)
     try:
-        door = SignIn(operators, Sessions(store, keys, operators))
-        return (await door.sign_in(name, Password(password), "192.0.2.1")).operator.role
+        sign_in = SignIn(operators, Sessions(store, keys, operators))
+        return (await sign_in.sign_in(name, Password(password), "192.0.2.1")).operator.role
     finally:
         await store.close()
 
@@ -71,7 +71,7 @@ def test_a_password_is_asked_for_twice(cli: Cli, state: str, type_at_terminal: C
     assert cli("operators", "add", "ann", "--role", "admin", "--state", state).out == "ann is added as admin\n"
     type_at_terminal(TYPED, TYPED)
     changed = cli("operators", "passwd", "ann", "--state", state)
-    assert changed.out == "ann has another password, and is logged out everywhere\n"
+    assert changed.out == "ann has a new password, and is logged out everywhere\n"
     assert listed(cli, state) == {"ann": "admin"}
 
 
@@ -86,11 +86,11 @@ def test_a_password_comes_by_standard_input(
     assert role_of(settings, "ann", TYPED) is OperatorRole.VIEWER
 
 
-def test_a_drawn_password_is_shown_once(cli: Cli, state: str, settings: dict[str, str]) -> None:
+def test_a_generated_password_is_shown_once(cli: Cli, state: str, settings: dict[str, str]) -> None:
     """With ``--generate``, or with ``--json`` where nothing else says where it comes from."""
     said = cli("operators", "add", "ann", "--role", "admin", "--generate", "--state", state)
     told, password = said.out.splitlines()
-    assert told == "ann is added as admin; the password, shown this once:"
+    assert told == "ann is added as admin; the password, shown only once:"
     assert role_of(settings, "ann", password) is OperatorRole.ADMIN
     again = cli("operators", "passwd", "ann", "--generate", "--state", state)
     assert again.out.splitlines()[-1] != password
@@ -173,7 +173,7 @@ def test_refusals(cli: Cli, state: str) -> None:
     assert cli(*add, "--role", "root", "--generate").code == 2
     assert cli(*add, "--generate").code == 2
     assert cli(*add, "--role", "admin", "--password", TYPED).code == 2
-    assert "one of them" in cli(*add, "--role", "admin", "--generate", "--password-stdin").err
+    assert "give only one of" in cli(*add, "--role", "admin", "--generate", "--password-stdin").err
     assert cli(*add, "--role", "admin", "--generate").code == 0
     assert "already" in cli(*add, "--role", "admin", "--generate").err
     for verb in (["passwd", "bob", "--generate"], ["role", "bob", "--role", "admin"], ["remove", "bob"]):

@@ -15,7 +15,7 @@ from tests.cli.conftest import Cli
 def test_the_example_policy_is_right(cli: Cli) -> None:
     """The policy that `dev` gives a newcomer is right and has nothing to point out."""
     path = Path(example.__file__).with_name("policy.toml")
-    assert cli("policy", "check", str(path)).out == f"{path} is right: sensor, dashboard\n"
+    assert cli("policy", "check", str(path)).out == f"{path} is valid: sensor, dashboard\n"
 
 
 def test_a_wrong_file_is_one_line(cli: Cli, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_explain(cli: Cli, state: str) -> None:
     assert answer.code == 0
     assert answer.out.splitlines() == [
         "GID_plant@@@d1",
-        "role press: the device's record names press",
+        "role press: the device's record names role press",
         "  pub:plant/h7/press/#  (from publish plant/{attr.hall}/press/#)",
     ]
     explained = json.loads(cli("policy", "explain", "GID_plant@@@d1", "--state", state, "--json").out)
@@ -108,7 +108,7 @@ def test_a_parent_topic_that_varies(cli: Cli, tmp_path: Path) -> None:
     file.write_text('[roles.a]\npublish = ["x/a", "hall-{attr.hall}-a/b", "hall-1-a"]\n')
     answer = cli("policy", "ram", str(file), "--instance-id", "post-cn-1")
     assert answer.err == (
-        "warning: roles.a: hall-{attr.hall}-a/b needs every parent topic like hall-*-a: name the first level\n"
+        "warning: roles.a: hall-{attr.hall}-a/b needs every parent topic like hall-*-a: write out the first level\n"
     )
     topics = json.loads(answer.out)["Statement"][1]["Resource"]
     assert topics == ["acs:mq:*:*:topic/post-cn-1/hall-*-a", "acs:mq:*:*:topic/post-cn-1/x"]
@@ -124,7 +124,7 @@ def test_the_set_up_of_the_least_ram_policy(cli: Cli, tmp_path: Path, monkeypatc
     file.write_text('[roles.a]\npublish = ["x/a"]\n')
     monkeypatch.setenv("POLICY_FILE", str(file))
     answer = cli("policy", "ram")
-    assert (answer.code, answer.err) == (2, "error: CLOUD_INSTANCE_ID is not set\n")
+    assert (answer.code, answer.err) == (2, "error: CLOUD_INSTANCE_ID is not set: set it, or name a --state\n")
     monkeypatch.setenv("CLOUD_INSTANCE_ID", "post-cn-1")
     assert "topic/post-cn-1/x" in cli("policy", "ram").out
     assert "mq:CloseConnection" not in cli("policy", "ram").out

@@ -58,7 +58,7 @@ def test_help_lists_every_setting(cli: Cli) -> None:
     ("name", "value", "reason"),
     [
         ("REDIS_URL", None, "REDIS_URL is not set"),
-        ("ISSUER_URL", "http://example.com", "ISSUER_URL: must be https"),
+        ("ISSUER_URL", "http://example.com", "ISSUER_URL: must begin with https"),
         ("PORT", "many", "PORT: "),
         ("POLICY_FILE", "/no/such/file", "/no/such/file"),
         ("SEALING_KEYS", "k1:short", "SEALING_KEYS"),
@@ -144,7 +144,7 @@ def test_a_busy_port_is_one_line(settings: dict[str, str]) -> None:
             assert instance.wait(20) == 2
             assert instance.stderr is not None
             said = instance.stderr.read().decode()
-    assert said == f"error: PORT: {port} on 127.0.0.1 is busy: set PORT to a free one\n"
+    assert said == f"error: PORT: {port} on 127.0.0.1 is in use: set another\n"
 
 
 def test_a_host_that_is_none_is_one_line(settings: dict[str, str]) -> None:

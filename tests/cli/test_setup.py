@@ -34,14 +34,17 @@ def test_never_a_mixture(cli: Cli, state: str, monkeypatch: pytest.MonkeyPatch) 
     ("arguments", "reason"),
     [
         (["devices", "list"], "REDIS_URL is not set"),
-        (["devices", "list", "--state", "nowhere"], "nowhere is no state directory of a dev"),
+        (["devices", "list", "--state", "nowhere"], "nowhere is not the state directory of a dev"),
         (["device", "--state", "nowhere"], "no dev is running on nowhere"),
-        (["device", "--client-id", "GID_plant@@@d1"], "say what the device shall do"),
+        (["device", "--client-id", "GID_plant@@@d1"], "nothing to do: add --print"),
         (["device", "--publish", "a"], "TOPIC=MESSAGE"),
-        (["device", "--client-id", "d", "--secret-file", "/dev/null", "--print"], "shorter than 32 bytes"),
-        (["device", "--client-id", "d", "--private-key", "/dev/null", "--print"], "no unencrypted private key"),
-        (["device", "--client-id", "d", "--private-key", "a", "--secret-file", "b", "--print"], "one or the other"),
-        (["device", "--secret-file", "/dev/null", "--print"], "--client-id is needed"),
+        (["device", "--client-id", "d", "--secret-file", "/dev/null", "--print"], "has at least 32 bytes"),
+        (["device", "--client-id", "d", "--private-key", "/dev/null", "--print"], "not an unencrypted private key"),
+        (
+            ["device", "--client-id", "d", "--private-key", "a", "--secret-file", "b", "--print"],
+            "give only one of --secret-file",
+        ),
+        (["device", "--secret-file", "/dev/null", "--print"], "need --client-id"),
         (["sandbox"], "ALIBABA_CLOUD_ACCESS_KEY_ID is not set"),
     ],
 )

@@ -20,7 +20,7 @@ from app.service.jobs import Jobs
 from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.index import TokenIndex
-from app.store.jobs import JobStore
+from app.store.jobs import Job, JobStore
 from app.store.records import TokenRecord
 from app.store.revocations import Outcome, RevocationQueue
 from app.store.sealing import KeyRing
@@ -298,7 +298,10 @@ def test_what_the_cloud_refuses_is_told_and_taken_up_again_or_dropped(
     refusing = instance("failed")
     answer = cli("tokens", "revoke", "--role", "sensor", "--yes", "--state", state)
     refusing.stop()
-    assert (answer.code, answer.err) == (1, "error: the cloud refused 2: tokens queue --which failed shows them\n")
+    assert (answer.code, answer.err) == (
+        1,
+        "error: the cloud refused 2 revocations: tokens queue --which failed lists them\n",
+    )
     assert retried in cli("tokens", "queue", "--which", "failed", "--state", state).out
     assert "still valid at the broker" in cli("tokens", "retry", retried, "--state", state).out
     assert json.loads(cli("tokens", "drop", dropped, "--state", state, "--json").out)["revocation"] == "dropped"
@@ -315,7 +318,7 @@ def test_leaving_a_job_is_harmless_and_says_how_to_come_back(
     """Ctrl-C ends the watch, not the job: exit code 130, and the verb to look again."""
     issue(2)
     with monkeypatch.context() as patch:
-        patch.setattr(job_progress._Lines, "show", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(job_progress.LineProgress, "show_progress", lambda *_: signal.raise_signal(signal.SIGINT))
         answer = cli("tokens", "revoke", "--role", "sensor", "--yes", "--state", state)
     assert answer.code == 130
     verb = re.search(r"jobs show [0-9a-f]{16} --follow", answer.err)
@@ -331,19 +334,19 @@ def test_a_job_that_nobody_works_on_says_so(
     issue(2)
     begun = json.loads(cli("tokens", "revoke", "--all", "--yes", "--no-wait", "--state", state, "--json").out)
     assert (begun["done_at_ms"], begun["shards_done"], begun["settled"]) == (0, 0, False)
-    stalled = job_progress._stalled
+    stall_hint = job_progress.stall_hint
     monkeypatch.setattr(job_progress, "STALLED_S", 0.05)
     monkeypatch.setattr(job_progress, "LOOK_EVERY_S", 0.02)
 
-    def say_and_start(job: object) -> str:
+    def start_and_hint(job: Job) -> str:
         instance()
         monkeypatch.setattr(job_progress, "STALLED_S", 60)
-        return stalled(job)  # type: ignore[arg-type]
+        return stall_hint(job)
 
-    monkeypatch.setattr(job_progress, "_stalled", say_and_start)
+    monkeypatch.setattr(job_progress, "stall_hint", start_and_hint)
     answer = cli("jobs", "show", begun["id"], "--follow", "--state", state)
     assert answer.code == 0
-    assert "no instance seems to be running" in answer.err
+    assert "probably no instance is running" in answer.err
 
 
 @pytest.mark.parametrize("verb", [["jobs", "show", "0" * 16], ["jobs", "show", "*"], ["tokens", "show", UNKNOWN]])

@@ -11,7 +11,7 @@ import pytest
 from alibabacloud_onsmqtt20200420 import models
 from alibabacloud_onsmqtt20200420.client import Client
 
-from app.cli.call import parse
+from app.cli.call import parse_parameters
 from app.rpc.catalog import ACTIONS, SECRETS
 from app.web.console import samples
 from tests.sandbox.sdks import FORGIVING, collected
@@ -51,7 +51,7 @@ def test_the_samples_are_the_same_call(action: Any, value: str) -> None:
     words = shlex.split(samples.command(action, given, xml=True))
     assert words[:5] == ["python", "-m", "app", "call", action.name]
     assert words[-2:] == ["--format", "xml"]
-    read = parse(action, words[5:-2], anyway=True)
+    read = parse_parameters(action, words[5:-2], anyway=True)
     assert read == {name: f"${name.upper()}" if name in SECRETS else text for name, text in given.items()}
 
 

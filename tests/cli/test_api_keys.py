@@ -16,7 +16,7 @@ def test_a_key_is_shown_once(cli: Cli, state: str) -> None:
     assert made.keys() == {"name", "rights", "key"}
     assert made["rights"] == ["introspect", "revoke"]
     said = cli("keys", "add", "shop.floor-2", "--right", "admin", "--state", state).out
-    assert said.startswith("shop.floor-2 may admin; the key, shown this once:\nmts_")
+    assert said.startswith("shop.floor-2 may admin; the key, shown only once:\nmts_")
     listed = json.loads(cli("keys", "list", "--state", state, "--json").out)
     assert [(key["name"], key["rights"]) for key in listed] == [
         ("billing", ["introspect", "revoke"]),
