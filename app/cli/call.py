@@ -73,7 +73,7 @@ def run_call(
         bool, typer.Option("--help", help="Describe this verb, or ACTION and its parameters.")
     ] = False,
 ) -> None:
-    """Call ACTION with --PARAMETER VALUE, named as in the guide, and print the answer of the cloud.
+    """Call an action of the cloud's API, and print the answer. Write its parameters as --PARAMETER VALUE.
 
     InstanceId and RegionId default to those of the settings. Write a list as --ClientIdList A --ClientIdList B.
     """

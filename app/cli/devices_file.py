@@ -72,7 +72,7 @@ def import_devices(
 
 
 def export_devices(state: StateOption = None) -> None:
-    """Print all devices as JSON lines, with public keys and without secrets."""
+    """Print all devices as JSON lines. Public keys are included, secrets are not."""
     without_key = run_with_services(state, _print_all_devices)
     if without_key:
         print(

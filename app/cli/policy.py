@@ -84,7 +84,7 @@ def print_ram_policy(
     ] = False,
     state: StateOption = None,
 ) -> None:
-    """Print the least RAM policy for the access key of this server, as JSON for the cloud's console.
+    """Print the least RAM policy that this server needs. It is JSON to paste into the cloud's console.
 
     It allows the server to apply for tokens, query and revoke them, for the parent topics in the policy file and on one
     instance.

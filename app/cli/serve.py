@@ -15,7 +15,7 @@ from app.settings import Settings
 
 
 def run_instance() -> None:
-    """Run one instance of the server, configured by the environment variables below."""
+    """Run one instance of the server. The environment variables below configure it."""
     settings = Settings.load(os.environ)
     import uvloop  # noqa: PLC0415 - `serve --help` stays quick
 

@@ -121,7 +121,7 @@ def show_queue(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the revocations that the cloud has not confirmed yet, the next first."""
+    """Show the queue of revocations for the cloud, the next first."""
 
     async def read_queue(services: AdminServices) -> tuple[list[TokenRecord], bool, Overview]:
         records, more = await _read_pages(
@@ -150,7 +150,7 @@ def retry_revocation(handle: HandleArgument, state: StateOption = None, as_json:
 
 @app.command("drop")
 def drop_revocation(handle: HandleArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Give up a failed revocation: the token stays valid at the broker until it expires."""
+    """Give up a failed revocation. The token stays valid at the broker until it expires."""
     record = run_with_services(
         state, lambda services: services.revocations.drop_revocation(handle, actor=services.actor)
     )

@@ -47,7 +47,7 @@ def revoke_tokens(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke tokens: one, those of a device, of a role or for a topic, or all.
+    """Revoke tokens. Name one by its handle, or those of a device, of a role, for a topic, or all.
 
     When this returns, no instance hands them out any more; the running instances then revoke them at the cloud. The
     devices are not locked out and may apply for new tokens: `devices disable` locks one out.
