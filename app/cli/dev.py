@@ -23,7 +23,7 @@ def run_dev(
         Path, typer.Option("--state", metavar="DIR", help="Directory for all data and keys.")
     ] = DEFAULT_STATE,
 ) -> None:
-    """Run the whole product on this machine. It runs Valkey, the sandbox with its broker, and the server until Ctrl-C."""
+    """Run the whole product on this machine: Valkey, the sandbox with its broker, the server. Ctrl-C stops it."""
     from app.cli import dev_plan, dev_run  # noqa: PLC0415 - `--help` and `serve` need none of it
 
     dev_run.run_plan(dev_plan.Plan(directory, port, sandbox_port, mqtt_port, instances))

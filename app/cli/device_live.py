@@ -18,6 +18,7 @@ from app.cli.output import Report
 from app.cli.setup import read_text, running_dev
 from app.errors import Misconfigured
 from app.model.devices import MIN_SECRET_BYTES
+from app.model.lifetimes import fresh_ms
 from app.model.secrets import ClientSecret
 
 _JITTER: Final = 0.1
@@ -104,18 +105,17 @@ def run_client(options: DeviceOptions, report: Report) -> None:
                 _stay(connection, server, answer, options, report)
 
 
-def renew_after_s(expires_in_s: float) -> float:
+def renew_after_s(expires_in_s: int) -> float:
     """Return after how many seconds to request the next token.
 
-    The server issues a new token when the remaining life is at most max(life ÷ 4, min(360 s, life ÷ 2)); before that it
-    returns the same one. The result is somewhat later, by chance, so that devices that started together do not renew
-    together.
+    Until then the server returns the same one (``fresh_ms``). The result is somewhat later, by chance, so that devices
+    that started together do not renew together.
     """
     return expires_in_s - _margin_s(expires_in_s) * random.uniform(1 - _JITTER, 1)  # noqa: S311 - not a secret
 
 
-def _margin_s(expires_in_s: float) -> float:
-    return max(expires_in_s / 4, min(360.0, expires_in_s / 2))
+def _margin_s(expires_in_s: int) -> float:
+    return fresh_ms(expires_in_s) / 1000
 
 
 def _stay(
