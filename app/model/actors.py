@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
+
+ACTOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""The names of operators and API keys: pages, tables, logs and the audit show them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class Actor:
 
 
 SERVER = Actor("server")
-"""Acts where nobody asked: an expiry, an overtaken application."""
+"""Acts by itself: when a token expires, or an application is overtaken."""
 
 CLOUD = Actor("cloud")
 """Confirms or refuses a revocation."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NewType
 
-from app.model.actors import Actor
+from app.model.actors import ACTOR_NAME, Actor
 from app.model.secrets import ApiKeyText
 
-KeyId = NewType("KeyId", str)
+ApiKeyId = NewType("ApiKeyId", str)
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TEXT: Final = re.compile(r"mts_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 
 
@@ -29,7 +28,7 @@ class Right(StrEnum):
 class ApiKey:
     """A service's key, without its secret. ``created_at_ms`` is Unix time in ms."""
 
-    id: KeyId
+    id: ApiKeyId
     name: str
     rights: frozenset[Right]
     created_at_ms: int
@@ -50,15 +49,15 @@ class ApiKey:
 
 def is_api_key_name(text: str) -> bool:
     """Tell whether ``text`` is a valid key name: tables, logs and the audit show it."""
-    return _NAME.fullmatch(text) is not None
+    return ACTOR_NAME.fullmatch(text) is not None
 
 
-def draw_text() -> ApiKeyText:
-    """Draw a new key: an ID, and 256 random bits. The prefix lets scanners of leaked secrets know it."""
+def generate_api_key() -> ApiKeyText:
+    """Generate a key: an ID, and 256 random bits. The prefix lets scanners for leaked secrets recognize it."""
     return ApiKeyText(f"mts_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}")
 
 
-def id_of(text: ApiKeyText) -> KeyId | None:
-    """Return the ID that a key's text names, or None if it is no key's text."""
+def read_api_key_id(text: ApiKeyText) -> ApiKeyId | None:
+    """Return the ID in a key's text, or None if the text is not a valid key."""
     match = _TEXT.fullmatch(text.reveal())
-    return KeyId(match[1]) if match else None
+    return ApiKeyId(match[1]) if match else None

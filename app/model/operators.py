@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from app.model.actors import Actor
+from app.model.actors import ACTOR_NAME, Actor
 from app.model.secrets import Password
 
 MIN_PASSWORD_CHARS: Final = 10
@@ -17,8 +16,6 @@ MAX_PASSWORD_CHARS: Final = 256
 
 _MAX_TYPED_CHARS: Final = 4 * MAX_PASSWORD_CHARS
 """Longer texts are not processed. Normalizing may make one character of several typed ones."""
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class OperatorRole(StrEnum):
@@ -54,15 +51,15 @@ class Operator:
 
 def is_operator_name(text: str) -> bool:
     """Tell whether ``text`` is a valid operator name: pages, tables, logs and the audit show it."""
-    return _NAME.fullmatch(text) is not None
+    return ACTOR_NAME.fullmatch(text) is not None
 
 
-def draw_password() -> Password:
-    """Draw a password of 128 random bits."""
+def generate_password() -> Password:
+    """Generate a password of 128 random bits."""
     return Password(secrets.token_urlsafe(16))
 
 
-def normalised(password: Password) -> Password | None:
+def normalize_password(password: Password) -> Password | None:
     """Return the password as it is hashed, or None if it is too short, too long or not valid Unicode.
 
     NFKC, so that a password typed on another keyboard is the same (NIST SP 800-63B-4 section 3.1.1.2).

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound, Unavailable
 from app.model.actors import Actor
-from app.model.api_keys import ApiKey, Right, draw_text, id_of, is_api_key_name
+from app.model.api_keys import ApiKey, Right, generate_api_key, is_api_key_name, read_api_key_id
 from app.model.secrets import ApiKeyText
 from app.service.audit import log_event
 from app.store.api_keys import MAX_KEYS, ApiKeys
@@ -48,7 +48,7 @@ class KeyCheck:
         except CannotOpen as error:
             raise Unavailable("the server cannot open this API key", cause=str(error), retry_after_s=60) from error
         if key is None:
-            known = id_of(bearer.text)
+            known = read_api_key_id(bearer.text)
             raise InvalidToken(
                 "the API key is malformed, unknown or removed", cause=f"key {known}" if known else "no API key's text"
             )
@@ -71,7 +71,7 @@ class ApiKeyAdmin:
         wanted = frozenset(rights)
         if not wanted:
             raise InvalidRequest(f"name at least one right: {', '.join(Right)}")
-        text = draw_text()
+        text = generate_api_key()
         match await self._keys.add(text, name, wanted, actor=actor):
             case "taken":
                 raise InvalidRequest(f"there is a key {name} already: remove it, or take another name")

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.errors import InvalidRequest, NotFound, SignInFailed, Unavailable
 from app.model.actors import Actor
-from app.model.operators import Operator, OperatorRole, draw_password, is_operator_name
+from app.model.operators import Operator, OperatorRole, generate_password, is_operator_name
 from app.model.secrets import Password, PasswordHash
 from app.service.audit import log_event
 from app.service.passwords import PASSWORDS
@@ -26,7 +26,7 @@ Change = Callable[[OperatorsSnapshot], tuple[Operator, PasswordHash | None]]
 
 @dataclass(frozen=True, slots=True)
 class NewPassword:
-    """An operator, with the password if it was drawn here: it is shown this once."""
+    """An operator, with the password if it was generated here: it is shown this once."""
 
     name: str
     role: OperatorRole
@@ -43,7 +43,7 @@ class OperatorAdmin:
     async def add_operator(
         self, name: str, role: OperatorRole, password: Password | None = None, *, actor: Actor
     ) -> NewPassword:
-        """Add an operator; without a password one is drawn.
+        """Add an operator; without a password one is generated.
 
         Raises ``InvalidRequest`` for a wrong or taken name or a password that must not be, and ``Unavailable``.
         """
@@ -51,7 +51,7 @@ class OperatorAdmin:
             raise InvalidRequest(
                 "an operator's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
             )
-        chosen = draw_password() if password is None else password
+        chosen = generate_password() if password is None else password
         hashed = await PASSWORDS.make(name, chosen)
         new = Operator(name, role, self._operators.now_ms())
 
@@ -66,12 +66,12 @@ class OperatorAdmin:
         return NewPassword(name, role, chosen if password is None else None)
 
     async def set_password(self, name: str, password: Password | None = None, *, actor: Actor) -> NewPassword:
-        """Give an operator another password, and end all their sessions; without one it is drawn.
+        """Give an operator another password, and end all their sessions; without one it is generated.
 
         Raises ``NotFound``, ``InvalidRequest`` for a password that must not be, and ``Unavailable``.
         """
         account = _account(await self._operators.read(), name)
-        chosen = draw_password() if password is None else password
+        chosen = generate_password() if password is None else password
         hashed = await PASSWORDS.make(name, chosen)
         await self._write(
             lambda roll: (_account(roll, name).operator, hashed),

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from app.errors import InvalidRequest, Unavailable
-from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, normalised
+from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, normalize_password
 from app.model.secrets import Password, PasswordHash
 
 _Result = TypeVar("_Result")
@@ -67,7 +67,7 @@ class Passwords:
 
     async def make(self, name: str, password: Password) -> PasswordHash:
         """Hash a new password of an operator. Raises ``InvalidRequest`` for one that must not be."""
-        text = normalised(password)
+        text = normalize_password(password)
         if text is None:
             raise InvalidRequest(
                 f"a password has {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters: a few words make a good one"
@@ -78,7 +78,7 @@ class Passwords:
 
     async def check(self, kept: PasswordHash | None, password: Password) -> Verdict:
         """Tell whether the password is the one of which ``kept`` is the hash; None is nobody's, and takes as long."""
-        text = normalised(password)
+        text = normalize_password(password)
         hashed = kept or self._nobodys
         return await self._in_thread(lambda: self._check(hashed, text))
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import msgspec
 
 from app.model.actors import Actor
-from app.model.api_keys import ApiKey, KeyId, Right, id_of
+from app.model.api_keys import ApiKey, ApiKeyId, Right, read_api_key_id
 from app.model.secrets import ApiKeyText, Secret
 from app.store.connection import Store
 from app.store.redis_keys import API_KEY_NAMES, API_KEYS
@@ -49,7 +49,7 @@ class ApiKeys:
 
         Raises ``Unavailable``, and ``CannotOpen`` if the record cannot be unsealed.
         """
-        if (key_id := id_of(text)) is None:
+        if (key_id := read_api_key_id(text)) is None:
             return None
         sealed = await self._store.command("HGET", API_KEYS, key_id)
         record = self._open(key_id, sealed) if sealed else None
@@ -61,7 +61,7 @@ class ApiKeys:
         self, text: ApiKeyText, name: str, rights: frozenset[Right], *, actor: Actor
     ) -> Literal["done", "taken", "full"]:
         """Keep a new key; ``taken`` if the name is. May be sent again. Raises ``Unavailable``."""
-        key_id = id_of(text)
+        key_id = read_api_key_id(text)
         if key_id is None:
             raise ValueError("no API key's text")
         ordered = sorted(rights)
@@ -91,13 +91,13 @@ class ApiKeys:
         names = await self._store.command("HVALS", API_KEY_NAMES)
         sealed = await self._store.command("HMGET", API_KEYS, *names) if names else []
         found = [
-            _key(KeyId(key_id), self._open(KeyId(key_id), text))
+            _key(ApiKeyId(key_id), self._open(ApiKeyId(key_id), text))
             for key_id, text in zip(names, sealed, strict=True)
             if text
         ]
         return sorted(found, key=lambda key: key.name)
 
-    def _open(self, key_id: KeyId, sealed: str) -> _ApiKeyRecord:
+    def _open(self, key_id: ApiKeyId, sealed: str) -> _ApiKeyRecord:
         return msgspec.json.decode(self._keys.open(sealed, "api-key", key_id).reveal(), type=_ApiKeyRecord)
 
 
@@ -105,5 +105,5 @@ def _digest(text: ApiKeyText) -> str:
     return hashlib.sha256(text.reveal().encode()).hexdigest()
 
 
-def _key(key_id: KeyId, record: _ApiKeyRecord) -> ApiKey:
+def _key(key_id: ApiKeyId, record: _ApiKeyRecord) -> ApiKey:
     return ApiKey(key_id, record.name, frozenset(record.rights), record.created_at_ms)

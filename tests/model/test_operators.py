@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.model.operators import Operator, OperatorRole, draw_password, is_operator_name, normalised
+from app.model.operators import Operator, OperatorRole, generate_password, is_operator_name, normalize_password
 from app.model.secrets import Password
 
 
@@ -32,7 +32,7 @@ def test_what_is_no_name(name: str) -> None:
 def test_one_password_typed_in_two_ways_is_one() -> None:
     """Composed or not, full width or not: the hash is of the same characters."""
     for one, other in (("cafe\u0301 au lait", "caf\u00e9 au lait"), ("\uff50assword99", "password99")):
-        first, second = normalised(Password(one)), normalised(Password(other))
+        first, second = normalize_password(Password(one)), normalize_password(Password(other))
         assert first is not None
         assert first == second
 
@@ -40,20 +40,20 @@ def test_one_password_typed_in_two_ways_is_one() -> None:
 @pytest.mark.parametrize("text", ["x" * 10, "x" * 256, "密" * 10, "🔑" * 256, " " * 10, "a\u0301" * 256])
 def test_what_can_be_a_password(text: str) -> None:
     """Ten to 256 characters of any kind: no rule about which."""
-    assert normalised(Password(text)) is not None
+    assert normalize_password(Password(text)) is not None
 
 
 @pytest.mark.parametrize(
     "text", ["", "x" * 9, "x" * 257, "x" * 1_000_000, "a\u0301" * 9, "\ufdfa" * 200, "\ud800" * 20, "x" * 20 + "\udcff"]
 )
 def test_what_can_be_no_password(text: str) -> None:
-    """Too short or too long, as typed or as normalised, and what is no Unicode text."""
-    assert normalised(Password(text)) is None
+    """Too short or too long, as typed or as normalized, and what is not valid Unicode."""
+    assert normalize_password(Password(text)) is None
 
 
-def test_a_drawn_password_can_be_one() -> None:
+def test_a_generated_password_is_valid() -> None:
     """No two are equal, and each is long enough."""
-    drawn = [draw_password() for _ in range(100)]
-    assert len({password.reveal() for password in drawn}) == 100
-    assert all(normalised(password) == password for password in drawn)
-    assert drawn[0].reveal() not in repr(drawn)
+    generated = [generate_password() for _ in range(100)]
+    assert len({password.reveal() for password in generated}) == 100
+    assert all(normalize_password(password) == password for password in generated)
+    assert generated[0].reveal() not in repr(generated)
