@@ -134,7 +134,7 @@ def test_people_are_added_and_removed_as_shown(
         said.append(answer.out)
     structlog.reset_defaults()
     added, password, role, listed, removed = said
-    assert added.startswith("ann is added as operator; the password, shown this once:\n")
+    assert added.startswith("ann is added as operator; the password, shown only once:\n")
     assert password.splitlines()[-1] != added.splitlines()[-1]
     assert role == "ann is admin now, and logged out everywhere\n"
     assert {"admin", "ann"} <= set(listed.split())

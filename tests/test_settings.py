@@ -39,7 +39,7 @@ def test_every_action_has_a_quota_of_its_own() -> None:
 
 
 def test_the_access_key_may_be_left_out_whole() -> None:
-    """Without it the chain of credentials is asked; half a key is a mistake that each missing setting's test shows."""
+    """Without it the other sources of credentials are tried; half a key is refused."""
     without = {name: value for name, value in RIGHT.items() if not name.startswith("ALIBABA_CLOUD_")}
     uri = "http://127.0.0.1:1/very-secret"
     settings = Settings.load({**without, "MQTT_ACCESS_KEY_ID": "lasting", "ALIBABA_CLOUD_CREDENTIALS_URI": uri})
@@ -142,7 +142,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_only_secrets_come_from_files(tmp_path: Path) -> None:
-    """PORT_FILE is a mistake, and told as one."""
+    """PORT_FILE is refused."""
     with pytest.raises(Misconfigured, match=r"^PORT_FILE"):
         Settings.load(RIGHT | {"PORT_FILE": str(tmp_path / "port")})
 

@@ -72,7 +72,7 @@ def main(
 def run() -> None:
     """Run the verb that the command line names.
 
-    Exit codes: 1 for what was refused or failed, 2 for a wrong command line or set-up, 130 after Ctrl-C.
+    Exit codes: 1 for what was refused or failed, 2 for a wrong command line or settings, 130 after Ctrl-C.
     """
     try:
         code = app(prog_name=PROGRAM, standalone_mode=False)

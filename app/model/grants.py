@@ -30,7 +30,7 @@ _PLUS_HINT: Final = (
 
 
 class TokenType(StrEnum):
-    """The type of a cloud token, as it stands in an MQTT password (FACTS 1)."""
+    """The type of a cloud token, as in an MQTT password (FACTS 1)."""
 
     R = "R"
     W = "W"

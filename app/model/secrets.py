@@ -20,7 +20,7 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        """Return the type's name alone."""
+        """Return only the name of the type."""
         return f"{type(self).__name__}()"
 
     __str__ = __repr__

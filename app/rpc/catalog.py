@@ -392,7 +392,7 @@ _ROWS: Final = (
         "",  # newer than the guide (FACTS 3.1); quota, permission and codes are inferred from its neighbours
         100,
         (Parameter("ClientId", rule=_ANY_CLIENT_ID), _INSTANCE),
-        # Its success has a Code, alone among them: 200, as the vendor's page and SDK have it.
+        # The only action whose success has a Code: 200, as in the vendor's page and SDK.
         (_REQUEST_ID, Field("Code", "Long"), Field("Message"), Field("Success", "Boolean")),
         _needs("CloseConnection", _ON_INSTANCE, inferred=True),
         _TOKEN_ERRORS,

@@ -28,7 +28,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def environment(cloud: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The set-up of that sandbox, in the environment."""
+    """The settings for that sandbox, in the environment."""
     for name, value in {**settings, **KEYS, "CLOUD_ENDPOINT": cloud}.items():
         monkeypatch.setenv(name, value)
     return settings
@@ -40,7 +40,7 @@ def applying() -> list[str]:
 
 
 def test_an_answer_is_printed_in_both_formats(cli: Cli, environment: dict[str, str]) -> None:
-    """JSON and XML have the guide's fields in its order, readable; instance and region are the set-up's."""
+    """JSON and XML have the guide's fields in its order, readable; instance and region are those of the settings."""
     answer = cli("call", "ApplyToken", *applying())
     assert (answer.code, answer.err) == (0, "")
     assert list(json.loads(answer.out)) == ["RequestId", "Token"]
@@ -69,8 +69,8 @@ def test_each_action_is_answered_with_the_fields_of_the_guides_sample(
         ]
         answer = cli("call", action, *given, "--format", format_)
         assert (answer.code, answer.err) == (0, "")
-        told = of_json(json.loads(answer.out)) if format_ == "json" else of_xml(ET.fromstring(answer.out))  # noqa: S314
-        assert told == SAMPLES[action]
+        printed = of_json(json.loads(answer.out)) if format_ == "json" else of_xml(ET.fromstring(answer.out))  # noqa: S314
+        assert printed == SAMPLES[action]
 
 
 def _takes_device(action: str) -> bool:
@@ -88,27 +88,27 @@ def test_raw_is_the_very_answer(cli: Cli, environment: dict[str, str]) -> None:
 
 
 def test_a_refusal_names_its_probable_cause(cli: Cli, environment: dict[str, str]) -> None:
-    """Exit code 1, with Code, Message, RequestId and what probably lies behind it."""
+    """Exit code 1, with Code, Message, RequestId and the probable cause."""
     answer = cli("call", "QueryToken", "--Token", "x", "--InstanceId", "mqtt-other")
     assert (answer.code, answer.out) == (1, "")
     first, *rows = answer.err.splitlines()
     assert first.startswith("error: InstancePermissionCheckFailed: An error occurred while validating")
-    told = {row[2:16].strip(): row[16:].strip() for row in rows}
-    assert list(told) == ["HTTP status", "RequestId", "probable cause"]
-    assert "CLOUD_INSTANCE_ID" in told["probable cause"]
+    printed = {row[2:16].strip(): row[16:].strip() for row in rows}
+    assert list(printed) == ["HTTP status", "RequestId", "probable cause"]
+    assert "CLOUD_INSTANCE_ID" in printed["probable cause"]
 
 
 def test_machines_get_one_line_of_json(cli: Cli, environment: dict[str, str]) -> None:
     """``--json`` is one object, for answer and refusal alike."""
     answer = cli("call", "QueryToken", "--Token", "x", "--json")
-    told = json.loads(answer.out)
-    assert (told["status"], told["answer"]["TokenStatus"]) == (200, False)
+    printed = json.loads(answer.out)
+    assert (printed["status"], printed["answer"]["TokenStatus"]) == (200, False)
     answer = cli("call", "QueryToken", "--Token", "x", "--InstanceId", "mqtt-other", "--json", "--show-signing")
-    told = json.loads(answer.out)
+    printed = json.loads(answer.out)
     assert (answer.code, answer.err) == (1, "")
-    assert (told["status"], told["error"]["kind"]) == (400, "permission")
-    assert set(told["error"]) == {"code", "message", "request_id", "kind", "probable_cause"}
-    assert set(told["signing"]) == {"string_to_sign", "signature"}
+    assert (printed["status"], printed["error"]["kind"]) == (400, "permission")
+    assert set(printed["error"]) == {"code", "message", "request_id", "kind", "probable_cause"}
+    assert set(printed["signing"]) == {"string_to_sign", "signature"}
 
 
 def test_the_signing_is_shown_and_compared(
@@ -141,8 +141,8 @@ def test_the_signing_is_shown_and_compared(
         (["CreateGroupId", "--GroupId", "plant"], "GroupId is not valid: expected GID_ or GID-"),
     ],
 )
-def test_a_slip_is_told_before_anything_is_sent(cli: Cli, arguments: list[str], reason: str) -> None:
-    """A wrong name or value is one line with a hint, and exit code 2; no set-up is needed for that."""
+def test_a_mistake_is_reported_before_anything_is_sent(cli: Cli, arguments: list[str], reason: str) -> None:
+    """A wrong name or value is one line with a hint, and exit code 2; no settings are needed for that."""
     answer = cli("call", *arguments)
     assert (answer.code, answer.out) == (2, "")
     assert reason in answer.err
@@ -165,7 +165,7 @@ def test_anything_is_sent_anyway(cli: Cli, environment: dict[str, str]) -> None:
 def test_a_cloud_out_of_reach_is_one_line(
     cli: Cli, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no answer comes, the line names the kind of failure and what probably lies behind it."""
+    """Without an answer the line names the kind of failure and the probable cause."""
     monkeypatch.setenv("CLOUD_ENDPOINT", "http://127.0.0.1:1")
     answer = cli("call", "QueryToken", "--Token", "x")
     assert answer.code == 1
@@ -179,8 +179,8 @@ def test_actions_and_parameters_are_listed(cli: Cli) -> None:
     listed = [line.split()[0] for line in cli("call").out.splitlines()[: len(ACTIONS)]]
     assert listed == list(ACTIONS)
     for action in ACTIONS.values():
-        told = cli("call", action.name, "--help").out
-        assert all(f"--{parameter.name}" in told for parameter in action.parameters)
+        printed = cli("call", action.name, "--help").out
+        assert all(f"--{parameter.name}" in printed for parameter in action.parameters)
     assert "--show-signing" in cli("call", "--help").out
 
 

@@ -48,7 +48,7 @@ def paste(command: str) -> subprocess.CompletedProcess[str]:
 
 
 def fetch(dev: Dev) -> dict[str, Any]:
-    """Fetch the example device's token."""
+    """Request the example device's token."""
     answer: dict[str, Any] = json.loads(paste(f"{dev.command('-m app device')} --print").stdout)
     return answer
 
@@ -79,7 +79,7 @@ def dev_lists(dev: Dev, pid: int) -> bool:
 
 
 def test_dev_json(dev: Dev) -> None:
-    """``dev.json`` can be read by its owner alone, and holds the addresses, names, secrets and process IDs."""
+    """``dev.json`` can be read only by its owner, and has the addresses, names, secrets and process IDs."""
     content = dev.json
     assert (dev.state / "dev.json").stat().st_mode & 0o777 == 0o600
     assert content["issuer"] == content["server"] == content["instances"][0]["url"]
@@ -96,7 +96,7 @@ def test_dev_json(dev: Dev) -> None:
 
 
 def test_secrets_are_private(dev: Dev) -> None:
-    """Nothing under the state directory can be read by anybody else."""
+    """No other user can read anything in the state directory."""
     assert dev.state.stat().st_mode & 0o077 == 0
     for name in ("settings.env", "example.json", "dev.json", "policy.toml"):
         assert (dev.state / name).stat().st_mode & 0o077 == 0
@@ -128,7 +128,7 @@ def test_the_printed_curl_line(dev: Dev, need_program: Callable[[str], str]) -> 
 
 
 def test_the_example_operator(dev: Dev) -> None:
-    """The welcome tells where the console is and who may sign in; that is an admin with the password it shows."""
+    """The welcome shows the console's address and an operator, who is an admin and has the password shown."""
     operator = dev.json["operator"]
     console = f"  console  {dev.json['server']}/admin/ (name {operator['name']}, password {operator['password']})\n"
     assert console in dev.said
@@ -140,8 +140,8 @@ def test_the_example_operator(dev: Dev) -> None:
         store = Store(Secret(dev.json["redis"]))
         operators = Operators(store, keys)
         try:
-            door = SignIn(operators, Sessions(store, keys, operators))
-            return await door.sign_in(operator["name"], Password(operator["password"]), "127.0.0.1")
+            sign_in = SignIn(operators, Sessions(store, keys, operators))
+            return await sign_in.sign_in(operator["name"], Password(operator["password"]), "127.0.0.1")
         finally:
             await store.close()
 
@@ -149,7 +149,7 @@ def test_the_example_operator(dev: Dev) -> None:
 
 
 def test_the_tour(dev: Dev) -> None:
-    """The printed `device` line leads through token, delivery, renewal and revocation to being cut off, with reason."""
+    """The printed `device` line runs the tour, from a token to the end of the connection with its reason."""
     for _ in range(2):  # a second time, from what the first one left
         ended = paste(dev.command("-m app device"))
         assert ended.returncode == 0, ended.stderr
@@ -160,7 +160,7 @@ def test_the_tour(dev: Dev) -> None:
 
 
 def test_the_tour_for_machines(dev: Dev) -> None:
-    """With ``--json`` every step is one JSON object a line."""
+    """With ``--json`` every step is one line with a JSON object."""
     ended = paste(f"{dev.command('-m app device')} --json")
     assert ended.returncode == 0, ended.stderr
     assert {"what", "text"} == set(json.loads(ended.stdout.splitlines()[-1]))
@@ -217,7 +217,7 @@ def test_a_message_of_the_api_reaches_mosquitto(dev: Dev, need_program: Callable
 
 
 def test_a_device_of_a_group_that_is_not_there(dev: Dev, tmp_path: Path) -> None:
-    """It gets a token, and the broker's refusal is told with what is probably behind it."""
+    """It gets a token; the broker's refusal is reported with its probable cause."""
     client_id = "GID_elsewhere@@@d1"
     app = f"{sys.executable} -m app"
     added = paste(f"{app} devices add {client_id} --role sensor --json --state {dev.state}")
@@ -255,7 +255,7 @@ def test_a_refused_device_is_one_line(dev: Dev, tmp_path: Path) -> None:
     ],
 )
 def test_what_the_device_cannot_do_is_one_line(dev: Dev, options: str, reason: str) -> None:
-    """What is no topic, topic filter or server is told in one line, with exit code 2."""
+    """An invalid topic, topic filter or server is reported in one line, with exit code 2."""
     ended = paste(f"{sys.executable} -m app device --state {dev.state} {options}")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert reason in ended.stderr
@@ -331,7 +331,7 @@ def test_a_killed_part_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_other_instance_goes_on(tmp_path: Path, need_program: Callable[[str], str]) -> None:
-    """After ``kill -9`` of one instance the other hands out the very same token, without another ApplyToken."""
+    """After ``kill -9`` of one instance the other returns the same token, without another ApplyToken."""
     with processes.running_dev(tmp_path / "state", "--instances", "2") as dev:
         token = curl(dev, need_program)["access_token"]
         counted = calls(dev)
@@ -376,7 +376,7 @@ def test_ctrl_c_while_starting(tmp_path: Path) -> None:
     assert "Ready in" not in said
 
 
-def test_a_wrong_policy_is_told(tmp_path: Path) -> None:
+def test_a_wrong_policy_is_reported(tmp_path: Path) -> None:
     """A policy in the state directory that is wrong stops `dev` with one line that names file and key."""
     state = tmp_path / "state"
     state.mkdir()

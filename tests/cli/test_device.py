@@ -1,4 +1,4 @@
-"""``device`` as a plain client; its tour is told in ``test_dev``."""
+"""``device`` as a plain client; its tour is tested in ``test_dev``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hang(*_):
     print("hanging", flush=True)
     threading.Event().wait()
 def stop(self):
-    print("told to stop", flush=True)
+    print("asked to stop", flush=True)
 device_live.renew_after_s = lambda expires_in_s: 0
 device_live._request_next_token = hang
 mqtt.MqttConnection.stop_waiting = stop
@@ -98,7 +98,7 @@ def test_a_second_ctrl_c_does_not_wait(dev: Dev) -> None:
         assert device.stdout is not None
         assert device.stdout.readline() == b"hanging\n"
         device.send_signal(signal.SIGINT)
-        assert device.stdout.readline() == b"told to stop\n"
+        assert device.stdout.readline() == b"asked to stop\n"
         device.send_signal(signal.SIGINT)
         assert device.wait() == 130
 

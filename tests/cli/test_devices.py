@@ -48,16 +48,16 @@ def test_a_public_key_is_taken(cli: Cli, state: str, tmp_path: Path) -> None:
 
 def test_attributes_and_role(cli: Cli, state: str) -> None:
     """A record names its role and carries attributes for the policy's templates."""
-    options = ["--role", "press", "--attr", "hall=h7", "--attr", "line=2", "--note", "by the door", "--state", state]
+    options = ["--role", "press", "--attr", "hall=h7", "--attr", "row=2", "--note", "at the gate", "--state", state]
     assert cli("devices", "add", D1, *options).code == 0
     shown = json.loads(cli("devices", "show", D1, "--state", state, "--json").out)
     assert shown["role"] == "press"
-    assert shown["attributes"] == {"hall": "h7", "line": "2"}
-    assert shown["note"] == "by the door"
+    assert shown["attributes"] == {"hall": "h7", "row": "2"}
+    assert shown["note"] == "at the gate"
 
 
 def test_the_life_of_a_device(cli: Cli, state: str) -> None:
-    """A device is disabled, enabled, re-keyed and removed, each told in words and in JSON."""
+    """A device is disabled, enabled, re-keyed and removed; each is reported in words and in JSON."""
     first = json.loads(cli("devices", "add", D1, "--state", state, "--json").out)["secret"]
     assert cli("devices", "disable", D1, "--state", state).out == f"{D1} is disabled, 0 tokens revoked\n"
     assert json.loads(cli("devices", "show", D1, "--state", state, "--json").out)["disabled"] is True
@@ -90,7 +90,7 @@ def test_a_rotation_says_what_becomes_of_the_old_key(cli: Cli, state: str, tmp_p
 
 @pytest.mark.parametrize("grace", ["-1h", "soon", "24", "1w", "31d", "", "0.5h", "\u0661h", "9" * 30 + "d", "1h\n"])
 def test_a_grace_of_nonsense_is_refused(cli: Cli, state: str, grace: str) -> None:
-    """What is no time, or too long, is told in one line, and the key stays as it was."""
+    """An invalid or too long time is reported in one line, and the key is not changed."""
     cli("devices", "add", D1, "--state", state)
     answer = cli("devices", "rotate", D1, f"--grace={grace}", "--state", state)
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (1, "", 1)
@@ -111,7 +111,7 @@ def test_a_grace_of_nonsense_is_refused(cli: Cli, state: str, grace: str) -> Non
     ],
 )
 def test_refusals_are_one_line(cli: Cli, state: str, verb: list[str], reason: str) -> None:
-    """What is refused is told in one line on stderr, and changes nothing."""
+    """What is refused is reported in one line on stderr, and changes nothing."""
     answer = cli("devices", *verb, "--state", state)
     assert answer.code in {1, 2}
     assert answer.out == ""

@@ -56,7 +56,7 @@ def test_help_names_every_verb(cli: Cli) -> None:
     ],
 )
 def test_every_error_has_one_form(cli: Cli, arguments: list[str], message: str) -> None:
-    """A wrong command line is told like any other error: one line, in the words of the command."""
+    """A wrong command line is reported like any other error: one line, in the words of the command."""
     answer = cli(*arguments)
     assert answer.code in {1, 2}
     assert (answer.out, answer.err) == ("", f"error: {message}\n")

@@ -62,7 +62,7 @@ def listed(cli: Cli, state: str) -> dict[str, str]:
 
 
 def test_a_password_is_asked_for_twice(cli: Cli, state: str, type_at_terminal: Callable[..., None]) -> None:
-    """Nothing of it is shown; two that differ make nobody."""
+    """The password is not shown; two that differ add no operator."""
     type_at_terminal(TYPED, TYPED + "x")
     refused = cli("operators", "add", "ann", "--role", "admin", "--state", state)
     assert (refused.code, refused.out) == (1, "")
@@ -79,7 +79,7 @@ def test_a_password_is_asked_for_twice(cli: Cli, state: str, type_at_terminal: C
 def test_a_password_comes_by_standard_input(
     cli: Cli, state: str, settings: dict[str, str], pipe: Type, end: bytes
 ) -> None:
-    """As ``echo`` or a file with or without a last line's end has it."""
+    """With or without an end of line."""
     pipe(TYPED.encode() + end)
     said = cli("operators", "add", "ann", "--role", "viewer", "--password-stdin", "--state", state)
     assert (said.code, said.out) == (0, "ann is added as viewer\n")
@@ -89,8 +89,8 @@ def test_a_password_comes_by_standard_input(
 def test_a_generated_password_is_shown_once(cli: Cli, state: str, settings: dict[str, str]) -> None:
     """With ``--generate``, or with ``--json`` where nothing else says where it comes from."""
     said = cli("operators", "add", "ann", "--role", "admin", "--generate", "--state", state)
-    told, password = said.out.splitlines()
-    assert told == "ann is added as admin; the password, shown only once:"
+    said_first, password = said.out.splitlines()
+    assert said_first == "ann is added as admin; the password, shown only once:"
     assert role_of(settings, "ann", password) is OperatorRole.ADMIN
     again = cli("operators", "passwd", "ann", "--generate", "--state", state)
     assert again.out.splitlines()[-1] != password
@@ -127,8 +127,8 @@ def test_roles_change_and_operators_go(cli: Cli, state: str) -> None:
         assert what in audit
 
 
-def test_where_nobody_can_be_asked_that_is_said(cli: Cli, state: str, pipe: Type) -> None:
-    """A script without a terminal is told which options there are, rather than left hanging."""
+def test_without_a_terminal_the_options_are_named(cli: Cli, state: str, pipe: Type) -> None:
+    """A script without a terminal gets an error with the options instead of a question."""
     pipe(b"")
     answer = cli("operators", "add", "ann", "--role", "admin", "--state", state)
     assert (answer.code, answer.out) == (2, "")
@@ -145,14 +145,14 @@ def test_where_nobody_can_be_asked_that_is_said(cli: Cli, state: str, pipe: Type
         (b"x" * 300, "10 to 256"),
         (b"x" * 10_000_000, "too long"),
         (b"\xff\xfe" * 10, "UTF-8"),
-        (b"somebody.else", "the name"),
+        (b"other.name", "the name"),
     ],
 )
 def test_a_wrong_password_is_one_line(cli: Cli, state: str, pipe: Type, raw: bytes, complaint: str) -> None:
-    """It is told why, without being shown, and nobody is added."""
+    """The reason is reported without the password, and no operator is added."""
     pipe(raw)
     options = ["--role", "admin", "--password-stdin", "--state", state]
-    answer = cli("operators", "add", "somebody.else", *options)
+    answer = cli("operators", "add", "other.name", *options)
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (1, "", 1)
     assert complaint in answer.err
     assert listed(cli, state) == {}

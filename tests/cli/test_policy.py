@@ -19,7 +19,7 @@ def test_the_example_policy_is_right(cli: Cli) -> None:
 
 
 def test_a_wrong_file_is_one_line(cli: Cli, tmp_path: Path) -> None:
-    """A wrong policy is told with file, line and key."""
+    """A wrong policy is reported with file, line and key."""
     file = tmp_path / "policy.toml"
     file.write_text('[roles.sensor]\npublish = ["a"]\npublsh = ["b"]\n')
     answer = cli("policy", "check", str(file))
@@ -57,7 +57,7 @@ def test_explain(cli: Cli, state: str) -> None:
 
 
 def test_explain_why_there_is_no_grant(cli: Cli, state: str) -> None:
-    """A device that lacks an attribute is told which; one that no rule fits is told so."""
+    """The output names a missing attribute, and says when no role matches."""
     cli("devices", "add", "GID_plant@@@d1", "--role", "press", "--state", state)
     answer = cli("policy", "explain", "GID_plant@@@d1", "--state", state)
     assert "nothing: " in answer.out
@@ -69,14 +69,14 @@ def test_explain_why_there_is_no_grant(cli: Cli, state: str) -> None:
 
 
 def test_explain_needs_a_client_id(cli: Cli, state: str) -> None:
-    """What is no client ID is refused in one line."""
+    """An invalid client ID is refused in one line."""
     answer = cli("policy", "explain", "d1", "--state", state)
     assert answer.code == 2
     assert "GID_group@@@device" in answer.err
 
 
 @pytest.mark.parametrize("verb", ["check", "explain"])
-def test_without_a_set_up(cli: Cli, verb: str) -> None:
+def test_without_settings(cli: Cli, verb: str) -> None:
     """Without environment, state or .local, one line says what to set."""
     answer = cli("policy", verb, *(["GID_plant@@@d1"] if verb == "explain" else []))
     assert answer.code == 2
@@ -118,8 +118,8 @@ def test_a_parent_topic_that_varies(cli: Cli, tmp_path: Path) -> None:
     assert "every parent topic like *" in answer.err
 
 
-def test_the_set_up_of_the_least_ram_policy(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File and instance may come from the environment alone; what is missing is named in one line."""
+def test_the_settings_of_the_least_ram_policy(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File and instance may come from the environment without other settings; a missing one is named in one line."""
     file = tmp_path / "policy.toml"
     file.write_text('[roles.a]\npublish = ["x/a"]\n')
     monkeypatch.setenv("POLICY_FILE", str(file))
@@ -133,7 +133,7 @@ def test_the_set_up_of_the_least_ram_policy(cli: Cli, tmp_path: Path, monkeypatc
 
 
 def test_the_ram_policy_of_the_console_allows_every_action(cli: Cli, tmp_path: Path) -> None:
-    """What operators do by hand is allowed too, and each action on the instance alone."""
+    """What operators do by hand is allowed too, and each action only on the instance."""
     file = tmp_path / "policy.toml"
     file.write_text('[roles.r]\nmatch = ["GID_plant@@@*"]\npublish = ["x/1"]\n')
     answer = cli("policy", "ram", str(file), "--instance-id", "post-cn-1", "--console").out

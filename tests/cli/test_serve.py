@@ -23,7 +23,7 @@ from tests.cli.conftest import Cli
 
 
 def serve(settings: dict[str, str], **options: object) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """Start an instance with these settings alone."""
+    """Start an instance with only these settings."""
     environment = {"PATH": os.environ["PATH"], **settings}
     return processes.running(
         [sys.executable, "-m", "app", "serve"], cwd=processes.ROOT, env=environment, stderr=subprocess.PIPE, **options
@@ -40,7 +40,7 @@ def answers(url: str) -> bool:
 
 
 def test_help_lists_every_setting(cli: Cli) -> None:
-    """``serve --help`` holds the name, the default and the help of every setting, and how a secret comes by file."""
+    """``serve --help`` has the name, default and help of every setting, and the file variable of a secret."""
     answer = cli("serve", "--help")
     said = " ".join(answer.out.split())
     assert answer.code == 0
@@ -107,7 +107,7 @@ def test_a_temporary_key_is_pointed_out(settings: dict[str, str]) -> None:
     assert "MQTT_ACCESS_KEY_ID" in entry["cure"]
 
 
-def test_it_serves_and_ends_in_good_order(settings: dict[str, str]) -> None:
+def test_it_serves_and_ends_at_sigterm(settings: dict[str, str]) -> None:
     """An instance answers with nothing but settings in its environment, and SIGTERM ends it with exit code 0."""
     [port] = processes.free_ports()
     with serve({**settings, "PORT": str(port)}) as instance:
@@ -120,7 +120,7 @@ def test_it_serves_and_ends_in_good_order(settings: dict[str, str]) -> None:
 
 
 def test_a_malformed_request_is_not_quoted_in_the_log(settings: dict[str, str]) -> None:
-    """What a stranger's broken request holds, a secret in a header for one, is in no line."""
+    """Nothing of a broken request is logged: a header may contain a secret."""
     [port] = processes.free_ports()
     with serve({**settings, "PORT": str(port)}, stdout=subprocess.PIPE) as instance:
         processes.wait_until(
@@ -147,8 +147,8 @@ def test_a_busy_port_is_one_line(settings: dict[str, str]) -> None:
     assert said == f"error: PORT: {port} on 127.0.0.1 is in use: set another\n"
 
 
-def test_a_host_that_is_none_is_one_line(settings: dict[str, str]) -> None:
-    """An address that this machine has not, or that nobody has, ends the start with one line that names the setting."""
+def test_a_wrong_host_is_one_line(settings: dict[str, str]) -> None:
+    """An address that this machine does not have, or an invalid one, ends the start with one line."""
     for host in ("192.0.2.1", "no such host"):
         with serve({**settings, "HOST": host, "PORT": "0"}) as instance:
             assert instance.wait(20) == 2

@@ -1,4 +1,4 @@
-"""Where a verb finds its set-up."""
+"""Where a verb finds its settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.cli.conftest import Cli
 
 
 def test_from_the_environment(cli: Cli, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is a set-up of its own."""
+    """All settings may come from the environment."""
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     assert json.loads(cli("devices", "list", "--json").out) == []
 
 
 def test_from_local(cli: Cli, state: str) -> None:
-    """With neither environment nor ``--state``, the set-up is that of ``.local``."""
+    """With neither environment nor ``--state``, the settings are those of ``.local``."""
     Path(".local").symlink_to(state)
     assert json.loads(cli("devices", "list", "--json").out) == []
 
@@ -49,7 +49,7 @@ def test_never_a_mixture(cli: Cli, state: str, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_what_is_missing_is_one_line(cli: Cli, arguments: list[str], reason: str) -> None:
-    """A set-up that is not there is told in one line, with exit code 2."""
+    """Missing settings are reported in one line, with exit code 2."""
     answer = cli(*arguments)
     assert (answer.code, answer.out) == (2, "")
     assert reason in answer.err

@@ -50,7 +50,7 @@ def issue(settings: dict[str, str]) -> Issue:
 
 
 class Instance(threading.Thread):
-    """What a running instance does about revocations: it works on jobs, and settles what is queued."""
+    """The part of an instance that works on jobs and settles queued revocations."""
 
     def __init__(self, settings: dict[str, str], outcome: Outcome) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_live_tokens_are_listed_and_shown(cli: Cli, state: str, issue: Issue) ->
 
 
 def test_a_list_that_is_cut_short_says_so(cli: Cli, state: str, issue: Issue) -> None:
-    """To machines as well, beside their JSON: a part taken for the whole would be what nobody revokes."""
+    """For machines too, beside their JSON: otherwise they would take a part for the whole."""
     for record in issue(6)[:3]:
         cli("tokens", "revoke", record.handle, "--yes", "--state", state)
     for _ in range(3):
@@ -151,7 +151,7 @@ def test_a_list_that_is_cut_short_says_so(cli: Cli, state: str, issue: Issue) ->
 
 
 def test_a_token_is_revoked_once_and_after_that_is_said_to_be(cli: Cli, state: str, issue: Issue) -> None:
-    """What would happen is shown first; a second time exits 0, changes nothing and is no line of the audit."""
+    """The effect is shown first; a second time exits 0, changes nothing and is not in the audit."""
     [record] = issue()
     first = cli("tokens", "revoke", record.handle, "--yes", "--state", state)
     assert first.code == 0
@@ -171,7 +171,7 @@ def test_a_token_is_revoked_once_and_after_that_is_said_to_be(cli: Cli, state: s
 
 
 def test_what_a_device_holds_is_revoked(cli: Cli, state: str, issue: Issue) -> None:
-    """The device stays enabled, and whoever asked is told how to disable it."""
+    """The device stays enabled, and the output says how to disable it."""
     [record] = issue()
     answer = cli("tokens", "revoke", "--client-id", record.client_id, "--yes", "--state", state)
     assert answer.code == 0
@@ -198,7 +198,7 @@ def test_what_a_device_holds_is_revoked(cli: Cli, state: str, issue: Issue) -> N
 def test_nothing_is_revoked_before_it_is_confirmed(
     cli: Cli, state: str, issue: Issue, type_in: Callable[[str], None], selection: list[str], typed: str, code: int
 ) -> None:
-    """By a yes, and everything by the word for it; nobody there, or anything else, is a no."""
+    """``y`` or ``yes`` confirms, for all tokens only the word; any other answer, or none, is a no."""
     issue(2)
     type_in(typed)
     answer = cli("tokens", "revoke", *selection, "--no-wait", "--state", state)
@@ -234,7 +234,7 @@ WRONG: list[list[str]] = [
 
 
 def test_what_selects_nothing_is_one_line_and_revokes_nothing(cli: Cli, state: str, issue: Issue) -> None:
-    """Whatever was wrong with it; what was typed is not repeated where it may be a token."""
+    """Whatever was wrong; the input is not repeated where it may be a token."""
     issue()
     for selection in WRONG:
         answer = cli("tokens", "revoke", *selection, "--yes", "--state", state)
@@ -249,7 +249,7 @@ def test_what_selects_nothing_is_one_line_and_revokes_nothing(cli: Cli, state: s
 def test_a_job_is_followed_to_its_end(
     cli: Cli, state: str, issue: Issue, instance: Callable[[], Instance], selection: list[str]
 ) -> None:
-    """In plain lines where nobody has a terminal: counted, begun, how far, and what became of it."""
+    """Without a terminal in plain lines: the count, the start, the progress and the result."""
     issue(5)
     instance()
     answer = cli("tokens", "revoke", *selection, "--yes", "--state", state)
@@ -290,10 +290,10 @@ def test_machines_read_one_document(cli: Cli, state: str, issue: Issue, instance
     assert json.loads(cli("jobs", "show", job["id"], "--follow", "--state", state, "--json").out) == job
 
 
-def test_what_the_cloud_refuses_is_told_and_taken_up_again_or_dropped(
+def test_what_the_cloud_refuses_is_reported_and_retried_or_dropped(
     cli: Cli, state: str, issue: Issue, instance: Callable[[Outcome], Instance]
 ) -> None:
-    """The exit code tells of failures; a retry queues again, a drop gives up; anything else is refused."""
+    """The exit code shows failures; a retry queues again, a drop gives up; anything else is refused."""
     retried, dropped = (record.handle for record in issue(2))
     refusing = instance("failed")
     answer = cli("tokens", "revoke", "--role", "sensor", "--yes", "--state", state)
@@ -312,10 +312,10 @@ def test_what_the_cloud_refuses_is_told_and_taken_up_again_or_dropped(
     assert whats[:2] == ["dropped", "retried"]
 
 
-def test_leaving_a_job_is_harmless_and_says_how_to_come_back(
+def test_ctrl_c_leaves_a_job_running_and_says_how_to_follow_it(
     cli: Cli, state: str, issue: Issue, instance: Callable[[], Instance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends the watch, not the job: exit code 130, and the verb to look again."""
+    """Ctrl-C ends the watch, not the job: exit code 130, and the verb to follow it again."""
     issue(2)
     with monkeypatch.context() as patch:
         patch.setattr(job_progress.LineProgress, "show_progress", lambda *_: signal.raise_signal(signal.SIGINT))
@@ -327,13 +327,13 @@ def test_leaving_a_job_is_harmless_and_says_how_to_come_back(
     assert cli(*verb[0].split(), "--state", state).code == 0
 
 
-def test_a_job_that_nobody_works_on_says_so(
+def test_a_job_without_an_instance_says_so(
     cli: Cli, state: str, issue: Issue, instance: Callable[[], Instance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command line works on Redis alone: without an instance the job waits, and whoever watches is told."""
+    """The command line needs only Redis: without an instance the job waits, and the output says so."""
     issue(2)
-    begun = json.loads(cli("tokens", "revoke", "--all", "--yes", "--no-wait", "--state", state, "--json").out)
-    assert (begun["done_at_ms"], begun["shards_done"], begun["settled"]) == (0, 0, False)
+    started = json.loads(cli("tokens", "revoke", "--all", "--yes", "--no-wait", "--state", state, "--json").out)
+    assert (started["done_at_ms"], started["shards_done"], started["settled"]) == (0, 0, False)
     stall_hint = job_progress.stall_hint
     monkeypatch.setattr(job_progress, "STALLED_S", 0.05)
     monkeypatch.setattr(job_progress, "LOOK_EVERY_S", 0.02)
@@ -344,7 +344,7 @@ def test_a_job_that_nobody_works_on_says_so(
         return stall_hint(job)
 
     monkeypatch.setattr(job_progress, "stall_hint", start_and_hint)
-    answer = cli("jobs", "show", begun["id"], "--follow", "--state", state)
+    answer = cli("jobs", "show", started["id"], "--follow", "--state", state)
     assert answer.code == 0
     assert "probably no instance is running" in answer.err
 

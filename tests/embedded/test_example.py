@@ -10,8 +10,8 @@ import pytest
 from app.embedded.example import BrokenState, load_example, load_settings, read_settings
 
 
-def test_drawn_once(tmp_path: Path) -> None:
-    """Keys, names and secrets are drawn the first time, kept, and not the same in another state."""
+def test_generated_once(tmp_path: Path) -> None:
+    """Keys, names and secrets are generated the first time, kept, and different in another state."""
     first = (load_example(tmp_path), load_settings(tmp_path, {"PORT": "1"}))
     assert (load_example(tmp_path), load_settings(tmp_path, {"PORT": "1"})) == first
     other = tmp_path / "other"

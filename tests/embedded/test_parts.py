@@ -11,7 +11,7 @@ from tests import processes
 
 
 async def test_a_port_is_free_or_busy() -> None:
-    """A port somebody listens on is busy; one with nothing but closing connections of the last server is free."""
+    """A port with a listener is in use; one with only closing connections of an earlier server is free."""
     with socket.create_server((parts.HOST, 0)) as server:
         port = server.getsockname()[1]
         assert not await parts.is_free(port, within_s=0)

@@ -1,4 +1,4 @@
-"""A child process that never outlives its parent."""
+"""A child process ends with its parent at the latest."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_it_dies_with_its_parent(tmp_path: Path, method: LeashMethod, end: signa
 
 
 def test_a_parent_that_died_first() -> None:
-    """A command whose parent died before the tie was made is not started at all."""
+    """A command whose parent has ended before is not started at all."""
     command = leashed(["echo", "started"], method="kernel")
     command[command.index(str(os.getpid()))] = "1"
     ended = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, check=False, timeout=10)

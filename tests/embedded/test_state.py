@@ -35,7 +35,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_the_state_is_private(tmp_path: Path) -> None:
-    """The directory and the files in it can be read by their owner alone."""
+    """Only their owner can read the directory and the files in it."""
     state = tmp_path / "a" / "b"
     with locked(state):
         write_private(state / "secret", "one")

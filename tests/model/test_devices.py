@@ -18,7 +18,7 @@ from tests.model.test_topics import DESCRIPTION
     ],
 )
 def test_a_client_id_is_parted_at_its_first_separator(text: str, group: str, device: str) -> None:
-    """What follows the first ``@@@`` is the device's own part, whatever it holds."""
+    """The device ID is all that follows the first ``@@@``."""
     client_id = parse_client_id(text)
     assert client_id == text
     assert (group_id(client_id), device_id(client_id)) == (group, device)

@@ -7,7 +7,7 @@ from app.model.secrets import Password
 
 
 def test_each_role_may_do_what_the_ones_before_may() -> None:
-    """An admin covers an operator covers a viewer, and nobody covers more than they are."""
+    """Admin covers operator covers viewer, and no role covers a higher one."""
     ranked = [OperatorRole.VIEWER, OperatorRole.OPERATOR, OperatorRole.ADMIN]
     for has, role in enumerate(ranked):
         assert [role.covers(needed) for needed in ranked] == [needs <= has for needs in range(3)]
@@ -25,7 +25,7 @@ def test_what_is_a_name(name: str) -> None:
     ["", "-a", ".a", "a b", "a\n", "a\x00", "<b>a</b>", "a@b", "ана", "a\u202eb", "a\ud800", "x" * 65, "x" * 10_000],
 )
 def test_what_is_no_name(name: str) -> None:
-    """Markup, control characters, look-alikes and what does not end could deceive whoever reads a log."""
+    """Markup, control characters, look-alikes and endless names could deceive the reader of a log."""
     assert not is_operator_name(name)
 
 

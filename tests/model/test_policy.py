@@ -38,14 +38,14 @@ def _role(policy: Policy, client_id: str, named: str | None = None) -> str | Non
 
 
 def test_the_first_role_in_the_file_that_matches_wins() -> None:
-    """A client ID that two roles match has the one that stands first."""
+    """A client ID that two roles match has the first of them."""
     assert _role(POLICY, GATEWAY) == "gateway"
     assert _role(POLICY, SENSOR) == "sensor"
     assert _role(POLICY, STRANGER) is None
 
 
 def test_a_role_in_the_devices_record_wins_over_any_match() -> None:
-    """The record's role counts, also one that matches nobody; an empty one is none."""
+    """The record's role counts, also one without a match; an empty one does not."""
     assert _role(POLICY, GATEWAY, "spare") == "spare"
     assert _role(POLICY, STRANGER, "sensor") == "sensor"
     assert _role(POLICY, SENSOR, "") == "sensor"
@@ -67,7 +67,7 @@ def test_a_role_grants_its_filled_templates() -> None:
 
 
 def test_one_template_that_cannot_be_filled_takes_the_whole_grant() -> None:
-    """A device never gets a part of its role: it would work, and fail where nobody looks."""
+    """A device never gets only a part of its role: it would seem to work, and fail later."""
     role = POLICY.role_for(SENSOR, None)
     assert role is not None
     with pytest.raises(NoGrant, match=re.escape("{attr.site}")):

@@ -36,7 +36,7 @@ def test_roles_keep_the_order_of_the_file() -> None:
 
 
 def test_match_and_lifetimes_may_be_left_out() -> None:
-    """A role without a match is had by name alone; a lifetime left out never exceeds the one that is there."""
+    """A role without a match is given only by name; a default lifetime is never longer than the maximum."""
     (role,) = parse_policy(b"[roles.r]\npublish = ['a']\nmax_lifetime_s = 65\n", "p").roles.values()
     assert (role.match, role.default_lifetime_s, role.max_lifetime_s) == ((), 65, 65)
 

@@ -51,7 +51,7 @@ def test_a_template_that_gives_no_filter_for_any_device_is_refused(text: str, wh
 
 @pytest.mark.parametrize("value", ["+", "#", "a/b", "", "a b", "a,b", "$", "ü", "a\n", "{device_id}", "a" * 65])
 def test_an_attribute_cannot_widen_a_topic(value: str) -> None:
-    """A value with a wildcard, a level or nothing in it gives no grant, and the reason is told."""
+    """A value with a wildcard, a level or nothing in it gives no grant, and the reason is given."""
     for text in ("plant/{attr.site}/up", "plant/x{attr.site}", "plant/{attr.site}"):
         with pytest.raises(NoGrant, match=re.escape(text)) as refusal:
             Template.parse(text).fill(DEVICE, {"site": value})
@@ -59,7 +59,7 @@ def test_an_attribute_cannot_widen_a_topic(value: str) -> None:
 
 
 def test_an_attribute_that_is_not_there_gives_no_grant() -> None:
-    """A device without the attribute is told which one the template needs."""
+    """The reason names the attribute that the template needs."""
     with pytest.raises(NoGrant, match=re.escape("{attr.site}")):
         Template.parse("plant/{attr.site}").fill(DEVICE, {"other": "x"})
 

@@ -26,7 +26,7 @@ def test_a_text_remembers_what_it_was_made_from() -> None:
 
 
 def test_a_template_without_its_value_is_a_mistake_of_the_program() -> None:
-    """It fails where it is written, not where somebody reads it."""
+    """It fails where it is written, not where it is shown."""
     with pytest.raises(KeyError):
         _("at most %(most)s attributes")
 

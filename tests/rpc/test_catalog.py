@@ -36,7 +36,7 @@ def test_the_table_has_the_guide_s_thirteen_actions_and_one_newer() -> None:
 
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=lambda action: action.name)
 def test_every_code_of_an_action_has_status_and_text(action: Action) -> None:
-    """What an action may answer stands in chapter 9 or comes from the gateway."""
+    """Each error code of an action is in the table of codes."""
     own = (action.malformed, action.wrong_combination, action.unknown_instance, action.failure)
     assert set(action.errors) <= set(ERRORS)
     assert set(own) <= set(action.errors)
@@ -64,8 +64,8 @@ def test_sixteen_names_have_no_request_format() -> None:
     assert not UNSUPPORTED & set(ACTIONS)
 
 
-def test_a_list_is_read_by_number_whatever_the_order_it_came_in() -> None:
-    """``NAME.N`` is sorted by N; empty values and other names are none of it."""
+def test_a_list_is_read_in_the_order_of_its_numbers() -> None:
+    """``NAME.N`` is sorted by N; empty values and other names are left out."""
     [listed, *_] = ACTIONS["BatchQuerySessionByClientIds"].parameters
     given = {"ClientIdList.10": "j", "ClientIdList.2": "b", "ClientIdList.1": "", "ClientIdList": "x", "Other.1": "y"}
     assert listed.values(given) == ["b", "j"]

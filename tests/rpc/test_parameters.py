@@ -41,6 +41,6 @@ def test_what_the_catalog_accepts_has_no_problem(action: str) -> None:
     ],
 )
 def test_each_problem_names_its_parameter(action: str, change: dict[str, str], problem: str) -> None:
-    """A line tells which parameter, and what it must be."""
-    [told] = problems(ACTIONS[action], RIGHT[action] | change)
-    assert problem in told
+    """The sentence names the parameter and what is expected."""
+    [found] = problems(ACTIONS[action], RIGHT[action] | change)
+    assert problem in found

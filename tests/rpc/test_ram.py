@@ -67,7 +67,7 @@ def test_every_parent_topic_counts() -> None:
 
 @pytest.mark.parametrize("resources", ["#", "+/a", "plant/#,+"])
 def test_a_wildcard_for_a_parent_topic_is_refused(resources: str) -> None:
-    """A token for every topic would reach what a deny names, so not even an allow of everything permits it."""
+    """A token for every topic would reach what a Deny names, so not even an Allow of everything permits it."""
     assert refused(policy({}), "ApplyToken", Resources=resources)
 
 
@@ -123,8 +123,8 @@ def test_without_a_policy_nothing_is_allowed() -> None:
         ({"Version": "1", "Statement": [{"Effect": "Allow", "Action": "*"}]}, r"Statement\[0\].Resource: missing"),
     ],
 )
-def test_a_document_that_is_none_is_refused_with_its_place(document: object, complaint: str) -> None:
-    """What cannot be read is refused, pointing at it; a condition that were skipped would allow more than written."""
+def test_an_invalid_document_is_refused_with_the_place_of_its_mistake(document: object, complaint: str) -> None:
+    """The message begins with the place; a condition is refused, because ignoring it would allow too much."""
     with pytest.raises(MalformedPolicy, match=f"^{complaint}"):
         parse_ram_policy(document)
 
