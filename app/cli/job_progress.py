@@ -102,7 +102,7 @@ async def _follow(state: Path | None, job: str, *, as_json: bool) -> Job:
 
 async def _watch(office: AdminServices, job: str, show: Callable[[Job, float], None]) -> Job:
     """Call ``show`` with the job, and the seconds until the whole queue is empty, until the job is settled."""
-    from app.store.connection import retry_until  # noqa: PLC0415 - `--help` stays quick
+    from app.store.retry import retry_until  # noqa: PLC0415 - `--help` stays quick
 
     loop = asyncio.get_running_loop()
     before: tuple[int, ...] = ()
