@@ -40,7 +40,6 @@ from app.service.token_lookup import TokenLookup
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
 from app.store.audit import AuditStore
-from app.store.connection import Store
 from app.store.constants import PACE
 from app.store.counters import CounterStore
 from app.store.devices import Devices
@@ -51,6 +50,7 @@ from app.store.quota import QuotaUsageReader
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
 from app.store.sessions import Sessions
+from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import check_mqtt_access_key, credentials_of, open_cloud
@@ -163,7 +163,7 @@ async def open_admin_services(settings: Settings, *, actor: Actor) -> AsyncItera
     """
     parts = _parts(settings)
     try:
-        await parts.store.clock.learn(parts.store.command)
+        await parts.store.learn_time()
         revocations, jobs = _revoking(parts)
         yield AdminServices(
             actor=actor,

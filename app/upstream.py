@@ -14,8 +14,8 @@ from app.cloud.credentials import Credentials, CredentialsProvider, LastingCrede
 from app.errors import Misconfigured
 from app.service.pacing import Pacing
 from app.settings import Settings
-from app.store.connection import Store
 from app.store.quota import SharedQuota
+from app.store.store import Store
 from app.tasks import running
 
 log = structlog.get_logger(__name__)
@@ -54,13 +54,10 @@ async def open_cloud(
 
     Its credentials are kept fresh as long as it is open.
     """
-    # Connections of its own: a permit that comes late is void, so it must not stand in line behind requests for one.
-    line = Store(settings.redis_url)
     quota = Pacing(
-        SharedQuota(line, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+        SharedQuota(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
     )
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(line.close)
         stack.push_async_callback(quota.close)
         if isinstance(credentials, RenewedCredentials):
             await stack.enter_async_context(running(credentials.run))

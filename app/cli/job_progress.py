@@ -96,7 +96,7 @@ async def _follow(services: AdminServices, job_id: str, *, as_json: bool) -> Job
 
 async def _watch(services: AdminServices, job_id: str, show_progress: _ShowProgress) -> Job:
     """Show the job again and again until it is settled, and return it."""
-    from app.store.connection import retry_until  # noqa: PLC0415 - `--help` stays quick
+    from app.store.retry import retry_until  # noqa: PLC0415 - `--help` stays quick
 
     stall = _StallDetector()
     while True:

@@ -24,10 +24,10 @@ from app.rpc.catalog import MIN_TOKEN_LIFE_S
 from app.service.audit import log_event
 from app.store.audit import Event, EventKind
 from app.store.clock import RedisClock
-from app.store.connection import backoff, retry_until
 from app.store.constants import LEASE_MS
 from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
 from app.store.redis_keys import Handle
+from app.store.retry import backoff, retry_until
 from app.store.tokens import Tokens
 from app.tasks import end
 

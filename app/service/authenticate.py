@@ -17,9 +17,9 @@ from app.model.devices import Algorithm, Device
 from app.service import verification_keys
 from app.service.client_credentials import ClientCredentials
 from app.store.clock import RedisClock
-from app.store.connection import retry_until
 from app.store.devices import Devices, Registered
 from app.store.records import AssertionRefused
+from app.store.retry import retry_until
 from app.store.sealing import CannotOpen
 
 RESEND_WITHIN_S: Final = 0.5

@@ -25,8 +25,8 @@ from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
 from app.service.audit import log_event
 from app.store.audit import AuditStore, Event, EventKind
-from app.store.connection import retry_until
 from app.store.redis_keys import OPERATORS_AUDIT, Shard
+from app.store.retry import retry_until
 
 log = structlog.get_logger(__name__)
 

@@ -20,9 +20,9 @@ from app.model.actors import CLOUD
 from app.model.secrets import CloudToken
 from app.service.audit import log_event
 from app.store.audit import Event, EventKind
-from app.store.connection import retry_until
 from app.store.constants import CLAIM_MS
 from app.store.redis_keys import Shard
+from app.store.retry import retry_until
 from app.store.revocations import Claim, Outcome, RevocationQueue
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens

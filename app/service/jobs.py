@@ -16,12 +16,12 @@ from app.model.actors import Actor
 from app.model.selections import Selection, SelectionKind
 from app.service.audit import log_event
 from app.store.audit import Event, EventKind
-from app.store.connection import retry_until
 from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore, draw_id, is_id
 from app.store.records import Priority
 from app.store.redis_keys import Shard
+from app.store.retry import retry_until
 from app.store.revocations import RevocationQueue
 from app.tasks import end
 

@@ -16,8 +16,8 @@ import structlog
 
 from app.cloud.quota import QuotaExhausted, QuotaUnreachable
 from app.errors import Unavailable
-from app.store.connection import retry_until
 from app.store.quota import PermitGrant, SharedQuota
+from app.store.retry import retry_until
 from app.tasks import end
 
 log = structlog.get_logger(__name__)

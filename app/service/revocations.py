@@ -17,11 +17,11 @@ from app.service.audit import log_event
 from app.service.jobs import Jobs
 from app.service.registry import Registry
 from app.store.audit import Event, EventKind
-from app.store.connection import retry_until
 from app.store.index import Progress, TokenIndex, TokenPage
 from app.store.jobs import Job
 from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import Handle, Shard
+from app.store.retry import retry_until
 from app.store.revocations import Queue, RevocationQueue
 from app.store.tokens import Tokens
 

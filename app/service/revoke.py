@@ -18,8 +18,8 @@ from app.service.client_credentials import ClientCredentials
 from app.service.delivery import Delivery
 from app.service.token_lookup import TokenLookup
 from app.store.audit import Event, EventKind
-from app.store.connection import backoff
 from app.store.records import Priority
+from app.store.retry import backoff
 from app.store.tokens import Tokens
 
 log = structlog.get_logger(__name__)

@@ -11,10 +11,10 @@ import msgspec
 from app.model.actors import Actor
 from app.model.api_keys import ApiKey, ApiKeyId, Right, read_api_key_id
 from app.model.secrets import ApiKeyText, Secret
-from app.store.connection import Store
 from app.store.redis_keys import API_KEY_NAMES, API_KEYS
 from app.store.script import Script
 from app.store.sealing import KeyRing
+from app.store.store import Store
 
 _ADD: Final = Script("add_api_key")
 _REMOVE: Final = Script("remove_api_key", may_oom=True)
@@ -41,7 +41,8 @@ class ApiKeys:
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         """Read and write through ``store``, seal with ``keys``."""
-        self._store = store
+        self._redis = store.requests
+        self._clock = store.clock
         self._keys = keys
 
     async def find(self, text: ApiKeyText) -> ApiKey | None:
@@ -51,7 +52,7 @@ class ApiKeys:
         """
         if (key_id := read_api_key_id(text)) is None:
             return None
-        sealed = await self._store.command("HGET", API_KEYS, key_id)
+        sealed = await self._redis.command("HGET", API_KEYS, key_id)
         record = self._open(key_id, sealed) if sealed else None
         # In constant time: an early exit would tell a guesser how many characters were right.
         right = hmac.compare_digest(_digest(text), record.digest if record else _NOBODYS)
@@ -65,10 +66,10 @@ class ApiKeys:
         if key_id is None:
             raise ValueError("no API key's text")
         ordered = sorted(rights)
-        record = _ApiKeyRecord(name, _digest(text), ordered, self._store.clock.now_ms())
+        record = _ApiKeyRecord(name, _digest(text), ordered, self._clock.now_ms())
         sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "api-key", key_id)
         detail = f"{name}: {' '.join(ordered)}"
-        answer: Literal["done", "taken", "full"] = await self._store.run(
+        answer: Literal["done", "taken", "full"] = await self._redis.run_script(
             _ADD,
             _KEYS,
             key_id=key_id,
@@ -83,13 +84,13 @@ class ApiKeys:
 
     async def remove(self, name: str, *, actor: Actor) -> bool:
         """Remove a key: the very next request with it is refused. False if there is none. Raises ``Unavailable``."""
-        removed = await self._store.run(_REMOVE, _KEYS, name=name, actor=actor.name, request_id=actor.request_id)
+        removed = await self._redis.run_script(_REMOVE, _KEYS, name=name, actor=actor.name, request_id=actor.request_id)
         return bool(removed)
 
     async def all(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``, and ``CannotOpen`` if a record cannot be unsealed."""
-        names = await self._store.command("HVALS", API_KEY_NAMES)
-        sealed = await self._store.command("HMGET", API_KEYS, *names) if names else []
+        names = await self._redis.command("HVALS", API_KEY_NAMES)
+        sealed = await self._redis.command("HMGET", API_KEYS, *names) if names else []
         found = [
             _key(ApiKeyId(key_id), self._open(ApiKeyId(key_id), text))
             for key_id, text in zip(names, sealed, strict=True)

@@ -7,9 +7,9 @@ import ipaddress
 from typing import Final
 
 from app.store.audit import AuditStore, Event
-from app.store.connection import Store
 from app.store.redis_keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by_name_key
 from app.store.script import Script
+from app.store.store import Store
 
 # Who has to revoke something signs in when Redis is full too. No flood gets far by that: what is counted is hashed.
 _COUNT: Final = Script("count_attempt", may_oom=True)
@@ -36,7 +36,7 @@ class Attempts:
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
-        self._store = store
+        self._redis = store.requests
         self._audit = AuditStore(store)
 
     async def count(self, name: str, address: str) -> int:
@@ -46,7 +46,7 @@ class Attempts:
         sent again: it would count twice. Raises ``Unavailable``.
         """
         counters = [*_by_name(name, address), *_by_address(address)]
-        wait_ms: int = await self._store.run(_COUNT, {"counters": counters}, limits=_LIMITS[: 2 * len(counters)])
+        wait_ms: int = await self._redis.run_script(_COUNT, {"counters": counters}, limits=_LIMITS[: 2 * len(counters)])
         return wait_ms
 
     async def passed(self, name: str, address: str) -> None:
@@ -56,7 +56,7 @@ class Attempts:
         then. Not to be sent again. Raises ``Unavailable``.
         """
         of_name_and_address, of_name = _by_name(name, address)
-        await self._store.run(
+        await self._redis.run_script(
             _TAKE_BACK,
             {"of_name_and_address": of_name_and_address, "of_name": of_name, "of_address": _by_address(address)},
         )

@@ -14,9 +14,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
 from app.model.actors import Actor
-from app.store.connection import Store
 from app.store.constants import AUDIT_STREAM_LENGTH
 from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
+from app.store.store import Store
 
 STREAMS: Final = (
     *(Shard(number).audit for number in range(SHARDS)),
@@ -133,7 +133,7 @@ class AuditStore:
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
-        self._store = store
+        self._redis = store.background
 
     async def write(self, lines: Iterable[tuple[str, Event, str]]) -> None:
         """Write lines that no change goes with: (stream, act, client ID), in one round trip. Raises ``Unavailable``.
@@ -152,7 +152,7 @@ class AuditStore:
             }
             words = (word for field in fields.items() for word in field)
             commands.append(("XADD", stream, "MAXLEN", "~", MOST_LINES, "*", *words))
-        await self._store.each(commands)
+        await self._redis.pipeline(commands)
 
     async def page(
         self,
@@ -186,7 +186,7 @@ class AuditStore:
     ) -> tuple[list[tuple[AuditCursor, AuditEntry]], AuditCursor | None]:
         """Read some of each stream; return, in order, what has nothing unread between it, and where that ends."""
         count = _LINES_A_ROUND // len(streams)
-        rows = await self._store.each(
+        rows = await self._redis.pipeline(
             [("XREVRANGE", STREAMS[stream], begin.older_in(stream), since_ms, "COUNT", count) for stream in streams]
         )
         lines = [_line(stream, *row) for stream, of_stream in zip(streams, rows, strict=True) for row in of_stream]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from app.store.connection import Store
 from app.store.redis_keys import CLOUD_SEEN, batch_key, minute_key
 from app.store.script import Script
+from app.store.store import Store
 
 _ADD: Final = Script("add_counters")
 
@@ -60,7 +60,7 @@ class CounterStore:
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
-        self._store = store
+        self._redis = store.background
 
     async def add(self, instance: str, batch: Batch) -> None:
         """Add a batch, in one round trip. May be sent again: a batch counts once. Raises ``Unavailable``."""
@@ -69,7 +69,7 @@ class CounterStore:
             for counted, count in of_minute.items():
                 counts += [place, counted.value, count]
         seen = batch.seen
-        await self._store.run(
+        await self._redis.run_script(
             _ADD,
             {"batch": batch_key(instance), "cloud": CLOUD_SEEN, "minutes": [*map(minute_key, batch.minutes)]},
             batch_number=batch.number,
@@ -85,12 +85,12 @@ class CounterStore:
     async def minutes(self, first: int, last: int) -> list[dict[Counted, int]]:
         """Return what was counted in each minute from ``first`` to ``last``. Raises ``Unavailable``."""
         names = [counted.value for counted in Counted]
-        rows = await self._store.each([("HMGET", minute_key(minute), *names) for minute in range(first, last + 1)])
+        rows = await self._redis.pipeline([("HMGET", minute_key(minute), *names) for minute in range(first, last + 1)])
         return [{counted: int(count or 0) for counted, count in zip(Counted, row, strict=True)} for row in rows]
 
     async def seen(self) -> Seen:
         """Return how the cloud was last seen, by whichever instance. Raises ``Unavailable``."""
-        row = await self._store.command(
+        row = await self._redis.command(
             "HMGET", CLOUD_SEEN, "ok_at_ms", "since_ms", "failed_at_ms", "action", "kind", "code"
         )
         ok_at_ms, since_ms, failed_at_ms, action, kind, code = row

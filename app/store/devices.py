@@ -16,10 +16,10 @@ from app.model.actors import SERVER
 from app.model.devices import CLIENT_ID_MARK, Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.audit import Event, EventKind
-from app.store.connection import Store
 from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.script import Script
 from app.store.sealing import KeyRing
+from app.store.store import Store
 
 _WRITE: Final = Script("write_device", may_oom=True)
 CACHED_DEVICES: Final = 10_000
@@ -69,7 +69,9 @@ class Devices:
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         """Read and write through ``store``; device keys are sealed with ``keys``."""
-        self._store = store
+        self._redis = store.requests
+        self._scans = store.background
+        self._clock = store.clock
         self._keys = keys
         self._cache: OrderedDict[str, Registered] = OrderedDict()
 
@@ -81,7 +83,7 @@ class Devices:
 
     async def read(self, client_id: str) -> Registered | None:
         """Read the record afresh. Raises ``Unavailable``, and ``CannotOpen`` if its key cannot be unsealed."""
-        epoch, text, sealed, sealed_previous = await self._store.command(
+        epoch, text, sealed, sealed_previous = await self._redis.command(
             "HMGET", Shard.of(client_id).device(client_id), "epoch", "record", "key", "previous"
         )
         if epoch is None:
@@ -137,12 +139,12 @@ class Devices:
     async def all(self) -> AsyncIterator[Device]:
         """Iterate over every device, shard by shard. Raises ``Unavailable``."""
         for shard in ALL_SHARDS:
-            for device in await self._of(shard, sorted(await self._store.command("SMEMBERS", shard.devices))):
+            for device in await self._of(shard, sorted(await self._scans.command("SMEMBERS", shard.devices))):
                 yield device
 
     async def count(self) -> int:
         """Return how many devices are registered. Raises ``Unavailable``."""
-        return sum(await self._store.each([("SCARD", shard.devices) for shard in ALL_SHARDS]))
+        return sum(await self._scans.pipeline([("SCARD", shard.devices) for shard in ALL_SHARDS]))
 
     async def page(
         self, after: ClientId | None, limit: int, *, part: str = "", budget_s: float = math.inf
@@ -160,7 +162,7 @@ class Devices:
         seen: str = after or ""
         devices: list[Device] = []
         for shard in ALL_SHARDS[first:]:
-            client_ids = sorted(await self._store.command("SMEMBERS", shard.devices))
+            client_ids = sorted(await self._scans.command("SMEMBERS", shard.devices))
             if after and shard.number == first:
                 client_ids = client_ids[bisect_right(client_ids, after) :]
             wanted = [each for each in client_ids if part.lower() in each.lower()] if part else client_ids
@@ -185,14 +187,14 @@ class Devices:
         for shard in ALL_SHARDS:
             if loop.time() > until:
                 return count, False
-            client_ids = await self._store.command("SMEMBERS", shard.devices)
+            client_ids = await self._scans.command("SMEMBERS", shard.devices)
             count += sum(each.startswith(group_id + CLIENT_ID_MARK) for each in client_ids)
         return count, True
 
     async def _of(self, shard: Shard, client_ids: list[str]) -> list[Device]:
         if not client_ids:
             return []
-        rows = await self._store.each([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
+        rows = await self._scans.pipeline([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
         return [
             self._device(client_id, epoch, msgspec.json.decode(text, type=_DeviceRecord))
             for client_id, (epoch, text) in zip(client_ids, rows, strict=True)
@@ -205,7 +207,7 @@ class Devices:
         shard = Shard.of(device.client_id)
         # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
         sealed_key = self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else ""
-        answer = await self._store.run(
+        answer = await self._redis.run_script(
             _WRITE,
             {
                 "device": shard.device(device.client_id),
@@ -239,7 +241,7 @@ class Devices:
             disabled=record.disabled,
             note=record.note,
             created_at_ms=record.created_at_ms,
-            grace_until_ms=record.previous_until_ms if record.previous_until_ms > self._store.clock.now_ms() else 0,
+            grace_until_ms=record.previous_until_ms if record.previous_until_ms > self._clock.now_ms() else 0,
             epoch=epoch,
         )
 

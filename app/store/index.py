@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 from app.model.selections import Selection, SelectionKind
-from app.store.connection import Store
 from app.store.records import TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
+from app.store.store import Store
 from app.store.tokens import Tokens
 
 MAX_DIGITS: Final = 15
@@ -80,7 +80,8 @@ class TokenIndex:
 
     def __init__(self, store: Store, tokens: Tokens) -> None:
         """Read through ``store``; ``tokens`` tells what a record is."""
-        self._store = store
+        self._redis = store.background
+        self._clock = store.clock
         self._tokens = tokens
 
     async def count(self, selection: Selection, progress: Progress | None = None) -> int:
@@ -93,9 +94,9 @@ class TokenIndex:
             record = await self._tokens.read(selection.value)
             return int(record is not None and record.state != "revoked")
         if selection.kind is not SelectionKind.TOPIC:
-            now_ms = self._store.clock.now_ms()
+            now_ms = self._clock.now_ms()
             keys = _keys(selection, ALL_SHARDS)
-            return sum(await self._store.each([("ZCOUNT", key, now_ms, "+inf") for key in keys]))
+            return sum(await self._redis.pipeline([("ZCOUNT", key, now_ms, "+inf") for key in keys]))
         found = 0
         for number, shard in enumerate(ALL_SHARDS, 1):
             async for handles in self.chunks(selection, shard):
@@ -110,7 +111,7 @@ class TokenIndex:
         After ``budget_s`` a page is returned as far as it has come, which may be nothing yet but a cursor. Raises
         ``ValueError`` for a cursor that is none, and ``Unavailable``.
         """
-        place = IndexCursor.parse(cursor) if cursor else IndexCursor(self._store.clock.now_ms())
+        place = IndexCursor.parse(cursor) if cursor else IndexCursor(self._clock.now_ms())
         if selection.kind is SelectionKind.HANDLE:
             record = await self._tokens.read(selection.value)
             return TokenPage((record,) if record and record.state == "live" else (), "")
@@ -140,9 +141,9 @@ class TokenIndex:
 
         Raises ``ValueError`` and ``Unavailable``.
         """
-        place, now_ms = IndexCursor.parse(cursor), self._store.clock.now_ms()
+        place, now_ms = IndexCursor.parse(cursor), self._clock.now_ms()
         keys = _keys(Selection.of_everything(), ALL_SHARDS)
-        rows = await self._store.each(
+        rows = await self._redis.pipeline(
             [("ZCOUNT", key, now_ms, until) for until in (place.expires_at_ms, "+inf") for key in keys]
         )
         return sum(rows[: len(keys)]), sum(rows[len(keys) :])
@@ -159,7 +160,7 @@ class TokenIndex:
         for shard in [Shard.of(selection.value)] if selection.kind is SelectionKind.CLIENT_ID else ALL_SHARDS:
             seen: set[str] = set()  # a device's tokens all lie in one shard
             async for handles in self.chunks(selection, shard):
-                rows = await self._store.each(
+                rows = await self._redis.pipeline(
                     [("HMGET", shard.token(handle), "client_id", "scope") for handle in handles]
                 )
                 known = [(client_id, scope) for client_id, scope in rows if client_id and scope]
@@ -193,7 +194,9 @@ class TokenIndex:
         """Of records in an index that serves a selection, return those that it means."""
         if selection.kind is not SelectionKind.TOPIC or not handles:
             return list(handles)
-        scopes = await self._store.each([("HGET", Shard(int(handle[:2])).token(handle), "scope") for handle in handles])
+        scopes = await self._redis.pipeline(
+            [("HGET", Shard(int(handle[:2])).token(handle), "scope") for handle in handles]
+        )
         return [handle for handle, scope in zip(handles, scopes, strict=True) if scope and selection.reaches(scope)]
 
     async def after(self, keys: Sequence[str], place: IndexCursor, limit: int) -> list[IndexCursor]:
@@ -204,7 +207,7 @@ class TokenIndex:
         counts = dict.fromkeys(keys, min(limit, 2 * limit // len(keys) + SPARE))
         short = list(keys)
         while True:
-            rows = await self._store.each(
+            rows = await self._redis.pipeline(
                 [
                     ("ZRANGE", key, place.expires_at_ms, "+inf", "BYSCORE", "LIMIT", 0, counts[key], "WITHSCORES")
                     for key in short

@@ -11,11 +11,11 @@ from typing import Final, get_args
 
 from app.model.actors import Actor
 from app.model.selections import Selection
-from app.store.connection import Store
 from app.store.pipelined_connection import Command
 from app.store.records import RevocationState
 from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
 from app.store.script import Script
+from app.store.store import Store
 
 _START: Final = Script("start_job", may_oom=True)
 _CLAIM: Final = Script("claim_job_shard", may_oom=True)
@@ -64,14 +64,14 @@ class JobStore:
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
-        self._store = store
+        self._redis = store.background
 
     async def start(self, job: str, selection: Selection, actor: Actor, counted: int) -> bool:
         """Write down a job under an ID of ``draw_id``; False if that is the ID of another selection's job.
 
         May be sent again: what is there stays as it is. Raises ``Unavailable``.
         """
-        written = await self._store.run(
+        written = await self._redis.run_script(
             _START,
             {"jobs": JOBS, "open_jobs": OPEN_JOBS, "job": job_key(job), "work": job_work_key(job)},
             job_id=job,
@@ -85,8 +85,8 @@ class JobStore:
 
     async def open(self) -> list[tuple[str, Selection]]:
         """Return the jobs with work left, the oldest first. Raises ``Unavailable``."""
-        jobs: list[str] = await self._store.command("ZRANGE", OPEN_JOBS, 0, -1)
-        texts = await self._store.each([("HGET", job_key(job), "selection") for job in jobs]) if jobs else []
+        jobs: list[str] = await self._redis.command("ZRANGE", OPEN_JOBS, 0, -1)
+        texts = await self._redis.pipeline([("HGET", job_key(job), "selection") for job in jobs]) if jobs else []
         return [(job, Selection.from_text(text)) for job, text in zip(jobs, texts, strict=True) if text]
 
     async def claim(self, job: str) -> Shard | None:
@@ -94,7 +94,7 @@ class JobStore:
 
         With the last one done, this ends the job.
         """
-        number: int = await self._store.run(
+        number: int = await self._redis.run_script(
             _CLAIM,
             {"open_jobs": OPEN_JOBS, "job": job_key(job), "work": job_work_key(job)},
             job_id=job,
@@ -103,11 +103,11 @@ class JobStore:
 
     async def extend(self, job: str, shard: Shard) -> None:
         """Keep a claim for another lease. Raises ``Unavailable``."""
-        await self._store.run(_EXTEND, {"work": job_work_key(job)}, shard_number=shard.number)
+        await self._redis.run_script(_EXTEND, {"work": job_work_key(job)}, shard_number=shard.number)
 
     async def shard_done(self, job: str, shard: Shard) -> None:
         """Strike a shard off. May be sent again. Raises ``Unavailable``."""
-        await self._store.command("ZREM", job_work_key(job), shard.number)
+        await self._redis.command("ZREM", job_work_key(job), shard.number)
 
     async def read(self, job: str) -> Job | None:
         """Read a job and count what became of it. Raises ``Unavailable``."""
@@ -119,11 +119,11 @@ class JobStore:
 
         Raises ``ValueError`` for a cursor that is none, and ``Unavailable``.
         """
-        after = await self._store.command("ZREVRANK", JOBS, cursor) if cursor else -1
+        after = await self._redis.command("ZREVRANK", JOBS, cursor) if cursor else -1
         if after is None:
             raise ValueError("no cursor of this list")
         # By rank: jobs begun meanwhile stand before the cursor's and move it along.
-        ids: list[str] = await self._store.command("ZREVRANGE", JOBS, after + 1, after + 1 + limit)
+        ids: list[str] = await self._redis.command("ZREVRANGE", JOBS, after + 1, after + 1 + limit)
         jobs = [job for job in await self._read(ids[:limit]) if job]
         return jobs, ids[limit - 1] if len(ids) > limit else ""
 
@@ -133,7 +133,7 @@ class JobStore:
             commands.append(("HMGET", job_key(job), "selection", "by", "counted", "created_at_ms", "done_at_ms"))
             commands.append(("ZCARD", job_work_key(job)))
             commands += [("HMGET", shard.job_counts(job), *_COUNTS) for shard in ALL_SHARDS]
-        rows = await self._store.each(commands) if commands else []
+        rows = await self._redis.pipeline(commands) if commands else []
         of_job = iter(rows)
         return [_job(job, next(of_job), next(of_job), list(islice(of_job, len(ALL_SHARDS)))) for job in ids]
 

@@ -12,10 +12,10 @@ from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash, Secret
 from app.store.attempts import Attempts
 from app.store.audit import Event
-from app.store.connection import Store
 from app.store.redis_keys import OPERATOR_EPOCH, OPERATORS
 from app.store.script import Script
 from app.store.sealing import CannotOpen, KeyRing
+from app.store.store import Store
 
 # Whoever is dismissed, or has their sessions ended, is so when Redis is full too; and whoever signs in then is let in.
 _WRITE: Final = Script("write_operator", may_oom=True)
@@ -57,18 +57,19 @@ class Operators:
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         """Read and write through ``store``, seal with ``keys``."""
-        self._store = store
+        self._redis = store.requests
+        self._clock = store.clock
         self._keys = keys
         self.attempts = Attempts(store)
         """Who tries their passwords."""
 
     def now_ms(self) -> int:
         """Return Redis's time, Unix ms."""
-        return self._store.clock.now_ms()
+        return self._clock.now_ms()
 
     async def find(self, name: str) -> StoredOperator | None:
         """Return an operator, or None. Raises ``Unavailable``, and ``CannotOpen`` for a record that was not ours."""
-        text = await self._store.command("HGET", OPERATORS, name)
+        text = await self._redis.command("HGET", OPERATORS, name)
         return self.opened(name, text) if text else None
 
     def opened(self, name: str, text: str) -> StoredOperator:
@@ -82,12 +83,12 @@ class Operators:
 
     async def any(self) -> bool:
         """Tell whether there is an operator. Raises ``Unavailable``."""
-        return bool(await self._store.command("HLEN", OPERATORS))
+        return bool(await self._redis.command("HLEN", OPERATORS))
 
     async def read(self) -> OperatorsSnapshot:
         """Return all operators. Raises ``Unavailable``."""
         # The epoch first: of what changes in between, ``write`` then knows.
-        epoch, words = await self._store.each([("GET", OPERATOR_EPOCH), ("HGETALL", OPERATORS)])
+        epoch, words = await self._redis.pipeline([("GET", OPERATOR_EPOCH), ("HGETALL", OPERATORS)])
         names, texts = words[::2], words[1::2]
         accounts = {name: self._opened_or_none(name, text) for name, text in zip(names, texts, strict=True)}
         return OperatorsSnapshot(accounts, int(epoch or 0))
@@ -102,9 +103,9 @@ class Operators:
         """
         # No less than the last given to anyone: not even a clock that was set back, between a removal and the same name
         # added again, brings an old one back. No less than the time: nor does a Redis that lost its last seconds.
-        epoch = max(self._store.clock.now_ms() * 1000, read.epoch + 1)
+        epoch = max(self._clock.now_ms() * 1000, read.epoch + 1)
         text = self._text(operator, password, epoch) if password else ""
-        written = await self._store.run(
+        written = await self._redis.run_script(
             _WRITE,
             _KEYS,
             read_epoch=read.epoch or "",
@@ -124,7 +125,7 @@ class Operators:
         May be sent again.
         """
         text = self._text(account.operator, password, account.epoch)
-        await self._store.run(
+        await self._redis.run_script(
             _REHASH, {"operators": OPERATORS}, name=account.operator.name, read_record=account.text, record=text
         )
 

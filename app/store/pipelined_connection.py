@@ -1,11 +1,11 @@
-"""One connection to Redis for all that this instance asks: questions go out in turn, answers come back in turn.
+"""One connection to Redis on which many commands are under way at a time.
 
-What is asked in one turn of the event loop leaves as one write, so a busy instance, and Redis, are called less often.
+What is asked in one turn of the event loop leaves as one write, so a busy instance, and Redis, make fewer system calls.
 
-Why nothing can go wrong with it: a question is written once, never again. An answer belongs to the oldest question that
-has none yet, whether or not somebody still waits for it. Where that order could be in doubt (a connection lost, an
-answer overdue or unasked for) the connection's life ends, and with it every question under way: it may have taken
-effect, or not, and the caller is told so.
+Why no answer reaches the wrong caller: a command is written once, never again, and an answer belongs to the oldest
+command without one, whether or not its caller still waits. Where that order may be lost (a connection is lost, an
+answer is overdue, or comes unasked) the session ends, and with it all commands under way. Each may have run or not; its
+caller gets an error.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from redis.exceptions import RedisError, ResponseError
 from app.tasks import end
 
 ANSWER_WITHIN_S: Final = 2.0
-LOOK_EVERY_S: Final = 0.25
-"""How late it may be noticed that an answer is overdue: one look costs less than a timer for each question."""
+CHECK_EVERY_S: Final = 0.25
+"""How late an overdue answer may be noticed: one periodic check costs less than a timer for each command."""
 
 Command = tuple[str | int, ...]
 """The words of one command, as they are sent."""
 
+Connect = Callable[[], AbstractConnection]
+"""Makes a connection that is not opened yet, with neither retries nor timeouts of its own."""
+
 
 class PipelinedConnection:
-    """The connection, opened when something is asked and opened anew after a fault."""
+    """The connection, opened when something is asked, and opened anew after a fault."""
 
-    def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
-        """``connect`` makes a connection that is not opened yet, with neither retries nor timeouts of its own."""
+    def __init__(self, connect: Connect) -> None:
+        """Open connections by ``connect``, one at a time."""
         self._connect = connect
-        self._life: _Session | None = None
+        self._session: _Session | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one go and return their answers; one that Redis refuses is answered by the error.
@@ -46,66 +49,72 @@ class PipelinedConnection:
         """
         if not commands:
             return []
-        if self._life is None or self._life.over:
-            self._life = _Session(self._connect())
-        return await self._life.ask(commands)
+        if self._session is None or self._session.over:
+            self._session = _Session(self._connect())
+        return await self._session.ask(commands)
 
     async def close(self) -> None:
         """Close the connection; what is under way fails."""
-        if self._life:
-            await end([self._life.task])
+        if self._session:
+            await end([self._session.task])
+            # A task that is cancelled before its first step has no chance to do this.
+            self._session.fail_pending(LostConnection("closed"))
 
 
 @dataclass(slots=True)
 class _PendingReply:
-    """Commands sent together, and who waits for their answers."""
+    """The answers to commands that were sent together."""
 
     expected: int
     due: float
-    waiting: asyncio.Future[list[Any]]
+    result: asyncio.Future[list[Any]]
     answers: list[Any] = field(default_factory=list)
 
 
 class _Session:
-    """One life of the connection: from its opening to its first fault, which fails every question under way."""
+    """The connection from its opening to its first fault, which fails every command under way."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._outgoing: list[bytes] = []
-        self._any_outgoing = asyncio.Event()
-        self._under_way: deque[_PendingReply] = deque()
+        self._has_outgoing = asyncio.Event()
+        self._pending: deque[_PendingReply] = deque()
         self._loop = asyncio.get_running_loop()
         self.over = False
-        self.task = asyncio.create_task(self._live(), name="redis")
+        self.task = asyncio.create_task(self._keep_open(), name="redis")
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         self._outgoing += [hiredis.pack_command(words) for words in commands]  # type: ignore[arg-type]
-        self._any_outgoing.set()
-        question = _PendingReply(len(commands), self._loop.time() + ANSWER_WITHIN_S, self._loop.create_future())
-        self._under_way.append(question)
-        return await question.waiting
+        self._has_outgoing.set()
+        reply = _PendingReply(len(commands), self._loop.time() + ANSWER_WITHIN_S, self._loop.create_future())
+        self._pending.append(reply)
+        return await reply.result
 
-    async def _live(self) -> None:
+    def fail_pending(self, fault: Exception) -> None:
+        self.over = True
+        while self._pending:
+            reply = self._pending.popleft()
+            if not reply.result.done():
+                reply.result.set_exception(LostConnection(f"{type(fault).__name__}: {fault}"))
+
+    async def _keep_open(self) -> None:
         fault: Exception = LostConnection("closed")
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await self._connection.connect()  # type: ignore[no-untyped-call]
             async with asyncio.TaskGroup() as group:
-                for work in (self._write, self._read, self._watch):
+                for work in (self._write, self._read, self._check_overdue):
                     group.create_task(work())
         except* (RedisError, OSError) as faults:
             fault = faults.exceptions[0]
         finally:
-            self.over = True
-            for question in self._under_way:
-                if not question.waiting.done():
-                    question.waiting.set_exception(LostConnection(f"{type(fault).__name__}: {fault}"))
+            self.fail_pending(fault)
             await self._connection.disconnect(nowait=True)
 
     async def _write(self) -> None:
         while True:
-            await self._any_outgoing.wait()
-            self._any_outgoing.clear()
+            await self._has_outgoing.wait()
+            self._has_outgoing.clear()
             batch, self._outgoing = self._outgoing, []
             await self._connection.send_packed_command(batch, check_health=False)
 
@@ -115,17 +124,17 @@ class _Session:
                 answer = await self._connection.read_response()
             except ResponseError as refusal:
                 answer = refusal
-            if not self._under_way:
-                raise LostConnection("an answer that nobody asked for")
-            question = self._under_way[0]
-            question.answers.append(answer)
-            if len(question.answers) == question.expected:
-                self._under_way.popleft()
-                if not question.waiting.done():
-                    question.waiting.set_result(question.answers)
+            if not self._pending:
+                raise LostConnection("an answer to no command")
+            reply = self._pending[0]
+            reply.answers.append(answer)
+            if len(reply.answers) == reply.expected:
+                self._pending.popleft()
+                if not reply.result.done():
+                    reply.result.set_result(reply.answers)
 
-    async def _watch(self) -> None:
+    async def _check_overdue(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            if self._under_way and self._under_way[0].due < self._loop.time():
+            await asyncio.sleep(CHECK_EVERY_S)
+            if self._pending and self._pending[0].due < self._loop.time():
                 raise TimeoutError(f"no answer in {ANSWER_WITHIN_S:g} s")

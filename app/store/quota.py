@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from app.store.connection import Store
 from app.store.constants import PACE
 from app.store.redis_keys import quota_keys, quota_use_keys
 from app.store.script import Script
+from app.store.store import Store
 
 # When Redis is full too: without permits nothing is revoked. A log holds as many entries as the limit at most.
 _TAKE: Final = Script("take_permits", may_oom=True)
@@ -59,7 +59,7 @@ class SharedQuota:
 
     def __init__(self, store: Store, *, qps: Mapping[str, float], egress_qps: float, egress_group: str) -> None:
         """Take the account's limits, in calls a second: for each action, and for all together from one address."""
-        self._store = store
+        self._redis = store.permits
         self._qps = qps
         self._egress_qps = egress_qps
         self._group = egress_group
@@ -73,7 +73,7 @@ class SharedQuota:
         qps = self._qps[action]
         pace, group_pace = PACE * qps, PACE * self._egress_qps
         most = min(line, max(least, math.ceil(min(pace, group_pace) * batch_s)))
-        permits, wait_us, lines, group_lines = await self._store.run(
+        permits, wait_us, lines, group_lines = await self._redis.run_script(
             _TAKE,
             quota_keys(action, self._group),
             queue=f"{action} {self._group} {self._name}",
@@ -109,14 +109,14 @@ class QuotaUsageReader:
 
     def __init__(self, store: Store, *, qps: Mapping[str, float], egress_qps: float, egress_group: str) -> None:
         """Take the account's limits, as ``SharedQuota``."""
-        self._store = store
+        self._redis = store.permits
         self._qps = qps
         self._egress_qps = egress_qps
         self._group = egress_group
 
     async def read(self) -> list[QuotaUsage]:
         """Return the use of the egress group's limit, then of each action's. Raises ``Unavailable``."""
-        rows = await self._store.run(
+        rows = await self._redis.run_script(
             _READ_USAGE, quota_use_keys(self._qps, self._group), group=self._group, apis=list(self._qps)
         )
         limits = {"": self._egress_qps} | dict(self._qps)

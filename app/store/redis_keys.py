@@ -33,7 +33,7 @@ mac:HMAC           handle of a cloud token in hand               until that toke
 {q}:a:API          log of the permits taken for an API           the second that its limit is for
 {q}:e:GROUP        the same for an egress group                  likewise
 {q}:…:due          how far its pace is used up                   until it is not
-{q}:lines          how many wait for permits, at each instance   a second after the last one spoke up
+{q}:queues          how many wait for permits, at each instance   a second after the last one spoke up
 {ops}:keys         API keys, sealed, by ID                       until removed
 {ops}:names        API keys' IDs by name                         until removed
 {ops}:people       operators, sealed, by name                    until removed

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from app.model.actors import Actor
-from app.store.connection import Store
 from app.store.constants import PRIORITY_SPAN, QUEUE_HEAD_LENGTH
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.script import Script
 from app.store.sealing import Sealed
+from app.store.store import Store
 from app.store.tokens import REVOKE
 
 _RAISE: Final = Script("raise_watermark", may_oom=True)
@@ -54,16 +54,16 @@ class RevocationQueue:
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
-        self._store = store
+        self._redis = store.background
 
     async def raise_watermark(self, role: str, job: str, shards: Sequence[Shard] = ALL_SHARDS) -> None:
         """Revoke all that was begun under a role until now, or ``EVERYTHING``. Raises ``Unavailable``.
 
         Once for each job and shard: may be sent again. Nothing is queued by this.
         """
-        await self._store.each(
+        await self._redis.pipeline(
             [
-                self._store.call(
+                self._redis.script_command(
                     _RAISE, {"watermarks": shard.watermarks, "job_counts": shard.job_counts(job)}, role=role
                 )
                 for shard in shards
@@ -84,7 +84,7 @@ class RevocationQueue:
 
         ``actor`` is who revokes, as the audit trail names them. May be sent again. Raises ``Unavailable``.
         """
-        revoked: int = await self._store.run(
+        revoked: int = await self._redis.run_script(
             REVOKE,
             {"queue": shard.queue},
             priority=priority.value,
@@ -101,9 +101,9 @@ class RevocationQueue:
 
         What is due again is put back, and what outlived itself lapses. Raises ``Unavailable``.
         """
-        rows = await self._store.each(
+        rows = await self._redis.pipeline(
             [
-                self._store.call(
+                self._redis.script_command(
                     _READ_HEAD,
                     {"queue": shard.queue, "delayed": shard.delayed, "failed": shard.failed},
                 )
@@ -119,7 +119,7 @@ class RevocationQueue:
 
     async def claim(self, shard: Shard) -> Claim | None:
         """Claim the shard's first revocation. Raises ``Unavailable``."""
-        row = await self._store.run(_CLAIM, {"queue": shard.queue, "delayed": shard.delayed})
+        row = await self._redis.run_script(_CLAIM, {"queue": shard.queue, "delayed": shard.delayed})
         if not row:
             return None
         handle, number, client_id, sealed, expires_at_ms, tries, attempts = row
@@ -136,7 +136,7 @@ class RevocationQueue:
     async def settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
         """Record what came of a claim; False if it had fallen to another. May be sent again. Raises ``Unavailable``."""
         shard = Shard.of(claim.client_id)
-        settled = await self._store.run(
+        settled = await self._redis.run_script(
             _SETTLE,
             {"token": shard.token(claim.handle), "delayed": shard.delayed, "failed": shard.failed},
             handle=claim.handle,
@@ -152,7 +152,7 @@ class RevocationQueue:
         shard = Shard.of_handle(handle)
         if shard is None:
             return False
-        resolved = await self._store.run(
+        resolved = await self._redis.run_script(
             _RESOLVE,
             {"token": shard.token(handle), "failed": shard.failed},
             handle=handle,
@@ -171,11 +171,11 @@ class RevocationQueue:
     async def ahead(self, priority: Priority) -> int:
         """Count the revocations that go before, or among, those of this priority. Raises ``Unavailable``."""
         until = (priority + 1) * PRIORITY_SPAN
-        return sum(await self._store.each([("ZCOUNT", shard.queue, "-inf", f"({until}") for shard in ALL_SHARDS]))
+        return sum(await self._redis.pipeline([("ZCOUNT", shard.queue, "-inf", f"({until}") for shard in ALL_SHARDS]))
 
     async def backlog(self) -> Backlog:
         """Count what is queued and what failed. Raises ``Unavailable``."""
-        rows = await self._store.each(
+        rows = await self._redis.pipeline(
             [("ZCARD", key) for shard in ALL_SHARDS for key in (shard.queue, shard.delayed, shard.failed)]
             + [("ZRANGE", shard.queue, 0, 1) for shard in ALL_SHARDS]
         )
@@ -185,7 +185,7 @@ class RevocationQueue:
             for shard, handles in zip(ALL_SHARDS, heads, strict=True)
             for handle in handles
         ]
-        scopes = await self._store.each(sample) if sample else []
+        scopes = await self._redis.pipeline(sample) if sample else []
         return Backlog(
             queued=sum(counts[0::3]) + sum(counts[1::3]),
             failed=sum(counts[2::3]),

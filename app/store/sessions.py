@@ -12,12 +12,12 @@ import structlog
 from app.model.actors import Actor
 from app.model.secrets import Secret, SessionId
 from app.store.audit import Event, EventKind
-from app.store.connection import Store
 from app.store.constants import SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS, session_key
 from app.store.script import Script
 from app.store.sealing import CannotOpen, KeyRing
+from app.store.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,8 @@ class Sessions:
 
     def __init__(self, store: Store, keys: KeyRing, operators: Operators) -> None:
         """Read and write through ``store``, seal with ``keys``; ``operators`` know whose a session is."""
-        self._store = store
+        self._redis = store.requests
+        self._clock = store.clock
         self._keys = keys
         self._operators = operators
 
@@ -47,11 +48,11 @@ class Sessions:
         was read. Raises ``Unavailable``.
         """
         session = SessionId(secrets.token_urlsafe(32))
-        name, created_at_ms = account.operator.name, self._store.clock.now_ms()
+        name, created_at_ms = account.operator.name, self._clock.now_ms()
         # The script reads the fields themselves; this seal is empty and proves them. Whoever writes to Redis could else
         # sign himself in as anybody.
         seal = self._keys.seal(Secret(""), "session", _digest(session), _terms(name, account.epoch, created_at_ms))
-        begun = await self._store.run(
+        begun = await self._redis.run_script(
             _BEGIN,
             {"session": session_key(_digest(session)), "operators": OPERATORS},
             name=name,
@@ -71,7 +72,7 @@ class Sessions:
         """
         if not _ID.fullmatch(session.reveal()):
             return None
-        answer = await self._store.run(
+        answer = await self._redis.run_script(
             _FIND,
             {"session": session_key(_digest(session)), "operators": OPERATORS},
             prolongs=int(touch),
@@ -91,7 +92,7 @@ class Sessions:
         """End a session; None if there was none. May be sent again. Raises ``Unavailable``."""
         if not _ID.fullmatch(session.reveal()):
             return None
-        who = await self._store.run(_END, {"session": session_key(_digest(session))}, request_id=request_id)
+        who = await self._redis.run_script(_END, {"session": session_key(_digest(session))}, request_id=request_id)
         return Event(Actor(who, request_id), EventKind.SIGNED_OUT) if who else None
 
 

@@ -14,7 +14,6 @@ from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
-from app.store.connection import Store
 from app.store.constants import RECORD_KEPT_MS
 from app.store.records import (
     ApplicationLease,
@@ -29,6 +28,7 @@ from app.store.records import (
 from app.store.redis_keys import Handle, Shard, mac_key
 from app.store.script import Script
 from app.store.sealing import KeyRing, Sealed
+from app.store.store import Store
 
 _FIND_LIVE: Final = Script("find_live_token")
 _REQUEST: Final = Script("request_token")
@@ -46,7 +46,10 @@ class Tokens:
 
     def __init__(self, store: Store, keys: KeyRing, *, max_live: int, max_new_per_hour: int) -> None:
         """Read and write through ``store``, seal with ``keys``; the limits are one device's."""
-        self._store = store
+        self._redis = store.requests
+        self._polling = store.polling
+        self._searches = store.background
+        self._clock = store.clock
         self._keys = keys
         self._max_live = max_live
         self._max_new_per_hour = max_new_per_hour
@@ -72,14 +75,14 @@ class Tokens:
             "used_until_ms": used_until_ms,
             "fresh_ms": wanted.fresh_ms,
         }
-        answer = await self._store.run(_FIND_LIVE, keys, **arguments)
+        answer = await self._redis.run_script(_FIND_LIVE, keys, **arguments)
         if answer == ["none"]:
             keys |= {
                 "application": shard.application(grant),
                 "device_index": shard.live(client_id),
                 "new_tokens": shard.new_tokens(client_id),
             }
-            answer = await self._store.run(
+            answer = await self._redis.run_script(
                 _REQUEST,
                 keys,
                 **arguments,
@@ -101,13 +104,13 @@ class Tokens:
 
     async def is_under_way(self, wanted: TokenRequest, application: Handle) -> bool:
         """Tell whether this flight is still out. Raises ``Unavailable``."""
-        handle: str | None = await self._store.command("HGET", wanted.shard.application(wanted.key), "handle")
+        handle: str | None = await self._polling.command("HGET", wanted.shard.application(wanted.key), "handle")
         return handle == application
 
     async def extend(self, lead: ApplicationLease) -> bool:
         """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
         shard = lead.wanted.shard
-        extended = await self._store.run(
+        extended = await self._redis.run_script(
             _EXTEND,
             {"application": shard.application(lead.wanted.key), "token": shard.token(lead.handle)},
             handle=lead.handle,
@@ -131,11 +134,11 @@ class Tokens:
         wanted, shard = lead.wanted, lead.wanted.shard
         client_id = wanted.device.client_id
         # Before the record: a token in hand must never be one that cannot be looked up.
-        ttl_ms = max(1, expires_at_ms - self._store.clock.now_ms()) + RECORD_KEPT_MS
+        ttl_ms = max(1, expires_at_ms - self._clock.now_ms()) + RECORD_KEPT_MS
         for each in tokens:
             mac = mac_key(self._keys.mac(each.token))
-            await self._store.run(_NAME, {"mac": mac}, handle=lead.handle, ttl_ms=ttl_ms)
-        answer: Literal["stored", "revoked"] = await self._store.run(
+            await self._redis.run_script(_NAME, {"mac": mac}, handle=lead.handle, ttl_ms=ttl_ms)
+        answer: Literal["stored", "revoked"] = await self._redis.run_script(
             _STORE,
             {
                 "device": shard.device(client_id),
@@ -163,7 +166,7 @@ class Tokens:
         ``counts`` says whether it counts against the device's hourly share all the same.
         """
         shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
-        await self._store.run(
+        await self._redis.run_script(
             _FAIL,
             {
                 "application": shard.application(lead.wanted.key),
@@ -179,7 +182,7 @@ class Tokens:
     async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> None:
         """Use an assertion where no token is handed out. Raises ``AssertionRefused`` and ``Unavailable``."""
         shard = Shard.of(device.client_id)
-        status = await self._store.run(
+        status = await self._redis.run_script(
             _USE,
             {
                 "device": shard.device(device.client_id),
@@ -195,7 +198,7 @@ class Tokens:
     async def handle_of(self, tokens: list[CloudToken]) -> Handle | None:
         """Find the one handle that all these cloud tokens belong to. Raises ``Unavailable``."""
         names = [[mac_key(mac) for mac in self._keys.macs(token)] for token in tokens]
-        rows = iter(await self._store.each([("GET", name) for of_token in names for name in of_token]))
+        rows = iter(await self._redis.pipeline([("GET", name) for of_token in names for name in of_token]))
         found = {next(filter(None, [next(rows) for _ in of_token]), None) for of_token in names}
         # One that is not ours beside one that is, or tokens of two handles, are no token of ours.
         [handle, *others] = found
@@ -205,13 +208,13 @@ class Tokens:
         """Read what is known of a handle; what a floor took is ``revoked``. Raises ``Unavailable``."""
         if Shard.of_handle(handle) is None:
             return None
-        [record] = await self.read_all([Handle(handle)])
-        return record
+        shard = Shard(int(handle[:2]))
+        return _record(Handle(handle), await self._redis.run_script(_READ, {"token": shard.token(handle)}))
 
     async def read_all(self, handles: Sequence[Handle]) -> list[TokenRecord | None]:
         """Read what is known of each handle, in one round trip. Raises ``Unavailable``."""
         keys = [Shard(int(handle[:2])).token(handle) for handle in handles]
-        rows = await self._store.each([self._store.call(_READ, {"token": key}) for key in keys])
+        rows = await self._searches.pipeline([self._searches.script_command(_READ, {"token": key}) for key in keys])
         return [_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
 
     async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, actor: Actor) -> bool:
@@ -220,7 +223,7 @@ class Tokens:
         ``actor`` is who revokes, as the audit trail names them.
         """
         shard = Shard.of(record.client_id)
-        revoked = await self._store.run(
+        revoked = await self._redis.run_script(
             REVOKE,
             {"queue": shard.queue},
             priority=priority.value,

@@ -37,8 +37,8 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
     from app.model.secrets import AccessKeySecret, Secret  # noqa: PLC0415
     from app.model.topics import parse_filter  # noqa: PLC0415
     from app.service.pacing import Pacing  # noqa: PLC0415
-    from app.store.connection import Store  # noqa: PLC0415
     from app.store.quota import SharedQuota  # noqa: PLC0415
+    from app.store.store import Store  # noqa: PLC0415
 
     credentials = LastingCredentials(Credentials("bench-key", AccessKeySecret("bench-secret")))
     resources = [parse_filter(text) for text in RESOURCES]

@@ -27,9 +27,9 @@ from app.model.operators import OperatorRole
 from app.model.secrets import Password
 from app.service.registry import Registration
 from app.settings import Settings
-from app.store.connection import Store
 from app.store.pipelined_connection import Command
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests import processes
 from tests.actors import CLI
@@ -146,7 +146,7 @@ async def stock(settings: Settings, count: int) -> Handle:
             commands: list[Command] = []
             for number in range(first, min(count, first + AT_ONCE)):
                 handle = put(commands, store, number, count)
-            await store.each(commands)
+            await store.requests.pipeline(commands)
         await check(store, tokens, handle, count)
     return handle
 
@@ -181,7 +181,7 @@ def put(commands: list[Command], store: Store, number: int, count: int) -> Handl
 async def check(store: Store, tokens: Tokens, handle: Handle, count: int) -> None:
     """Check that the server reads the written records as live tokens."""
     record = await tokens.read(handle)
-    there = sum(await store.each([("ZCARD", shard.everything) for shard in ALL_SHARDS]))
+    there = sum(await store.requests.pipeline([("ZCARD", shard.everything) for shard in ALL_SHARDS]))
     if record is None or record.state != "live" or there != count:
         raise RuntimeError(f"not as the server would have it: {record}, {there} of {count}")
 

@@ -38,7 +38,6 @@ from app.model.selections import Selection
 from app.service.delivery import Delivery
 from app.service.pacing import Pacing
 from app.settings import Settings
-from app.store.connection import Store
 from app.store.constants import PACE
 from app.store.jobs import Job
 from app.store.quota import SharedQuota
@@ -46,6 +45,7 @@ from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult,
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing
+from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import end
 from tests import processes
@@ -196,7 +196,7 @@ async def used_memory(client: Redis) -> int:
 async def opened(settings: Settings) -> AsyncIterator[tuple[Store, Tokens]]:
     """Open a store and its tokens."""
     store = Store(settings.redis_url)
-    await store.clock.learn(store.command)
+    await store.learn_time()
     yield store, Tokens(store, KeyRing.parse(settings.sealing_keys), max_live=16, max_new_per_hour=120)
     await store.close()
 
@@ -208,7 +208,7 @@ async def stock(settings: Settings, count: int) -> None:
         async def issue(number: int) -> None:
             client_id = ClientId(f"GID_fleet@@@d{number}")
             device = Device(client_id, Algorithm.HS256, methods_of(Algorithm.HS256), epoch="1")
-            await store.command("HSET", Shard.of(client_id).device(client_id), "epoch", "1")
+            await store.requests.command("HSET", Shard.of(client_id).device(client_id), "epoch", "1")
             scope = f"pub:fleet/d{number}/up/#"
             wanted = TokenRequest(device=device, role=ROLE, scope=scope, life_s=LIFE_S, fresh_ms=0, spare_ms=0)
             answer = await tokens.request(wanted, "r", "", 0)

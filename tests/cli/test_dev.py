@@ -25,10 +25,10 @@ from app.embedded.example import read_settings
 from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret
 from app.service.sign_in import SignedIn, SignIn
-from app.store.connection import Store
 from app.store.operators import Operators
 from app.store.sealing import KeyRing
 from app.store.sessions import Sessions
+from app.store.store import Store
 from tests import processes
 from tests.processes import Dev
 

@@ -13,10 +13,10 @@ import pytest
 from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret
 from app.service.sign_in import SignIn
-from app.store.connection import Store
 from app.store.operators import Operators
 from app.store.sealing import KeyRing
 from app.store.sessions import Sessions
+from app.store.store import Store
 from tests.cli.conftest import Cli
 
 Type = Callable[[bytes], None]

@@ -18,13 +18,14 @@ from app.cli import job_progress
 from app.model.secrets import Secret
 from app.service import jobs as service_jobs
 from app.service.jobs import Jobs
-from app.store.connection import Store, retry_until
 from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore
 from app.store.records import TokenRecord
+from app.store.retry import retry_until
 from app.store.revocations import Outcome, RevocationQueue
 from app.store.sealing import KeyRing
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.cli.conftest import Cli
 from tests.store.fleet import Fleet
@@ -41,7 +42,7 @@ def issue(settings: dict[str, str]) -> Issue:
 
     async def issue_all(count: int, role: str) -> list[TokenRecord]:
         store, keys = Store(Secret(settings["REDIS_URL"])), KeyRing.parse(Secret(settings["SEALING_KEYS"]))
-        await store.clock.learn(store.command)
+        await store.learn_time()
         fleet = Fleet(store, Devices(store, keys), Tokens(store, keys, max_live=3, max_new_per_hour=5))
         records = await fleet.issue_many(count, role=role, prefix="d")
         await store.close()
@@ -70,7 +71,7 @@ class Instance(threading.Thread):
 
     async def _run(self) -> None:
         store, keys = Store(Secret(self._settings["REDIS_URL"])), KeyRing.parse(Secret(self._settings["SEALING_KEYS"]))
-        await store.clock.learn(store.command)
+        await store.learn_time()
         tokens, queue = Tokens(store, keys, max_live=3, max_new_per_hour=5), RevocationQueue(store)
         working = asyncio.create_task(Jobs(JobStore(store), TokenIndex(store, tokens), queue).work_on_jobs())
         while not self._over.is_set():

@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.store.pipelined_connection import Command, PipelinedConnection
 from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
 from app.store.redis_keys import Handle
+from app.store.store import Store
 from app.tasks import end
 from app.web.api import JOBS, REVOCATIONS
 from app.web.oauth import SERVICES
@@ -40,8 +41,8 @@ QUICK: Final = {
     "app.service.delivery.MAX_ATTEMPTS": 2,
     "app.service.jobs.PACE": 1e9,
     "app.service.jobs.LEAST_BREATH_S": 0.0,
-    "app.store.connection.FIRST_DELAY_S": 0.003,
-    "app.store.connection.LAST_DELAY_S": 0.003,
+    "app.store.retry.FIRST_DELAY_S": 0.003,
+    "app.store.retry.LAST_DELAY_S": 0.003,
 }
 """Waits that would only make a history long."""
 
@@ -92,10 +93,11 @@ def driven_by_hand() -> Iterator[None]:
 
 
 class Wire:
-    """The line to Redis, which is cut where a history says so: then nothing comes back, and nothing goes out."""
+    """The way to Redis, which is cut where a history says so: then nothing comes back, and nothing goes out."""
 
-    def __init__(self, line: PipelinedConnection) -> None:
-        self._line = line
+    def __init__(self, store: Store) -> None:
+        for client in (store.requests, store.permits, store.background, store.polling):
+            client.connection = _Cuttable(self, client.connection)
         self.cut = False
         self.death: Death | None = None
         self._asked = 0
@@ -104,26 +106,36 @@ class Wire:
         """Count from nought, up to a death."""
         self.death, self._asked = death, 0
 
-    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+    async def ask(self, connection: PipelinedConnection, commands: Sequence[Command]) -> list[Any]:
         """Ask as ``PipelinedConnection`` does. After its death no answer comes, as for a cancelled task."""
         # A script that Redis does not know yet is sent again; that is no other word.
         now = _COUNTED.get() and commands[0][0] != "EVAL" and self._is_time()
         self.cut |= bool(now and self.death and self.death.before)
         if self.cut:
             raise asyncio.CancelledError
-        answers = await self._line.ask(commands)
+        answers = await connection.ask(commands)
         self.cut |= now
         if self.cut:
             raise asyncio.CancelledError
         return answers
 
-    async def close(self) -> None:
-        """Close the line."""
-        await self._line.close()
-
     def _is_time(self) -> bool:
         self._asked += 1
         return self.death is not None and self._asked == self.death.command
+
+
+class _Cuttable(PipelinedConnection):
+    """One of the connections of a wire."""
+
+    def __init__(self, wire: Wire, connection: PipelinedConnection) -> None:
+        self._wire = wire
+        self._uncut = connection
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._wire.ask(self._uncut, commands)
+
+    async def close(self) -> None:
+        await self._uncut.close()
 
 
 class Instance:
@@ -144,14 +156,13 @@ class Instance:
         self._app = build(settings)
         self._runner = web.AppRunner(self._app, handle_signals=False)
         self.parts = self._app[PARTS]
-        self.wire = Wire(self.parts.store._line)
-        self.parts.store._line = self.wire  # type: ignore[assignment]
+        self.wire = Wire(self.parts.store)
 
     async def open(self, shift_ms: int) -> None:
         """Start, at the time that a history has come to."""
         self.set_clock(shift_ms)
         await self.own(self._runner.setup())
-        await self.own(self.parts.store.clock.learn(self.parts.store.command))
+        await self.own(self.parts.store.learn_time())
         self.services = self._app[SERVICES]
         self.jobs: Jobs = self._app[JOBS]
         self.revocations: Revocations = self._app[REVOCATIONS]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from unittest import mock
 
-from app.store.connection import Store
+from app.store.redis_client import RedisClient
 from app.store.script import Script
 from tests.histories.instance import Instance
 
@@ -61,26 +61,28 @@ _sha: Final = _original("sha")
 @contextmanager
 def _queued_later() -> Iterator[None]:
     """Queue what was revoked only when the instance that answered delivers next: it keeps it in its own memory."""
-    run, deliver = Store.run, Instance.deliver
+    run, deliver = RedisClient.run_script, Instance.deliver
     enqueue = _EnqueueLater("later", may_oom=True)
     waiting: dict[int, list[tuple[str, dict[str, str]]]] = {}
 
-    async def running(self: Store, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Any:
+    async def running(
+        self: RedisClient, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any
+    ) -> Any:
         answer = await run(self, script, keys, **arguments)
         if script.name in {"revoke_tokens", "write_device"}:
             shard = str(next(iter(keys.values()))).partition(":")[0]
             while (entry := await self.command("LPOP", f"{shard}:{LATER}")) is not None:
-                waiting.setdefault(id(self), []).append(
+                waiting.setdefault(id(self._clock), []).append(
                     (shard, dict(zip(("handle", "priority", "expires_at_ms"), entry.split(" "), strict=True)))
                 )
         return answer
 
     async def delivering(self: Instance) -> bool:
-        for shard, entry in waiting.pop(id(self.parts.store), []):
-            await run(self.parts.store, enqueue, {"queue": f"{shard}:q"}, **entry)
+        for shard, entry in waiting.pop(id(self.parts.store.clock), []):
+            await run(self.parts.store.background, enqueue, {"queue": f"{shard}:q"}, **entry)
         return await deliver(self)
 
-    with mock.patch.object(Store, "run", running), mock.patch.object(Instance, "deliver", delivering):
+    with mock.patch.object(RedisClient, "run_script", running), mock.patch.object(Instance, "deliver", delivering):
         yield
 
 

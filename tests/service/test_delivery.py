@@ -17,12 +17,12 @@ from app.model.secrets import CloudToken
 from app.service import delivery as module
 from app.service.delivery import Delivery
 from app.service.pacing import Pacing
-from app.store.connection import Store
 from app.store.constants import CLAIM_MS, PACE
 from app.store.quota import SharedQuota
 from app.store.records import CloudTokenOfType, Priority
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import end
 from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, answer, hang, refuse
@@ -307,7 +307,7 @@ async def test_what_cannot_be_opened_fails_without_a_call(
     monkeypatch.setattr(module, "MAX_ATTEMPTS", 2)
     cloud.answers = [OK]
     record = await fleet.issue("d1")
-    await store.command("HSET", Shard.of(record.client_id).token(record.handle), "sealed", "k9.AAAA")
+    await store.requests.command("HSET", Shard.of(record.client_id).token(record.handle), "sealed", "k9.AAAA")
     await fleet.tokens.revoke(record, actor=Actor("cli:test"))
     begin()
     await until(drained(revocations), "the attempts used up")

@@ -12,12 +12,12 @@ from app.model.actors import Actor
 from app.model.selections import Selection
 from app.service import jobs as module
 from app.service.jobs import Jobs
-from app.store.connection import Store
 from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore, draw_id
 from app.store.redis_keys import ALL_SHARDS, SHARDS, Shard
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from app.tasks import end
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import ask, keep
@@ -71,7 +71,7 @@ async def done(jobs: Jobs, job: Job) -> Job:
 
 async def queued(store: Store) -> set[str]:
     """Return the handles in all queues."""
-    rows = await store.each([("ZRANGE", shard.queue, 0, -1) for shard in ALL_SHARDS])
+    rows = await store.requests.pipeline([("ZRANGE", shard.queue, 0, -1) for shard in ALL_SHARDS])
     return {handle for row in rows for handle in row}
 
 

@@ -5,10 +5,10 @@ import pytest
 from app.cloud.errors import CloudError, ErrorKind
 from app.errors import Unavailable
 from app.service.metrics import HOUR, MAX_CODE_CHARS, Metrics
-from app.store.connection import Store
 from app.store.constants import COUNTERS_KEPT_MS
 from app.store.counters import MINUTE_MS, Batch, CounterStore, Seen
 from app.store.quota import QuotaUsageReader
+from app.store.store import Store
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
 
@@ -150,5 +150,5 @@ async def test_before_the_first_call_the_cloud_was_not_seen(metrics: Metrics) ->
 async def test_quotas_that_nobody_uses_are_left_out(store: Store, metrics: Metrics) -> None:
     """The egress group's limit and those of the three actions of tokens are always told, others when in use."""
     assert [use.action for use in await metrics.quotas()] == ["", "ApplyToken", "QueryToken", "RevokeToken"]
-    await store.command("LPUSH", "{q}:a:SendMessage", store.clock.now_ms() * 1000)
+    await store.requests.command("LPUSH", "{q}:a:SendMessage", store.clock.now_ms() * 1000)
     assert [use.action for use in await metrics.quotas()][-1] == "SendMessage"

@@ -11,11 +11,11 @@ from app.model.operators import OperatorRole
 from app.model.secrets import Password
 from app.service.operators import OperatorAdmin
 from app.service.sign_in import SignIn
-from app.store.connection import Store
 from app.store.operators import Operators
 from app.store.redis_keys import OPERATORS
 from app.store.sealing import KeyRing, new_key_text
 from app.store.sessions import Sessions
+from app.store.store import Store
 from tests.actors import CLI
 from tests.service.conftest import CountingHasher
 
@@ -39,7 +39,8 @@ def door(operators: Operators, sessions: Sessions) -> SignIn:
 async def audit_lines(store: Store, stream: str = "{ops}:a") -> list[tuple[str, str, str]]:
     """Return who did what of a stream, the oldest first."""
     entries = [
-        dict(zip(words[::2], words[1::2], strict=True)) for _, words in await store.command("XRANGE", stream, "-", "+")
+        dict(zip(words[::2], words[1::2], strict=True))
+        for _, words in await store.requests.command("XRANGE", stream, "-", "+")
     ]
     return [(line["who"], line["what"], line["detail"]) for line in entries]
 
@@ -67,7 +68,7 @@ async def test_a_name_that_could_deceive_is_refused(office: OperatorAdmin, store
     with pytest.raises(InvalidRequest, match="1 to 64") as caught:
         await office.add_operator(name, OperatorRole.VIEWER, PASSWORD, actor=CLI)
     assert len(str(caught.value)) < 200
-    assert await store.command("DBSIZE") == 0
+    assert await store.requests.command("DBSIZE") == 0
 
 
 @pytest.mark.parametrize(
@@ -88,11 +89,11 @@ async def test_a_password_that_must_not_be_is_refused(
     with pytest.raises(InvalidRequest, match=complaint) as caught:
         await office.add_operator("ann.operator", OperatorRole.VIEWER, Password(text), actor=CLI)
     assert not text or text not in str(caught.value)
-    assert (hashing.made, await store.command("DBSIZE")) == (0, 0)
+    assert (hashing.made, await store.requests.command("DBSIZE")) == (0, 0)
     await office.add_operator("ann.operator", OperatorRole.VIEWER, PASSWORD, actor=CLI)
     with pytest.raises(InvalidRequest, match=complaint):
         await office.set_password("ann.operator", Password(text), actor=CLI)
-    assert (hashing.made, await store.command("XLEN", "{ops}:a")) == (1, 1)
+    assert (hashing.made, await store.requests.command("XLEN", "{ops}:a")) == (1, 1)
 
 
 async def test_a_name_is_taken_once(office: OperatorAdmin, door: SignIn) -> None:
@@ -290,7 +291,7 @@ async def test_there_are_not_endlessly_many(
         await office.add_operator(name, OperatorRole.VIEWER, PASSWORD, actor=CLI)
     with pytest.raises(InvalidRequest, match="2 operators already"):
         await office.add_operator("eve", OperatorRole.VIEWER, PASSWORD, actor=CLI)
-    assert await store.command("HLEN", OPERATORS) == 2
+    assert await store.requests.command("HLEN", OPERATORS) == 2
 
 
 async def test_a_change_that_is_always_overtaken_ends(
@@ -313,7 +314,7 @@ async def test_without_redis_nothing_is_said_to_be_done(operators: Operators, st
     async def gone(*_: object) -> object:
         raise Unavailable("away")
 
-    store.each = gone  # type: ignore[method-assign, assignment]
+    store.requests.pipeline = gone  # type: ignore[method-assign, assignment]
     verbs: list[Awaitable[object]] = [
         office.add_operator("ann", OperatorRole.VIEWER, PASSWORD, actor=CLI),
         office.list_operators(),

@@ -14,9 +14,9 @@ from app.cloud.quota import QuotaExhausted, QuotaUnreachable
 from app.model.secrets import Secret
 from app.service import pacing
 from app.service.pacing import Pacing
-from app.store.connection import Store
 from app.store.constants import PACE
 from app.store.quota import SharedQuota
+from app.store.store import Store
 from tests import processes
 from tests.waiting import until
 
@@ -56,7 +56,7 @@ async def asked(store: Store) -> int:
 
 async def commands(store: Store) -> dict[str, int]:
     """Return how often Redis has run each command since it was told to count anew."""
-    lines = str(await store.command("INFO", "commandstats"))
+    lines = str(await store.requests.command("INFO", "commandstats"))
     return {name: int(calls) for name, calls in re.findall(r"cmdstat_(\S+):calls=(\d+)", lines)}
 
 
@@ -87,7 +87,7 @@ async def test_first_come_is_first_served(quota: Pacing) -> None:
 async def test_a_single_call_costs_one_question_and_an_idle_instance_none(quota: Pacing, store: Store) -> None:
     """Nobody waits, nothing is asked: neither before the first call nor after the last."""
     await quota.permit("ApplyToken", deadline=soon())
-    await store.command("CONFIG", "RESETSTAT")
+    await store.requests.command("CONFIG", "RESETSTAT")
     await quota.permit("ApplyToken", 2, deadline=soon())
     await asyncio.sleep(pacing.SPEAK_EVERY_S + 0.05)
     statistics = await commands(store)

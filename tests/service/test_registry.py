@@ -9,8 +9,8 @@ from app.model.secrets import ClientSecret
 from app.service import verification_keys
 from app.service.device_records import narrows
 from app.service.registry import Registration, Registry
-from app.store.connection import Store
 from app.store.devices import Devices
+from app.store.store import Store
 from tests.actors import CLI
 
 POLICY = parse_policy(
@@ -63,7 +63,7 @@ async def test_a_wrong_registration_is_refused_and_changes_nothing(
     """The refusal says what is wrong; nothing is written."""
     with pytest.raises(InvalidRequest, match=complaint):
         await registry.add_device(registration, actor=CLI)
-    assert await store.command("DBSIZE") == 0
+    assert await store.requests.command("DBSIZE") == 0
 
 
 async def test_a_private_key_is_never_taken(registry: Registry) -> None:

@@ -10,12 +10,12 @@ from app.service import revocations as module
 from app.service.jobs import Jobs
 from app.service.registry import Registry
 from app.service.revocations import Overview, Prospect, Revocations, RevokeResult
-from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.actors import CLI
 from tests.store.fleet import Fleet

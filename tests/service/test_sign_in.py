@@ -15,10 +15,10 @@ from app.service.operators import OperatorAdmin
 from app.service.passwords import MOST_AT_ONCE, Passwords
 from app.service.sign_in import SignIn
 from app.store.attempts import FREE_BY_ADDRESS, FREE_FROM_ONE_ADDRESS
-from app.store.connection import Store
 from app.store.operators import Operators
 from app.store.sealing import KeyRing
 from app.store.sessions import Sessions
+from app.store.store import Store
 from tests import processes
 from tests.actors import CLI
 from tests.service.conftest import CountingHasher, hash_with
@@ -258,11 +258,11 @@ async def test_nothing_secret_lies_in_redis_or_the_log(
         await refused(door, "eve", WRONG)
         await office.change_password("eve", made.password, OTHER, actor=CLI)
     dump = []
-    for key in await store.command("KEYS", "*"):
+    for key in await store.requests.command("KEYS", "*"):
         dump.append(key)
-        kind = await store.command("TYPE", key)
+        kind = await store.requests.command("TYPE", key)
         reader = {"string": ("GET", key), "hash": ("HGETALL", key), "stream": ("XRANGE", key, "-", "+")}[kind]
-        dump.append(str(await store.command(*reader)))
+        dump.append(str(await store.requests.command(*reader)))
     everything = "\n".join(dump) + repr((logs, made, signed_in))
     assert "eve" in everything
     for secret in (made.password, signed_in.session, WRONG, OTHER, PASSWORD):
@@ -276,10 +276,10 @@ async def test_a_full_redis_keeps_nobody_out(
     """Who has to revoke something signs in, and who has to go is put out, when nothing else can be written."""
     session = (await door.sign_in("ann", PASSWORD, HERE)).session
     hash_with(monkeypatch, CountingHasher(memory_cost=16))
-    await store.command("CONFIG", "SET", "maxmemory", 1)
+    await store.requests.command("CONFIG", "SET", "maxmemory", 1)
     try:
         with pytest.raises(Unavailable):
-            await store.command("SET", "x", "y")
+            await store.requests.command("SET", "x", "y")
         assert (await refused(door, "ann", WRONG)).status == 401
         again = (await door.sign_in("ann", PASSWORD, HERE)).session
         assert await door.find_session(session) is not None
@@ -289,7 +289,7 @@ async def test_a_full_redis_keeps_nobody_out(
         await office.remove_operator("ann", actor=CLI)
         assert (await refused(door, "ann", PASSWORD)).status == 401
     finally:
-        await store.command("CONFIG", "SET", "maxmemory", 0)
+        await store.requests.command("CONFIG", "SET", "maxmemory", 0)
 
 
 async def test_a_restart_of_redis_keeps_operators_and_their_sessions(

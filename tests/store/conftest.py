@@ -8,7 +8,6 @@ import pytest
 
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
-from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
@@ -16,6 +15,7 @@ from app.store.operators import Operators
 from app.store.revocations import RevocationQueue
 from app.store.sealing import KeyRing, new_key_text
 from app.store.sessions import Sessions
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.fleet import Fleet
 
@@ -24,7 +24,7 @@ from tests.store.fleet import Fleet
 async def store(redis_url: str) -> AsyncIterator[Store]:
     """A store on a real, empty Valkey."""
     store = Store(Secret(redis_url))
-    await store.clock.learn(store.command)
+    await store.learn_time()
     yield store
     await store.close()
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
-from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.records import ApplicationLease, TokenRecord
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.test_tokens import keep, take_lead, want
 

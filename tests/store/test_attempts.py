@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.store.attempts import FREE_BY_ADDRESS, FREE_BY_NAME, FREE_FROM_ONE_ADDRESS, Attempts, network_of
-from app.store.connection import Store
 from app.store.constants import ATTEMPTS_KEPT_MS
+from app.store.store import Store
 
 HERE = "192.0.2.1"
 
@@ -54,12 +54,12 @@ async def test_what_comes_too_early_is_not_counted_and_told_the_truth(attempts: 
     assert await attempts.count("ann", HERE) == 0
     assert 15_000 < await attempts.count("ann", HERE) <= 16_000
     # Of all these, the address counts those that were let in alone.
-    assert await store.command("HGET", await the_key(store, "a"), "count") == str(FREE_FROM_ONE_ADDRESS + 4)
+    assert await store.requests.command("HGET", await the_key(store, "a"), "count") == str(FREE_FROM_ONE_ADDRESS + 4)
 
 
 async def the_key(store: Store, kind: str) -> str:
     """Return the one key of the counts by name or by address."""
-    [key] = await store.command("KEYS", f"{{tries}}:{kind}:*")
+    [key] = await store.requests.command("KEYS", f"{{tries}}:{kind}:*")
     return str(key)
 
 
@@ -99,8 +99,8 @@ async def test_who_guesses_from_elsewhere_keeps_nobody_out(attempts: Attempts, s
 async def test_counts_are_forgotten(attempts: Attempts, store: Store) -> None:
     """An hour after the last attempt, and no key lives longer: names that nobody has cannot fill Redis."""
     await waits(attempts, store, "ann", HERE, FREE_FROM_ONE_ADDRESS + 3)
-    for key in await store.command("KEYS", "{tries}:*"):
-        assert 0 < await store.command("PTTL", key) <= ATTEMPTS_KEPT_MS
+    for key in await store.requests.command("KEYS", "{tries}:*"):
+        assert 0 < await store.requests.command("PTTL", key) <= ATTEMPTS_KEPT_MS
     store.clock.shift_ms += ATTEMPTS_KEPT_MS
     assert [await attempts.count("ann", HERE) for _ in range(FREE_FROM_ONE_ADDRESS)] == [0] * FREE_FROM_ONE_ADDRESS
     assert await attempts.count("ann", HERE) > 0
@@ -118,7 +118,7 @@ async def test_a_name_is_kept_as_a_digest(attempts: Attempts, store: Store) -> N
     """What was typed for a name may be a password, of any length, and no text at all."""
     for name in ("hunter2hunter2", "x" * 100_000, "", "\ud800", "\x00\n<b>"):
         assert await attempts.count(name, HERE) == 0
-    keys = await store.command("KEYS", "*")
+    keys = await store.requests.command("KEYS", "*")
     assert len(keys) == 5 * 2 + 1
     assert max(map(len, keys)) < 60
     assert "hunter2" not in str(keys)
@@ -130,7 +130,7 @@ async def test_no_pattern_of_attempts_gains_on_waiting(
     attempts: Attempts, store: Store, tried: list[tuple[str, int]]
 ) -> None:
     """Whenever attempts come: between two that are let in, beyond the free ones, lies the delay that is due."""
-    await store.command("FLUSHALL")
+    await store.requests.command("FLUSHALL")
     let_in: dict[str, list[int]] = {}
     for name, later_ms in tried:
         store.clock.shift_ms += later_ms

@@ -9,12 +9,12 @@ from app.model.devices import Device
 from app.model.selections import Selection
 from app.store import audit as audit_log
 from app.store.audit import STREAMS, AuditCursor, AuditEntry, AuditStore, Event, EventKind
-from app.store.connection import Store
 from app.store.devices import Devices
 from app.store.jobs import JobStore
 from app.store.records import Priority
 from app.store.redis_keys import STRANGERS_AUDIT, Shard
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.test_tokens import keep, take_lead, want
 
@@ -52,11 +52,11 @@ async def test_pages_put_together_are_everything_in_order(
     store: Store, written: list[tuple[int, int, int]], limit: int, round_: int, rounds: int
 ) -> None:
     """However small the page and the work behind it: nothing twice, nothing left out, the newest first over all."""
-    await store.command("FLUSHALL")
+    await store.requests.command("FLUSHALL")
     for at_ms, sequence, stream in sorted(written):
         fields = ("who", "w", "what", "x", "client_id", "", "handle", "")
         detail = str(AuditCursor(at_ms, sequence, stream))
-        await store.command("XADD", STREAMS[stream], f"{at_ms}-{sequence}", *fields, "detail", detail)
+        await store.requests.command("XADD", STREAMS[stream], f"{at_ms}-{sequence}", *fields, "detail", detail)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audit_log, "_LINES_A_ROUND", round_)
         patch.setattr(audit_log, "_ROUNDS_A_PAGE", rounds)
@@ -152,7 +152,7 @@ async def test_a_stream_stays_short(store: Store, audit: AuditStore, monkeypatch
     monkeypatch.setattr(audit_log, "MOST_LINES", 200)
     for _ in range(10):
         await audit.write([(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED), "")] * 100)
-    assert await store.command("XLEN", STRANGERS_AUDIT) <= 300
+    assert await store.requests.command("XLEN", STRANGERS_AUDIT) <= 300
 
 
 async def test_a_page_costs_a_bounded_amount_of_work(

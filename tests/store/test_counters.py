@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from app.store.connection import Store
 from app.store.constants import CLOUD_HEALTH_KEPT_MS, COUNTERS_KEPT_MS
 from app.store.counters import Batch, Counted, CounterStore, Seen
 from app.store.redis_keys import CLOUD_SEEN, batch_key, minute_key
+from app.store.store import Store
 
 NOBODY = Seen()
 
@@ -54,7 +54,7 @@ async def test_all_of_it_dies_by_itself(metrics: CounterStore, store: Store) -> 
         (batch_key("a"), COUNTERS_KEPT_MS),
         (CLOUD_SEEN, CLOUD_HEALTH_KEPT_MS),
     ):
-        assert life_ms - 10_000 < await store.command("PTTL", key) <= life_ms
+        assert life_ms - 10_000 < await store.requests.command("PTTL", key) <= life_ms
 
 
 SIGHTS = (Seen(ok_at_ms=10), failed(20, ok_at_ms=10), failed(35, ok_at_ms=5, since_ms=15, code="Throttling.Api"))

@@ -7,11 +7,11 @@ from dataclasses import replace
 from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.secrets import Secret
-from app.store.connection import Store
 from app.store.constants import HORIZON_MS
 from app.store.devices import Devices
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, refused, take_lead, want
 
@@ -20,13 +20,15 @@ KEY = Secret("k" * 32)
 
 async def index(store: Store, device: Device) -> list[str]:
     """Return the handles that a revoke of the device would take."""
-    handles: list[str] = await store.command("ZRANGE", Shard.of(device.client_id).live(device.client_id), 0, -1)
+    handles: list[str] = await store.requests.command(
+        "ZRANGE", Shard.of(device.client_id).live(device.client_id), 0, -1
+    )
     return handles
 
 
 async def drop_flight(store: Store, device: Device) -> None:
     """Let the lead of the device's one flight lapse."""
-    await store.command("DEL", Shard.of(device.client_id).application(want(device).key))
+    await store.requests.command("DEL", Shard.of(device.client_id).application(want(device).key))
 
 
 async def test_a_tombstone_counts_though_nobody_leads_in_its_place(
@@ -84,7 +86,7 @@ async def test_a_late_failure_ends_nothing_but_itself(tokens: Tokens, store: Sto
     assert await handed_out(tokens, want(device)) == lead.handle
     other = want(device, "pub:plant/d1/up/x")
     first = await take_lead(tokens, other)
-    await store.command("DEL", Shard.of(device.client_id).application(other.key))
+    await store.requests.command("DEL", Shard.of(device.client_id).application(other.key))
     second = await take_lead(tokens, other)
     assert first.handle != second.handle
     await tokens.fail(first, mark_ms=3000, counts=True)
@@ -102,7 +104,7 @@ async def test_a_late_word_of_a_leader_does_not_shorten_a_queued_record(
     await take_lead(tokens, want(device))
     assert await keep(tokens, store, first) == "revoked"
     assert not await tokens.extend(first)
-    assert await store.command("PTTL", Shard.of(device.client_id).token(first.handle)) > HORIZON_MS
+    assert await store.requests.command("PTTL", Shard.of(device.client_id).token(first.handle)) > HORIZON_MS
 
 
 async def test_a_resent_store_does_not_queue_again(

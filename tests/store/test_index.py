@@ -4,12 +4,12 @@ import pytest
 
 from app.model.actors import Actor
 from app.model.selections import Selection
-from app.store.connection import Store
 from app.store.constants import EVERYTHING
 from app.store.index import IndexCursor, TokenIndex
 from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import keep, take_lead, want
 
@@ -57,7 +57,9 @@ async def test_many_that_expire_at_one_instant_are_all_met(store: Store, index: 
     """More of one millisecond than a page holds do not end the list, nor are they met twice."""
     shard = ALL_SHARDS[3]
     handles = sorted(shard.draw_handle() for _ in range(50))
-    await store.command("ZADD", shard.everything, *(word for handle in handles for word in (2_000_000_000_000, handle)))
+    await store.requests.command(
+        "ZADD", shard.everything, *(word for handle in handles for word in (2_000_000_000_000, handle))
+    )
     place, met = IndexCursor(), []
     while places := await index.after([shard.everything], place, 7):
         place = places[-1]
@@ -76,7 +78,7 @@ async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: To
         places = [IndexCursor(at + 2_000_000_000_000, shard.draw_handle()) for at in times]
         expected += places
         words = [word for each in places for word in (each.expires_at_ms, each.handle)]
-        await store.command("ZADD", shard.everything, *words)
+        await store.requests.command("ZADD", shard.everything, *words)
     keys = [shard.everything for shard in ALL_SHARDS]
     for limit in (1, 7, 50, 1000):
         place, met = IndexCursor(), list[IndexCursor]()
@@ -102,7 +104,7 @@ async def test_a_walk_meets_what_moves_on_its_way(fleet: Fleet, store: Store, in
 
 async def scored(store: Store, shard: Shard) -> list[tuple[str, int]]:
     """Return the shard's records with their times."""
-    row = await store.command("ZRANGE", shard.everything, 0, -1, "WITHSCORES")
+    row = await store.requests.command("ZRANGE", shard.everything, 0, -1, "WITHSCORES")
     return [(handle, int(score)) for handle, score in zip(row[::2], row[1::2], strict=True)]
 
 
@@ -207,11 +209,11 @@ async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) ->
         lead = await take_lead(fleet.tokens, want(device, f"pub:plant/{number}", life_s))
         await keep(fleet.tokens, store, lead, token=f"t{number}")
         for key in keys:
-            assert 2_990_000 < await store.command("PTTL", key) <= 3_000_100
+            assert 2_990_000 < await store.requests.command("PTTL", key) <= 3_000_100
     store.clock.shift_ms = 200_000
     await take_lead(fleet.tokens, want(device, "pub:plant/9"), "r9")
     for key in keys:
-        assert await store.command("ZCARD", key) == 2
+        assert await store.requests.command("ZCARD", key) == 2
 
 
 async def test_revoked_leaves_every_index(fleet: Fleet, store: Store, revocations: RevocationQueue) -> None:
@@ -227,4 +229,4 @@ async def test_revoked_leaves_every_index(fleet: Fleet, store: Store, revocation
     for record in records:
         shard = Shard.of(record.client_id)
         for key in (shard.everything, shard.role("sensor"), shard.live(record.client_id)):
-            assert await store.command("EXISTS", key) == 0
+            assert await store.requests.command("EXISTS", key) == 0

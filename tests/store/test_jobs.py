@@ -4,12 +4,12 @@ import pytest
 
 from app.model.actors import Actor
 from app.model.selections import Selection
-from app.store.connection import Store
 from app.store.constants import JOB_KEPT_MS, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.jobs import JobStore, draw_id
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import keep
 
@@ -145,4 +145,4 @@ async def test_a_job_ends_by_itself(book: JobStore, store: Store) -> None:
     """No key of it is without an end."""
     await book.start("job", ROLE, Actor("operator:o"), 0)
     for key in (JOBS, OPEN_JOBS, job_key("job"), job_work_key("job")):
-        assert 0 < await store.command("PTTL", key) <= JOB_KEPT_MS
+        assert 0 < await store.requests.command("PTTL", key) <= JOB_KEPT_MS

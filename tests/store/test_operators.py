@@ -6,10 +6,10 @@ from app.model.actors import Actor
 from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash
 from app.store.audit import Event, EventKind
-from app.store.connection import Store
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS
 from app.store.sealing import CannotOpen, KeyRing, new_key_text
+from app.store.store import Store
 
 ANN = Operator("ann", OperatorRole.VIEWER, 1)
 HASH = PasswordHash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$kept-hash")
@@ -46,7 +46,7 @@ async def test_a_change_overtaken_by_another_is_not_written(operators: Operators
         assert not await operators.write(first, operator, HASH, ADDED)
         assert not await operators.write(first, operator, None, REMOVED)
     assert set((await operators.read()).accounts) == {"ann"}
-    assert await store.command("XLEN", "{ops}:a") == 1
+    assert await store.requests.command("XLEN", "{ops}:a") == 1
 
 
 async def test_an_epoch_never_comes_back(operators: Operators, store: Store) -> None:
@@ -65,14 +65,14 @@ async def test_whoever_writes_to_redis_makes_nobody_an_admin(operators: Operator
     """A record moved to another name, under another epoch, from another server or made up does not open."""
     await put(operators)
     await put(operators, Operator("root", OperatorRole.ADMIN, 1))
-    text = await store.command("HGET", OPERATORS, "root")
+    text = await store.requests.command("HGET", OPERATORS, "root")
     epoch, _, sealed = text.partition(" ")
     foreign = Operators(store, KeyRing.parse(new_key_text("k1")))
     assert await foreign.write(await operators.read(), ANN, HASH, CHANGED)
-    stolen = await store.command("HGET", OPERATORS, "ann")
+    stolen = await store.requests.command("HGET", OPERATORS, "ann")
     as_key = keys.seal(HASH, "api-key", "ann", epoch)
     for forged in (text, f"{int(epoch) + 1} {sealed}", stolen, f"{epoch} {as_key}", "", " ", "1", "x y", epoch):
-        await store.command("HSET", OPERATORS, "ann", forged)
+        await store.requests.command("HSET", OPERATORS, "ann", forged)
         if forged:
             with pytest.raises(CannotOpen):
                 await operators.find("ann")

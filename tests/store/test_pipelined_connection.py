@@ -11,23 +11,25 @@ import pytest
 from app.errors import Unavailable
 from app.model.secrets import Secret
 from app.store import pipelined_connection
-from app.store.connection import Store
+from app.store.store import Store
 from tests.waiting import until
 
 
 async def test_what_is_asked_at_once_leaves_as_one_and_each_gets_its_own_answer(store: Store) -> None:
     """A hundred questions of one turn are one read for Redis, and no answer is another's."""
-    await store.command("PING")
+    await store.requests.command("PING")
     before = await reads(store)
-    answers = await asyncio.gather(*(store.command("ECHO", number) for number in range(100)))
+    answers = await asyncio.gather(*(store.requests.command("ECHO", number) for number in range(100)))
     assert answers == [str(number) for number in range(100)]
     assert await reads(store) - before < 20
 
 
 async def test_no_question_has_no_answers(store: Store) -> None:
     """Nothing is asked and nobody waits, at the first question's place or behind one."""
-    assert await store.each([]) == []
-    assert await asyncio.gather(store.command("ECHO", "a"), store.each([]), store.command("ECHO", "b")) == [
+    assert await store.requests.pipeline([]) == []
+    assert await asyncio.gather(
+        store.requests.command("ECHO", "a"), store.requests.pipeline([]), store.requests.command("ECHO", "b")
+    ) == [
         "a",
         [],
         "b",
@@ -37,12 +39,12 @@ async def test_no_question_has_no_answers(store: Store) -> None:
 async def test_who_gives_up_waiting_leaves_the_others_their_answers(store: Store) -> None:
     """The answer to a question that was cancelled is dropped, and the next answer is the next question's."""
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(store.command("ECHO", number)) for number in range(20)]
+        asked = [group.create_task(store.requests.command("ECHO", number)) for number in range(20)]
         await asyncio.sleep(0)
         for task in asked[::2]:
             task.cancel()
     assert [task.result() for task in asked[1::2]] == [str(number) for number in range(1, 20, 2)]
-    assert await store.command("ECHO", "after") == "after"
+    assert await store.requests.command("ECHO", "after") == "after"
 
 
 async def test_a_lost_connection_sends_nothing_twice_and_is_opened_anew(store: Store) -> None:
@@ -52,20 +54,20 @@ async def test_a_lost_connection_sends_nothing_twice_and_is_opened_anew(store: S
     async def count() -> int:
         nonlocal sent
         sent += 1
-        return int(await store.command("INCR", "count"))
+        return int(await store.requests.command("INCR", "count"))
 
     for _ in range(5):
-        own = await store.command("CLIENT", "ID")
+        own = await store.requests.command("CLIENT", "ID")
         answers = await asyncio.gather(
             *(count() for _ in range(10)),
-            store.command("CLIENT", "KILL", "ID", own, "SKIPME", "no"),
+            store.requests.command("CLIENT", "KILL", "ID", own, "SKIPME", "no"),
             *(count() for _ in range(10)),
             return_exceptions=True,
         )
         assert all(isinstance(answer, int | str | Unavailable) for answer in answers)
         assert any(isinstance(answer, Unavailable) for answer in answers)
         await until(lambda: answered(store), "an answer")
-    assert 50 <= int(await store.command("GET", "count")) < sent
+    assert 50 <= int(await store.requests.command("GET", "count")) < sent
 
 
 async def test_a_redis_that_hangs_is_given_up_and_tried_again(
@@ -73,11 +75,11 @@ async def test_a_redis_that_hangs_is_given_up_and_tried_again(
 ) -> None:
     """An answer overdue is ``Unavailable``, in time; once Redis goes on, a new connection is answered."""
     monkeypatch.setattr(pipelined_connection, "ANSWER_WITHIN_S", 0.1)
-    monkeypatch.setattr(pipelined_connection, "LOOK_EVERY_S", 0.02)
-    await store.command("CLIENT", "PAUSE", 400, "ALL")
+    monkeypatch.setattr(pipelined_connection, "CHECK_EVERY_S", 0.02)
+    await store.requests.command("CLIENT", "PAUSE", 400, "ALL")
     began = asyncio.get_running_loop().time()
     with pytest.raises(Unavailable) as caught:
-        await store.command("ECHO", "late")
+        await store.requests.command("ECHO", "late")
     assert asyncio.get_running_loop().time() - began < 0.3
     assert "no answer in" in (caught.value.cause or "")
     await until(lambda: answered(store), "an answer")
@@ -89,15 +91,15 @@ async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
         lambda words, connection: b":%d\r\n" % connection * (2 if words == [b"TWICE"] else 1)
     ) as url:
         store = Store(Secret(url))
-        assert await store.command("TWICE") == 1
+        assert await store.requests.command("TWICE") == 1
         await until(lambda: answered(store), "a new connection")
-        assert await store.command("WHICH") == 2
+        assert await store.requests.command("WHICH") == 2
         await store.close()
 
 
 async def test_closing_fails_what_is_under_way(store: Store) -> None:
     """Nobody waits for ever on a store that was closed."""
-    waiting = asyncio.create_task(store.command("BLPOP", "nothing", 0))
+    waiting = asyncio.create_task(store.requests.command("BLPOP", "nothing", 0))
     await asyncio.sleep(0)
     await store.close()
     with pytest.raises(Unavailable):
@@ -106,14 +108,14 @@ async def test_closing_fails_what_is_under_way(store: Store) -> None:
 
 async def reads(store: Store) -> int:
     """Return how often Redis has read from a connection."""
-    stats: str = await store.command("INFO", "stats")
+    stats: str = await store.requests.command("INFO", "stats")
     return int(stats.partition("total_reads_processed:")[2].split()[0])
 
 
 async def answered(store: Store) -> bool:
     """Tell whether Redis answers."""
     try:
-        return bool(await store.command("PING"))
+        return bool(await store.requests.command("PING"))
     except Unavailable:
         return False
 

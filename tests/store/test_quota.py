@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.store.connection import Store
 from app.store.constants import PACE
 from app.store.quota import QuotaUsageReader, SharedQuota
+from app.store.store import Store
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
 
@@ -34,14 +34,14 @@ class Site:
 
     async def now_s(self) -> float:
         """Return the time that the script sees."""
-        seconds, microseconds = await self.store.command("TIME")
+        seconds, microseconds = await self.store.requests.command("TIME")
         return float(int(seconds) + int(microseconds) / 1e6 + self.store.clock.shift_ms / 1000)
 
     async def take(self, instance: SharedQuota, action: str, line: int = 1, least: int = 1) -> int:
         """Ask once, and keep the books."""
         taken = await instance.take(action, line=line, least=least)
         if taken.permits:
-            at = int(await self.store.command("LINDEX", f"{{q}}:a:{action}", 0)) / 1e6
+            at = int(await self.store.requests.command("LINDEX", f"{{q}}:a:{action}", 0)) / 1e6
             self.given.setdefault(action, []).extend([at] * taken.permits)
             self.shares[instance] += taken.permits
         return taken.permits
@@ -110,7 +110,7 @@ async def test_whoever_waits_holds_nothing(site: Site) -> None:
     assert await site.take(instance, "RevokeToken") == 1
     for _ in range(30):
         assert await site.take(instance, "RevokeToken", line=10) == 0
-    assert await site.store.command("LLEN", "{q}:e:all") == 1
+    assert await site.store.requests.command("LLEN", "{q}:e:all") == 1
     site.pass_s(0.05)
     assert await site.take(instance, "ApplyToken") == 1
 
@@ -206,7 +206,7 @@ async def test_lines_are_known_to_the_others_for_a_second(site: Site) -> None:
     site.pass_s(1.01)
     again = await first.take("QueryToken", line=1, least=1)
     assert (again.permits, again.lines, again.group_lines) == (1, (), ())
-    assert not await site.store.command("EXISTS", "{q}:queues")
+    assert not await site.store.requests.command("EXISTS", "{q}:queues")
 
 
 async def test_a_limit_may_be_out_of_the_way(site: Site) -> None:
@@ -219,10 +219,10 @@ async def test_everything_dies_by_itself(site: Site) -> None:
     """Every key has a TTL of about a second at most."""
     instance = site.instance()
     await site.saturate([(instance, "ApplyToken"), (instance, "RevokeToken")], 0.5)
-    keys = await site.store.command("KEYS", "{q}:*")
+    keys = await site.store.requests.command("KEYS", "{q}:*")
     assert {"{q}:queues", "{q}:e:all", "{q}:a:ApplyToken", "{q}:a:RevokeToken:due"} <= {*keys}
     for key in keys:
-        assert -1 != await site.store.command("PTTL", key) <= 1100
+        assert -1 != await site.store.requests.command("PTTL", key) <= 1100
 
 
 async def test_people_see_how_much_is_in_use(store: Store) -> None:

@@ -11,7 +11,6 @@ from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.model.selections import Selection
-from app.store.connection import Store
 from app.store.constants import CLAIM_MS, EVERYTHING, LAPSE_MS, QUEUE_HEAD_LENGTH
 from app.store.devices import Devices
 from app.store.jobs import JobStore
@@ -19,6 +18,7 @@ from app.store.quota import SharedQuota
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.revocations import Backlog, Claim, RevocationQueue
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.fleet import KEY, Fleet
 from tests.store.test_tokens import take_lead, want
@@ -152,7 +152,7 @@ async def test_a_revocation_whose_record_is_gone_is_no_claim(
     """The worker is given what comes after it."""
     record = await revoked_token(fleet.tokens, store, device)
     shard = Shard.of(device.client_id)
-    await store.command("DEL", shard.token(record.handle))
+    await store.requests.command("DEL", shard.token(record.handle))
     assert await revocations.claim(shard) is None
     assert (await revocations.backlog()).queued == 0
 
@@ -177,13 +177,16 @@ async def test_a_device_may_hold_thousands(
     shard, until_ms = Shard.of(device.client_id), store.clock.now_ms() + LIFE_S * 1000
     handles = [f"{shard.number:02}-{number}" for number in range(9000)]
     fields = ("state", "live", "client_id", device.client_id, "role", "sensor", "expires_at_ms", until_ms)
-    await store.each([("HSET", shard.token(Handle(handle)), *fields) for handle in handles])
+    await store.requests.pipeline([("HSET", shard.token(Handle(handle)), *fields) for handle in handles])
     for key in (shard.live(device.client_id), shard.everything, shard.role("sensor")):
-        await store.each([("ZADD", key, until_ms, handle) for handle in handles])
+        await store.requests.pipeline([("ZADD", key, until_ms, handle) for handle in handles])
     _, revoked = await devices.change(device, device, KEY, revoke=True)
     assert revoked == len(handles)
     assert (await revocations.backlog()).queued == len(handles)
-    assert await store.command("EXISTS", shard.live(device.client_id), shard.everything, shard.role("sensor")) == 0
+    assert (
+        await store.requests.command("EXISTS", shard.live(device.client_id), shard.everything, shard.role("sensor"))
+        == 0
+    )
 
 
 async def test_what_outlived_itself_lapses_in_the_tail_too(
@@ -212,13 +215,13 @@ async def test_a_queue_forgets_what_is_gone(fleet: Fleet, store: Store, revocati
     await fail(fleet, revocations, records[0])
     assert await revocations.claim(Shard.of(records[1].client_id)) is not None
     for record in records:
-        await store.command("DEL", Shard.of(record.client_id).token(record.handle))
+        await store.requests.command("DEL", Shard.of(record.client_id).token(record.handle))
     store.clock.shift_ms = LIFE_S * 1000 + LAPSE_MS + CLAIM_MS
     for _ in range(2):
         assert [claim.handle async for claim in claims_of_gone(revocations)] == []
     assert await revocations.backlog() == Backlog(queued=0, failed=0, scopes=())
     for record in records:
-        assert await store.command("EXISTS", Shard.of(record.client_id).token(record.handle)) == 0
+        assert await store.requests.command("EXISTS", Shard.of(record.client_id).token(record.handle)) == 0
 
 
 async def claims_of_gone(revocations: RevocationQueue) -> AsyncIterator[Claim]:
@@ -293,7 +296,7 @@ async def test_revoking_works_when_redis_is_full(
     lead = await take_lead(fleet.tokens, want(device, life_s=LIFE_S))
     single, *below_watermark = await fleet.issue_many(4)
     registered = await fleet.add("registered")
-    await store.command("CONFIG", "SET", "maxmemory", 1)
+    await store.requests.command("CONFIG", "SET", "maxmemory", 1)
     try:
         assert await fleet.tokens.revoke(await fleet.read(lead.handle), actor=Actor("cli:test"))
         with pytest.raises(Unavailable):
@@ -326,4 +329,4 @@ async def test_revoking_works_when_redis_is_full(
         assert job is not None
         assert (job.queued, job.confirmed) == (3, 3)
     finally:
-        await store.command("CONFIG", "SET", "maxmemory", 0)
+        await store.requests.command("CONFIG", "SET", "maxmemory", 0)

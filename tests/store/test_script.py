@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.store.audit import EventKind
-from app.store.connection import Store
 from app.store.script import CONSTANTS, Parameters, Script
+from app.store.store import Store
 
 SOURCES = {
     entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def test_a_missing_or_unknown_name_is_an_error_at_the_first_call(name: str) -> N
 async def test_redis_accepts_a_script_that_reads_positions_nowhere_else(store: Store, name: str) -> None:
     """After the names are bound only the clock's shift is read by its position."""
     text = Script(name).text
-    assert await store.command("SCRIPT", "LOAD", text) == Script(name).sha
+    assert await store.requests.command("SCRIPT", "LOAD", text) == Script(name).sha
     assert set(re.findall(r"(?:KEYS|ARGV)\[[^\]]*\]", text)) <= {"KEYS[1]", "ARGV[1]"}
     assert len(re.findall(r"\b(?:KEYS|ARGV)\b[^\[]", text.partition("local shard")[2])) == sum(
         (parameters.names != ()) + (parameters.sequence is not None)

@@ -10,11 +10,11 @@ from app.model.actors import Actor
 from app.model.operators import Operator, OperatorRole
 from app.model.secrets import PasswordHash, SessionId
 from app.store.audit import Event, EventKind
-from app.store.connection import Store
 from app.store.constants import SESSION_IDLE_MS, SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
 from app.store.sealing import KeyRing, new_key_text
 from app.store.sessions import Sessions
+from app.store.store import Store
 from tests.store.test_operators import ANN, CHANGED, HASH, REMOVED, put
 
 
@@ -33,7 +33,7 @@ async def begin(sessions: Sessions, account: StoredOperator) -> SessionId:
 
 async def the_key(store: Store) -> str:
     """Return the key of the one session there is."""
-    [key] = await store.command("KEYS", "{ops}:s:*")
+    [key] = await store.requests.command("KEYS", "{ops}:s:*")
     return str(key)
 
 
@@ -47,7 +47,7 @@ async def test_a_session_is_found_until_it_is_ended(sessions: Sessions, account:
     assert await sessions.find(other, touch=False) == account
     lines = [
         dict(zip(words[::2], words[1::2], strict=True))
-        for _, words in await store.command("XRANGE", "{ops}:a", "-", "+")
+        for _, words in await store.requests.command("XRANGE", "{ops}:a", "-", "+")
     ]
     assert [(line["who"], line["what"], line["detail"]) for line in lines[1:]] == [
         *[("operator:ann", "signed_in", "from 192.0.2.1")] * 2,
@@ -59,7 +59,7 @@ async def test_redis_does_not_hold_the_session(sessions: Sessions, account: Stor
     """Whoever reads Redis cannot sign in by what is there, not even with the key's own name."""
     session = await begin(sessions, account)
     key = await the_key(store)
-    dump = key + str(await store.command("HGETALL", key))
+    dump = key + str(await store.requests.command("HGETALL", key))
     assert session.reveal() not in dump
     assert await sessions.find(SessionId(key.rpartition(":")[2]), touch=True) is None
 
@@ -86,7 +86,7 @@ async def test_a_session_unused_for_half_an_hour_is_gone(
     assert await sessions.find(session, touch=False)
     store.clock.shift_ms += 1000
     assert await sessions.find(session, touch=True) is None
-    assert await store.command("KEYS", "{ops}:s:*") == []
+    assert await store.requests.command("KEYS", "{ops}:s:*") == []
 
 
 async def test_a_session_ends_after_half_a_day_however_much_it_is_used(
@@ -112,10 +112,10 @@ async def test_a_session_lies_in_redis_no_longer_than_it_lasts(
     """What nobody asks for again is cleaned up by its TTL."""
     session = await begin(sessions, account)
     key = await the_key(store)
-    assert 0 < await store.command("PTTL", key) <= SESSION_IDLE_MS
+    assert 0 < await store.requests.command("PTTL", key) <= SESSION_IDLE_MS
     store.clock.shift_ms += SESSION_IDLE_MS // 2
     await sessions.find(session, touch=True)
-    assert SESSION_IDLE_MS - 5000 < await store.command("PTTL", key) <= SESSION_IDLE_MS
+    assert SESSION_IDLE_MS - 5000 < await store.requests.command("PTTL", key) <= SESSION_IDLE_MS
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,7 +124,7 @@ async def test_no_history_revives_a_session(
     store: Store, operators: Operators, sessions: Sessions, steps: list[str]
 ) -> None:
     """Whatever is changed, removed and added again, whatever the clock does: a session lives in its own epoch alone."""
-    await store.command("FLUSHALL")
+    await store.requests.command("FLUSHALL")
     store.clock.shift_ms = 0
     live: list[SessionId] = []
     ended: list[SessionId] = []
@@ -165,7 +165,7 @@ async def test_whoever_writes_to_redis_signs_in_as_nobody(
     root = await put(operators, Operator("root", OperatorRole.ADMIN, 1))
     session = await begin(sessions, account)
     key = await the_key(store)
-    honest = await store.command("HMGET", key, "name", "epoch", "created_at_ms", "seal")
+    honest = await store.requests.command("HMGET", key, "name", "epoch", "created_at_ms", "seal")
     for forged in (
         ("root", root.epoch, honest[2], honest[3]),
         ("ann", honest[1], int(honest[2]) + 1, honest[3]),
@@ -173,9 +173,9 @@ async def test_whoever_writes_to_redis_signs_in_as_nobody(
         ("root", root.epoch, honest[2], "k1.AAAA"),
     ):
         words = [word for pair in zip(("name", "epoch", "created_at_ms", "seal"), forged, strict=True) for word in pair]
-        await store.command("HSET", key, *words)
+        await store.requests.command("HSET", key, *words)
         assert await sessions.find(session, touch=True) is None
-    await store.command("HSET", key, "name", "ann", "epoch", honest[1], "seal", honest[3], "until_ms", 1 << 45)
+    await store.requests.command("HSET", key, "name", "ann", "epoch", honest[1], "seal", honest[3], "until_ms", 1 << 45)
     assert await sessions.find(session, touch=False) is not None
     store.clock.shift_ms = SESSION_LONGEST_MS
     assert await sessions.find(session, touch=False) is None

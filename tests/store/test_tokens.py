@@ -12,13 +12,13 @@ from app.model.grants import TokenType
 from app.model.lifetimes import fresh_ms
 from app.model.secrets import CloudToken, Secret
 from app.service.issue import FALLBACK_MS
-from app.store.connection import Store
 from app.store.constants import HORIZON_MS, LEASE_MS
 from app.store.devices import Devices
 from app.store.records import ApplicationLease, AssertionRefused, CloudTokenOfType, RequestResult, TokenRequest
 from app.store.redis_keys import Handle, Shard
 from app.store.revocations import RevocationQueue
 from app.store.script import Script
+from app.store.store import Store
 from app.store.tokens import Tokens
 
 DEVICE = Actor("device:GID_plant@@@d1", "r-1")
@@ -80,7 +80,7 @@ async def handed_out(tokens: Tokens, wanted: TokenRequest) -> Handle:
 
 async def queued(store: Store, device: Device) -> list[str]:
     """Return the handles in the device's revocation queue."""
-    handles: list[str] = await store.command("ZRANGE", Shard.of(device.client_id).queue, 0, -1)
+    handles: list[str] = await store.requests.command("ZRANGE", Shard.of(device.client_id).queue, 0, -1)
     return handles
 
 
@@ -108,15 +108,15 @@ async def test_a_live_token_takes_one_command_and_asking_in_short_leaves_nothing
 ) -> None:
     """Only a request that finds no live token asks a second time, in full; the first asking led nobody."""
     commands = []
-    send = store.run
+    send = store.requests.run_script
 
     async def listen(script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> object:
-        before = set(await store.command("KEYS", "*"))
+        before = set(await store.requests.command("KEYS", "*"))
         answer = await send(script, keys, **arguments)
-        commands.append((len(keys), set(await store.command("KEYS", "*")) - before))
+        commands.append((len(keys), set(await store.requests.command("KEYS", "*")) - before))
         return answer
 
-    store.run = listen  # type: ignore[method-assign]
+    store.requests.run_script = listen  # type: ignore[method-assign]
     wanted = want(device)
     await keep(tokens, store, ApplicationLease(wanted, (await ask(tokens, wanted, "r1", "j1")).application, "r1"))
     short, full = commands[:2]
@@ -248,7 +248,7 @@ async def test_a_leader_that_lost_its_lead_does_not_overtake_its_successor(
 ) -> None:
     """When two leaders come back, the successor's token is handed out and the late one is queued."""
     late = await take_lead(tokens, want(device))
-    await store.command("PEXPIRE", Shard.of(device.client_id).application(late.wanted.key), 1)
+    await store.requests.command("PEXPIRE", Shard.of(device.client_id).application(late.wanted.key), 1)
     while await tokens.is_under_way(late.wanted, late.handle):
         pass
     successor = await take_lead(tokens, want(device), "r2")
@@ -262,7 +262,7 @@ async def test_a_leader_that_lost_its_lead_does_not_overtake_its_successor(
 async def test_a_lapsed_lead_without_a_successor_still_counts(tokens: Tokens, store: Store, device: Device) -> None:
     """A Redis that was away for longer than the lease costs no second ApplyToken."""
     lead = await take_lead(tokens, want(device))
-    await store.command("DEL", Shard.of(device.client_id).application(lead.wanted.key))
+    await store.requests.command("DEL", Shard.of(device.client_id).application(lead.wanted.key))
     assert await keep(tokens, store, lead) == "stored"
 
 
@@ -270,10 +270,10 @@ async def test_a_leader_whose_record_is_gone_hands_nothing_out(tokens: Tokens, s
     """A leader paused beyond the horizon finds no record: what it got is queued under its handle."""
     lead = await take_lead(tokens, want(device))
     shard = Shard.of(device.client_id)
-    await store.command("DEL", shard.application(lead.wanted.key), shard.token(lead.handle))
+    await store.requests.command("DEL", shard.application(lead.wanted.key), shard.token(lead.handle))
     assert await keep(tokens, store, lead) == "revoked"
     assert await queued(store, device) == [lead.handle]
-    assert await store.command("PTTL", shard.token(lead.handle)) > 0
+    assert await store.requests.command("PTTL", shard.token(lead.handle)) > 0
 
 
 async def test_half_a_token_is_only_ever_revoked(
@@ -365,17 +365,17 @@ async def test_everything_but_registry_and_queue_ends_by_itself(tokens: Tokens, 
     """No key is left without an end, and no record ends before its token does."""
     lead = await take_lead(tokens, want(device), "r1")
     shard = Shard.of(device.client_id)
-    assert await store.command("PTTL", shard.application(lead.wanted.key)) in range(1, LEASE_MS + 1)
-    assert await store.command("PTTL", shard.token(lead.handle)) in range(1, HORIZON_MS + 1)
+    assert await store.requests.command("PTTL", shard.application(lead.wanted.key)) in range(1, LEASE_MS + 1)
+    assert await store.requests.command("PTTL", shard.token(lead.handle)) in range(1, HORIZON_MS + 1)
     assert await tokens.extend(lead)
     await keep(tokens, store, lead)
     await ask(tokens, want(device), "r2", "j2")
     endless = {shard.device(device.client_id), shard.devices, shard.audit}
-    for key in await store.command("KEYS", "*"):
-        lasts_ms = await store.command("PTTL", key)
+    for key in await store.requests.command("KEYS", "*"):
+        lasts_ms = await store.requests.command("PTTL", key)
         assert (lasts_ms == -1) is (key in endless), key
-    assert await store.command("PTTL", shard.token(lead.handle)) > LIFE_S * 1000
-    assert await store.command("PTTL", shard.live(device.client_id)) > (LIFE_S - 10) * 1000
+    assert await store.requests.command("PTTL", shard.token(lead.handle)) > LIFE_S * 1000
+    assert await store.requests.command("PTTL", shard.live(device.client_id)) > (LIFE_S - 10) * 1000
 
 
 async def test_no_secret_lies_in_redis_in_the_clear(
@@ -383,8 +383,8 @@ async def test_no_secret_lies_in_redis_in_the_clear(
 ) -> None:
     """Neither a device's key nor a cloud token can be read from anything in Redis."""
     await keep(tokens, store, await take_lead(tokens, want(device)), token="very-secret-cloud-token")
-    for key in await store.command("KEYS", "*"):
-        kind = await store.command("TYPE", key)
-        content = await store.command(*READERS[kind](key))
+    for key in await store.requests.command("KEYS", "*"):
+        kind = await store.requests.command("TYPE", key)
+        content = await store.requests.command(*READERS[kind](key))
         assert "very-secret" not in f"{key} {content}"
         assert "k" * 32 not in str(content)

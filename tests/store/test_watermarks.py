@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from app.model.actors import Actor
 from app.model.devices import Device
-from app.store.connection import Store
 from app.store.constants import EVERYTHING
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.revocations import RevocationQueue
+from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, take_lead, want
@@ -150,8 +150,8 @@ async def test_floors_are_the_only_keys_of_a_job_without_an_end(
     """A floor must outlive every token; counts end after the longest."""
     await revocations.raise_watermark("sensor", "job")
     for shard in ALL_SHARDS:
-        assert await store.command("PTTL", shard.watermarks) == -1
-        assert await store.command("PTTL", shard.job_counts("job")) > 30 * 24 * 3600 * 1000
+        assert await store.requests.command("PTTL", shard.watermarks) == -1
+        assert await store.requests.command("PTTL", shard.job_counts("job")) > 30 * 24 * 3600 * 1000
 
 
 STEPS = st.lists(
@@ -170,7 +170,7 @@ async def test_floors_against_a_list(
     fleet: Fleet, revocations: RevocationQueue, steps: list[tuple[str, str | int]]
 ) -> None:
     """Whatever the order of beginnings, floors and arrivals: taken is what was begun before a floor of its own."""
-    await fleet.store.command("FLUSHALL")
+    await fleet.store.requests.command("FLUSHALL")
     begun: list[tuple[str, object, bool]] = []
     for number, (step, what) in enumerate(steps):
         if step == "begin":

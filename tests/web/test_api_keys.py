@@ -160,7 +160,8 @@ async def test_whoever_writes_to_redis_gains_no_right(
     """A record moved to another ID, or sealed by another server's key, opens nothing: 503, and the log tells why."""
     weak, strong = await bearer(office, Right.INTROSPECT), await bearer(office, Right.ADMIN, name="strong")
     store = server.app[PARTS].store
-    await store.command("HSET", "{ops}:keys", weak[11:27], await store.command("HGET", "{ops}:keys", strong[11:27]))
+    record = await store.requests.command("HGET", "{ops}:keys", strong[11:27])
+    await store.requests.command("HSET", "{ops}:keys", weak[11:27], record)
     assert (await ask("introspect", weak, token="x")).status == 503
     foreign = ApiKeys(store, KeyRing.parse(new_key_text("k1")))
     key = await bearer(ApiKeyAdmin(foreign), Right.ADMIN, name="foreign")

@@ -160,7 +160,7 @@ async def test_a_rogue_device_flushes_nothing_of_what_happened(
     await asyncio.gather(*(caller.token(scope=f"pub:elsewhere/{number}") for number in range(20)))
     [line] = await until_refused(audit_log, 1, who=f"device:{caller.client_id}")
     assert "(20 times)" in line.detail
-    kept = await server.app[PARTS].store.command("XLEN", Shard.of(caller.client_id).audit)
+    kept = await server.app[PARTS].store.requests.command("XLEN", Shard.of(caller.client_id).audit)
     assert kept == 1  # that it was added
 
 
@@ -196,11 +196,11 @@ async def test_nothing_is_awaited_when_redis_takes_no_lines(
 ) -> None:
     """A Redis that is full refuses the line, and the caller gets the answer he would have got."""
     store = server.app[PARTS].store
-    await store.command("CONFIG", "SET", "maxmemory", 1)
+    await store.requests.command("CONFIG", "SET", "maxmemory", 1)
     try:
         assert (await caller.token_by_basic("x" * 40)).status == 401
     finally:
-        await store.command("CONFIG", "SET", "maxmemory", 0)
+        await store.requests.command("CONFIG", "SET", "maxmemory", 0)
 
 
 BAD: list[tuple[dict[str, Any], dict[str, Any]]] = [

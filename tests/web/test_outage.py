@@ -153,7 +153,7 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
         requests = [asyncio.create_task(caller.token()) for _ in range(10)]
 
         async def all_wait() -> bool:
-            return len(await parts.store.command("KEYS", "*:j:*")) == len(requests)
+            return len(await parts.store.requests.command("KEYS", "*:j:*")) == len(requests)
 
         await until(all_wait, "every request's assertion used")
         await cloud.until_held(2)
@@ -203,11 +203,11 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
         store = server.app[PARTS].store
 
         async def applications() -> list[str]:
-            keys: list[str] = await store.command("KEYS", "*:f:*")
+            keys: list[str] = await store.requests.command("KEYS", "*:f:*")
             return keys
 
         async def in_line() -> bool:
-            return bool(await store.command("EXISTS", "{q}:lines"))
+            return bool(await store.requests.command("EXISTS", "{q}:queues"))
 
         await until(in_line, "a line")
         [application] = await applications()

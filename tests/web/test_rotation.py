@@ -85,7 +85,7 @@ async def test_when_the_grace_is_over_the_old_key_is_refused_though_it_lies_in_t
         assert await let_in(replace(new, client=client))
     assert (await registry.get_device(caller.client_id)).grace_until_ms == 0
     key = Shard.of(caller.client_id).device(caller.client_id)
-    assert await server.app[PARTS].store.command("HEXISTS", key, "previous") == 1
+    assert await server.app[PARTS].store.requests.command("HEXISTS", key, "previous") == 1
 
 
 async def test_a_second_rotation_drops_the_oldest_key(caller: Caller, registry: Registry) -> None:
@@ -148,15 +148,15 @@ async def test_whoever_writes_to_redis_cannot_prolong_a_grace_or_bring_a_key_bac
     """The old key is sealed with its end, and as an old one: any other end, or place, opens nothing."""
     added, _ = await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI)
     store, key = server.app[PARTS].store, Shard.of(caller.client_id).device(caller.client_id)
-    text, current, previous = await store.command("HMGET", key, "record", "key", "previous")
+    text, current, previous = await store.requests.command("HMGET", key, "record", "key", "previous")
     assert caller.key not in text + current + previous
     record = json.loads(text)
     longer = json.dumps(record | {"previous_until_ms": record["previous_until_ms"] + 1})
     other = replace(caller, client=other_server)
     for forged in ({"record": longer}, {"previous": current}, {"key": previous}):
-        await store.command("HSET", key, *(word for pair in forged.items() for word in pair))
+        await store.requests.command("HSET", key, *(word for pair in forged.items() for word in pair))
         assert (await other.token()).status == 503
-        await store.command("HSET", key, "record", text, "key", current, "previous", previous)
+        await store.requests.command("HSET", key, "record", text, "key", current, "previous", previous)
     assert await let_in(other)
     assert await let_in(replace(rotated(caller, added), client=other_server))
 

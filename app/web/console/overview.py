@@ -11,6 +11,7 @@ from aiohttp import web
 
 from app.cloud.errors import ErrorKind
 from app.errors import Unavailable
+from app.model.text import _
 from app.service.audit import AuditFilter
 from app.service.metrics import Hour, Metrics
 from app.service.revocations import select
@@ -52,7 +53,7 @@ async def show(visit: Visit) -> PageContent:
     *found, checks = await asyncio.gather(*(_part(name, step) for name, step in steps.items()), check_all(visit.app))
     parts = dict(zip(steps, found, strict=True))
     if not any(part is not None for part in found):
-        raise Unavailable("the server cannot reach its memory just now; ask again")
+        raise Unavailable(_("the server cannot reach Redis at the moment: try again"))
     hour: Hour | None = parts["hour"]
     cloud: Seen | None = parts["cloud"]
     return PageContent.of(

@@ -89,7 +89,7 @@ async def test_times_are_utc(signed_in: SignedIn, server: TestClient[Any, Any]) 
     viewer = await signed_in(OperatorRole.VIEWER)
     store = server.app[PARTS].store
     words = ("who", "w", "what", "called", "client_id", "", "handle", "", "detail", "the one")
-    await store.command("XADD", JOBS_AUDIT, "1700000000000-1", *words)  # 2023-11-14T22:13:20Z
+    await store.requests.command("XADD", JOBS_AUDIT, "1700000000000-1", *words)  # 2023-11-14T22:13:20Z
     for since, until, there in (
         ("2023-11-14T22:13", "2023-11-14T22:14", True),
         ("2023-11-14T22:13:20", "2023-11-14T22:13:21", True),

@@ -195,7 +195,7 @@ async def test_what_the_cloud_says_is_shown_as_text(server: Server, signed_in: S
     """Markup in a code of the cloud stays what it is."""
     store = server.app[PARTS].store
     seen = {"ok_at_ms": 0, "since_ms": 5, "failed_at_ms": 5, "action": "<i>A", "kind": "<b>k", "code": "<script>x"}
-    await store.command("HSET", "{stats}:cloud", *(word for pair in seen.items() for word in pair))
+    await store.requests.command("HSET", "{stats}:cloud", *(word for pair in seen.items() for word in pair))
     shown = await (await signed_in()).get("/admin/")
     assert "&lt;script&gt;x</code> (&lt;b&gt;k)" in shown.text
     assert not {"<script>x", "<i>A", "<b>k"} & set(re.findall(r"<(?:script>x|i>A|b>k)", shown.text))

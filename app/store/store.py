@@ -1,0 +1,113 @@
+"""One Redis, shared by all instances: a connection for each purpose, the clock, and what Redis promises to keep."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Literal
+
+import structlog
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from app.errors import Misconfigured, Unavailable
+from app.model.secrets import Secret
+from app.store.clock import RedisClock
+from app.store.pipelined_connection import Connect, PipelinedConnection
+from app.store.redis_client import RedisClient
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 0.5
+LEARN_TIME_EVERY_S: Final = 5.0
+
+Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
+_FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
+
+
+class Store:
+    """The connections to Redis, by purpose: on one connection an answer waits for all that was asked before.
+
+    Each is opened when it is first used. Which one a class of this package uses is decided in its ``__init__``.
+    """
+
+    def __init__(self, url: Secret) -> None:
+        """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is not valid."""
+        connect = _connector(url)
+        self.clock = RedisClock()
+        self.requests = RedisClient(PipelinedConnection(connect), self.clock)
+        """What a device, a service or an operator waits for. One or two short round trips each."""
+        self.permits = RedisClient(PipelinedConnection(connect), self.clock)
+        """Permits to call the cloud. One that comes late is void, so asking must not queue behind token requests."""
+        self.background = RedisClient(PipelinedConnection(connect), self.clock)
+        """Delivery, jobs, audit, counters, and searches through indexes: large pipelines that may take longer."""
+        self.polling = RedisClient(PipelinedConnection(connect), self.clock)
+        """Looking again and again whether something is done at another instance, and what time it is."""
+        self._clients: Final = (self.requests, self.permits, self.background, self.polling)
+
+    async def ping(self) -> str:
+        """Check that Redis answers requests. Raises ``Unavailable``; returns what it promises, for people."""
+        await self.requests.command("PING")
+        return f"durability {await self.durability()}"
+
+    async def durability(self) -> Durability:
+        """Return what a crash of Redis may lose: ``always`` nothing that was answered, ``everysec`` up to two seconds.
+
+        ``evicting``: it may even drop devices and revocations when it is full; set maxmemory-policy noeviction.
+        ``unknown`` where a managed Redis hides its configuration. Raises ``Unavailable``.
+        """
+        try:
+            pairs = await self.requests.command("CONFIG", "GET", "appendonly", "appendfsync", "maxmemory-policy")
+        except Unavailable as error:
+            if isinstance(error.__cause__, ResponseError):
+                return "unknown"
+            raise
+        configured = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        if configured.get("maxmemory-policy") != "noeviction":
+            return "evicting"
+        if configured.get("appendonly") != "yes":
+            return "off"
+        return _FSYNC.get(str(configured.get("appendfsync")), "unknown")
+
+    async def learn_time(self) -> None:
+        """Learn Redis's time now. Raises ``Unavailable``."""
+        await self.clock.learn(self.polling.command)
+
+    async def keep_time(self) -> None:
+        """Learn Redis's time now and every few seconds, until cancelled; log when Redis goes away and comes back."""
+        away = False
+        while True:
+            try:
+                await self.learn_time()
+            except Unavailable as error:
+                if not away:
+                    log.warning("redis_away", cause=error.cause)
+                away = True
+                await asyncio.sleep(CONNECT_TIMEOUT_S)
+            else:
+                if away:
+                    log.warning("redis_back")
+                away = False
+                await asyncio.sleep(LEARN_TIME_EVERY_S)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients:
+            await client.connection.close()
+
+
+def _connector(url: Secret) -> Connect:
+    """Return a function that makes a connection, with neither retries nor an answer's timeout of its own."""
+    try:
+        pool = ConnectionPool.from_url(
+            url.reveal(),
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            protocol=2,
+        )
+    except ValueError:
+        raise Misconfigured("REDIS_URL: not a valid URL: expected redis://, rediss:// or unix://") from None
+    return pool.make_connection
