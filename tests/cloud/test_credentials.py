@@ -185,14 +185,14 @@ async def test_an_early_end_is_noticed(cloud: Cloud, monkeypatch: pytest.MonkeyP
 
 
 def _client(cloud: Cloud, provider: RenewedCredentials) -> AbstractAsyncContextManager[CloudClient]:
-    return CloudClient.open(
+    return CloudClient(
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=provider,
         quota=Permits(),
         now_ms=lambda: 0,
-    )
+    ).connect()
 
 
 async def _is(value: object) -> object:
