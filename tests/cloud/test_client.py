@@ -147,10 +147,10 @@ async def test_an_answer_that_says_nothing_is_transient(cloud: Cloud, client: Cl
 async def test_a_token_that_is_none_is_no_token(cloud: Cloud, client: CloudClient, token: object) -> None:
     """A Token that is missing, no text, empty, or would part an MQTT password in two, is never handed on."""
     cloud.answers = [answer({"RequestId": "1", "Token": token})]
-    with pytest.raises(CloudError, match="no ApplyTokenAnswer"):
+    with pytest.raises(CloudError, match="expected the fields of ApplyTokenAnswer"):
         await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon())
     cloud.answers = [answer({"RequestId": "1", "TokenStatus": token if token is not True else "true"})]
-    with pytest.raises(CloudError, match="no QueryTokenAnswer"):
+    with pytest.raises(CloudError, match="expected the fields of QueryTokenAnswer"):
         await client.query_token(TOKEN, deadline=soon())
 
 
