@@ -9,8 +9,9 @@ from dataclasses import fields
 import structlog
 
 from app.cloud.chain import Chain, Sources
-from app.cloud.client import CloudClient, Noted
+from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, CredentialsProvider, LastingCredentials, RenewedCredentials
+from app.cloud.signed_calls import Noted
 from app.errors import Misconfigured
 from app.service.pacing import Pacing
 from app.settings import Settings
@@ -62,7 +63,7 @@ async def open_cloud(
         if isinstance(credentials, RenewedCredentials):
             await stack.enter_async_context(running(credentials.run))
         yield await stack.enter_async_context(
-            CloudClient.open(
+            CloudClient(
                 endpoint=settings.endpoint,
                 region=settings.cloud_region,
                 instance_id=settings.cloud_instance_id,
@@ -70,7 +71,7 @@ async def open_cloud(
                 quota=quota,
                 now_ms=store.clock.now_ms,
                 noted=noted,
-            )
+            ).connect()
         )
 
 

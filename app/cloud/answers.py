@@ -1,4 +1,4 @@
-"""The cloud's answers, read into typed structs: what is not exactly what was expected is a ``CloudError``."""
+"""The cloud's answers, read into typed structs; anything else than what was expected is a ``CloudError``."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ import msgspec
 from app.cloud.errors import CloudError, ErrorKind, classify
 from app.model.mqtt_password import CLOUD_TOKEN
 from app.model.secrets import AccessKeySecret, Secret
+from app.model.text import Text, _
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
-"""Some thousand group IDs; all other answers are of a few hundred bytes."""
+"""Some thousand group IDs; all other answers have a few hundred bytes."""
 
 _MAX_QUOTED_CHARS: Final = 300
 _JSON_TYPES: Final = frozenset({"application/json", "text/json"})
 _XML_TYPES: Final = frozenset({"application/xml", "text/xml"})
 
 _SUCCESSFUL: Final = (None, 200, "200")
-"""CloseConnection's success has a Code; the guide's actions have one only when they refuse."""
+"""CloseConnection answers success with a Code; the guide's actions have a Code only in a refusal."""
 
 RequestId = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class CloudAnswer(msgspec.Struct, rename="pascal", frozen=True):
-    """What every answer has (chapter 7)."""
+    """The field of every answer (chapter 7)."""
 
     request_id: RequestId
 
 
 class ApplyTokenAnswer(CloudAnswer, frozen=True):
-    """``Token`` may be anything (10.1), but it must fit into an MQTT password, where ``|`` parts the tokens."""
+    """``Token`` may be anything (10.1), but it must fit into an MQTT password, where ``|`` separates the tokens."""
 
     token: Annotated[str, msgspec.Meta(min_length=1, pattern=rf"\A{CLOUD_TOKEN}\Z")]
 
     def __repr__(self) -> str:
-        """Tell nothing of the token."""
+        """Hide the token."""
         return "ApplyTokenAnswer()"
 
 
@@ -111,13 +112,13 @@ class DeviceCredential(msgspec.Struct, rename="pascal", frozen=True):
 
 
 class DeviceCredentialAnswer(CloudAnswer, frozen=True):
-    """What registering, reading and refreshing answer (14.1, 14.2, 14.4)."""
+    """The answer to registering, reading and refreshing a device's access key (14.1, 14.2, 14.4)."""
 
     device_credential: DeviceCredential
 
 
 class _Refusal(msgspec.Struct, rename="pascal", frozen=True):
-    """What an error's answer has (chapter 7), and no other; not yet checked."""
+    """The fields of an answer that is an error (chapter 7), unchecked."""
 
     code: object = None
     message: object = ""
@@ -125,7 +126,7 @@ class _Refusal(msgspec.Struct, rename="pascal", frozen=True):
 
 
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ParseError)
-"""What is raised for bytes that are not what was asked for, not UTF-8, or nested without end."""
+"""Raised for bytes of another form than asked for, not in UTF-8, or nested too deep."""
 
 Expected = TypeVar("Expected", bound=CloudAnswer)
 
@@ -133,7 +134,7 @@ Expected = TypeVar("Expected", bound=CloudAnswer)
 def _read_secret(kind: type, value: object) -> object:
     if kind is AccessKeySecret and isinstance(value, str) and value:
         return AccessKeySecret(value)
-    raise ValueError("no secret")
+    raise ValueError("not a valid secret")
 
 
 @cache
@@ -143,7 +144,7 @@ def _decoder(expected: type[CloudAnswer]) -> msgspec.json.Decoder[Any]:
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """What came back over HTTP, not yet read."""
+    """An answer over HTTP, not read yet."""
 
     status: int
     headers: Mapping[str, str]
@@ -157,13 +158,13 @@ def read_answer(expected: type[Expected], raw: RawAnswer, secrets: Collection[Se
     Raises ``CloudError``: of the kind of its ``Code`` if it has one, else transient. None of ``secrets`` is in it.
     """
     if raw.content_type not in _JSON_TYPES:
-        raise malformed(raw.status, f"{len(raw.body)} bytes of {raw.content_type}")
+        raise malformed(raw, _("expected JSON"))
     if refusal := read_refusal(raw, secrets):
         raise refusal
     try:
         answer: Expected = _decoder(expected).decode(raw.body)
-    except _UNREADABLE:  # its message could quote the token, so it is not told
-        raise malformed(raw.status, f"{len(raw.body)} bytes that are no {expected.__name__}") from None
+    except _UNREADABLE:  # its message could quote the token, so it is left out
+        raise malformed(raw, _("expected the fields of %(answer)s", answer=expected.__name__)) from None
     return answer
 
 
@@ -174,11 +175,11 @@ def read_refusal(raw: RawAnswer, secrets: Collection[Secret] = ()) -> CloudError
     as a RevokeToken that took effect.
     """
     if len(raw.body) > MAX_ANSWER_BYTES:
-        return malformed(raw.status, f"more than {MAX_ANSWER_BYTES} bytes")
+        return malformed(raw, _("expected %(most)s bytes at most", most=MAX_ANSWER_BYTES))
     try:
         refusal = _read_xml(raw.body) if raw.content_type in _XML_TYPES else _read_json(raw.body)
     except _UNREADABLE:
-        return malformed(raw.status, f"{len(raw.body)} bytes of {raw.content_type} that are no answer")
+        return malformed(raw, _("expected an answer of the cloud"))
     if refusal.code not in _SUCCESSFUL:
         code, message, request_id = (
             _harmless(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
@@ -188,7 +189,7 @@ def read_refusal(raw: RawAnswer, secrets: Collection[Secret] = ()) -> CloudError
             classify(code), code, message, request_id=request_id, status=raw.status, retry_after_s=after_s
         )
     if raw.status != 200:  # noqa: PLR2004 (OK)
-        return malformed(raw.status, f"{len(raw.body)} bytes without a Code")
+        return malformed(raw, _("expected a Code"))
     return None
 
 
@@ -199,16 +200,23 @@ def _read_json(body: bytes) -> _Refusal:
 def _read_xml(body: bytes) -> _Refusal:
     # Entities that a document declares could unfold into gigabytes; NUL would be one in UTF-16, where they hide.
     if b"<!DOCTYPE" in body or b"\0" in body:
-        raise ParseError("no document of the cloud's")
+        raise ParseError("not a document of the cloud")
     root = ET.fromstring(body)  # noqa: S314 (see above)
     if root.tag != "Error":
         return _Refusal()
     return _Refusal(root.findtext("Code", ""), root.findtext("Message", ""), root.findtext("RequestId", ""))
 
 
-def malformed(status: int, what: str) -> CloudError:
-    """Return the error for an answer that says nothing, so the call may have taken effect."""
-    return CloudError(ErrorKind.TRANSIENT, "MalformedAnswer", f"HTTP {status}: {what}", status=status, uncertain=True)
+def malformed(raw: RawAnswer, expectation: Text) -> CloudError:
+    """Return the error for an answer that cannot be read, so that the call may have taken effect."""
+    message = _(
+        "HTTP %(status)s with %(bytes)s bytes of %(type)s: %(expectation)s",
+        status=raw.status,
+        bytes=len(raw.body),
+        type=raw.content_type,
+        expectation=expectation,
+    )
+    return CloudError(ErrorKind.TRANSIENT, "MalformedAnswer", message, status=raw.status, uncertain=True)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -1,8 +1,8 @@
-"""The ecosystem's chain of credentials, by its own library: who holds an access key for this machine (FACTS 6).
+"""The ecosystem's chain of credentials, by its own library: the sources of an access key for this machine (FACTS 6).
 
 The library is asked synchronously, in a thread: its coroutines hold a ``threading.Lock`` and freeze the loop. What it
-renews by itself is left aside: each fetch asks a provider made for it, so no thread, cache or back-off of the library's
-stands between us and the source. Only the profiles keep theirs, since they do not tell when credentials lapse.
+renews by itself is not used: each fetch asks a provider made for it, so that no thread, cache or back-off of the
+library is in the way. Only the profiles keep theirs, since they do not say when credentials expire.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HTTP_CODE: Final = re.compile(r"http_?code[:=] ?(\d{3})", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the settings say of the chain; each is ``ALIBABA_CLOUD_`` and its name in upper case."""
+    """The settings of the chain; each is ``ALIBABA_CLOUD_`` and its name in upper case."""
 
     oidc_provider_arn: str = ""
     oidc_token_file: str = ""
@@ -46,11 +46,11 @@ class Sources:
 class Chain:
     """Asks the sources in the ecosystem's order, and from then on only the one that answered first.
 
-    Another one's key could be of another account, so it is no replacement for a while.
+    Another source's key could belong to another account, so it does not replace this one.
     """
 
     def __init__(self, sources: Sources, home: Path | None = None) -> None:
-        """Look which sources there are; nothing is asked yet. ``home`` holds the profiles."""
+        """Find which sources there are; none is asked yet. ``home`` is the directory of the profiles."""
         self._providers = dict(_providers(sources, home or Path.home()))
 
     def __bool__(self) -> bool:
@@ -59,17 +59,17 @@ class Chain:
 
     def fetch(self) -> Fetched:
         """Ask for credentials; this blocks for some seconds per source. Raises ``NoCredentials``."""
-        causes = []
+        failures = []
         for name, provider in self._providers.items():
             try:
                 given = provider().get_credentials()
                 fetched = _fetched(name, given)
-            except Exception as error:  # noqa: BLE001 (the library raises whatever befell it)
-                causes.append(f"{name}: {_reason(error)}")
+            except Exception as error:  # noqa: BLE001 (the library raises any error)
+                failures.append(f"{name}: {_reason(error)}")
             else:
                 self._providers = {name: provider}
                 return fetched
-        raise NoCredentials("; ".join(causes))
+        raise NoCredentials("; ".join(failures))
 
 
 def _providers(sources: Sources, home: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -120,7 +120,7 @@ def _providers(sources: Sources, home: Path) -> Iterator[tuple[str, Callable[[],
 
 @cache
 def _library() -> Any:
-    """Import the library where it is needed: it takes its time, and logs to standard error, secrets included."""
+    """Import the library where it is needed: that takes long. It logs to standard error, secrets included: not here."""
     from alibabacloud_credentials import provider  # noqa: PLC0415
 
     for name in _LOGGERS:
@@ -139,13 +139,13 @@ def _is_ecs() -> bool:
 def _fetched(source: str, given: Any) -> Fetched:
     key_id, key_secret = given.get_access_key_id(), given.get_access_key_secret()
     if not (isinstance(key_id, str) and isinstance(key_secret, str) and key_id and key_secret):
-        raise ValueError("no access key")
+        raise ValueError("access key missing")
     security_token, expiration_s = given.get_security_token(), given.get_expiration()
     credentials = Credentials(key_id, AccessKeySecret(key_secret), Secret(security_token) if security_token else None)
     return Fetched(credentials, source, expiration_s * 1000 if expiration_s else None)
 
 
 def _reason(error: Exception) -> str:
-    """Say what went wrong without the library's words: they quote the whole answer, or an URL with the OIDC token."""
+    """Return what went wrong without the library's words: they quote the whole answer, or a URL with the OIDC token."""
     status = _HTTP_CODE.search(str(error))
     return f"HTTP {status[1]}" if status else type(error).__name__

@@ -1,61 +1,47 @@
-"""How a call gets to the cloud: signed, within the quota, over one kept-alive session (guide chapters 5, 7 and 8)."""
+"""The cloud's API for one MQTT instance: one method for each action (guide chapters 10 to 14, and CloseConnection).
+
+Every method takes a ``deadline``, an instant of ``loop.time()``, and raises ``CloudError``: after all attempts that
+make sense, or when the deadline is there. How a call gets to the cloud is in ``signed_calls``.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import random
-import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Self
 
-import aiohttp
-import structlog
-
-from app.cloud.actions import Actions
-from app.cloud.answers import MAX_ANSWER_BYTES, Expected, RawAnswer, read_answer
-from app.cloud.credentials import Credentials, CredentialsProvider
-from app.cloud.errors import RETRIED, CloudError, ErrorKind
+from app.cloud.answers import (
+    ApplyTokenAnswer,
+    CloseConnectionAnswer,
+    CloudAnswer,
+    CloudGroup,
+    DeviceCredential,
+    DeviceCredentialAnswer,
+    Expected,
+    ListGroupIdAnswer,
+    QueryTokenAnswer,
+    RawAnswer,
+    SendMessageAnswer,
+    SessionAnswer,
+    SessionsAnswer,
+)
+from app.cloud.credentials import CredentialsProvider
+from app.cloud.errors import CloudError, ErrorKind
 from app.cloud.quota import Quota, QuotaExhausted
-from app.model.secrets import Secret
-from app.rpc import signature
-from app.rpc.catalog import ACTIONS, API_VERSION, MAX_TOKEN_LIFE_S
+from app.cloud.signed_calls import Noted, SignedCalls
+from app.model.grants import TokenType
+from app.model.secrets import CloudToken, Secret
+from app.model.text import _
+from app.model.topics import TopicFilter
+from app.rpc.catalog import ACTIONS, MAX_BATCH, MIN_TOKEN_LIFE_S
 from app.rpc.parameters import problems
 
-MAX_ATTEMPTS: Final = 3
-MAX_UNCERTAIN_ATTEMPTS: Final = 2
-"""An ApplyToken whose answer was lost leaves a token that nobody knows of, so it is sent once more and not twice."""
 
-BACK_OFF_S: Final = 0.2
-"""Before the second attempt at most this, and at least half of it; before the third twice as long."""
-THROTTLED_BACK_OFF_S: Final = 1.0
-"""The same for throttling, where the cloud does not say when to come back: its limits are for a second."""
-
-_FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
-
-Noted = Callable[[str, CloudError | None], None]
-"""Told of each attempt: its action, and how it failed."""
-
-log = structlog.get_logger(__name__)
-jitter = random.SystemRandom()
-
-
-def effective_expiry_ms(requested_ms: int, now_ms: int) -> int:
-    """Return when a token applied for at ``now_ms`` really expires, in Unix ms: a month from now at most (10.1)."""
-    return min(requested_ms, now_ms + MAX_TOKEN_LIFE_S * 1000)
-
-
-class CloudClient(Actions):
-    """The cloud's API for one MQTT instance.
-
-    Every call takes a ``deadline``, an instant of ``loop.time()``, and raises ``CloudError``: after all attempts that
-    make sense, or when the deadline is there.
-    """
+class CloudClient:
+    """The actions, typed, and calls of any action as people try them out."""
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
         *,
         endpoint: str,
         region: str,
@@ -66,56 +52,30 @@ class CloudClient(Actions):
         attempt_timeout_s: float = 3.0,
         noted: Noted = lambda _action, _error: None,
     ) -> None:
-        """Use ``session``, which ``open`` makes.
+        """Build a client that is not connected yet (``connect``).
 
-        ``endpoint`` is a URL without a path. ``credentials`` and ``now_ms`` (the time, in Unix ms) are asked at each
-        attempt. An attempt without an answer is given up after ``attempt_timeout_s``.
+        ``endpoint`` is a URL without a path. The others are as in ``SignedCalls``.
         """
-        self._session = session
         self.url: Final = f"{endpoint.rstrip('/')}/"
         self.region: Final = region
         self.instance_id: Final = instance_id
-        self._credentials = credentials
         self._quota = quota
-        self._now_ms = now_ms
-        self._attempt_timeout_s = attempt_timeout_s
-        self._noted = noted
+        self._calls = SignedCalls(
+            url=self.url,
+            region=region,
+            instance_id=instance_id,
+            credentials=credentials,
+            quota=quota,
+            now_ms=now_ms,
+            attempt_timeout_s=attempt_timeout_s,
+            noted=noted,
+        )
 
-    @classmethod
     @asynccontextmanager
-    async def open(
-        cls,
-        *,
-        endpoint: str,
-        region: str,
-        instance_id: str,
-        credentials: CredentialsProvider,
-        quota: Quota,
-        now_ms: Callable[[], int],
-        attempt_timeout_s: float = 3.0,
-        noted: Noted = lambda _action, _error: None,
-    ) -> AsyncIterator[Self]:
-        """Make a client with a session of its own, and close it at the end. Parameters as for the class."""
-        async with aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # each attempt brings its own
-            # Signed parameters go to the endpoint and to no proxy that the environment happens to name. A compressed
-            # answer is not asked for and not read: a few bytes could unfold into gigabytes.
-            trust_env=False,
-            auto_decompress=False,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mqtt-token-server"},
-        ) as session:
-            yield cls(
-                session,
-                endpoint=endpoint,
-                region=region,
-                instance_id=instance_id,
-                credentials=credentials,
-                quota=quota,
-                now_ms=now_ms,
-                attempt_timeout_s=attempt_timeout_s,
-                noted=noted,
-            )
+    async def connect(self) -> AsyncIterator[Self]:
+        """Hold one session to the cloud; without it no call can be made."""
+        async with self._calls.connect():
+            yield self
 
     def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
         """Return why there is no permit before ``deadline``, where that is known already."""
@@ -133,22 +93,20 @@ class CloudClient(Actions):
         deadline: float,
         format_: Literal["JSON", "XML"] = "JSON",
         checked: bool = True,
-        sending: Callable[[bytes], None] | None = None,
+        sending: Callable[[bytes], None] = lambda _form: None,
     ) -> RawAnswer:
-        """Send any call of the catalog, once, and return what came back, be it a refusal (``read_refusal`` tells).
+        """Send any call of the catalog, once, and return what came back, a refusal too (``read_refusal`` tells).
 
         What the catalog would not accept is not sent unless ``checked`` is False; then parameters may replace those
-        of chapter 7 too. ``sending`` is shown the form just before it goes out. Raises ``CloudError`` where nothing was
-        sent or nothing came back.
+        of chapter 7 too. ``sending`` is called with the form just before it is sent. Raises ``CloudError`` where
+        nothing was sent or nothing came back.
         """
         if checked and (wrong := problems(ACTIONS[action], parameters)):
             raise CloudError(ErrorKind.PARAMETER, "NotSent", "; ".join(wrong))
         await self.permits(action, 1, deadline=deadline)
-        credentials = await self._credentials.get(deadline=deadline)
-        form = self._signed(action, {"Format": format_, **parameters}, credentials)
-        if sending is not None:
-            sending(form)
-        return await self._exchange(form, deadline=deadline)
+        given = {"Format": format_, **parameters}
+        answer, _credentials = await self._calls.send(action, given, deadline=deadline, sending=sending)
+        return answer
 
     async def _call(
         self,
@@ -158,115 +116,110 @@ class CloudClient(Actions):
         *,
         deadline: float,
         repeatable: bool = True,
-        again_until_ms: int | None = None,
     ) -> Expected:
-        """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it.
+        """Take a permit and call."""
+        await self.permits(action, 1, deadline=deadline)
+        return await self._calls.call(action, parameters, expected, deadline=deadline, repeatable=repeatable)
 
-        The first attempt has its permit; each further one takes its own, and is made by ``again_until_ms`` (Unix ms)
-        at the latest.
+    async def apply_token(
+        self, type_: TokenType, resources: Collection[TopicFilter], expires_at_ms: int, *, deadline: float
+    ) -> CloudToken:
+        """Apply for a token (10.1) that expires at ``expires_at_ms``, Unix ms: 30 days from now at most.
+
+        The caller took the permit for the first attempt with ``permits``, before it computed the expiry: the wait must
+        not eat into the least life that the cloud accepts. An attempt that the cloud would refuse, as the token would
+        expire too soon by then, is not made.
+
+        If the error is ``uncertain`` the cloud may have made a token that no one will ever use.
         """
-        now = asyncio.get_running_loop().time()
-        if now >= deadline:
-            raise CloudError(ErrorKind.UNREACHABLE, "Timeout", "the deadline came before the call")
-        again_until = deadline
-        if again_until_ms is not None:
-            again_until = min(deadline, now + (again_until_ms - self._now_ms()) / 1000)
-        most_uncertain = MAX_UNCERTAIN_ATTEMPTS if repeatable else 1
-        attempt = uncertain = 0
-        while True:
-            attempt += 1
-            try:
-                answer = await self._attempt(action, parameters, expected, deadline=deadline)
-            except CloudError as error:
-                self._noted(action, error)
-                log.warning(
-                    "cloud call failed",
-                    action=action,
-                    attempt=attempt,
-                    kind=error.kind.value,
-                    code=error.code,
-                    message=error.message,
-                    probably=error.error_hint,
-                    request_id=error.request_id,
-                    status=error.status,
-                )
-                if error.kind is ErrorKind.ACCOUNT:
-                    self._credentials.invalidate()
-                uncertain += error.uncertain
-                pause_s = _pause_s(error, attempt)
-                in_time = asyncio.get_running_loop().time() + pause_s < again_until
-                if attempt == MAX_ATTEMPTS or uncertain == most_uncertain or not in_time:
-                    raise
-                if error.kind not in RETRIED:
-                    raise
-            else:
-                self._noted(action, None)
-                return answer
-            await asyncio.sleep(pause_s)
-            await self._quota.permit(action, deadline=again_until)
-
-    async def _attempt(
-        self, action: str, parameters: Mapping[str, str | Secret], expected: type[Expected], *, deadline: float
-    ) -> Expected:
-        """Sign and send once."""
-        credentials = await self._credentials.get(deadline=deadline)
-        raw = await self._exchange(self._signed(action, parameters, credentials), deadline=deadline)
-        hidden = [value for value in parameters.values() if isinstance(value, Secret)]
-        hidden += [credentials.access_key_secret, credentials.security_token or Secret("")]
-        return read_answer(expected, raw, hidden)
-
-    async def _exchange(self, form: bytes, *, deadline: float) -> RawAnswer:
-        """Send once and read the answer. Raises ``CloudError`` if there is none."""
-        now = asyncio.get_running_loop().time()
-        try:
-            async with (
-                asyncio.timeout_at(min(deadline, now + self._attempt_timeout_s)),
-                # A redirect is not followed: it would carry the parameters to wherever it says.
-                self._session.post(self.url, data=form, headers=_FORM, allow_redirects=False) as response,
-            ):
-                content = await _read(response.content)
-        except TimeoutError:
-            waited_s = asyncio.get_running_loop().time() - now
-            raise CloudError(
-                ErrorKind.UNREACHABLE, "Timeout", f"no answer in {waited_s:.1f} s", uncertain=True
-            ) from None
-        except aiohttp.ClientConnectorError as error:
-            raise CloudError(ErrorKind.UNREACHABLE, "CannotConnect", str(error)) from None
-        except aiohttp.ClientError as error:  # its text could quote the answer, so it is not told
-            raise CloudError(ErrorKind.UNREACHABLE, "ConnectionLost", type(error).__name__, uncertain=True) from None
-        return RawAnswer(response.status, response.headers, response.content_type, content)
-
-    def _signed(self, action: str, parameters: Mapping[str, str | Secret], credentials: Credentials) -> bytes:
-        """Return the body: all parameters of the call and those of chapter 7, signed (chapter 5)."""
-        signed = {
-            "Action": action,
-            "InstanceId": self.instance_id,
-            "RegionId": self.region,
-            "Format": "JSON",
-            "Version": API_VERSION,
-            "AccessKeyId": credentials.access_key_id,
-            "SignatureMethod": "HMAC-SHA1",
-            "SignatureVersion": "1.0",
-            "SignatureNonce": secrets.token_hex(16),
-            "Timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now_ms() // 1000)),
+        parameters = {
+            "Actions": type_.actions,
+            "ExpireTime": str(expires_at_ms),
+            "Resources": ",".join(sorted(resources)),
         }
-        signed |= {name: value.reveal() if isinstance(value, Secret) else value for name, value in parameters.items()}
-        if credentials.security_token:
-            signed["SecurityToken"] = credentials.security_token.reveal()
-        return signature.rpc_signed_form("POST", credentials.access_key_secret, signed).encode()
+        last_attempt_ms = expires_at_ms - MIN_TOKEN_LIFE_S * 1000
+        answer = await self._calls.call(
+            "ApplyToken", parameters, ApplyTokenAnswer, deadline=deadline, last_attempt_ms=last_attempt_ms
+        )
+        return CloudToken(answer.token)
 
+    async def query_token(self, token: CloudToken, *, deadline: float) -> bool:
+        """Ask whether ``token`` is valid (10.2)."""
+        answer = await self._call("QueryToken", {"Token": token}, QueryTokenAnswer, deadline=deadline)
+        return answer.token_status
 
-def _pause_s(error: CloudError, attempt: int) -> float:
-    """Return how long to wait before the next attempt, with a random part, so that callers do not come back at once."""
-    if error.retry_after_s is not None:
-        return error.retry_after_s + jitter.uniform(0, BACK_OFF_S)
-    back_off_s = THROTTLED_BACK_OFF_S if error.kind is ErrorKind.THROTTLED else BACK_OFF_S
-    return attempt * back_off_s * jitter.uniform(0.5, 1)
+    async def revoke_token(self, token: CloudToken, *, deadline: float) -> None:
+        """Revoke ``token`` (10.3); without an error, the cloud has confirmed.
 
+        The caller took the permit for the first attempt with ``permits``, before it chose what to revoke first.
+        """
+        await self._calls.call("RevokeToken", {"Token": token}, CloudAnswer, deadline=deadline)
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """Read to the end, but no further than it takes to see that an answer is too long."""
-    try:
-        return await content.readexactly(MAX_ANSWER_BYTES + 1)
-    except asyncio.IncompleteReadError as whole:
-        return whole.partial
+    async def create_group_id(self, group_id: str, *, deadline: float) -> None:
+        """Create a group ID (11.1). An ``uncertain`` error may have created it."""
+        await self._call("CreateGroupId", {"GroupId": group_id}, CloudAnswer, deadline=deadline, repeatable=False)
+
+    async def list_group_ids(self, *, deadline: float) -> tuple[CloudGroup, ...]:
+        """Return the instance's group IDs (11.2)."""
+        return (await self._call("ListGroupId", {}, ListGroupIdAnswer, deadline=deadline)).data
+
+    async def delete_group_id(self, group_id: str, *, deadline: float) -> None:
+        """Delete a group ID (11.3). An ``uncertain`` error may have deleted it."""
+        await self._call("DeleteGroupId", {"GroupId": group_id}, CloudAnswer, deadline=deadline, repeatable=False)
+
+    async def send_message(self, topic: str, payload: str, *, deadline: float) -> str:
+        """Publish to devices (12.1) and return the message's ID. An ``uncertain`` error may have sent it."""
+        parameters = {"MqttTopic": topic, "Payload": payload}
+        answer = await self._call("SendMessage", parameters, SendMessageAnswer, deadline=deadline, repeatable=False)
+        return answer.msg_id
+
+    async def query_session(self, client_id: str, *, deadline: float) -> bool:
+        """Ask whether a device is connected (13.1)."""
+        answer = await self._call("QuerySessionByClientId", {"ClientId": client_id}, SessionAnswer, deadline=deadline)
+        return answer.online_status
+
+    async def query_sessions(self, client_ids: Iterable[str], *, deadline: float) -> dict[str, bool]:
+        """Ask which of many devices are connected (13.2), in the order asked for, each once.
+
+        One call names ten devices at most, so more devices are more calls.
+        """
+        online: dict[str, bool] = {}
+        asked = list(dict.fromkeys(client_ids))
+        for start in range(0, len(asked), MAX_BATCH):
+            some = asked[start : start + MAX_BATCH]
+            parameters = {f"ClientIdList.{number}": client_id for number, client_id in enumerate(some, 1)}
+            answer = await self._call("BatchQuerySessionByClientIds", parameters, SessionsAnswer, deadline=deadline)
+            answered = {each.client_id: each.online_status for each in answer.online_status_list}
+            if missing := [client_id for client_id in some if client_id not in answered]:
+                message = _("the answer leaves out %(client_id)s", client_id=missing[0])
+                raise CloudError(ErrorKind.TRANSIENT, "MalformedAnswer", message)
+            online |= {client_id: answered[client_id] for client_id in some}
+        return online
+
+    async def register_device_credential(self, client_id: str, *, deadline: float) -> DeviceCredential:
+        """Give a device an access key of its own (14.1); of several registrations the last one counts."""
+        return await self._credential("RegisterDeviceCredential", client_id, deadline)
+
+    async def get_device_credential(self, client_id: str, *, deadline: float) -> DeviceCredential:
+        """Read a device's access key (14.2)."""
+        return await self._credential("GetDeviceCredential", client_id, deadline)
+
+    async def refresh_device_credential(self, client_id: str, *, deadline: float) -> DeviceCredential:
+        """Replace the secret of a device's access key (14.4); the one returned last counts."""
+        return await self._credential("RefreshDeviceCredential", client_id, deadline)
+
+    async def unregister_device_credential(self, client_id: str, *, deadline: float) -> None:
+        """Take a device's access key away (14.3)."""
+        await self._call("UnRegisterDeviceCredential", {"ClientId": client_id}, CloudAnswer, deadline=deadline)
+
+    async def close_connection(self, client_id: str, *, deadline: float) -> None:
+        """Close a device's connection; newer than the guide (FACTS 3.1), and not on every instance."""
+        answer = await self._call("CloseConnection", {"ClientId": client_id}, CloseConnectionAnswer, deadline=deadline)
+        if not answer.success:
+            raise CloudError(
+                ErrorKind.PERMANENT, "NotClosed", _("the cloud did not close it"), request_id=answer.request_id
+            )
+
+    async def _credential(self, action: str, client_id: str, deadline: float) -> DeviceCredential:
+        answer = await self._call(action, {"ClientId": client_id}, DeviceCredentialAnswer, deadline=deadline)
+        return answer.device_credential

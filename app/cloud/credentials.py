@@ -1,4 +1,4 @@
-"""The access key that signs calls: a lasting one from the settings, or temporary ones renewed before they lapse."""
+"""The access key that signs calls: a lasting one from the settings, or temporary ones renewed before they expire."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import structlog
 
 from app.cloud.errors import CloudError, ErrorKind
 from app.model.secrets import AccessKeySecret, Secret
+from app.model.text import _
 from app.tasks import in_thread
 
 RENEW_AHEAD_S: Final = 900.0
-"""Temporary credentials are renewed so long before they lapse, or at half of what is left of a shorter life."""
+"""Temporary credentials are renewed so long before they expire, or at half of what is left of a shorter life."""
 
 LEAST_LEFT_MS: Final = 5_000
-"""Credentials this near to their end are not signed with: the call would come too late."""
+"""Credentials this near to their expiry are not used: the call would come too late."""
 
 LOOK_EVERY_S: Final = 60.0
-"""How often to ask a source that tells no expiry; and how far the wall clock and the waiting may drift apart."""
+"""How often to ask a source that names no expiry; and how far the wall clock and the waiting may drift apart."""
 
 FETCH_WITHIN_S: Final = 30.0
 FIRST_BACK_OFF_S: Final = 1.0
 LAST_BACK_OFF_S: Final = 30.0
-DOUBTED_AT_MOST_EVERY_S: Final = 10.0
+INVALIDATE_EVERY_S: Final = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +43,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a source gave. ``expires_at_ms`` is in Unix ms, None where the source does not tell."""
+    """What a source gave. ``expires_at_ms`` is in Unix ms, None where the source does not say."""
 
     credentials: Credentials
     source: str
@@ -50,17 +51,17 @@ class Fetched:
 
 
 class NoCredentials(Exception):
-    """No source gave any. Its text names the sources and what went wrong, and quotes none of them."""
+    """No source gave credentials. The text names the sources and what went wrong, and quotes none of them."""
 
 
 class CredentialsProvider(Protocol):
-    """Where a caller of the cloud takes its credentials from."""
+    """The source of the credentials for calls to the cloud."""
 
     async def get(self, *, deadline: float) -> Credentials:
         """Return credentials that are good now, by ``deadline`` (loop time, in seconds). Raises ``CloudError``."""
 
     def invalidate(self) -> None:
-        """Tell that the cloud did not accept the credentials."""
+        """Note that the cloud did not accept the credentials."""
 
 
 class LastingCredentials:
@@ -74,29 +75,29 @@ class LastingCredentials:
         return self._credentials
 
     def invalidate(self) -> None:
-        """Do nothing: there is no other key to be had."""
+        """Do nothing: there is no other key."""
 
 
 class RenewedCredentials:
-    """Credentials fetched by one task, ``run``, ahead of their expiry: nobody waits while the old ones are good.
+    """Credentials fetched by one task, ``run``, ahead of their expiry: no call waits while the old ones are valid.
 
-    However many ask, one fetch is under way, in a thread: a slow source does not stall the loop.
+    However many calls wait, one fetch is under way, in a thread: a slow source does not stall the loop.
     """
 
     def __init__(self, fetch: Callable[[], Fetched], now_ms: Callable[[], int]) -> None:
-        """``fetch`` blocks, and raises ``NoCredentials``; ``now_ms`` tells the time in Unix ms."""
+        """``fetch`` blocks, and raises ``NoCredentials``; ``now_ms`` returns the time in Unix ms."""
         self._fetch = fetch
         self._now_ms = now_ms
         self._current: Fetched | None = None
-        self._settled = asyncio.Event()
-        """No fetch is under way, nor about to be begun for the first time."""
-        self._doubted = asyncio.Event()
+        self._idle = asyncio.Event()
+        """No fetch is under way, nor about to start for the first time."""
+        self._invalidated = asyncio.Event()
         self._failure = ""
         self._failures = 0
         self._last_fetch_at = self._next_fetch_at = 0.0
 
     async def get(self, *, deadline: float) -> Credentials:
-        """Return the credentials; where they have lapsed, wait for the fetch under way until ``deadline``.
+        """Return the credentials; where they have expired, wait for the fetch under way until ``deadline``.
 
         Raises ``CloudError``, transient: with ``retry_after_s`` where the last fetch failed.
         """
@@ -104,39 +105,39 @@ class RenewedCredentials:
             await self._wait(deadline)
         if self._current is None or not self._is_good(self._current):
             pause_s = max(0.0, self._next_fetch_at - asyncio.get_running_loop().time())
-            why = self._failure or "the credentials have lapsed"
+            why = self._failure or _("the credentials have expired")
             raise CloudError(ErrorKind.TRANSIENT, "CredentialsUnavailable", why, retry_after_s=pause_s)
         return self._current.credentials
 
     def invalidate(self) -> None:
-        """Fetch soon, but not at each refusal: that the key may not do something is the likelier cause."""
-        if asyncio.get_running_loop().time() - self._last_fetch_at > DOUBTED_AT_MOST_EVERY_S:
-            self._doubted.set()
+        """Fetch soon, but not at each refusal: a missing permission is the likelier cause."""
+        if asyncio.get_running_loop().time() - self._last_fetch_at > INVALIDATE_EVERY_S:
+            self._invalidated.set()
 
     async def run(self) -> None:
         """Fetch and renew until cancelled."""
         while True:
-            self._settled.clear()
+            self._idle.clear()
             try:
                 pause_s = await self._renew()
             finally:
-                self._settled.set()
+                self._idle.set()
             await self._until_due(pause_s)
 
     async def _wait(self, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
-                await self._settled.wait()
+                await self._idle.wait()
         except TimeoutError:
             raise CloudError(
-                ErrorKind.TRANSIENT, "CredentialsUnavailable", "their source has not answered yet"
+                ErrorKind.TRANSIENT, "CredentialsUnavailable", _("their source has not answered yet")
             ) from None
 
     async def _renew(self) -> float:
         """Fetch once; return how long to wait before the next, in seconds."""
         clock = asyncio.get_running_loop().time
         self._last_fetch_at = clock()
-        self._doubted.clear()
+        self._invalidated.clear()
         try:
             async with asyncio.timeout(FETCH_WITHIN_S):
                 fetched = await in_thread(self._fetch_good, name="credentials")
@@ -153,7 +154,7 @@ class RenewedCredentials:
     def _fetch_good(self) -> Fetched:
         fetched = self._fetch()
         if not self._is_good(fetched):
-            raise NoCredentials(f"{fetched.source} gave lapsed ones")
+            raise NoCredentials(f"{fetched.source} gave expired ones")
         return fetched
 
     def _take(self, fetched: Fetched) -> float:
@@ -172,7 +173,7 @@ class RenewedCredentials:
         while (left_s := (due_ms - self._now_ms()) / 1000) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, LOOK_EVERY_S)):
-                    await self._doubted.wait()
+                    await self._invalidated.wait()
                 return
 
     def _is_good(self, fetched: Fetched) -> bool:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
-from app.cloud.error_hints import error_hint, longest_beginning
+from app.cloud.error_hints import error_hint, longest_prefix
+from app.model.text import Text, _
 
 
 class ErrorKind(StrEnum):
     """What the caller can do about an error."""
 
     THROTTLED = "throttled"
-    """Ask again later, and slower."""
+    """Call again later, and less often."""
     TRANSIENT = "transient"
-    """Ask again: a fault of the cloud's own."""
+    """Call again: a fault of the cloud."""
     UNREACHABLE = "unreachable"
-    """Ask again: no answer came."""
+    """Call again: no answer came."""
     PERMISSION = "permission"
     """The account may not do this with that instance or topic."""
     PARAMETER = "parameter"
@@ -29,12 +30,43 @@ class ErrorKind(StrEnum):
     ACCOUNT = "account"
     """The access key is wrong, disabled or expired."""
     PERMANENT = "permanent"
-    """Asking again changes nothing."""
+    """Another call changes nothing."""
 
 
-RETRIED: Final = frozenset({ErrorKind.THROTTLED, ErrorKind.TRANSIENT, ErrorKind.UNREACHABLE})
+class Treatment(NamedTuple):
+    """What is done about an error of one kind.
 
-_KINDS: Final = {
+    ``sentence`` is what a device may be told. ``back_off_s`` is the longest pause before the second attempt; 0: there
+    is none. ``renew_credentials`` says whether the access key may be the cause.
+    """
+
+    sentence: Text
+    back_off_s: float = 0.0
+    renew_credentials: bool = False
+
+
+TREATMENTS: Final = {
+    # The cloud's limits are for a second; where it says when to come back, that counts.
+    ErrorKind.THROTTLED: Treatment(_("the cloud asks for fewer calls: try again later"), back_off_s=1.0),
+    ErrorKind.TRANSIENT: Treatment(_("the cloud failed to serve the call: try again"), back_off_s=0.2),
+    ErrorKind.UNREACHABLE: Treatment(_("the cloud could not be reached, or did not answer: try again"), back_off_s=0.2),
+    ErrorKind.PERMISSION: Treatment(
+        _(
+            "the cloud does not let this server's account do this: "
+            "probably a permission, the parent topic or the group ID is missing there"
+        )
+    ),
+    ErrorKind.PARAMETER: Treatment(_("the cloud does not accept what was asked for")),
+    ErrorKind.ACCOUNT: Treatment(
+        _("the cloud does not accept this server's access key: its operator must correct it"), renew_credentials=True
+    ),
+    ErrorKind.PERMANENT: Treatment(_("the cloud refuses the call: probably this server's settings are wrong")),
+}
+
+RETRIED: Final = frozenset(kind for kind, treatment in TREATMENTS.items() if treatment.back_off_s)
+"""Errors that may pass."""
+
+_KINDS: Final[Mapping[str, ErrorKind]] = {
     # guide chapter 9
     "applytokenoverflow": ErrorKind.THROTTLED,
     "querytokenoverflow": ErrorKind.THROTTLED,
@@ -54,12 +86,10 @@ _KINDS: Final = {
     "instancenotfound": ErrorKind.PARAMETER,
     "parameterfieldcheckfailed": ErrorKind.PARAMETER,
     "groupidalready": ErrorKind.PARAMETER,
-    "createmqtt": ErrorKind.PARAMETER,
-    "mqtt": ErrorKind.PARAMETER,
     # the gateway in front (FACTS 5)
     "throttling": ErrorKind.THROTTLED,
     "serviceunavailable": ErrorKind.TRANSIENT,
-    "signaturenonceused": ErrorKind.TRANSIENT,  # each attempt draws another
+    "signaturenonceused": ErrorKind.TRANSIENT,  # each attempt has another
     "forbidden": ErrorKind.PERMISSION,
     "missing": ErrorKind.PARAMETER,
     "missingsecuritytoken": ErrorKind.ACCOUNT,
@@ -76,32 +106,23 @@ _KINDS: Final = {
     "invalidprotocol": ErrorKind.PERMANENT,
     "unsupportedhttpmethod": ErrorKind.PERMANENT,
 }
-"""How codes begin, in lower case; the longest beginning that fits decides (``InvalidParameter.Token``)."""
+"""By the beginning of the code in lower case; the longest that fits decides (``InvalidParameter.Token``)."""
 
-_SENTENCES: Final[Mapping[str, str]] = {
-    ErrorKind.THROTTLED: "the cloud asks for fewer calls: try again later",
-    ErrorKind.TRANSIENT: "the cloud failed to serve the call: try again",
-    ErrorKind.UNREACHABLE: "the cloud could not be asked, or did not answer: try again",
-    ErrorKind.PERMISSION: "the cloud does not let this server's account do this: "
-    "probably a permission, the parent topic or the group ID is missing there",
-    ErrorKind.PARAMETER: "the cloud does not accept what was asked for",
-    ErrorKind.ACCOUNT: "the cloud does not accept this server's access key: its operator must set it right",
-    ErrorKind.PERMANENT: "the cloud refuses the call: probably this server's set-up is wrong",
-}
+_APPLICATION_FAILED: Final = _("the application for one failed: try again")
 
 
 def classify(code: str) -> ErrorKind:
-    """Return the kind of an error ``Code``, whatever its case; one that nobody has heard of is permanent."""
-    return longest_beginning(_KINDS, code) or ErrorKind.PERMANENT
+    """Return the kind of an error ``Code``, whatever its case; an unknown one is permanent."""
+    return longest_prefix(_KINDS, code) or ErrorKind.PERMANENT
 
 
-def sentence(kind: str) -> str:
+def sentence(kind: str) -> Text:
     """Return what a device may be told of an error of this ``ErrorKind``; of any other text, that something failed."""
-    return _SENTENCES.get(kind, "the application for one failed: try again")
+    return TREATMENTS[ErrorKind(kind)].sentence if kind in set(ErrorKind) else _APPLICATION_FAILED
 
 
 class CloudError(Exception):
-    """A call to the cloud failed. Neither a token nor a secret is in any part of it.
+    """A call to the cloud failed. No part of it holds a token or a secret.
 
     ``code``, ``message`` and ``request_id`` are the cloud's own, or say why there are none. ``status`` is the HTTP
     status, 0 without an answer. ``retry_after_s`` is what the cloud asked for. ``uncertain`` means that the call may
@@ -129,11 +150,11 @@ class CloudError(Exception):
         self.uncertain = uncertain
 
     @property
-    def sentence(self) -> str:
+    def sentence(self) -> Text:
         """What a device may be told: what failed, and nothing of the account."""
-        return sentence(self.kind.value)
+        return TREATMENTS[self.kind].sentence
 
     @property
     def error_hint(self) -> str:
-        """What the operator is told beside the cloud's own words: the probable cause and the cure, or nothing."""
+        """What an operator is told beside the cloud's own words: the probable cause and the cure, or nothing."""
         return error_hint(self.code)

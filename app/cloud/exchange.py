@@ -1,4 +1,4 @@
-"""One call as people look at it: what was signed and sent, what came back, and either without its secrets."""
+"""One call as people look at it: what was signed and sent, what came back, and both without their secrets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from xml.etree import ElementTree as ET
 
 from app.cloud.answers import RawAnswer, read_refusal
 from app.cloud.errors import CloudError
+from app.model.text import _
 from app.rpc import signature
 from app.rpc.catalog import SECRETS, Action, Field
 
 HIDDEN: Final = "~hidden~"
-"""Stands for a secret; of characters that no encoding changes, so that it can be read wherever it stands."""
+"""Shown in place of a secret; no encoding changes its characters, so that it is readable everywhere."""
 
 MIN_SECRET_CHARS: Final = 4
-"""Shorter ones are hidden in their own place alone: every word would hold them."""
+"""A shorter secret is hidden in its own field alone: any word could contain it."""
 
 _NAMES: Final = "|".join(sorted(SECRETS))
 # To the end where the closing mark is missing: an answer may be cut off anywhere.
@@ -31,13 +32,13 @@ _IN_XML: Final = re.compile(rf"(<({_NAMES})\b[^>]*>).*?(</\2>|\Z)", re.IGNORECAS
 
 @dataclass(frozen=True)
 class Sent:
-    """A signed call as it went out: a form (guide chapters 5 and 7)."""
+    """A signed call as it was sent: a form (guide chapters 5 and 7)."""
 
     form: bytes = field(repr=False)
 
     @cached_property
     def parameters(self) -> Mapping[str, str]:
-        """Every parameter, in the order in which they went."""
+        """Every parameter, in the order in which they were sent."""
         return dict(parse_qsl(self.form.decode(), keep_blank_values=True))
 
     @cached_property
@@ -52,7 +53,7 @@ class Sent:
 
     @property
     def secrets(self) -> list[str]:
-        """The values that nobody else may see."""
+        """The values that only the caller may see."""
         return [value for name, value in self.parameters.items() if name in SECRETS and value]
 
     def hidden(self) -> Sent:
@@ -75,16 +76,16 @@ class Received:
         return read_refusal(self.raw)
 
     def compare(self, sent: Sent) -> str:
-        """Tell whether the cloud signed the same string, where it refuses the signature: it quotes its own (FACTS 4).
+        """Return whether the cloud signed the same string, where it refuses the signature and quotes its own (FACTS 4).
 
         Empty for every other answer.
         """
         if self.refusal is None or self.refusal.code != "SignatureDoesNotMatch":
             return ""
-        said = html.unescape(self.raw.body.decode(errors="replace")).replace("\\u0026", "&")
-        if sent.string_to_sign in said:
-            return "the cloud signed the very same string, so the secret is another"
-        return "the cloud signed another string, so the call was changed on its way"
+        quoted = html.unescape(self.raw.body.decode(errors="replace")).replace("\\u0026", "&")
+        if sent.string_to_sign in quoted:
+            return _("the cloud signed the very same string, so the secret is another")
+        return _("the cloud signed another string, so the call was changed on its way")
 
     def json(self) -> Any:
         """Return a result in JSON with its fields in the guide's order."""
@@ -100,7 +101,7 @@ class Received:
         return ET.tostring(root, encoding="unicode")
 
     def hidden(self, sent: Sent) -> Received:
-        """Return the same without secrets: neither those of its fields, nor what it quotes of ``sent``."""
+        """Return the same without secrets, both those of its fields and those it quotes of ``sent``."""
         text = self.raw.body.decode(errors="replace")
         text = _IN_JSON.sub(rf"\1{HIDDEN}\2", text)
         text = _IN_XML.sub(rf"\1{HIDDEN}\3", text)

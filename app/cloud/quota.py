@@ -1,23 +1,24 @@
-"""What the client asks before each call: a permit, and why there may be none."""
+"""What the client needs before each call: a permit, and why there may be none."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from app.cloud.errors import CloudError, ErrorKind
+from app.model.text import _
 
 
 class Quota(Protocol):
     """Permits to call."""
 
     async def permit(self, action: str, count: int = 1, *, deadline: float) -> None:
-        """Wait for the turn to make ``count`` calls of ``action`` at once; ``deadline`` is loop time in seconds.
+        """Wait for permits to make ``count`` calls of ``action`` at once; ``deadline`` is loop time in seconds.
 
         Raises ``QuotaExhausted`` and ``QuotaUnreachable``.
         """
 
     def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
-        """Return what ``permit`` would raise at once, as far as is known without asking anybody."""
+        """Return what ``permit`` would raise at once, as far as is known without asking Redis."""
 
 
 class QuotaExhausted(CloudError):
@@ -29,13 +30,13 @@ class QuotaExhausted(CloudError):
         super().__init__(
             ErrorKind.THROTTLED,
             "QuotaExhausted",
-            f"the line for {action} is {retry_after_s:.1f} s long",
+            _("the calls of %(action)s that wait take %(seconds).1f s", action=action, seconds=retry_after_s),
             retry_after_s=retry_after_s,
         )
 
 
 class QuotaUnreachable(CloudError):
-    """Nobody can tell what the other instances call: without the shared memory no call is made."""
+    """Without Redis it is unknown what the other instances call, so no call is made."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(ErrorKind.UNREACHABLE, "QuotaUnreachable", cause)

@@ -23,7 +23,7 @@ _QUOTED: Final = re.compile(rf"\b({_TYPES})\|[^\s']+")
 
 
 class MalformedPassword(ValueError):
-    """A text is not a valid MQTT password."""
+    """A text is not a valid MQTT password. It has no message: what the text holds is secret."""
 
 
 def build_password(tokens: Iterable[tuple[TokenType, CloudToken]]) -> str:
@@ -34,11 +34,11 @@ def build_password(tokens: Iterable[tuple[TokenType, CloudToken]]) -> str:
 def parse_password(text: str) -> Mapping[TokenType, CloudToken]:
     """Read a password. Raises ``MalformedPassword`` for an unknown or repeated type and for an empty token."""
     if not _PAIRS.fullmatch(text):
-        raise MalformedPassword("not of the form TYPE|TOKEN|TYPE|TOKEN")
+        raise MalformedPassword
     parts = text.split("|")
     tokens = {TokenType(type_): CloudToken(token) for type_, token in zip(parts[::2], parts[1::2], strict=True)}
     if len(parts) != 2 * len(tokens):
-        raise MalformedPassword("two tokens of one type")
+        raise MalformedPassword  # two tokens of one type
     return tokens
 
 

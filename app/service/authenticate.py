@@ -55,7 +55,7 @@ class ClientProof:
 
 @dataclass(frozen=True, slots=True)
 class _CandidateKey:
-    """A key to check a proof against, good until ``until_ms`` (Unix ms). A decoy is no device's: no proof fits it."""
+    """A key to check a proof against, good until ``until_ms`` (Unix ms). A decoy has no device: no proof fits it."""
 
     key: verification_keys.VerificationKey
     device: Device | None = None

@@ -10,7 +10,7 @@ import hmac
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jwt
 
@@ -27,16 +27,14 @@ LEEWAY_S: Final = 60
 MAX_JTI_CHARS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """Whom a request claims to come from and by what kind of key, proven by nothing yet."""
 
     client_id: str
     algorithm: Algorithm
 
 
-@dataclass(frozen=True, slots=True)
-class SingleUse:
+class SingleUse(NamedTuple):
     """What makes a proof good once: the assertion's ``jti``, which must stay used until ``until_ms`` (Unix ms)."""
 
     jti: str
@@ -44,7 +42,7 @@ class SingleUse:
 
 
 REUSABLE: Final = SingleUse("", 0)
-"""A shared secret is no assertion: it is not used up."""
+"""A shared secret is not used up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from app.model.api_keys import Right
 from app.model.secrets import Secret
@@ -14,12 +15,15 @@ from app.store.clock import RedisClock
 from app.store.records import TokenRecord
 from app.store.tokens import Tokens
 
+ANSWERING_S: Final = 1.0
+"""Kept back from the caller's deadline for what follows the cloud's answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Introspection:
     """What a live token is (RFC 7662 section 2.2); times in seconds since 1970.
 
-    ``cloud_checked`` tells whether the cloud itself confirmed it, now or in the last few seconds.
+    ``cloud_checked`` says whether the cloud itself confirmed it, now or in the last few seconds.
     """
 
     handle: str
@@ -50,27 +54,26 @@ class Introspector:
         caller = await self._lookup.identify(credentials, Right.INTROSPECT)
         record = await self._lookup.find_token(token)
         # A device learns nothing of others' tokens, not even that they exist.
-        if record is None or not caller.owns(record):
+        if record is None or not caller.owns(record) or not self._is_live(record):
             return None
-        if not self._is_live(record):
-            return None
-        confirmed = self._confirmer.known(record.handle)
-        if confirmed is None:
-            confirmed = await self._confirmer.ask(record, deadline - 1.0)
+        is_valid = self._confirmer.recent_answer(record.handle)
+        if is_valid is None:
+            is_valid = await self._confirmer.ask(record, deadline - ANSWERING_S)
             # Asking took a while: a revoke may have been answered meanwhile.
-            now = await self._tokens.read(record.handle)
-            if now is None or not self._is_live(now):
+            if not self._is_live(await self._tokens.read(record.handle)):
                 return None
-        if confirmed is False:
-            return None
-        return Introspection(
-            handle=record.handle,
-            client_id=record.client_id,
-            scope=record.scope,
-            issued_at_s=record.issued_at_ms // 1000,
-            expires_at_s=record.expires_at_ms // 1000,
-            cloud_checked=confirmed is not None,
-        )
+        return None if is_valid is False else _describe(record, cloud_checked=is_valid is not None)
 
-    def _is_live(self, record: TokenRecord) -> bool:
-        return record.state == "live" and record.expires_at_ms > self._clock.now_ms()
+    def _is_live(self, record: TokenRecord | None) -> bool:
+        return record is not None and record.state == "live" and record.expires_at_ms > self._clock.now_ms()
+
+
+def _describe(record: TokenRecord, *, cloud_checked: bool) -> Introspection:
+    return Introspection(
+        handle=record.handle,
+        client_id=record.client_id,
+        scope=record.scope,
+        issued_at_s=record.issued_at_ms // 1000,
+        expires_at_s=record.expires_at_ms // 1000,
+        cloud_checked=cloud_checked,
+    )

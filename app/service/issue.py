@@ -60,7 +60,7 @@ class IssuedToken:
         return build_password((each.type, each.token) for each in self.cloud_tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Answer:
     """What Redis answered to a request that was sent at ``asked_at`` (loop time, in seconds)."""
 

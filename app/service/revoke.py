@@ -1,12 +1,10 @@
-"""Revocation by a device of its own token (RFC 7009): local first, then delivered to the cloud."""
+"""Revocation of one token by its device or by a service (RFC 7009): here first, then at the cloud."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 from typing import Final
-
-import structlog
 
 from app.errors import InvalidRequest
 from app.model.actors import Actor
@@ -22,25 +20,23 @@ from app.store.records import Priority
 from app.store.retry import backoff
 from app.store.tokens import Tokens
 
-log = structlog.get_logger(__name__)
-
 CONFIRM_WITHIN_S: Final = 1.0
-"""How long the answer to a revoke waits for the cloud's word."""
+"""How long the answer to a revoke waits for the cloud's confirmation."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnRevocation:
-    """What became of a revoke: gone here in any case; ``confirmed`` says that it is gone at the broker too."""
+    """A token that is revoked here; ``confirmed`` says whether it is revoked at the broker too."""
 
     handle: str
     confirmed: bool
 
 
 class Revoker:
-    """Revokes a token for its own device, or any for a service."""
+    """Revokes a device's own token for the device, and any token for a service."""
 
     def __init__(self, lookup: TokenLookup, tokens: Tokens, delivery: Delivery) -> None:
-        """``delivery`` is told at once that there is something to deliver."""
+        """``delivery`` is woken at once to bring the revocation to the cloud."""
         self._lookup = lookup
         self._tokens = tokens
         self._delivery = delivery
@@ -48,7 +44,7 @@ class Revoker:
     async def revoke(self, credentials: ClientCredentials | Bearer, token: Secret) -> OwnRevocation | None:
         """Revoke the token, from this moment on at every instance; None if there was nothing to revoke.
 
-        An unknown token is no error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
+        An unknown token is not an error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
         Raises the refusals of ``TokenLookup.identify`` as well.
         """
         caller = await self._lookup.identify(credentials, Right.REVOKE)
@@ -65,6 +61,7 @@ class Revoker:
         return OwnRevocation(record.handle, confirmed=await self._confirmed(record.handle))
 
     async def _confirmed(self, handle: str) -> bool:
+        """Wait a moment for the cloud's confirmation."""
         deadline = asyncio.get_running_loop().time() + CONFIRM_WITHIN_S
         for delay_s in backoff():
             record = await self._tokens.read(handle)

@@ -49,14 +49,14 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
         quota = Pacing(SharedQuota(store, qps={"ApplyToken": 1e6}, egress_qps=1e6, egress_group="all"))
         stack.push_async_callback(quota.close)
         client = await stack.enter_async_context(
-            CloudClient.open(
+            CloudClient(
                 endpoint=job["url"],
                 region="cn-hangzhou",
                 instance_id="mqtt-bench",
                 credentials=credentials,
                 quota=quota,
                 now_ms=lambda: int(time.time() * 1000),
-            )
+            ).connect()
         )
 
         async def apply() -> object:

@@ -266,14 +266,14 @@ async def drain(settings: Settings) -> list[Row]:
 
 def open_client(url: str, quota: Pacing, store: Store) -> contextlib.AbstractAsyncContextManager[CloudClient]:
     """Open a client of the cloud at that URL."""
-    return CloudClient.open(
+    return CloudClient(
         endpoint=url,
         region="cn-hangzhou",
         instance_id="mqtt-bench",
         credentials=LastingCredentials(Credentials("bench-key", AccessKeySecret("bench-secret"))),
         quota=quota,
         now_ms=store.clock.now_ms,
-    )
+    ).connect()
 
 
 if __name__ == "__main__":

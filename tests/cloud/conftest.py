@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, LastingCredentials
+from app.cloud.errors import RETRIED, TREATMENTS
 from app.cloud.quota import QuotaExhausted
 from app.model.secrets import AccessKeySecret, CloudToken, Secret
 from app.rpc import signature
@@ -120,16 +121,22 @@ class Permits:
         """Know of none."""
 
 
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep retries quick."""
+    for kind in RETRIED:
+        monkeypatch.setitem(TREATMENTS, kind, TREATMENTS[kind]._replace(back_off_s=0.01))
+    monkeypatch.setattr("app.cloud.attempts.RETRY_SPREAD_S", 0.01)
+
+
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep retries quick."""
-    monkeypatch.setattr("app.cloud.client.BACK_OFF_S", 0.01)
+    shorten_pauses(monkeypatch)
 
 
 @pytest.fixture
 async def client(cloud: Cloud) -> AsyncIterator[CloudClient]:
     """Open a client on that server, with a wide quota and a time of its own."""
-    async with CloudClient.open(
+    async with CloudClient(
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
@@ -137,7 +144,7 @@ async def client(cloud: Cloud) -> AsyncIterator[CloudClient]:
         quota=Permits(),
         now_ms=lambda: 1_609_434_061_999,
         attempt_timeout_s=0.5,
-    ) as opened:
+    ).connect() as opened:
         yield opened
 
 

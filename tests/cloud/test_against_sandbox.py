@@ -39,14 +39,14 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[CloudClient]:
     """The client of that sandbox."""
-    async with CloudClient.open(
+    async with CloudClient(
         endpoint=f"http://127.0.0.1:{sandbox.port}",
         region="cn-hangzhou",
         instance_id=INSTANCE,
         credentials=LastingCredentials(Credentials("ak-one", AccessKeySecret("sk-one"))),
         quota=Permits(),
         now_ms=lambda: int(time.time() * 1000),
-    ) as opened:
+    ).connect() as opened:
         yield opened
 
 

@@ -93,7 +93,7 @@ async def test_nobody_waits_while_the_old_ones_are_good() -> None:
         assert (await provider.get(deadline=soon())).access_key_id == "STS.1"
         source.open.clear()
         source.ahead_ms = 3_900_000
-        provider._doubted.set()  # stands for the minute after which it looks at the clock again
+        provider._invalidated.set()  # stands for the minute after which it looks at the clock again
         await until(lambda: _is(source.asked == 2), "the renewal")
         began = time.monotonic()
         assert (await provider.get(deadline=soon())).access_key_id == "STS.1"
@@ -126,14 +126,14 @@ async def test_a_failing_source_is_asked_again_and_callers_told_when(monkeypatch
         await until(lambda: _has(provider, "STS.2"), "the key")
 
 
-async def test_lapsed_ones_are_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failing renewal leaves the old key in use until it lapses, and not a moment longer."""
+async def test_expired_credentials_are_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing renewal leaves the old key in use until it expires, and no longer."""
     monkeypatch.setattr(module, "FIRST_BACK_OFF_S", 0.02)
     source = Source(life_s=100)
     async with renewed(source) as provider:
         assert (await provider.get(deadline=soon())).access_key_id == "STS.1"
         source.fails = True
-        provider._doubted.set()
+        provider._invalidated.set()
         await until(lambda: _is(source.asked > 2), "renewals that fail")
         assert (await provider.get(deadline=soon())).access_key_id == "STS.1"
         source.ahead_ms = 96_000
@@ -141,10 +141,10 @@ async def test_lapsed_ones_are_never_given(monkeypatch: pytest.MonkeyPatch) -> N
             await provider.get(deadline=soon())
 
 
-async def test_a_source_that_gives_lapsed_ones_has_failed() -> None:
+async def test_a_source_that_gives_expired_credentials_has_failed() -> None:
     """What a source gives is believed only if it is good for a while."""
     async with renewed(Source(life_s=2)) as provider:
-        with pytest.raises(CloudError, match="lapsed"):
+        with pytest.raises(CloudError, match="expired"):
             await provider.get(deadline=soon())
 
 
@@ -174,8 +174,8 @@ async def test_an_early_end_is_noticed(cloud: Cloud, monkeypatch: pytest.MonkeyP
     async with renewed(source) as provider, _client(cloud, provider) as client:
         await provider.get(deadline=soon())
         provider.invalidate()
-        assert not provider._doubted.is_set()
-        monkeypatch.setattr(module, "DOUBTED_AT_MOST_EVERY_S", 0.0)
+        assert not provider._invalidated.is_set()
+        monkeypatch.setattr(module, "INVALIDATE_EVERY_S", 0.0)
         with pytest.raises(CloudError, match="Expired"):
             await client.query_token(TOKEN, deadline=soon())
         await until(lambda: _has(provider, "STS.2"), "the new key")
@@ -185,14 +185,14 @@ async def test_an_early_end_is_noticed(cloud: Cloud, monkeypatch: pytest.MonkeyP
 
 
 def _client(cloud: Cloud, provider: RenewedCredentials) -> AbstractAsyncContextManager[CloudClient]:
-    return CloudClient.open(
+    return CloudClient(
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=provider,
         quota=Permits(),
         now_ms=lambda: 0,
-    )
+    ).connect()
 
 
 async def _is(value: object) -> object:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from app.cloud.actions import Actions
+from app.cloud.client import CloudClient
 from app.rpc.catalog import ACTIONS, UNSUPPORTED, Action
 from app.rpc.codes import ERRORS, GATEWAY_ERRORS
 from tests.processes import ROOT
@@ -54,7 +54,7 @@ def test_the_page_of_actions_is_true() -> None:
     page = (ROOT / "deploy/ACTIONS.md").read_text()
     rows = re.findall(r"^\| ([0-9.]+|newer) \| (\w+) \| `(\w+)` \|", page, re.MULTILINE)
     assert {chapter.replace("newer", ""): action for chapter, action, _ in rows} == CHAPTERS
-    assert all(hasattr(Actions, method) for *_, method in rows)
+    assert all(hasattr(CloudClient, method) for *_, method in rows)
     assert all((ROOT / path).is_file() for path in re.findall(r"`((?:app|tests)/[^`]+)`", page))
 
 

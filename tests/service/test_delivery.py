@@ -25,7 +25,7 @@ from app.store.revocations import RevocationQueue
 from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import end
-from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, answer, hang, refuse
+from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, answer, hang, refuse, shorten_pauses
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import take_lead, want
 from tests.waiting import until
@@ -40,8 +40,7 @@ def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_BACKOFF_MS", 20)
     monkeypatch.setattr(module, "LAST_BACKOFF_MS", 40)
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr("app.cloud.client.BACK_OFF_S", 0.01)
-    monkeypatch.setattr("app.cloud.client.THROTTLED_BACK_OFF_S", 0.01)
+    shorten_pauses(monkeypatch)
 
 
 @pytest.fixture
@@ -62,14 +61,14 @@ async def begin(revocations: RevocationQueue, tokens: Tokens, client: CloudClien
 async def paced(store: Store, cloud: Cloud, qps: float) -> AsyncIterator[CloudClient]:
     """Open a client whose quota is the one that all instances share."""
     quota = Pacing(SharedQuota(store, qps={"RevokeToken": qps}, egress_qps=10 * qps, egress_group="all"))
-    async with CloudClient.open(
+    async with CloudClient(
         endpoint=cloud.url,
         region="cn-hangzhou",
         instance_id="post-cn-test",
         credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
         quota=quota,
         now_ms=store.clock.now_ms,
-    ) as opened:
+    ).connect() as opened:
         yield opened
     await quota.close()
 

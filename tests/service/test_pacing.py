@@ -6,16 +6,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.cloud.errors import ErrorKind
 from app.cloud.quota import QuotaExhausted, QuotaUnreachable
 from app.model.secrets import Secret
-from app.service import pacing
 from app.service.pacing import Pacing
+from app.service.permit_queue import VALID_S
 from app.store.constants import PACE
-from app.store.quota import SharedQuota
+from app.store.quota import PermitGrant, SharedQuota
 from app.store.store import Store
 from tests import processes
 from tests.waiting import until
@@ -73,7 +74,7 @@ def queue(quota: Pacing, action: str, count: int, *, within_s: float = 30) -> li
 
 
 async def test_first_come_is_first_served(quota: Pacing) -> None:
-    """Each line is served in order, also where some want two permits at once."""
+    """A queue is served in order, also where some want two permits at once."""
     order: list[int] = []
 
     async def wait(number: int) -> None:
@@ -84,19 +85,18 @@ async def test_first_come_is_first_served(quota: Pacing) -> None:
     assert order == list(range(20))
 
 
-async def test_a_single_call_costs_one_question_and_an_idle_instance_none(quota: Pacing, store: Store) -> None:
-    """Nobody waits, nothing is asked: neither before the first call nor after the last."""
+async def test_a_single_call_costs_one_question(quota: Pacing, store: Store) -> None:
+    """One script, and in it no command that a call does not need."""
     await quota.permit("ApplyToken", deadline=soon())
     await store.requests.command("CONFIG", "RESETSTAT")
     await quota.permit("ApplyToken", 2, deadline=soon())
-    await asyncio.sleep(pacing.SPEAK_EVERY_S + 0.05)
     statistics = await commands(store)
     assert statistics.pop("evalsha") == 1
     inside = {"time", "lindex", "get", "lrange", "lpush", "pexpire", "set", "hgetall"}
     assert set(statistics) <= inside | {"config|resetstat", "info"}
 
 
-async def test_a_long_line_asks_seldom(quota: Pacing, store: Store) -> None:
+async def test_a_long_queue_asks_seldom(quota: Pacing, store: Store) -> None:
     """A hundred waiters need far fewer than a hundred questions."""
     before = await asked(store)
     await asyncio.gather(*queue(quota, "ApplyToken", 100))
@@ -104,163 +104,141 @@ async def test_a_long_line_asks_seldom(quota: Pacing, store: Store) -> None:
 
 
 async def test_instances_share_one_pace(instance: Instance) -> None:
-    """Three saturated instances use the limit up, none goes without, and the loss of one does not change the pace."""
+    """Three saturated instances never exceed the limit together, none goes without, and one that dies is not missed."""
     instances = [instance() for _ in range(3)]
-    given: list[tuple[Pacing, float]] = []
+    granted: list[tuple[Pacing, float]] = []
 
     async def take(quota: Pacing) -> None:
         while True:
-            await quota.permit("ApplyToken", deadline=soon())
-            given.append((quota, time.monotonic()))
+            await quota.permit("QueryToken", deadline=soon(60))
+            granted.append((quota, time.monotonic()))
 
-    began = time.monotonic()
     takers = [asyncio.create_task(take(each)) for each in instances for _ in range(20)]
 
-    async def after(seconds: float) -> list[Pacing]:
-        await asyncio.sleep(began + seconds - time.monotonic())
-        return [quota for quota, at in given if began + seconds - 1 <= at < began + seconds]
+    async def more(count: int) -> list[Pacing]:
+        begin = len(granted)
 
-    first = await after(1.1)
-    shares = [first.count(each) for each in instances]
-    assert 0.93 * 300 <= len(first) <= 1.02 * 300
-    assert min(shares) >= 0.15 * len(first), shares
+        async def enough() -> bool:
+            return len(granted) >= begin + count
+
+        await until(enough, "permits")
+        some = granted[begin : begin + count]
+        # A burst of 50 ms comes on top, and as much again where the first permits were taken before they were used.
+        assert count <= 100 * (some[-1][1] - some[0][1] + VALID_S + 0.05) + 1
+        return [quota for quota, _ in some]
+
+    shares = [(await more(150)).count(each) for each in instances]
+    assert min(shares) >= 15, shares
     await end(*takers[:20])  # killed: it says nothing to anybody
-    second = await after(2.2)
+    await more(20)
+    assert instances[0] not in await more(50)
     await end(*takers[20:])
-    assert 0.93 * 300 <= len(second) <= 1.02 * 300
-    assert instances[0] not in second[20:]
 
 
-async def test_a_line_for_a_slow_api_does_not_hold_up_another(quota: Pacing) -> None:
-    """Ten RevokeTokens wait, and an ApplyToken goes at once."""
-    line = queue(quota, "RevokeToken", 10)
-    await asyncio.sleep(0)
-    started = time.monotonic()
-    await quota.permit("ApplyToken", deadline=soon())
-    assert time.monotonic() - started < 0.1
-    assert sum(task.done() for task in line) <= 1
-    await end(*line)
+async def test_a_queue_for_a_slow_api_does_not_hold_up_another(quota: Pacing) -> None:
+    """Ten RevokeTokens wait, and fifty ApplyTokens go meanwhile."""
+    waiting = queue(quota, "RevokeToken", 10)
+    await asyncio.gather(*queue(quota, "ApplyToken", 50))
+    assert not all(task.done() for task in waiting)
+    await end(*waiting)
 
 
-async def test_who_would_come_too_late_is_told_so_at_once(instance: Instance) -> None:
-    """He is refused without waiting, and told when all that wait now, at any instance, will have been served."""
+async def test_a_caller_that_would_come_too_late_is_refused_without_waiting(instance: Instance) -> None:
+    """It is told when all that wait, at any instance, will be served: whether its instance has a queue yet or not."""
     one, other = instance(), instance()
-    await one.permit("RevokeToken", deadline=soon())
-    lines = [*queue(one, "RevokeToken", 10), *queue(other, "RevokeToken", 20)]
-    await asyncio.sleep(pacing.SPEAK_EVERY_S + 0.05)  # the lines have heard of each other
-    # Known to its own pacer, or asked for by a third that has no line yet.
+    waiting = [*queue(one, "SlowToken", 10), *queue(other, "SlowToken", 20)]
+
+    async def known() -> bool:
+        refusal = one.refusal("SlowToken", deadline=soon(1))
+        return refusal is not None and refusal.retry_after_s > 20 / PACE
+
+    await until(known, "what the other instance waits for")
     for quota in (one, instance()):
-        started = time.monotonic()
         with pytest.raises(QuotaExhausted) as refusal:
-            await quota.permit("RevokeToken", deadline=soon(0.5))
-        assert time.monotonic() - started < 0.1
+            await quota.permit("SlowToken", deadline=soon(2))
         assert refusal.value.kind is ErrorKind.THROTTLED
-        assert refusal.value.retry_after_s == pytest.approx(30 / (5 * PACE), abs=0.6)
-    await end(*lines)
+        assert 20 / PACE < refusal.value.retry_after_s < 32 / PACE
+    await end(*waiting)
 
 
-async def test_a_short_line_is_not_refused_for_the_long_line_of_another(instance: Instance) -> None:
-    """Lines are served side by side: who comes to an instance with little to do is served soon."""
+async def test_a_short_queue_is_served_beside_the_long_queue_of_another(instance: Instance) -> None:
+    """A caller at an instance with little to do neither waits for the end of another's queue nor is refused for it."""
     one, other = instance(), instance()
-    line = queue(one, "QueryToken", 400)
-    await asyncio.sleep(0.1)
-    started = time.monotonic()
-    await other.permit("QueryToken", deadline=soon(1))
-    assert time.monotonic() - started < 0.5
-    await end(*line)
+    waiting = queue(one, "QueryToken", 400)
+
+    async def is_long() -> bool:
+        return one.refusal("QueryToken", deadline=soon(1)) is not None
+
+    await until(is_long, "a long queue")
+    await other.permit("QueryToken", deadline=soon(2))
+    assert not all(task.done() for task in waiting)
+    await end(*waiting)
 
 
-async def test_the_wait_ends_while_there_is_time_for_the_call(quota: Pacing) -> None:
-    """A caller who gets no turn is refused well before his deadline, and leaves the line."""
-    await quota.permit("SlowToken", deadline=soon())
-    [task] = queue(quota, "SlowToken", 1)
-    await asyncio.sleep(0.02)
-    deadline = soon(0.3)
+class Silent(SharedQuota):
+    """The shared quota of an instance whose Redis does not answer."""
+
+    async def take(self, *_: Any, **__: Any) -> PermitGrant:
+        """Never answer."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_wait_ends_before_its_deadline(store: Store) -> None:
+    """A caller that gets no answer is refused while there is time to say so."""
+    quota = Pacing(Silent(store, qps=QPS, egress_qps=300, egress_group="all"))
     with pytest.raises(QuotaExhausted):
-        await quota.permit("SlowToken", deadline=deadline)
-    assert asyncio.get_running_loop().time() < deadline
-    await end(task)
+        await quota.permit("SlowToken", deadline=soon(0.1))
+    await quota.close()
 
 
-async def test_a_cancelled_waiter_leaves_nothing_behind(quota: Pacing) -> None:
-    """Those behind a cancelled waiter move up, and the line is as if it had never stood in it."""
-    await quota.permit("RevokeToken", deadline=soon())
-    line = queue(quota, "RevokeToken", 6)
-    await asyncio.sleep(0.02)
-    started = time.monotonic()
-    await end(*line[:5])
-    await line[5]
-    assert time.monotonic() - started < 0.25
+async def test_a_caller_that_joins_in_ignorance_is_refused_by_the_first_answer(quota: Pacing) -> None:
+    """An idle instance knows nothing of the others; when it has asked, the caller does not wait in vain."""
+    await quota.permit("SlowToken", deadline=soon())
+    with pytest.raises(QuotaExhausted):
+        await quota.permit("SlowToken", deadline=soon(0.5))
 
 
-async def test_the_permit_of_one_who_left_goes_to_the_next(quota: Pacing, store: Store) -> None:
-    """A permit that arrives for a cancelled waiter is used by another caller, who need not ask for one."""
-    await quota.permit("ApplyToken", deadline=soon())
-    before = await asked(store)
-    [task] = queue(quota, "ApplyToken", 1)
+async def test_a_cancelled_waiter_makes_room(quota: Pacing) -> None:
+    """Those behind it move up: all that wait before them would take a minute."""
+    waiting = queue(quota, "SlowToken", 60)
+    last = asyncio.create_task(quota.permit("SlowToken", deadline=soon(100)))
     await asyncio.sleep(0)
-    await asyncio.sleep(0)  # on its way to Redis
-    await end(task)
-
-    async def answered() -> bool:
-        return await asked(store) == before + 1
-
-    await until(answered, "the answer")
-    await asyncio.sleep(0.01)
-    await quota.permit("ApplyToken", deadline=soon())
-    assert await asked(store) == before + 1
+    await end(*waiting)
+    async with asyncio.timeout(10):
+        await last
 
 
-async def test_who_leaves_while_all_are_refused_is_not_counted_twice(quota: Pacing, store: Store) -> None:
-    """A waiter cancelled in the moment in which Redis is lost leaves an idle line behind."""
-    await quota.permit("RevokeToken", deadline=soon())
-    tasks = queue(quota, "RevokeToken", 2)
-    await asyncio.sleep(0.02)
-    tasks[0].cancel()
-    quota._lines["RevokeToken"]._refuse_all("gone")
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(each) for each in results] == [asyncio.CancelledError, QuotaUnreachable]
-    await asyncio.sleep(pacing.SPEAK_EVERY_S + 0.05)
-    before = await asked(store)
-    await asyncio.sleep(pacing.SPEAK_EVERY_S + 0.05)
-    assert await asked(store) == before
+class PausedOnce(SharedQuota):
+    """The shared quota of an instance that is paused between its first answer and the use of it."""
+
+    takes = 0
+
+    async def take(self, *arguments: Any, **options: Any) -> PermitGrant:
+        """Take, and let time pass."""
+        grant = await super().take(*arguments, **options)
+        self.takes += 1
+        if self.takes == 1:
+            time.sleep(VALID_S + 0.01)  # noqa: ASYNC251 (the pause)
+        return grant
 
 
-async def test_a_line_that_is_too_long_is_known_without_asking(quota: Pacing, store: Store) -> None:
-    """``refusal`` tells what ``permit`` would raise, and nothing of an idle line."""
-    assert quota.refusal("RevokeToken", deadline=soon(0.1)) is None
-    await quota.permit("RevokeToken", deadline=soon())
-    assert quota.refusal("RevokeToken", deadline=soon(0.1)) is None
-    line = queue(quota, "RevokeToken", 10)
-    await asyncio.sleep(0.05)
-    before = await asked(store)
-    refusal = quota.refusal("RevokeToken", deadline=soon(1))
-    assert refusal is not None
-    assert refusal.retry_after_s == pytest.approx(10 / (5 * PACE), abs=0.5)
-    assert quota.refusal("RevokeToken", deadline=soon(10)) is None
-    assert await asked(store) == before
-    await end(*line)
-
-
-async def test_a_permit_that_lay_too_long_is_void(quota: Pacing, store: Store) -> None:
+async def test_a_permit_that_lay_too_long_is_void(store: Store) -> None:
     """An instance that was paused with an answer on the way asks again instead of calling late."""
+    shared = PausedOnce(store, qps=QPS, egress_qps=300, egress_group="all")
+    quota = Pacing(shared)
     await quota.permit("ApplyToken", deadline=soon())
-    before = await asked(store)
-    [task] = queue(quota, "ApplyToken", 1)
-    for _ in range(4):
-        await asyncio.sleep(0)
-    time.sleep(pacing.VALID_S + 0.01)  # noqa: ASYNC251 (the pause)
-    await task
-    assert await asked(store) == before + 2
+    assert shared.takes == 2
+    await quota.close()
 
 
 async def test_a_closed_quota_refuses(quota: Pacing) -> None:
-    """Closing ends every pacer, refuses all who wait, and whoever comes later."""
-    await quota.permit("RevokeToken", deadline=soon())
-    line = queue(quota, "RevokeToken", 3)
-    await asyncio.sleep(0.02)
+    """Closing ends every pacer, refuses all that wait, and whoever comes later."""
+    await quota.permit("SlowToken", deadline=soon())
+    waiting = queue(quota, "SlowToken", 3)
+    await asyncio.sleep(0)
     await quota.close()
-    results = await asyncio.gather(*line, return_exceptions=True)
+    results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(each) for each in results] == [QuotaUnreachable] * 3
     with pytest.raises(QuotaUnreachable):
         await quota.permit("ApplyToken", deadline=soon())
@@ -268,19 +246,15 @@ async def test_a_closed_quota_refuses(quota: Pacing) -> None:
 
 
 async def test_without_redis_there_is_no_permit_and_with_it_there_is(tmp_path: Path) -> None:
-    """Fail closed, come back alone: refused in less than a second, served again within a second of its return."""
+    """Calls are refused while Redis is away, not made on a guess; when it is back they are served by themselves."""
     with processes.running_valkey(tmp_path) as url:
         store = Store(Secret(url))
         quota = Pacing(SharedQuota(store, qps=QPS, egress_qps=300, egress_group="all"))
         await quota.permit("ApplyToken", deadline=soon())
-    started = time.monotonic()
     with pytest.raises(QuotaUnreachable) as refusal:
-        await quota.permit("ApplyToken", deadline=soon())
-    assert time.monotonic() - started < 1
+        await quota.permit("ApplyToken", deadline=soon(30))
     assert refusal.value.kind is ErrorKind.UNREACHABLE
     with processes.running_valkey(tmp_path):
-        started = time.monotonic()
-        await quota.permit("ApplyToken", deadline=soon())
-        assert time.monotonic() - started < 1
+        await quota.permit("ApplyToken", deadline=soon(30))
         await quota.close()
         await store.close()

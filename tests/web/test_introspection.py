@@ -19,10 +19,10 @@ async def asked(cloud: OwnCloud) -> int:
     return sum((await cloud.calls("QueryToken")).values())
 
 
-async def test_the_clouds_word_is_taken_for_a_few_seconds(
+async def test_an_answer_of_the_cloud_is_used_for_a_few_seconds(
     caller: Caller, cloud: OwnCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many questions about one token cost the cloud one for each cloud token, until its word is old."""
+    """Many questions about one token cost one call for each cloud token, until the answer is old."""
     token = (await caller.token()).body
     answers = await asyncio.gather(*(caller.introspect(token["handle"]) for _ in range(10)))
     answers.append(await caller.introspect(token["access_token"]))
@@ -36,7 +36,7 @@ async def test_the_clouds_word_is_taken_for_a_few_seconds(
     assert await asked(cloud) == 3 * len(token["mqtt"]["tokens"])
 
 
-async def test_a_remembered_word_hides_no_revoke(
+async def test_an_answer_that_is_used_again_hides_no_revoke(
     caller: Caller, other_server: TestClient[Any, Any], cloud: OwnCloud
 ) -> None:
     """Whatever the cloud said a moment ago: what is revoked here, at whichever instance, is inactive at once."""
@@ -60,7 +60,7 @@ async def test_a_revoke_that_overtakes_the_question_wins(caller: Caller, cloud: 
     await cloud.clear()
 
 
-async def test_what_the_cloud_knows_better_counts(caller: Caller, settings: Settings) -> None:
+async def test_a_token_revoked_at_the_cloud_alone_is_inactive(caller: Caller, settings: Settings) -> None:
     """A token that was revoked at the cloud by other means is inactive, though it is live here."""
     token = (await caller.token()).body
     async with open_cloud_alone(settings) as console:
@@ -72,7 +72,7 @@ async def test_what_the_cloud_knows_better_counts(caller: Caller, settings: Sett
 async def test_a_cloud_that_does_not_answer_is_waited_for_once(
     caller: Caller, make_caller: MakeCaller, cloud: OwnCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are told at once what is known here, and that it was not confirmed."""
+    """The others are answered at once with what is known here, and that it was not confirmed."""
     monkeypatch.setattr(confirm, "ANSWER_WITHIN_S", 0.2)
     monkeypatch.setattr(confirm, "LEAVE_ALONE_S", 20.0)
     other = await make_caller("GID_plant@@@d2")
@@ -88,11 +88,11 @@ async def test_a_cloud_that_does_not_answer_is_waited_for_once(
     await cloud.clear()
 
 
-async def test_no_more_words_are_kept_than_fit(
+async def test_a_bounded_number_of_answers_is_kept(
     caller: Caller, cloud: OwnCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many tokens are asked about, memory is bounded: the oldest word goes."""
-    monkeypatch.setattr(confirm, "MOST_KEPT", 1)
+    """However many tokens are asked about, memory is bounded: the oldest answer is dropped."""
+    monkeypatch.setattr(confirm, "MAX_ANSWERS", 1)
     one, two = [(await caller.token(scope=scope)).body for scope in ("pub:plant/d1/up/a", "pub:plant/d1/up/b")]
     for token in (one, two, two, one):
         assert (await caller.introspect(token["handle"])).body["cloud_checked"] is True
