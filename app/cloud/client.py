@@ -55,7 +55,6 @@ class CloudClient(Actions):
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
         *,
         endpoint: str,
         region: str,
@@ -66,12 +65,12 @@ class CloudClient(Actions):
         attempt_timeout_s: float = 3.0,
         noted: Noted = lambda _action, _error: None,
     ) -> None:
-        """Use ``session``, which ``open`` makes.
+        """Build a client that is not connected yet (``connect``).
 
         ``endpoint`` is a URL without a path. ``credentials`` and ``now_ms`` (the time, in Unix ms) are asked at each
         attempt. An attempt without an answer is given up after ``attempt_timeout_s``.
         """
-        self._session = session
+        self._session: aiohttp.ClientSession
         self.url: Final = f"{endpoint.rstrip('/')}/"
         self.region: Final = region
         self.instance_id: Final = instance_id
@@ -95,7 +94,23 @@ class CloudClient(Actions):
         attempt_timeout_s: float = 3.0,
         noted: Noted = lambda _action, _error: None,
     ) -> AsyncIterator[Self]:
-        """Make a client with a session of its own, and close it at the end. Parameters as for the class."""
+        """Build a client, and connect it. Parameters as for the class."""
+        client = cls(
+            endpoint=endpoint,
+            region=region,
+            instance_id=instance_id,
+            credentials=credentials,
+            quota=quota,
+            now_ms=now_ms,
+            attempt_timeout_s=attempt_timeout_s,
+            noted=noted,
+        )
+        async with client.connect():
+            yield client
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Self]:
+        """Hold one session to the cloud; without it no call is made."""
         async with aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),  # each attempt brings its own
@@ -104,18 +119,8 @@ class CloudClient(Actions):
             trust_env=False,
             auto_decompress=False,
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mqtt-token-server"},
-        ) as session:
-            yield cls(
-                session,
-                endpoint=endpoint,
-                region=region,
-                instance_id=instance_id,
-                credentials=credentials,
-                quota=quota,
-                now_ms=now_ms,
-                attempt_timeout_s=attempt_timeout_s,
-                noted=noted,
-            )
+        ) as self._session:
+            yield self
 
     def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
         """Return why there is no permit before ``deadline``, where that is known already."""

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from aiohttp import web
 
-from app.assembly import PARTS, build
+from app.assembly import build
 from app.model.grants import Grant
 from app.model.policy import Policy
 from app.service import delivery as delivering
@@ -26,8 +26,7 @@ from app.store.pipelined_connection import Command, PipelinedConnection
 from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
 from app.store.redis_keys import Handle
 from app.tasks import end
-from app.web.api import JOBS, REVOCATIONS
-from app.web.oauth import SERVICES
+from app.web.route import SERVICES
 
 T = TypeVar("T")
 
@@ -143,18 +142,18 @@ class Instance:
         self._watcher = watcher
         self._app = build(settings)
         self._runner = web.AppRunner(self._app, handle_signals=False)
-        self.parts = self._app[PARTS]
-        self.wire = Wire(self.parts.store._line)
-        self.parts.store._line = self.wire  # type: ignore[assignment]
+        self.parts = self._app[SERVICES].stores
+        self.wire = Wire(self.parts.redis._line)
+        self.parts.redis._line = self.wire  # type: ignore[assignment]
 
     async def open(self, shift_ms: int) -> None:
         """Start, at the time that a history has come to."""
         self.set_clock(shift_ms)
         await self.own(self._runner.setup())
-        await self.own(self.parts.store.clock.learn(self.parts.store.command))
+        await self.own(self.parts.redis.clock.learn(self.parts.redis.command))
         self.services = self._app[SERVICES]
-        self.jobs: Jobs = self._app[JOBS]
-        self.revocations: Revocations = self._app[REVOCATIONS]
+        self.jobs: Jobs = self._app[SERVICES].jobs
+        self.revocations: Revocations = self._app[SERVICES].revocations
         self.registry: Registry = self.revocations._registry
         self.delivery = self.services.revoker._delivery
         self.applications = self.services.issuer._applications
@@ -162,11 +161,11 @@ class Instance:
 
     def set_clock(self, shift_ms: int) -> None:
         """Set the clock so far ahead."""
-        self.parts.store.clock.shift_ms = shift_ms
+        self.parts.redis.clock.shift_ms = shift_ms
 
     def set_policy(self, policy: Policy) -> None:
         """Put a policy in force, as reading its file again does."""
-        self.parts.policies._policy = policy
+        self._app[SERVICES].policies._policy = policy
 
     def own(self, steps: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin what dies with this instance."""

@@ -76,8 +76,8 @@ def _queued_later() -> Iterator[None]:
         return answer
 
     async def delivering(self: Instance) -> bool:
-        for shard, entry in waiting.pop(id(self.parts.store), []):
-            await run(self.parts.store, enqueue, {"queue": f"{shard}:q"}, **entry)
+        for shard, entry in waiting.pop(id(self.parts.redis), []):
+            await run(self.parts.redis, enqueue, {"queue": f"{shard}:q"}, **entry)
         return await deliver(self)
 
     with mock.patch.object(Store, "run", running), mock.patch.object(Instance, "deliver", delivering):
