@@ -15,6 +15,7 @@ import msgspec
 
 from app.cloud.errors import CloudError, ErrorKind, classify
 from app.model.mqtt_password import CLOUD_TOKEN
+from app.model.sanitize import sanitize_for_log
 from app.model.secrets import AccessKeySecret, Secret
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -181,7 +182,7 @@ def read_refusal(raw: RawAnswer, secrets: Collection[Secret] = ()) -> CloudError
         return malformed(raw.status, f"{len(raw.body)} bytes of {raw.content_type} that are no answer")
     if refusal.code not in _SUCCESSFUL:
         code, message, request_id = (
-            _harmless(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
+            _quote(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
         )
         after_s = _retry_after_s(raw.headers)
         return CloudError(
@@ -217,7 +218,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     return int(text) / 1000 if re.fullmatch("[1-9][0-9]{0,8}", text) else None
 
 
-def _harmless(text: object, secrets: Collection[Secret]) -> str:
+def _quote(text: object, secrets: Collection[Secret]) -> str:
     """Make a text of the cloud's fit for the log.
 
     A refused signature's message quotes the whole string to sign, with the token of QueryToken and RevokeToken in it.
@@ -228,4 +229,4 @@ def _harmless(text: object, secrets: Collection[Secret]) -> str:
     readings = (text, unquote(text), unquote(unquote(text)))
     if any(secret and secret.reveal() in reading for secret in secrets for reading in readings):
         return "(withheld: it quotes a secret)"
-    return "".join(character if character.isprintable() else "?" for character in text[:_MAX_QUOTED_CHARS])
+    return sanitize_for_log(text[:_MAX_QUOTED_CHARS])

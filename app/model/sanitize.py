@@ -5,10 +5,12 @@ HTML is the templates' business: they escape all that is filled in.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from app.model.mqtt_password import without_passwords
 
+_OUTSIDE_RFC_6749: Final = re.compile(r"[^ !#-\[\]-~]")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -22,8 +24,7 @@ def sanitize_for_log(text: str) -> str:
 
 def sanitize_for_error_description(text: str) -> str:
     """Return a text of the characters that ``error_description`` may have (RFC 6749 section 5.2)."""
-    text = text.replace('"', "'").replace("\\", "/")
-    return "".join(character if " " <= character <= "~" else "?" for character in text)
+    return _OUTSIDE_RFC_6749.sub("?", text.replace('"', "'"))
 
 
 def sanitize_for_spreadsheet(cell: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from app.errors import InvalidRequest
+from app.model.sanitize import sanitize_for_spreadsheet
 from app.model.secrets import Secret
 from app.service.audit import MAX_LINES, AuditFilter, AuditLog
 from app.store.audit import AuditEntry, AuditPage, EventKind
@@ -24,7 +25,6 @@ PAGE: Final = 100
 MAX_EXPORTED: Final = 100_000
 
 _COLUMNS: Final = ("time", "who", "what", "client_id", "handle", "detail")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _MAX_TIME_CHARS: Final = 32
 
 
@@ -104,12 +104,7 @@ async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> As
 
 def _row(line: AuditEntry) -> tuple[str, ...]:
     at = datetime.fromtimestamp(line.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return (at, *map(harmless, (line.who, line.what, line.client_id, line.handle, line.detail)))
-
-
-def harmless(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: it would run what a stranger wrote into a client ID."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    return (at, *map(sanitize_for_spreadsheet, (line.who, line.what, line.client_id, line.handle, line.detail)))
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:
