@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import structlog
 
@@ -44,35 +44,40 @@ def credentials_of(settings: Settings, now_ms: Callable[[], int]) -> Credentials
     return RenewedCredentials(chain.fetch, now_ms)
 
 
-@asynccontextmanager
-async def open_cloud(
-    settings: Settings,
-    credentials: CredentialsProvider,
-    store: Store,
-    noted: Noted = lambda _action, _error: None,
-) -> AsyncIterator[CloudClient]:
-    """Open the client of the cloud; its calls keep to the quotas together with those of all other instances.
+@dataclass(frozen=True)
+class Upstream:
+    """The way to the cloud: one client, whose calls keep to the quotas together with those of all other instances."""
 
-    Its credentials are kept fresh as long as it is open.
-    """
-    quota = Pacing(
+    cloud: CloudClient
+    credentials: CredentialsProvider
+    pacing: Pacing
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[CloudClient]:
+        """Connect to the cloud, and keep the credentials fresh meanwhile."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.pacing.close)
+            if isinstance(self.credentials, RenewedCredentials):
+                await stack.enter_async_context(running(self.credentials.run))
+            yield await stack.enter_async_context(self.cloud.connect())
+
+
+def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _action, _error: None) -> Upstream:
+    """Build the way to the cloud; ``noted`` is called with the end of each call. Raises ``Misconfigured``."""
+    credentials = credentials_of(settings, store.clock.now_ms)
+    pacing = Pacing(
         SharedQuota(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
     )
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(quota.close)
-        if isinstance(credentials, RenewedCredentials):
-            await stack.enter_async_context(running(credentials.run))
-        yield await stack.enter_async_context(
-            CloudClient(
-                endpoint=settings.endpoint,
-                region=settings.cloud_region,
-                instance_id=settings.cloud_instance_id,
-                credentials=credentials,
-                quota=quota,
-                now_ms=store.clock.now_ms,
-                noted=noted,
-            ).connect()
-        )
+    cloud = CloudClient(
+        endpoint=settings.endpoint,
+        region=settings.cloud_region,
+        instance_id=settings.cloud_instance_id,
+        credentials=credentials,
+        quota=pacing,
+        now_ms=store.clock.now_ms,
+        noted=noted,
+    )
+    return Upstream(cloud, credentials, pacing)
 
 
 @asynccontextmanager
@@ -80,7 +85,7 @@ async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the client alone, for the command line. Raises ``Misconfigured``."""
     store = Store(settings.redis_url)
     try:
-        async with open_cloud(settings, credentials_of(settings, store.clock.now_ms), store) as cloud:
+        async with build_upstream(settings, store).connect() as cloud:
             yield cloud
     finally:
         await store.close()

@@ -30,7 +30,7 @@ OF_THE_DEVICE_API: Final = {
         f"app/service/{name}.py"
         for name in ("authenticate", "client_credentials", "introspect", "issue", "revoke", "token_lookup")
     ),
-    *(f"app/web/{name}.py" for name in ("bearer", "malformed_http", "oauth")),
+    *(f"app/web/{name}.py" for name in ("aiohttp_internals", "bearer", "client_authentication", "oauth")),
 }
 """Modules whose errors no console page shows; nor does it show those of the JSON API, ``app/web/api*.py``."""
 

@@ -15,6 +15,7 @@ import msgspec
 
 from app.cloud.errors import CloudError, ErrorKind, classify
 from app.model.mqtt_password import CLOUD_TOKEN
+from app.model.sanitize import sanitize_for_log
 from app.model.secrets import AccessKeySecret, Secret
 from app.model.text import Text, _
 
@@ -182,7 +183,7 @@ def read_refusal(raw: RawAnswer, secrets: Collection[Secret] = ()) -> CloudError
         return malformed(raw, _("expected an answer of the cloud"))
     if refusal.code not in _SUCCESSFUL:
         code, message, request_id = (
-            _harmless(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
+            _quote(text, secrets) for text in (refusal.code, refusal.message, refusal.request_id)
         )
         after_s = _retry_after_s(raw.headers)
         return CloudError(
@@ -225,7 +226,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     return int(text) / 1000 if re.fullmatch("[1-9][0-9]{0,8}", text) else None
 
 
-def _harmless(text: object, secrets: Collection[Secret]) -> str:
+def _quote(text: object, secrets: Collection[Secret]) -> str:
     """Make a text of the cloud's fit for the log.
 
     A refused signature's message quotes the whole string to sign, with the token of QueryToken and RevokeToken in it.
@@ -236,4 +237,4 @@ def _harmless(text: object, secrets: Collection[Secret]) -> str:
     readings = (text, unquote(text), unquote(unquote(text)))
     if any(secret and secret.reveal() in reading for secret in secrets for reading in readings):
         return "(withheld: it quotes a secret)"
-    return "".join(character if character.isprintable() else "?" for character in text[:_MAX_QUOTED_CHARS])
+    return sanitize_for_log(text[:_MAX_QUOTED_CHARS])

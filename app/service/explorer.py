@@ -11,6 +11,7 @@ from app.cloud.client import CloudClient
 from app.cloud.errors import CloudError
 from app.cloud.exchange import Received, Sent
 from app.model.actors import Actor
+from app.model.sanitize import sanitize_for_log
 from app.rpc.catalog import SECRETS, Action
 from app.service.audit import log_event
 from app.store.audit import AuditStore, Event, EventKind
@@ -81,12 +82,8 @@ class Explorer:
 def _detail(action: Action, parameters: Mapping[str, str]) -> str:
     """Tell what was called, without its secrets and without what a message said."""
     shown = (
-        f"{name} of {len(value)} characters" if name == "Payload" else f"{name}={_printable(value[:_MOST_CHARS])}"
+        f"{name} of {len(value)} characters" if name == "Payload" else f"{name}={sanitize_for_log(value)[:_MOST_CHARS]}"
         for name, value in parameters.items()
         if name not in SECRETS
     )
     return " ".join((action.name, *shown))
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -21,7 +21,7 @@ from app.errors import (
     Unavailable,
 )
 from app.model.actors import Actor
-from app.model.mqtt_password import without_passwords
+from app.model.sanitize import sanitize_for_log
 from app.service.api_keys import Bearer
 from app.service.audit import log_event
 from app.service.client_credentials import ClientCredentials, claimed_client_id
@@ -126,8 +126,6 @@ def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: s
 
 
 def _act(refused: _Refused, times: int) -> Event:
-    detail = "".join(each if each.isprintable() else "?" for each in without_passwords(refused.detail))[
-        :MAX_DETAIL_CHARS
-    ]
+    detail = sanitize_for_log(refused.detail)[:MAX_DETAIL_CHARS]
     actor = Actor(refused.who, refused.request_id)
     return Event(actor, EventKind.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from typing import Self
 
 from app.model.secrets import Secret
 from app.service.audit import AuditFilter
-from app.web.api import AUDIT_LOG, ApiAnswer, ApiCall, ApiPage, Paging
+from app.store.audit import AuditEntry
+from app.web.api import ApiAnswer, ApiPage, Paging
+from app.web.route import AdminRequest
 
 
 class AuditQuery(Paging, frozen=True):
-    """Which lines; what is left out does not matter. Times are Unix ms, the later end not included."""
+    """Which entries; what is left out does not matter. Times are Unix ms, the later end not included."""
 
     who: str = ""
     what: str = ""
@@ -21,13 +23,13 @@ class AuditQuery(Paging, frozen=True):
 
 
 class AuditTokenQuery(AuditQuery, frozen=True, kw_only=True):
-    """The same about a token in hand: a whole password, or one cloud token of it. It belongs into no URL."""
+    """The same about a token in hand: a whole password, or one cloud token of it. It must not be in a URL."""
 
     token: Secret
 
 
 class AuditEntryView(ApiAnswer, frozen=True):
-    """One line; what does not apply is empty."""
+    """One entry; what does not apply is empty."""
 
     at_ms: int
     who: str
@@ -36,20 +38,25 @@ class AuditEntryView(ApiAnswer, frozen=True):
     handle: str
     detail: str
 
+    @classmethod
+    def of(cls, entry: AuditEntry) -> Self:
+        """Show an entry."""
+        return cls(entry.at_ms, entry.who, entry.what, entry.client_id, entry.handle, entry.detail)
 
-async def list_lines(call: ApiCall, query: AuditQuery) -> ApiPage[AuditEntryView]:
+
+async def list_events(request: AdminRequest, query: AuditQuery) -> ApiPage[AuditEntryView]:
     """List what was granted, refused, revoked and changed, the newest first."""
-    return await _page(call, query, _query(query))
+    return await _page(request, query, _query(query))
 
 
-async def search(call: ApiCall, body: AuditTokenQuery) -> ApiPage[AuditEntryView]:
+async def search_events(request: AdminRequest, body: AuditTokenQuery) -> ApiPage[AuditEntryView]:
     """List what concerns a token in hand."""
-    return await _page(call, body, await call.app[AUDIT_LOG].filter_for_token(_query(body), body.token))
+    return await _page(request, body, await request.services.audit_log.filter_for_token(_query(body), body.token))
 
 
-async def _page(call: ApiCall, asked: AuditQuery, query: AuditFilter) -> ApiPage[AuditEntryView]:
-    page = await call.app[AUDIT_LOG].search_events(query, cursor=asked.cursor, limit=asked.limit)
-    return ApiPage([AuditEntryView(**asdict(line)) for line in page.lines], str(page.cursor) if page.cursor else None)
+async def _page(request: AdminRequest, asked: AuditQuery, query: AuditFilter) -> ApiPage[AuditEntryView]:
+    page = await request.services.audit_log.search_events(query, cursor=asked.cursor, limit=asked.limit)
+    return ApiPage([AuditEntryView.of(entry) for entry in page.lines], str(page.cursor) if page.cursor else None)
 
 
 def _query(asked: AuditQuery) -> AuditFilter:

@@ -10,7 +10,9 @@ import msgspec
 from app.model.devices import Algorithm, Device
 from app.model.secrets import ClientSecret
 from app.service.registry import Added, Registration
-from app.web.api import ApiAnswer, ApiCall, ApiPage, Paging, RequestModel
+from app.web.api import ApiAnswer, ApiPage, Paging
+from app.web.conversion import RequestModel
+from app.web.route import AdminRequest
 
 
 class DeviceView(ApiAnswer, frozen=True):
@@ -92,15 +94,15 @@ class ChangedView(ApiAnswer, frozen=True):
     revoked: int
 
 
-async def list_devices(call: ApiCall, query: Paging) -> ApiPage[DeviceView]:
+async def list_devices(request: AdminRequest, query: Paging) -> ApiPage[DeviceView]:
     """List all devices."""
-    page = await call.registry.list_devices(query.cursor, query.limit)
+    page = await request.services.registry.list_devices(query.cursor, query.limit)
     return ApiPage([DeviceView.of(device) for device in page.devices], page.next_cursor or None)
 
 
-async def add(call: ApiCall, body: NewDevice) -> AddedView:
+async def add_device(request: AdminRequest, body: NewDevice) -> AddedView:
     """Register a device."""
-    added = await call.registry.add_device(
+    added = await request.services.registry.add_device(
         Registration(
             client_id=body.client_id,
             role=body.role,
@@ -109,45 +111,45 @@ async def add(call: ApiCall, body: NewDevice) -> AddedView:
             note=body.note,
             public_key=body.public_key,
         ),
-        actor=call.actor,
+        actor=request.actor,
     )
     return AddedView(*_shown_once(added))
 
 
-async def show(call: ApiCall) -> DeviceView:
+async def show_device(request: AdminRequest) -> DeviceView:
     """Show a device's record."""
-    return DeviceView.of(await call.registry.get_device(call.path["client_id"]))
+    return DeviceView.of(await request.services.registry.get_device(request.path["client_id"]))
 
 
-async def disable(call: ApiCall) -> ChangedView:
+async def disable_device(request: AdminRequest) -> ChangedView:
     """Refuse a device from now on, and revoke all it holds."""
-    client_id = call.path["client_id"]
-    return ChangedView(client_id, await call.registry.disable_device(client_id, actor=call.actor))
+    client_id = request.path["client_id"]
+    return ChangedView(client_id, await request.services.registry.disable_device(client_id, actor=request.actor))
 
 
-async def enable(call: ApiCall) -> ChangedView:
+async def enable_device(request: AdminRequest) -> ChangedView:
     """Let a disabled device in again."""
-    client_id = call.path["client_id"]
-    await call.registry.enable_device(client_id, actor=call.actor)
+    client_id = request.path["client_id"]
+    await request.services.registry.enable_device(client_id, actor=request.actor)
     return ChangedView(client_id, 0)
 
 
-async def rotate(call: ApiCall, body: NewKey) -> RotatedView:
+async def rotate_key(request: AdminRequest, body: NewKey) -> RotatedView:
     """Give a device another key. Without grace all it holds is revoked."""
-    added, revoked = await call.registry.rotate_key(
-        call.path["client_id"],
+    added, revoked = await request.services.registry.rotate_key(
+        request.path["client_id"],
         algorithm=body.algorithm,
         public_key=body.public_key,
         grace_s=body.grace_s,
-        actor=call.actor,
+        actor=request.actor,
     )
     return RotatedView(*_shown_once(added), revoked=revoked, grace_until_ms=added.device.grace_until_ms)
 
 
-async def remove(call: ApiCall) -> ChangedView:
+async def remove_device(request: AdminRequest) -> ChangedView:
     """Forget a device, and revoke all it holds."""
-    client_id = call.path["client_id"]
-    return ChangedView(client_id, await call.registry.remove_device(client_id, actor=call.actor))
+    client_id = request.path["client_id"]
+    return ChangedView(client_id, await request.services.registry.remove_device(client_id, actor=request.actor))
 
 
 def _shown_once(added: Added) -> tuple[str, ClientSecret | None, ClientSecret | None]:

@@ -10,8 +10,10 @@ from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
 from app.service.revocations import RevokeResult, select
 from app.store.jobs import Job
 from app.store.revocations import Queue
-from app.web.api import JOBS, ApiAnswer, ApiCall, ApiPage, Paging, RequestModel
+from app.web.api import ApiAnswer, ApiPage, Paging
 from app.web.api_tokens import TokenView
+from app.web.conversion import RequestModel
+from app.web.route import AdminRequest
 
 COUNT_WITHIN_S: Final = 8.0
 """A balancer waits for little longer."""
@@ -139,19 +141,19 @@ class QueueView(ApiAnswer, frozen=True):
     overview: OverviewView
 
 
-async def revoke(call: ApiCall, body: NewRevocation) -> CountView | RevokedView | JobBegun:
+async def revoke_tokens(request: AdminRequest, body: NewRevocation) -> CountView | RevokedView | JobBegun:
     """Revoke one token or device at once, or begin a job for more."""
     selection = body.selection()
     if body.dry_run:
-        return CountView(await _count(call, selection))
-    done = await call.revocations.revoke_selection(selection, actor=call.actor)
+        return CountView(await _count(request, selection))
+    done = await request.services.revocations.revoke_selection(selection, actor=request.actor)
     return JobBegun.of(done) if isinstance(done, Job) else RevokedView.of(done)
 
 
-async def list_queue(call: ApiCall, query: QueueQuery) -> QueueView:
+async def list_revocations(request: AdminRequest, query: QueueQuery) -> QueueView:
     """List the revocations that the cloud has not confirmed."""
-    page = await call.revocations.list_queue(query.state, query.cursor, query.limit)
-    overview = await call.revocations.queue_overview()
+    page = await request.services.revocations.list_queue(query.state, query.cursor, query.limit)
+    overview = await request.services.revocations.queue_overview()
     return QueueView(
         [TokenView.of(record) for record in page.records],
         page.next_cursor or None,
@@ -159,31 +161,33 @@ async def list_queue(call: ApiCall, query: QueueQuery) -> QueueView:
     )
 
 
-async def retry(call: ApiCall) -> TokenView:
+async def retry_revocation(request: AdminRequest) -> TokenView:
     """Queue a failed revocation again."""
-    return TokenView.of(await call.revocations.retry_revocation(call.path["handle"], actor=call.actor))
+    return TokenView.of(
+        await request.services.revocations.retry_revocation(request.path["handle"], actor=request.actor)
+    )
 
 
-async def drop(call: ApiCall) -> TokenView:
+async def drop_revocation(request: AdminRequest) -> TokenView:
     """Give a failed revocation up: the token stays good at the broker until it expires."""
-    return TokenView.of(await call.revocations.drop_revocation(call.path["handle"], actor=call.actor))
+    return TokenView.of(await request.services.revocations.drop_revocation(request.path["handle"], actor=request.actor))
 
 
-async def list_jobs(call: ApiCall, query: Paging) -> ApiPage[JobView]:
+async def list_jobs(request: AdminRequest, query: Paging) -> ApiPage[JobView]:
     """List the large revokes of the last month, the newest first."""
-    page = await call.app[JOBS].list_jobs(query.cursor, query.limit)
+    page = await request.services.jobs.list_jobs(query.cursor, query.limit)
     return ApiPage([JobView.of(job) for job in page.jobs], page.next_cursor or None)
 
 
-async def show_job(call: ApiCall) -> JobView:
+async def show_job(request: AdminRequest) -> JobView:
     """Show how far a large revoke is."""
-    return JobView.of(await call.app[JOBS].get_job(call.path["job"]))
+    return JobView.of(await request.services.jobs.get_job(request.path["job"]))
 
 
-async def _count(call: ApiCall, selection: Selection) -> int:
+async def _count(request: AdminRequest, selection: Selection) -> int:
     try:
         async with asyncio.timeout(COUNT_WITHIN_S):
-            return await call.revocations.count_tokens(selection)
+            return await request.services.revocations.count_tokens(selection)
     except TimeoutError:
         raise Unavailable(
             f"counting takes longer than {COUNT_WITHIN_S:g} s: list the tokens page by page, or revoke uncounted"

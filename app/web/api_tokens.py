@@ -6,7 +6,8 @@ from typing import Self
 
 from app.service.revocations import select
 from app.store.records import TokenRecord, TokenState
-from app.web.api import ApiAnswer, ApiCall, ApiPage, Paging
+from app.web.api import ApiAnswer, ApiPage, Paging
+from app.web.route import AdminRequest
 
 
 class TokenView(ApiAnswer, frozen=True):
@@ -44,14 +45,14 @@ class TokensQuery(Paging, frozen=True):
     topic: str | None = None
 
 
-async def list_tokens(call: ApiCall, query: TokensQuery) -> ApiPage[TokenView]:
+async def list_tokens(request: AdminRequest, query: TokensQuery) -> ApiPage[TokenView]:
     """List live tokens, the first to expire first. A topic is searched for a second a page."""
     narrowed = any(each is not None for each in (query.client_id, query.role, query.topic))
     selection = select(client_id=query.client_id, role=query.role, topic=query.topic, everything=not narrowed)
-    page = await call.revocations.list_tokens(selection, query.cursor, query.limit)
+    page = await request.services.revocations.list_tokens(selection, query.cursor, query.limit)
     return ApiPage([TokenView.of(record) for record in page.records], page.next_cursor or None)
 
 
-async def show(call: ApiCall) -> TokenView:
+async def show_token(request: AdminRequest) -> TokenView:
     """Show what is known of a token."""
-    return TokenView.of(await call.revocations.get_token(call.path["handle"]))
+    return TokenView.of(await request.services.revocations.get_token(request.path["handle"]))

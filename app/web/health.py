@@ -1,20 +1,17 @@
-"""Health: is the process alive, and is it of use?"""
+"""Health: whether the process is alive, and whether it can serve."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypedDict
 
 from aiohttp import web
 
+from app.container import Services
 from app.errors import Unavailable
-from app.web.middleware import DRAINING
+from app.web.route import SERVICES
 
 PING_TIMEOUT_S: Final = 2.0
-
-Ping = Callable[[], Awaitable[str]]
-PINGS: Final = web.AppKey("pings", Mapping[str, Ping])
 
 
 async def healthz(_: web.Request) -> web.Response:
@@ -22,31 +19,31 @@ async def healthz(_: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
-class Check(TypedDict):
+class HealthCheck(TypedDict):
     """How a part of this instance is."""
 
     ok: bool
     detail: str
 
 
-async def check_all(app: web.Application) -> dict[str, Check]:
+async def check_all(services: Services) -> dict[str, HealthCheck]:
     """Ask every part how it is; one that is out of reach says why."""
-    checks: dict[str, Check] = {}
-    for name, ping in app[PINGS].items():
+    checks: dict[str, HealthCheck] = {}
+    for name, ping in services.pings.items():
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 checks[name] = {"ok": True, "detail": await ping()}
         except (Unavailable, TimeoutError) as error:
             reason = error.description if isinstance(error, Unavailable) else "no answer"
             checks[name] = {"ok": False, "detail": reason}
-    if app[DRAINING].is_set():
+    if services.draining.is_set():
         checks["instance"] = {"ok": False, "detail": "shutting down"}
     return checks
 
 
 async def readyz(request: web.Request) -> web.Response:
     """Answer ``GET /readyz``: every part is asked; with one that is out of reach, 503."""
-    checks = await check_all(request.app)
+    checks = await check_all(request.app[SERVICES])
     ready = all(check["ok"] for check in checks.values())
     body = {"status": "ready" if ready else "not ready", "checks": checks}
     return web.json_response(body, status=200 if ready else 503, headers={"Cache-Control": "no-store"})

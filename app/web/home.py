@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from app.web.console.rendering import PageContent, render
-from app.web.oauth import SERVICES
+from app.web.console.rendering import render_page
+from app.web.console.results import PageContent
+from app.web.route import SERVICES
 
 
-async def home(request: web.Request) -> web.Response:
+async def show_home(request: web.Request) -> web.Response:
     """Answer ``GET /``."""
-    return render(request, PageContent.of("home.html", issuer_url=request.app[SERVICES].issuer_url))
+    return render_page(request, PageContent.of("home.html", issuer_url=request.app[SERVICES].settings.issuer_url))

@@ -1,16 +1,16 @@
-"""What every answer has in common: request ID, server time, one form of error, one log line."""
+"""What every answer has in common: request ID, server time, one form of error, one entry in the log."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from app.errors import (
     InsufficientScope,
@@ -24,89 +24,85 @@ from app.errors import (
     TooLarge,
 )
 from app.logs import REQUEST_ID
-from app.model.mqtt_password import without_passwords
-from app.store.clock import RedisClock
+from app.model.sanitize import sanitize_for_error_description, sanitize_for_log
+from app.model.text import _
+from app.web.route import SERVICES
 
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-CLOCK: Final = web.AppKey("clock", RedisClock)
-DRAINING: Final = web.AppKey("draining", asyncio.Event)
-"""Set from SIGTERM on."""
+LOG_FIELDS: Final = web.RequestKey("log_fields", dict[str, object])
+"""What a handler adds to the request's entry in the log: one entry costs half as much as two."""
 
-LOG_FIELDS: Final = web.RequestKey("told", dict[str, object])
-"""What a handler adds to the request's line in the log: one line costs half as much as two."""
+RefusalRenderer = Callable[[web.Request, Refusal], web.Response]
 
-Renderer = Callable[[web.Request, Refusal], web.Response]
-RENDERERS: Final = web.AppKey("renderers", Sequence[tuple[Callable[[web.Request], bool], Renderer]])
-"""How a refusal is shown to some requests, where not as JSON."""
-
-ANSWERED: Final = web.AppKey("answered", Mapping[str, Callable[[int], None]])
-"""Who counts the answers at an address, by their status."""
+SERVER_FAULT: Final = _("a fault of the server: report the request ID")
+TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 (an address)
 
 _REALM: Final = 'realm="mqtt-token-server"'
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-@web.middleware
-async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an ID, turn refusals into answers, stamp the time, log one line."""
-    given = request.headers.get("X-Request-ID", "")
-    # Anything else could forge a log line. It is for finding things, never for deciding any.
-    request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    started = time.perf_counter()
-    logged = REQUEST_ID.set(request_id)
-    try:
-        response, refusal = await _answer(request, handler)
-        stamp(response, request.app, request_id)
-        if request.app[DRAINING].is_set():
-            # So that nobody sends the next request into a connection that is about to close.
-            response.force_close()
-        if counted := request.app[ANSWERED].get(request.path):
-            counted(response.status)
-        _log(request, response, refusal, elapsed_ms=round((time.perf_counter() - started) * 1000, 1))
-    finally:
-        REQUEST_ID.reset(logged)
-    return response
+def envelope(render_refusal: RefusalRenderer) -> Middleware:
+    """Return the middleware around all handlers; ``render_refusal`` makes the answer to a request that is refused."""
+
+    @web.middleware
+    async def wrap(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give the request an ID, turn refusals into answers, stamp the time, log one entry."""
+        given = request.headers.get("X-Request-ID", "")
+        # Anything else could forge a log entry. The ID is for finding things, never for deciding any.
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        started = time.perf_counter()
+        logged = REQUEST_ID.set(request_id)
+        try:
+            response, refusal = await _answer(request, handler, render_refusal)
+            stamp(response, request.app, request_id)
+            services = request.app[SERVICES]
+            if services.draining.is_set():
+                # So that no client sends its next request into a connection that is about to close.
+                response.force_close()
+            if request.path == TOKEN_PATH:
+                services.metrics.answered(response.status)
+            _log(request, response, refusal, elapsed_ms=round((time.perf_counter() - started) * 1000, 1))
+        finally:
+            REQUEST_ID.reset(logged)
+        return response
+
+    return wrap
 
 
 def stamp(response: web.StreamResponse, app: web.Application, request_id: str) -> None:
     """Give an answer the headers that every answer has."""
     response.headers["X-Request-ID"] = request_id
     # A device without a clock sets itself by this.
-    response.headers["X-Timestamp"] = str(app[CLOCK].now_s())
+    response.headers["X-Timestamp"] = str(app[SERVICES].clock.now_s())
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "mqtt-token-server"  # without versions, which only an attacker would use
 
 
-async def _answer(request: web.Request, handler: Handler) -> tuple[web.StreamResponse, Refusal | None]:
+async def _answer(
+    request: web.Request, handler: Handler, render_refusal: RefusalRenderer
+) -> tuple[web.StreamResponse, Refusal | None]:
     """Call the handler; what it raises becomes an answer."""
     try:
         return await handler(request), None
     except Refusal as error:
-        return _show(request, error), error
+        return render_refusal(request, error), error
     except web.HTTPException as error:
-        refusal = _translate(error)
-        response = _show(request, refusal) if refusal else error
+        refusal = _refusal_of(error)
+        response = render_refusal(request, refusal) if refusal else error
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response, refusal
     except Exception:
         log.exception("broken")
-        broken = Internal("a fault of the server: report the request ID")
-        return _show(request, broken), broken
+        broken = Internal(SERVER_FAULT)
+        return render_refusal(request, broken), broken
 
 
-def _show(request: web.Request, refusal: Refusal) -> web.Response:
-    for meant, renderer in request.app[RENDERERS]:
-        if meant(request):
-            return renderer(request, refusal)
-    return render(refusal)
-
-
-def render(refusal: Refusal) -> web.Response:
-    """Render a refusal (RFC 6749 section 5.2): the description goes out, the cause does not."""
+def render_json(refusal: Refusal) -> web.Response:
+    """Render a refusal (RFC 6749 section 5.2): the description is sent, the cause is not."""
     headers = {"Cache-Control": "no-store"}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)
@@ -119,51 +115,43 @@ def render(refusal: Refusal) -> web.Response:
             headers["WWW-Authenticate"] = f'Bearer {_REALM}, error="{refusal.code}"'
         case _:
             pass
-    body = {"error": refusal.code, "error_description": printable(refusal.description)}
+    body = {"error": refusal.code, "error_description": sanitize_for_error_description(refusal.description)}
     return web.json_response(body, status=refusal.status, headers=headers)
 
 
 def add_log_fields(request: web.Request, **more: object) -> None:
-    """Add to the request's line in the log."""
-    told: dict[str, object] = request.get(LOG_FIELDS, {})
-    request[LOG_FIELDS] = told | more
+    """Add to the request's entry in the log."""
+    request[LOG_FIELDS] = request.get(LOG_FIELDS, {}) | more
 
 
-def printable(text: str) -> str:
-    """Keep to the characters RFC 6749 allows in ``error_description``; what a caller sent may hold any."""
-    text = text.replace('"', "'").replace("\\", "/")
-    return "".join(character if " " <= character <= "~" else "?" for character in text)
-
-
-def _translate(error: web.HTTPException) -> Refusal | None:
-    """Give what aiohttp refuses on its own the form of our own refusals."""
+def _refusal_of(error: web.HTTPException) -> Refusal | None:
+    """Return what aiohttp refuses on its own in the form of all other refusals."""
     match error:
         case web.HTTPNotFound():
-            return NotFound("there is nothing at this address")
+            return NotFound(_("there is nothing at this address"))
         case web.HTTPMethodNotAllowed():
-            return MethodNotAllowed(f"this address takes {', '.join(sorted(error.allowed_methods))}")
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return MethodNotAllowed(_("this address takes %(methods)s", methods=allowed))
         case web.HTTPRequestEntityTooLarge():
-            return TooLarge("the request is too large")
+            return TooLarge(_("the request is too large: send less"))
         case _:
             return None
 
 
 def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | None, *, elapsed_ms: float) -> None:
-    line = {"method": request.method, "path": _shown(request), "status": response.status, "ms": elapsed_ms}
-    if refusal is None:
-        log.info("request", **line, **request.get(LOG_FIELDS, {}))
-    else:
-        description, cause = without_passwords(refusal.description), without_passwords(refusal.cause)
-        told = {"error": refusal.code, "description": description, "cause": cause}
-        log.info("request", **line, **(request.get(LOG_FIELDS, {}) | told))
+    entry = {"method": request.method, "path": _route_path(request), "status": response.status, "ms": elapsed_ms}
+    if refusal is not None:
+        description, cause = sanitize_for_log(refusal.description), sanitize_for_log(refusal.cause)
+        add_log_fields(request, error=refusal.code, description=description, cause=cause)
+    log.info("request", **entry, **request.get(LOG_FIELDS, {}))
 
 
-def _shown(request: web.Request) -> str:
+def _route_path(request: web.Request) -> str:
     """Return the address as the route table has it: what a caller puts into a path may be a token, or any secret."""
     if resource := request.match_info.route.resource:
         return resource.canonical
-    # No such address, or not by this method.
-    return request.path if request.path in _plain_addresses(request.app.router) else "(none of ours)"
+    # There is no such address, or not for this method.
+    return request.path if request.path in _plain_addresses(request.app.router) else "(unknown)"
 
 
 def _plain_addresses(router: web.UrlDispatcher) -> set[str]:

@@ -3,112 +3,105 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import structlog
 from aiohttp import web
 
-from app.errors import UnsupportedGrantType
+from app.container import Services
+from app.errors import InvalidRequest, UnsupportedGrantType
 from app.logs import REQUEST_ID
 from app.model.devices import Algorithm, Method
 from app.model.secrets import Secret
-from app.service.introspect import Introspector
-from app.service.issue import IssuedToken, Issuer
-from app.service.refusals import Refusals
-from app.service.revoke import Revoker
-from app.web.forms import read_caller, read_credentials, read_form, required
+from app.model.text import _
+from app.service.issue import IssuedToken
+from app.settings import Settings
+from app.web.client_authentication import ClientForm, read_caller, read_credentials
 from app.web.middleware import LOG_FIELDS
-
-log = structlog.get_logger(__name__)
+from app.web.request_input import MAX_PARAMETERS, read_form
+from app.web.route import SERVICES, Access, Admitted, Route
 
 GRANT_TYPE: Final = "client_credentials"
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """How devices reach the broker."""
+class OAuthRequest:
+    """What an OAuth endpoint gets: the ``Authorization`` headers, the services, and until when it must answer.
 
-    host: str
-    port: int
-    tls: bool
-    username: str
+    ``deadline`` is loop time in seconds. ``log_fields`` is added to the request's entry in the log.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the endpoints call."""
-
-    issuer: Issuer
-    introspector: Introspector
-    revoker: Revoker
-    refusals: Refusals
-    broker: BrokerAddress
-    issuer_url: str
-    deadline_s: float
+    authorization: Sequence[str]
+    services: Services
+    request_id: str
+    deadline: float
+    log_fields: dict[str, object] = field(default_factory=dict)
 
 
-SERVICES: Final = web.AppKey("services", Services)
+class TokenForm(ClientForm, frozen=True, kw_only=True):
+    """A request for a token (RFC 6749 section 4.4.2); ``expires_in`` is in seconds."""
+
+    grant_type: str
+    scope: str | None = None
+    expires_in: str | None = None
 
 
-async def token(request: web.Request) -> web.Response:
+class TokenLookupForm(ClientForm, frozen=True, kw_only=True):
+    """A question about a token, or its revocation (RFC 7662 section 2.1, RFC 7009 section 2.1)."""
+
+    token: Secret
+
+
+async def issue_token(request: OAuthRequest, form: TokenForm) -> Mapping[str, object]:
     """Answer ``POST /oauth/token`` (RFC 6749 section 4.4)."""
-    services = request.app[SERVICES]
-    deadline = asyncio.get_running_loop().time() + services.deadline_s
-    form = await read_form(request)
-    if required(form, "grant_type") != GRANT_TYPE:
-        raise UnsupportedGrantType(f"grant_type must be {GRANT_TYPE}")
-    credentials = read_credentials(request, form)
-    with services.refusals.of(credentials, request_id=REQUEST_ID.get("")):
-        issued = await services.issuer.issue(credentials, form.get("scope"), form.get("expires_in"), deadline=deadline)
-    request[LOG_FIELDS] = {"client_id": issued.client_id, "handle": issued.handle, "expires_in_s": issued.expires_in_s}
-    return web.json_response(_token_answer(issued, services.broker), headers=NO_STORE)
+    if form.grant_type != GRANT_TYPE:
+        raise UnsupportedGrantType(_("grant_type must be %(expected)s", expected=GRANT_TYPE))
+    credentials = read_credentials(request.authorization, form)
+    with request.services.refusals.of(credentials, request_id=request.request_id):
+        issued = await request.services.issuer.issue(
+            credentials, form.scope, form.expires_in, deadline=request.deadline
+        )
+    request.log_fields.update(client_id=issued.client_id, handle=issued.handle, expires_in_s=issued.expires_in_s)
+    return _token_answer(issued, request.services.settings)
 
 
-async def introspect(request: web.Request) -> web.Response:
+async def introspect_token(request: OAuthRequest, form: TokenLookupForm) -> Mapping[str, object]:
     """Answer ``POST /oauth/introspect`` (RFC 7662 section 2)."""
-    services = request.app[SERVICES]
-    deadline = asyncio.get_running_loop().time() + services.deadline_s
-    form = await read_form(request)
-    text = Secret(required(form, "token"))
-    caller = read_caller(request, form)
-    with services.refusals.of(caller, request_id=REQUEST_ID.get("")):
-        found = await services.introspector.introspect(caller, text, deadline=deadline)
+    caller = read_caller(request.authorization, form)
+    with request.services.refusals.of(caller, request_id=request.request_id):
+        found = await request.services.introspector.introspect(caller, form.token, deadline=request.deadline)
     if found is None:
-        return web.json_response({"active": False}, headers=NO_STORE)
-    answer = {
+        return {"active": False}
+    return {
         "active": True,
         "client_id": found.client_id,
         "sub": found.client_id,
         "scope": found.scope,
         "token_type": "Bearer",
-        "iss": services.issuer_url,
+        "iss": request.services.settings.issuer_url,
         "iat": found.issued_at_s,
         "exp": found.expires_at_s,
         "handle": found.handle,
         "cloud_checked": found.cloud_checked,
     }
-    return web.json_response(answer, headers=NO_STORE)
 
 
-async def revoke(request: web.Request) -> web.Response:
-    """Answer ``POST /oauth/revoke`` (RFC 7009 section 2): 200 also for a token that is none."""
-    services = request.app[SERVICES]
-    form = await read_form(request)
-    text = Secret(required(form, "token"))
-    caller = read_caller(request, form)
-    with services.refusals.of(caller, request_id=REQUEST_ID.get("")):
-        revoked = await services.revoker.revoke(caller, text)
+async def revoke_token(request: OAuthRequest, form: TokenLookupForm) -> Mapping[str, object]:
+    """Answer ``POST /oauth/revoke`` (RFC 7009 section 2): 200 also for what is not a token."""
+    caller = read_caller(request.authorization, form)
+    with request.services.refusals.of(caller, request_id=request.request_id):
+        revoked = await request.services.revoker.revoke(caller, form.token)
     if revoked is None:
-        return web.json_response({}, headers=NO_STORE)
+        return {}
     at_broker = "revoked" if revoked.confirmed else "still valid at the broker until the cloud confirms"
-    return web.json_response({"handle": revoked.handle, "broker": at_broker}, headers=NO_STORE)
+    return {"handle": revoked.handle, "broker": at_broker}
 
 
-async def metadata(request: web.Request) -> web.Response:
+async def show_metadata(request: web.Request) -> web.Response:
     """Answer ``GET /.well-known/oauth-authorization-server`` (RFC 8414 section 2)."""
-    url = request.app[SERVICES].issuer_url
+    url = request.app[SERVICES].settings.issuer_url
     methods = [method.value for method in Method]
     algorithms = [algorithm.value for algorithm in Algorithm]
     answer: dict[str, Any] = {
@@ -116,15 +109,40 @@ async def metadata(request: web.Request) -> web.Response:
         "response_types_supported": [],
         "grant_types_supported": [GRANT_TYPE],
     }
-    for name in ("token", "introspection", "revocation"):
-        path = {"token": "token", "introspection": "introspect", "revocation": "revoke"}[name]
+    for name, path in (("token", "token"), ("introspection", "introspect"), ("revocation", "revoke")):
         answer[f"{name}_endpoint"] = f"{url}/oauth/{path}"
         answer[f"{name}_endpoint_auth_methods_supported"] = methods
         answer[f"{name}_endpoint_auth_signing_alg_values_supported"] = algorithms
     return web.json_response(answer)
 
 
-def _token_answer(issued: IssuedToken, broker: BrokerAddress) -> dict[str, Any]:
+async def _admit(request: web.Request, _route: Route) -> Admitted:
+    """Read the form. Who calls is for the service to verify, together with what is asked for.
+
+    Raises ``InvalidRequest`` and ``TooLarge``.
+    """
+    services = request.app[SERVICES]
+    deadline = asyncio.get_running_loop().time() + services.settings.request_deadline_s
+    if request.query_string:
+        # A URL lies in logs and histories; a secret there would be everyone's.
+        raise InvalidRequest(_("send the parameters in the body, not in the URL"))
+    form = await read_form(request, max_fields=MAX_PARAMETERS)
+    oauth_request = OAuthRequest(
+        request.headers.getall("Authorization", []), services, REQUEST_ID.get(""), deadline=deadline
+    )
+    request[LOG_FIELDS] = oauth_request.log_fields
+    return Admitted(request, oauth_request, form=form)
+
+
+def _render(_request: web.Request, answer: Mapping[str, object]) -> web.Response:
+    return web.json_response(answer, headers=NO_STORE)
+
+
+OAUTH: Final = Access(admit=_admit, render=_render)
+"""For devices, and for services with an API key; each answer may hold a secret."""
+
+
+def _token_answer(issued: IssuedToken, settings: Settings) -> dict[str, object]:
     """Build the answer that can be pasted into MQTT CONNECT (PRODUCT, the token answer)."""
     password = issued.password
     return {
@@ -133,11 +151,11 @@ def _token_answer(issued: IssuedToken, broker: BrokerAddress) -> dict[str, Any]:
         "expires_in": issued.expires_in_s,
         "scope": issued.scope,
         "mqtt": {
-            "host": broker.host,
-            "port": broker.port,
-            "tls": broker.tls,
+            "host": settings.broker_host,
+            "port": settings.mqtt_port,
+            "tls": settings.mqtt_tls,
             "client_id": issued.client_id,
-            "username": broker.username,
+            "username": settings.mqtt_username,
             "password": password,
             "tokens": [
                 {"type": each.type.value, "token": each.token.reveal(), "expires_at": issued.expires_at_ms}

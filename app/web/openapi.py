@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from types import UnionType
 from typing import Any, Final, get_args, get_origin
 
@@ -12,9 +13,8 @@ from aiohttp import web
 
 from app import __version__
 from app.model.secrets import Secret
-from app.web.api import JSON, Endpoint
-
-DESCRIPTION: Final = web.AppKey("openapi", bytes)
+from app.web.request_input import JSON
+from app.web.route import Route
 
 _REFUSED: Final = {
     "description": "Refused: 400 and 404 name the cure, 401 and 403 are about the API key, 503 says when to ask again.",
@@ -30,21 +30,32 @@ _REFUSED: Final = {
 }
 
 
-async def openapi(request: web.Request) -> web.Response:
-    """Answer ``GET /openapi.json``."""
-    return web.Response(body=request.app[DESCRIPTION], content_type=JSON)
+class OpenApi:
+    """Sends the description of some routes."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        """Describe ``routes`` when they are asked about for the first time."""
+        self._routes = routes
+
+    async def send_description(self, _request: web.Request) -> web.Response:
+        """Answer ``GET /openapi.json``."""
+        return web.Response(body=self._description, content_type=JSON)
+
+    @cached_property
+    def _description(self) -> bytes:
+        return describe(self._routes)
 
 
-def describe(endpoints: Sequence[Endpoint]) -> bytes:
-    """Describe endpoints as an OpenAPI document."""
-    types = {type_ for each in endpoints for type_ in (each.types.get("body"), *_answers(each)) if type_}
+def describe(routes: Sequence[Route]) -> bytes:
+    """Describe routes of the API as an OpenAPI document."""
+    types = {type_ for each in routes for type_ in (each.types.get("body"), *_answers(each)) if type_}
     ordered = sorted(types, key=str)
     schemas, components = msgspec.json.schema_components(
         ordered, schema_hook=_secret, ref_template="#/components/schemas/{name}"
     )
     references = dict(zip(ordered, schemas, strict=True))
     paths: dict[str, dict[str, object]] = {}
-    for each in endpoints:
+    for each in routes:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, references)
     document = {
         "openapi": "3.1.0",
@@ -64,42 +75,42 @@ def describe(endpoints: Sequence[Endpoint]) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _operation(endpoint: Endpoint, references: dict[Any, dict[str, Any]]) -> dict[str, object]:
+def _operation(route: Route, references: dict[Any, dict[str, Any]]) -> dict[str, object]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", endpoint.path)
+        for name in re.findall(r"{(\w+)}", route.path)
     ]
-    if "query" in endpoint.types:
-        [_], components = msgspec.json.schema_components([endpoint.types["query"]])
+    if "query" in route.types:
+        [_], components = msgspec.json.schema_components([route.types["query"]])
         [asked] = components.values()
         parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in asked["properties"].items()]
-    function = endpoint.function
+    handler = route.handler
     operation: dict[str, object] = {
-        "operationId": f"{function.__module__.removeprefix('app.web.api_')}_{function.__name__}",
-        "summary": function.__doc__,
+        "operationId": handler.__name__,
+        "summary": handler.__doc__,
         "parameters": parameters,
         "responses": {
             str(status): {
                 "description": " Or: ".join(_struct(type_).__doc__ for type_ in of_status),
                 "content": {JSON: {"schema": {"anyOf": [references[type_] for type_ in of_status]}}},
             }
-            for status, of_status in _by_status(endpoint).items()
+            for status, of_status in _by_status(route).items()
         }
         | {"default": {"$ref": "#/components/responses/Refused"}},
     }
-    if body := endpoint.types.get("body"):
+    if body := route.types.get("body"):
         operation["requestBody"] = {"content": {JSON: {"schema": references[body]}}}
     return operation
 
 
-def _answers(endpoint: Endpoint) -> tuple[Any, ...]:
-    returned = endpoint.types["return"]
+def _answers(route: Route) -> tuple[Any, ...]:
+    returned = route.types["return"]
     return get_args(returned) if isinstance(returned, UnionType) else (returned,)
 
 
-def _by_status(endpoint: Endpoint) -> dict[int, list[Any]]:
+def _by_status(route: Route) -> dict[int, list[Any]]:
     by_status: dict[int, list[Any]] = {}
-    for type_ in _answers(endpoint):
+    for type_ in _answers(route):
         by_status.setdefault(_struct(type_).status, []).append(type_)
     return by_status
 

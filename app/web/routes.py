@@ -1,4 +1,4 @@
-"""The route table: every address in one place."""
+"""The route table: every address in one place, each a row with who may use it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Final
 
 from aiohttp import web
 
-from app.model.operators import OperatorRole
-from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth, openapi
-from app.web.api import Endpoint
+from app.errors import Refusal
+from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth
+from app.web.api import API_ADMIN
 from app.web.console import (
     account,
     api_keys,
@@ -26,26 +26,31 @@ from app.web.console import (
     session,
     tokens,
 )
-from app.web.console.pages import PageRoute
+from app.web.console.access import ADMIN, OPERATOR, VIEWER, VISITOR
+from app.web.console.page_limiter import PAGE_LIMITER, PageLimiter
+from app.web.middleware import TOKEN_PATH, render_json
+from app.web.oauth import OAUTH
+from app.web.openapi import OpenApi
+from app.web.route import OPEN, Route
 
 API: Final = (
-    Endpoint("GET", "/api/devices", api_devices.list_devices),
-    Endpoint("POST", "/api/devices", api_devices.add),
-    Endpoint("GET", "/api/devices/{client_id}", api_devices.show),
-    Endpoint("DELETE", "/api/devices/{client_id}", api_devices.remove),
-    Endpoint("POST", "/api/devices/{client_id}/disable", api_devices.disable),
-    Endpoint("POST", "/api/devices/{client_id}/enable", api_devices.enable),
-    Endpoint("POST", "/api/devices/{client_id}/rotate", api_devices.rotate),
-    Endpoint("GET", "/api/tokens", api_tokens.list_tokens),
-    Endpoint("GET", "/api/tokens/{handle}", api_tokens.show),
-    Endpoint("POST", "/api/revocations", api_revocations.revoke),
-    Endpoint("GET", "/api/revocations", api_revocations.list_queue),
-    Endpoint("POST", "/api/revocations/{handle}/retry", api_revocations.retry),
-    Endpoint("POST", "/api/revocations/{handle}/drop", api_revocations.drop),
-    Endpoint("GET", "/api/jobs", api_revocations.list_jobs),
-    Endpoint("GET", "/api/jobs/{job}", api_revocations.show_job),
-    Endpoint("GET", "/api/audit", api_audit.list_lines),
-    Endpoint("POST", "/api/audit/search", api_audit.search),
+    Route("GET /api/devices", api_devices.list_devices, API_ADMIN),
+    Route("POST /api/devices", api_devices.add_device, API_ADMIN),
+    Route("GET /api/devices/{client_id}", api_devices.show_device, API_ADMIN),
+    Route("DELETE /api/devices/{client_id}", api_devices.remove_device, API_ADMIN),
+    Route("POST /api/devices/{client_id}/disable", api_devices.disable_device, API_ADMIN),
+    Route("POST /api/devices/{client_id}/enable", api_devices.enable_device, API_ADMIN),
+    Route("POST /api/devices/{client_id}/rotate", api_devices.rotate_key, API_ADMIN),
+    Route("GET /api/tokens", api_tokens.list_tokens, API_ADMIN),
+    Route("GET /api/tokens/{handle}", api_tokens.show_token, API_ADMIN),
+    Route("POST /api/revocations", api_revocations.revoke_tokens, API_ADMIN),
+    Route("GET /api/revocations", api_revocations.list_revocations, API_ADMIN),
+    Route("POST /api/revocations/{handle}/retry", api_revocations.retry_revocation, API_ADMIN),
+    Route("POST /api/revocations/{handle}/drop", api_revocations.drop_revocation, API_ADMIN),
+    Route("GET /api/jobs", api_revocations.list_jobs, API_ADMIN),
+    Route("GET /api/jobs/{job}", api_revocations.show_job, API_ADMIN),
+    Route("GET /api/audit", api_audit.list_events, API_ADMIN),
+    Route("POST /api/audit/search", api_audit.search_events, API_ADMIN),
 )
 """What programs of operators call, each with an API key that has ``admin``."""
 
@@ -53,109 +58,132 @@ _DEVICE: Final = "/admin/devices/{client_id}"
 _CREDENTIAL: Final = f"{_DEVICE}/credential"
 
 CONSOLE: Final = (
-    PageRoute("GET", "/admin/", overview.show, OperatorRole.VIEWER),
+    Route("GET /admin/", overview.show_overview, VIEWER),
     # Tokens.
-    PageRoute("GET", "/admin/tokens", tokens.list_tokens, OperatorRole.VIEWER, again=tokens.search_again),
-    PageRoute("POST", "/admin/tokens", tokens.search, OperatorRole.VIEWER, again=tokens.search_again),
-    PageRoute("GET", "/admin/tokens/{handle}", tokens.show, OperatorRole.VIEWER),
+    Route("GET /admin/tokens", tokens.show_tokens, VIEWER, on_refused=tokens.show_token_search),
+    Route("POST /admin/tokens", tokens.search_tokens, VIEWER, on_refused=tokens.show_token_search),
+    Route("GET /admin/tokens/{handle}", tokens.show_token, VIEWER),
     # Revocations.
-    PageRoute("GET", "/admin/revoke", revoking.ask, OperatorRole.OPERATOR),
-    PageRoute("POST", "/admin/revoke", revoking.revoke, OperatorRole.OPERATOR, again=revoking.ask_again),
-    PageRoute("GET", "/admin/revoked", revoking.revoked, OperatorRole.VIEWER),
-    PageRoute("GET", "/admin/revocations", revocations.show, OperatorRole.VIEWER),
-    PageRoute("POST", "/admin/tokens/{handle}/retry", revocations.retry, OperatorRole.OPERATOR, again=tokens.show),
-    PageRoute("POST", "/admin/tokens/{handle}/drop", revocations.drop, OperatorRole.OPERATOR, again=tokens.show),
-    PageRoute("GET", "/admin/jobs/{job}", revocations.show_job, OperatorRole.VIEWER),
+    Route("GET /admin/revoke", revoking.ask_to_revoke, OPERATOR),
+    Route("POST /admin/revoke", revoking.revoke_selection, OPERATOR, on_refused=revoking.ask_to_revoke_again),
+    Route("GET /admin/revoked", revoking.show_revoked, VIEWER),
+    Route("GET /admin/revocations", revocations.show_revocations, VIEWER),
+    Route("POST /admin/tokens/{handle}/retry", revocations.retry_revocation, OPERATOR, on_refused=tokens.show_token),
+    Route("POST /admin/tokens/{handle}/drop", revocations.drop_revocation, OPERATOR, on_refused=tokens.show_token),
+    Route("GET /admin/jobs/{job}", revocations.show_job, VIEWER),
     # Devices.
-    PageRoute("GET", "/admin/devices", devices.list_devices, OperatorRole.VIEWER),
-    PageRoute("POST", "/admin/devices", device_keys.register, OperatorRole.OPERATOR, again=device_keys.new),
-    PageRoute("GET", "/admin/devices/new", device_keys.new, OperatorRole.OPERATOR),
-    PageRoute("GET", _DEVICE, devices.show, OperatorRole.VIEWER),
-    PageRoute("GET", f"{_DEVICE}/edit", devices.edit, OperatorRole.OPERATOR),
-    PageRoute("POST", f"{_DEVICE}/edit", devices.update, OperatorRole.OPERATOR, again=devices.edit),
-    PageRoute("GET", f"{_DEVICE}/rotate", device_keys.ask_to_rotate, OperatorRole.OPERATOR),
-    PageRoute("POST", f"{_DEVICE}/rotate", device_keys.rotate, OperatorRole.OPERATOR, again=device_keys.ask_to_rotate),
-    PageRoute("GET", f"{_DEVICE}/disable", devices.ask_to_disable, OperatorRole.OPERATOR),
-    PageRoute("POST", f"{_DEVICE}/disable", devices.disable, OperatorRole.OPERATOR, again=devices.ask_to_disable),
-    PageRoute("POST", f"{_DEVICE}/enable", devices.enable, OperatorRole.OPERATOR, again=devices.show),
-    PageRoute("GET", f"{_DEVICE}/remove", devices.ask_to_remove, OperatorRole.OPERATOR),
-    PageRoute("POST", f"{_DEVICE}/remove", devices.remove, OperatorRole.OPERATOR, again=devices.ask_to_remove),
-    PageRoute("POST", f"{_DEVICE}/close", device_cloud.close, OperatorRole.OPERATOR, again=devices.show),
-    PageRoute("GET", f"{_DEVICE}/message", device_cloud.message, OperatorRole.OPERATOR),
-    PageRoute("POST", f"{_DEVICE}/message", device_cloud.send, OperatorRole.OPERATOR, again=device_cloud.message),
-    PageRoute("GET", _CREDENTIAL, device_cloud.credential, OperatorRole.VIEWER),
-    PageRoute("POST", _CREDENTIAL, device_cloud.look, OperatorRole.VIEWER, again=device_cloud.credential),
-    PageRoute(
-        "POST", f"{_CREDENTIAL}/register", device_cloud.register, OperatorRole.OPERATOR, again=device_cloud.credential
+    Route("GET /admin/devices", devices.show_devices, VIEWER),
+    Route("POST /admin/devices", device_keys.register_device, OPERATOR, on_refused=device_keys.show_new_device),
+    Route("GET /admin/devices/new", device_keys.show_new_device, OPERATOR),
+    Route(f"GET {_DEVICE}", devices.show_device, VIEWER),
+    Route(f"GET {_DEVICE}/edit", devices.show_device_form, OPERATOR),
+    Route(f"POST {_DEVICE}/edit", devices.update_device, OPERATOR, on_refused=devices.show_device_form),
+    Route(f"GET {_DEVICE}/rotate", device_keys.ask_to_rotate_key, OPERATOR),
+    Route(f"POST {_DEVICE}/rotate", device_keys.rotate_key, OPERATOR, on_refused=device_keys.ask_to_rotate_key),
+    Route(f"GET {_DEVICE}/disable", devices.ask_to_disable_device, OPERATOR),
+    Route(f"POST {_DEVICE}/disable", devices.disable_device, OPERATOR, on_refused=devices.ask_to_disable_device),
+    Route(f"POST {_DEVICE}/enable", devices.enable_device, OPERATOR, on_refused=devices.show_device),
+    Route(f"GET {_DEVICE}/remove", devices.ask_to_remove_device, OPERATOR),
+    Route(f"POST {_DEVICE}/remove", devices.remove_device, OPERATOR, on_refused=devices.ask_to_remove_device),
+    Route(f"POST {_DEVICE}/close", device_cloud.close_connection, OPERATOR, on_refused=devices.show_device),
+    Route(f"GET {_DEVICE}/message", device_cloud.show_message_form, OPERATOR),
+    Route(f"POST {_DEVICE}/message", device_cloud.send_message, OPERATOR, on_refused=device_cloud.show_message_form),
+    Route(f"GET {_CREDENTIAL}", device_cloud.show_credential, VIEWER),
+    Route(f"POST {_CREDENTIAL}", device_cloud.look_up_credential, VIEWER, on_refused=device_cloud.show_credential),
+    Route(
+        f"POST {_CREDENTIAL}/register",
+        device_cloud.register_credential,
+        OPERATOR,
+        on_refused=device_cloud.show_credential,
     ),
-    PageRoute(
-        "POST", f"{_CREDENTIAL}/refresh", device_cloud.refresh, OperatorRole.OPERATOR, again=device_cloud.credential
+    Route(
+        f"POST {_CREDENTIAL}/refresh",
+        device_cloud.refresh_credential,
+        OPERATOR,
+        on_refused=device_cloud.show_credential,
     ),
-    PageRoute("GET", f"{_CREDENTIAL}/unregister", device_cloud.ask, OperatorRole.OPERATOR),
-    PageRoute(
-        "POST", f"{_CREDENTIAL}/unregister", device_cloud.unregister, OperatorRole.OPERATOR, again=device_cloud.ask
+    Route(f"GET {_CREDENTIAL}/unregister", device_cloud.ask_to_unregister_credential, OPERATOR),
+    Route(
+        f"POST {_CREDENTIAL}/unregister",
+        device_cloud.unregister_credential,
+        OPERATOR,
+        on_refused=device_cloud.ask_to_unregister_credential,
     ),
     # Groups.
-    PageRoute("GET", "/admin/groups", groups.list_groups, OperatorRole.VIEWER),
-    PageRoute("POST", "/admin/groups", groups.create, OperatorRole.OPERATOR, again=groups.list_groups),
-    PageRoute("GET", "/admin/groups/{group_id}/delete", groups.ask_to_delete, OperatorRole.OPERATOR),
-    PageRoute(
-        "POST", "/admin/groups/{group_id}/delete", groups.delete, OperatorRole.OPERATOR, again=groups.ask_to_delete
-    ),
+    Route("GET /admin/groups", groups.show_groups, VIEWER),
+    Route("POST /admin/groups", groups.create_group, OPERATOR, on_refused=groups.show_groups),
+    Route("GET /admin/groups/{group_id}/delete", groups.ask_to_delete_group, OPERATOR),
+    Route("POST /admin/groups/{group_id}/delete", groups.delete_group, OPERATOR, on_refused=groups.ask_to_delete_group),
     # Audit.
-    PageRoute("GET", "/admin/audit", audit.show, OperatorRole.VIEWER),
-    PageRoute("POST", "/admin/audit", audit.search, OperatorRole.VIEWER, again=audit.show),
-    PageRoute("GET", "/admin/audit.csv", audit.export, OperatorRole.VIEWER),
+    Route("GET /admin/audit", audit.show_audit, VIEWER),
+    Route("POST /admin/audit", audit.search_by_token, VIEWER, on_refused=audit.show_audit),
+    Route("GET /admin/audit.csv", audit.export_audit, VIEWER),
     # Explorer.
-    PageRoute("GET", "/admin/explorer", explorer.list_actions, OperatorRole.ADMIN),
-    PageRoute("GET", "/admin/explorer/{action}", explorer.show, OperatorRole.ADMIN),
-    PageRoute("POST", "/admin/explorer/{action}", explorer.call, OperatorRole.ADMIN, again=explorer.show),
+    Route("GET /admin/explorer", explorer.show_actions, ADMIN),
+    Route("GET /admin/explorer/{action}", explorer.show_action, ADMIN),
+    Route("POST /admin/explorer/{action}", explorer.call_action, ADMIN, on_refused=explorer.show_action),
     # Operators, API keys and one's own account.
-    PageRoute("GET", "/admin/operators", operators.list_operators, OperatorRole.ADMIN),
-    PageRoute("POST", "/admin/operators", operators.add, OperatorRole.ADMIN, again=operators.list_operators),
-    PageRoute("GET", "/admin/operators/{name}", operators.show, OperatorRole.ADMIN),
-    PageRoute("POST", "/admin/operators/{name}/role", operators.set_role, OperatorRole.ADMIN, again=operators.show),
-    PageRoute(
-        "POST", "/admin/operators/{name}/password", operators.set_password, OperatorRole.ADMIN, again=operators.show
+    Route("GET /admin/operators", operators.show_operators, ADMIN),
+    Route("POST /admin/operators", operators.add_operator, ADMIN, on_refused=operators.show_operators),
+    Route("GET /admin/operators/{name}", operators.show_operator, ADMIN),
+    Route("POST /admin/operators/{name}/role", operators.set_operator_role, ADMIN, on_refused=operators.show_operator),
+    Route(
+        "POST /admin/operators/{name}/password",
+        operators.set_operator_password,
+        ADMIN,
+        on_refused=operators.show_operator,
     ),
-    PageRoute(
-        "POST", "/admin/operators/{name}/sessions", operators.end_sessions, OperatorRole.ADMIN, again=operators.show
+    Route(
+        "POST /admin/operators/{name}/sessions",
+        operators.end_operator_sessions,
+        ADMIN,
+        on_refused=operators.show_operator,
     ),
-    PageRoute("GET", "/admin/operators/{name}/remove", operators.ask_to_remove, OperatorRole.ADMIN),
-    PageRoute("POST", "/admin/operators/{name}/remove", operators.remove, OperatorRole.ADMIN, again=operators.show),
-    PageRoute("GET", "/admin/keys", api_keys.list_keys, OperatorRole.ADMIN),
-    PageRoute("POST", "/admin/keys", api_keys.add, OperatorRole.ADMIN, again=api_keys.list_keys),
-    PageRoute("GET", "/admin/keys/{name}/remove", api_keys.ask_to_remove, OperatorRole.ADMIN),
-    PageRoute("POST", "/admin/keys/{name}/remove", api_keys.remove, OperatorRole.ADMIN, again=api_keys.ask_to_remove),
-    PageRoute("GET", "/admin/account", account.show, OperatorRole.VIEWER),
-    PageRoute("POST", "/admin/account/password", account.change_password, OperatorRole.VIEWER, again=account.show),
-    PageRoute("POST", "/admin/account/sessions", account.end_sessions, OperatorRole.VIEWER, again=account.show),
-    # Last, for all else: whoever is signed in is told so on a page of the console.
-    PageRoute("GET", "/admin/{rest:.*}", session.nowhere, OperatorRole.VIEWER),
+    Route("GET /admin/operators/{name}/remove", operators.ask_to_remove_operator, ADMIN),
+    Route("POST /admin/operators/{name}/remove", operators.remove_operator, ADMIN, on_refused=operators.show_operator),
+    Route("GET /admin/keys", api_keys.show_api_keys, ADMIN),
+    Route("POST /admin/keys", api_keys.add_api_key, ADMIN, on_refused=api_keys.show_api_keys),
+    Route("GET /admin/keys/{name}/remove", api_keys.ask_to_remove_api_key, ADMIN),
+    Route("POST /admin/keys/{name}/remove", api_keys.remove_api_key, ADMIN, on_refused=api_keys.ask_to_remove_api_key),
+    Route("GET /admin/account", account.show_account, VIEWER),
+    Route("POST /admin/account/password", account.change_own_password, VIEWER, on_refused=account.show_account),
+    Route("POST /admin/account/sessions", account.end_own_sessions, VIEWER, on_refused=account.show_account),
+    # Last, for all else: an operator who is signed in gets a page of the console that says so.
+    Route("GET /admin/{rest:.*}", session.show_nothing, VIEWER),
 )
 """The pages of operators, each with the least role that may open it, or send its form."""
 
 
+OTHERS: Final = (
+    Route("GET /", home.show_home, OPEN),
+    Route("GET /healthz", health.healthz, OPEN),
+    Route("GET /readyz", health.readyz, OPEN),
+    Route("GET /openapi.json", OpenApi(API).send_description, OPEN),
+    # OAuth.
+    Route("GET /.well-known/oauth-authorization-server", oauth.show_metadata, OPEN),
+    Route(f"POST {TOKEN_PATH}", oauth.issue_token, OAUTH),
+    Route("POST /oauth/introspect", oauth.introspect_token, OAUTH),
+    Route("POST /oauth/revoke", oauth.revoke_token, OAUTH),
+    # The console before signing in.
+    Route("GET /admin", session.go_to_overview, VISITOR),
+    Route("GET /admin/static/{name}", rendering.send_static_file, VISITOR),
+    Route("GET /admin/sign-in", session.ask_to_sign_in, VISITOR),
+    Route("POST /admin/sign-in", session.sign_in, VISITOR),
+    Route("POST /admin/sign-out", session.sign_out, VISITOR),
+    Route("POST /admin/language", session.choose_language, VISITOR),
+)
+"""What devices call, and what everyone may."""
+
+ROUTES: Final = (*OTHERS, *API, *CONSOLE)
+
+
 def add_routes(app: web.Application) -> None:
-    """Add every address to ``app``."""
-    app.add_routes(
-        [
-            web.get("/", home.home),
-            web.get("/healthz", health.healthz),
-            web.get("/readyz", health.readyz),
-            web.get("/.well-known/oauth-authorization-server", oauth.metadata),
-            web.post("/oauth/token", oauth.token),
-            web.post("/oauth/introspect", oauth.introspect),
-            web.post("/oauth/revoke", oauth.revoke),
-            web.get("/openapi.json", openapi.openapi),
-            *(web.route(each.method, each.path, each.answer) for each in API),
-            web.get("/admin", session.to_overview),
-            web.get("/admin/static/{name}", rendering.static),
-            web.get("/admin/sign-in", session.ask),
-            web.post("/admin/sign-in", session.sign_in),
-            web.post("/admin/sign-out", session.sign_out),
-            web.post("/admin/language", session.choose_language),
-            *(web.route(each.method, each.path, each.answer) for each in CONSOLE),
-        ]
-    )
-    app[openapi.DESCRIPTION] = openapi.describe(API)
+    """Add every address to ``app``, and what their answers need."""
+    app[PAGE_LIMITER] = PageLimiter()
+    app.on_response_prepare.append(rendering.harden)
+    app.add_routes([web.route(each.method, each.path, each.answer) for each in ROUTES])
+
+
+def render_refusal(request: web.Request, refusal: Refusal) -> web.Response:
+    """Answer a request that is refused: with a page below the console's address, with JSON elsewhere."""
+    return rendering.render_refusal_page(request, refusal) if rendering.is_console(request) else render_json(refusal)

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from aiohttp import web
 
-from app.assembly import PARTS, build
+from app.assembly import build
 from app.model.grants import Grant
 from app.model.policy import Policy
 from app.service import delivery as delivering
@@ -27,8 +27,7 @@ from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
 from app.store.redis_keys import Handle
 from app.store.store import Store
 from app.tasks import end
-from app.web.api import JOBS, REVOCATIONS
-from app.web.oauth import SERVICES
+from app.web.route import SERVICES
 
 T = TypeVar("T")
 
@@ -155,17 +154,17 @@ class Instance:
         self._watcher = watcher
         self._app = build(settings)
         self._runner = web.AppRunner(self._app, handle_signals=False)
-        self.parts = self._app[PARTS]
-        self.wire = Wire(self.parts.store)
+        self.parts = self._app[SERVICES].stores
+        self.wire = Wire(self.parts.redis)
 
     async def open(self, shift_ms: int) -> None:
         """Start, at the time that a history has come to."""
         self.set_clock(shift_ms)
         await self.own(self._runner.setup())
-        await self.own(self.parts.store.learn_time())
+        await self.own(self.parts.redis.learn_time())
         self.services = self._app[SERVICES]
-        self.jobs: Jobs = self._app[JOBS]
-        self.revocations: Revocations = self._app[REVOCATIONS]
+        self.jobs: Jobs = self._app[SERVICES].jobs
+        self.revocations: Revocations = self._app[SERVICES].revocations
         self.registry: Registry = self.revocations._registry
         self.delivery = self.services.revoker._delivery
         self.applications = self.services.issuer._applications
@@ -173,11 +172,11 @@ class Instance:
 
     def set_clock(self, shift_ms: int) -> None:
         """Set the clock so far ahead."""
-        self.parts.store.clock.shift_ms = shift_ms
+        self.parts.redis.clock.shift_ms = shift_ms
 
     def set_policy(self, policy: Policy) -> None:
         """Put a policy in force, as reading its file again does."""
-        self.parts.policies._policy = policy
+        self._app[SERVICES].policies._policy = policy
 
     def own(self, steps: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin what dies with this instance."""

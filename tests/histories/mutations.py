@@ -78,8 +78,8 @@ def _queued_later() -> Iterator[None]:
         return answer
 
     async def delivering(self: Instance) -> bool:
-        for shard, entry in waiting.pop(id(self.parts.store.clock), []):
-            await run(self.parts.store.background, enqueue, {"queue": f"{shard}:q"}, **entry)
+        for shard, entry in waiting.pop(id(self.parts.redis.clock), []):
+            await run(self.parts.redis.background, enqueue, {"queue": f"{shard}:q"}, **entry)
         return await deliver(self)
 
     with mock.patch.object(RedisClient, "run_script", running), mock.patch.object(Instance, "deliver", delivering):

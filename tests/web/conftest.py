@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.assembly import PARTS, build
+from app.assembly import build
 from app.model.devices import Algorithm
 from app.model.secrets import AccessKeySecret
 from app.sandbox.access_keys import AccessKey
@@ -18,6 +18,7 @@ from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.store.sealing import new_key_text
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.clouds import Cloud
@@ -124,9 +125,13 @@ async def other_server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]
 @pytest.fixture
 def registry(server: TestClient[Any, Any]) -> Registry:
     """The registry the server reads."""
-    parts = server.app[PARTS]
+    services = server.app[SERVICES]
     # A cache of its own, as the command line has: the server must notice changes by itself.
-    return Registry(type(parts.devices)(parts.store, parts.keys), parts.policies, parts.store.clock)
+    return Registry(
+        type(services.stores.devices)(services.stores.redis, services.stores.keys),
+        services.policies,
+        services.stores.redis.clock,
+    )
 
 
 @pytest.fixture

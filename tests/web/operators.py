@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.model.api_keys import Right
 from app.service.api_keys import ApiKeyAdmin
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Answer, read
 
@@ -25,7 +25,7 @@ class Operator:
     @classmethod
     async def of(cls, client: TestClient[Any, Any], right: Right = Right.ADMIN, name: str = "ops") -> Operator:
         """Make a key for a server of this process, and hold it."""
-        made = await ApiKeyAdmin(client.app[PARTS].api_keys).add_api_key(name, [right], actor=CLI)
+        made = await ApiKeyAdmin(client.app[SERVICES].stores.api_keys).add_api_key(name, [right], actor=CLI)
         return cls(client, made.text.reveal())
 
     def at(self, client: TestClient[Any, Any]) -> Operator:

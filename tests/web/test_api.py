@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.model.api_keys import Right
 from app.service.api_keys import ApiKeyAdmin
-from app.web.forms import MAX_BODY_BYTES
+from app.web.request_input import MAX_BODY_BYTES
+from app.web.route import SERVICES
 from app.web.routes import API
 from tests.actors import CLI
 from tests.web.operators import Operator
@@ -40,7 +40,7 @@ async def test_every_endpoint_is_for_admins_alone(server: TestClient[Any, Any], 
     assert {(each.method, each.path) for each in API} == under_api
     weak = await Operator.of(server, Right.REVOKE, "weak")
     removed = await Operator.of(server, name="removed")
-    await ApiKeyAdmin(server.app[PARTS].api_keys).remove_api_key("removed", actor=CLI)
+    await ApiKeyAdmin(server.app[SERVICES].stores.api_keys).remove_api_key("removed", actor=CLI)
     for method, path in under_api:
         for headers, status, challenge in (
             ({}, 401, ""),

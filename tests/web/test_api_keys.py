@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.model.api_keys import Right
 from app.service.api_keys import ApiKeyAdmin
 from app.store.api_keys import ApiKeys
 from app.store.sealing import KeyRing, new_key_text
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Answer, Caller, read
 from tests.web.conftest import OwnCloud
@@ -21,7 +21,7 @@ Ask = Callable[..., Awaitable[Answer]]
 @pytest.fixture
 def office(server: TestClient[Any, Any]) -> ApiKeyAdmin:
     """Makes keys for the server."""
-    return ApiKeyAdmin(server.app[PARTS].api_keys)
+    return ApiKeyAdmin(server.app[SERVICES].stores.api_keys)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ async def test_whoever_writes_to_redis_gains_no_right(
 ) -> None:
     """A record moved to another ID, or sealed by another server's key, opens nothing: 503, and the log tells why."""
     weak, strong = await bearer(office, Right.INTROSPECT), await bearer(office, Right.ADMIN, name="strong")
-    store = server.app[PARTS].store
+    store = server.app[SERVICES].stores.redis
     record = await store.requests.command("HGET", "{ops}:keys", strong[11:27])
     await store.requests.command("HSET", "{ops}:keys", weak[11:27], record)
     assert (await ask("introspect", weak, token="x")).status == 503

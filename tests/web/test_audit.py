@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.errors import InvalidRequest
 from app.model.actors import Actor
 from app.model.api_keys import Right
@@ -20,6 +19,7 @@ from app.service.registry import Registry
 from app.store.audit import AuditEntry
 from app.store.redis_keys import Shard
 from app.store.tokens import Tokens
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.waiting import until
@@ -35,7 +35,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def audit_log(server: TestClient[Any, Any]) -> AuditLog:
     """The trail of the server."""
-    parts = server.app[PARTS]
+    parts = server.app[SERVICES].stores
     return AuditLog(parts.audit, parts.tokens)
 
 
@@ -97,7 +97,7 @@ async def test_operators_and_services_are_named(
     caller: Caller, registry: Registry, audit_log: AuditLog, server: TestClient[Any, Any]
 ) -> None:
     """Each act has its actor: the operator at the registry, the service that revoked."""
-    office = ApiKeyAdmin(server.app[PARTS].api_keys)
+    office = ApiKeyAdmin(server.app[SERVICES].stores.api_keys)
     key = await office.add_api_key("billing", [Right.REVOKE], actor=ANN)
     token = (await caller.token()).body
     headers = {"Authorization": f"Bearer {key.text.reveal()}"}
@@ -160,7 +160,7 @@ async def test_a_rogue_device_flushes_nothing_of_what_happened(
     await asyncio.gather(*(caller.token(scope=f"pub:elsewhere/{number}") for number in range(20)))
     [line] = await until_refused(audit_log, 1, who=f"device:{caller.client_id}")
     assert "(20 times)" in line.detail
-    kept = await server.app[PARTS].store.requests.command("XLEN", Shard.of(caller.client_id).audit)
+    kept = await server.app[SERVICES].stores.redis.requests.command("XLEN", Shard.of(caller.client_id).audit)
     assert kept == 1  # that it was added
 
 
@@ -168,7 +168,7 @@ async def test_no_line_holds_a_secret(
     caller: Caller, make_caller: MakeCaller, audit_log: AuditLog, server: TestClient[Any, Any]
 ) -> None:
     """No token, no assertion, no key: tokens by handle, keys by name."""
-    office = ApiKeyAdmin(server.app[PARTS].api_keys)
+    office = ApiKeyAdmin(server.app[SERVICES].stores.api_keys)
     key = (await office.add_api_key("billing", [Right.INTROSPECT], actor=CLI)).text.reveal()
     assertion = caller.assertion()
     token = (await caller.token(assertion)).body
@@ -195,7 +195,7 @@ async def test_nothing_is_awaited_when_redis_takes_no_lines(
     caller: Caller, server: TestClient[Any, Any], audit_log: AuditLog
 ) -> None:
     """A Redis that is full refuses the line, and the caller gets the answer he would have got."""
-    store = server.app[PARTS].store
+    store = server.app[SERVICES].stores.redis
     await store.requests.command("CONFIG", "SET", "maxmemory", 1)
     try:
         assert (await caller.token_by_basic("x" * 40)).status == 401

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.settings import Settings
+from app.web.route import SERVICES
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import OwnCloud
@@ -34,6 +34,6 @@ async def test_a_confirmed_revoke_closes_the_connection(
         return await cloud.calls("CloseConnection") == {result: 1}
 
     await until(called, "the call that cuts it off")
-    record = await server.app[PARTS].tokens.read(token["handle"])
+    record = await server.app[SERVICES].stores.tokens.read(token["handle"])
     assert record is not None
     assert record.revocation == "confirmed"

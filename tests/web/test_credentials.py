@@ -6,12 +6,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.assembly import PARTS, build
+from app.assembly import build
 from app.cloud import credentials
 from app.model.secrets import AccessKeySecret, Secret
 from app.sandbox.access_keys import AccessKey
 from app.service.registry import Registration, Registry
 from app.settings import Settings
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.waiting import until
@@ -45,8 +46,8 @@ async def test_an_instance_lives_on_credentials_from_a_uri(settings: Settings, m
             "request_deadline_s": 1.0,
         }
         async with TestClient(TestServer(build(settings.model_copy(update=changes)))) as server:
-            parts = server.app[PARTS]
-            registry = Registry(parts.devices, parts.policies, parts.store.clock)
+            services = server.app[SERVICES]
+            registry = Registry(services.stores.devices, services.policies, services.stores.redis.clock)
             added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
             assert added.secret
             caller = Caller(server, ISSUER, "GID_plant@@@d1", added.secret.reveal(), "HS256")

@@ -10,8 +10,8 @@ from aiohttp.test_utils import TestClient
 
 from app.model.devices import Algorithm
 from app.service.registry import Registry
-from app.web import forms
-from app.web.forms import FORM
+from app.web import request_input
+from app.web.request_input import FORM
 from tests.actors import CLI
 from tests.callers import ASSERTION_TYPE, Caller
 from tests.web.conftest import ACCESS_KEY_ID, INSTANCE_ID, ISSUER, MakeCaller, OwnCloud
@@ -209,7 +209,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller who sends half a form and no more holds nothing open: it is refused when its time is over."""
-    monkeypatch.setattr(forms, "BODY_WITHIN_S", 0.1)
+    monkeypatch.setattr(request_input, "BODY_WITHIN_S", 0.1)
     reader, writer = await asyncio.open_connection(server.host, server.port)
     head = "POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
     writer.write(f"{head}Content-Length: 50\r\n\r\ngrant".encode())

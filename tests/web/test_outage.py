@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.assembly import PARTS, build
+from app.assembly import build
 from app.service.registry import Registration, Registry
 from app.settings import Settings
+from app.web.route import SERVICES
 from tests import processes
 from tests.actors import CLI
 from tests.callers import Answer, Caller
@@ -77,11 +78,11 @@ async def test_during_an_outage_live_tokens_go_on_being_handed_out(
     token = (await caller.token()).body
     await cloud.fault("ApplyToken", "error", code="InternalError", times=None)
     assert (await caller.token()).body["access_token"] == token["access_token"]
-    server.app[PARTS].store.clock.shift_ms = 3000 * 1000
+    server.app[SERVICES].stores.redis.clock.shift_ms = 3000 * 1000
     spare = await aged(caller, 3000)
     assert spare.body["access_token"] == token["access_token"]
     assert 0 < spare.body["expires_in"] < 600
-    server.app[PARTS].store.clock.shift_ms = 3590 * 1000
+    server.app[SERVICES].stores.redis.clock.shift_ms = 3590 * 1000
     unavailable(await aged(caller, 3590))
 
 
@@ -113,8 +114,8 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
         own = settings.model_copy(update={"redis_url": type(settings.redis_url)(url)})
         client = TestClient(TestServer(build(own)))
         await client.start_server()
-        parts = client.app[PARTS]
-        registry = Registry(parts.devices, parts.policies, parts.store.clock)
+        services = client.app[SERVICES]
+        registry = Registry(services.stores.devices, services.policies, services.stores.redis.clock)
         added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
@@ -144,8 +145,8 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
         own = settings.model_copy(update={"redis_url": type(settings.redis_url)(url)})
         client = TestClient(TestServer(build(own)))
         await client.start_server()
-        parts = client.app[PARTS]
-        registry = Registry(parts.devices, parts.policies, parts.store.clock)
+        services = client.app[SERVICES]
+        registry = Registry(services.stores.devices, services.policies, services.stores.redis.clock)
         added = await registry.add_device(Registration("GID_plant@@@d1"), actor=CLI)
         assert added.secret is not None
         caller = Caller(client, ISSUER, "GID_plant@@@d1", added.secret.reveal())
@@ -153,7 +154,7 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
         requests = [asyncio.create_task(caller.token()) for _ in range(10)]
 
         async def all_wait() -> bool:
-            return len(await parts.store.requests.command("KEYS", "*:j:*")) == len(requests)
+            return len(await services.stores.redis.requests.command("KEYS", "*:j:*")) == len(requests)
 
         await until(all_wait, "every request's assertion used")
         await cloud.until_held(2)
@@ -171,7 +172,7 @@ async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
 ) -> None:
     """A narrower policy takes effect without a restart; a wrong file is refused and told in /readyz."""
     assert (await caller.token(scope="sub:plant/all")).status == 200
-    policies = server.app[PARTS].policies
+    policies = server.app[SERVICES].policies
     policy_file.write_text(POLICY.replace(', "plant/all"]', "]"))
     await policies.refresh()
     answer = await caller.token(scope="sub:plant/all")
@@ -200,7 +201,7 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
         first, second, third = (replace(each, client=server) for each in callers)
         assert (await first.token()).status == 200
         waiting = asyncio.create_task(second.token())
-        store = server.app[PARTS].store
+        store = server.app[SERVICES].stores.redis
 
         async def applications() -> list[str]:
             keys: list[str] = await store.requests.command("KEYS", "*:f:*")

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient
 from app.model.actors import Actor
 from app.model.selections import Selection, SelectionKind
 from app.store.jobs import Job
-from app.web.api import JOBS, REVOCATIONS
+from app.web.route import SERVICES
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
@@ -30,11 +30,11 @@ async def test_a_large_revoke_is_gone_everywhere_and_at_the_cloud(
     callers = [await make_caller(f"GID_plant@@@d{number}") for number in range(4)]
     others = [Caller(other_server, ISSUER, caller.client_id, caller.key) for caller in callers]
     old = [(await caller.token()).body for caller in callers]
-    job = await server.app[REVOCATIONS].revoke_selection(selection, actor=Actor("operator:o"))
+    job = await server.app[SERVICES].revocations.revoke_selection(selection, actor=Actor("operator:o"))
     assert isinstance(job, Job)
 
     async def through() -> bool:
-        settled: bool = (await other_server.app[JOBS].get_job(job.id)).settled
+        settled: bool = (await other_server.app[SERVICES].jobs.get_job(job.id)).settled
         return settled
 
     if selection == Selection.of_topic("plant/#"):
@@ -45,6 +45,6 @@ async def test_a_large_revoke_is_gone_everywhere_and_at_the_cloud(
         assert renewed["access_token"] != token["access_token"]
         assert (await caller.introspect(renewed["access_token"])).body["active"] is True
     await until(through, "the job confirmed to the end")
-    job = await server.app[JOBS].get_job(job.id)
+    job = await server.app[SERVICES].jobs.get_job(job.id)
     assert (job.counted, job.queued, job.confirmed) == (0 if selection.kind is SelectionKind.TOPIC else 4, 4, 4)
     assert sorted(each["revoked"] for each in await cloud.tokens()) == [False] * 8 + [True] * 8

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm
 from app.service.client_credentials import Assertion
 from app.service.registry import MAX_GRACE_S, Added, Registry
 from app.store.redis_keys import Shard
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.web.conftest import MakeCaller, OwnCloud
@@ -44,7 +44,7 @@ def server_shift_s(caller: Caller) -> int:
     """Return how far the clock of the caller's server is moved."""
     assert isinstance(caller.client, TestClient)
     app: Any = caller.client.app
-    shift_ms: int = app[PARTS].store.clock.shift_ms
+    shift_ms: int = app[SERVICES].stores.redis.clock.shift_ms
     return shift_ms // 1000
 
 
@@ -79,13 +79,13 @@ async def test_when_the_grace_is_over_the_old_key_is_refused_though_it_lies_in_t
     new = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=GRACE_S, actor=CLI))[0])
     assert await let_in(caller)
     for app in (server.app, other_server.app):
-        app[PARTS].store.clock.shift_ms = (GRACE_S + 1) * 1000
+        app[SERVICES].stores.redis.clock.shift_ms = (GRACE_S + 1) * 1000
     for client in (server, other_server):
         assert not await let_in(replace(caller, client=client))
         assert await let_in(replace(new, client=client))
     assert (await registry.get_device(caller.client_id)).grace_until_ms == 0
     key = Shard.of(caller.client_id).device(caller.client_id)
-    assert await server.app[PARTS].store.requests.command("HEXISTS", key, "previous") == 1
+    assert await server.app[SERVICES].stores.redis.requests.command("HEXISTS", key, "previous") == 1
 
 
 async def test_a_second_rotation_drops_the_oldest_key(caller: Caller, registry: Registry) -> None:
@@ -147,7 +147,7 @@ async def test_whoever_writes_to_redis_cannot_prolong_a_grace_or_bring_a_key_bac
 ) -> None:
     """The old key is sealed with its end, and as an old one: any other end, or place, opens nothing."""
     added, _ = await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI)
-    store, key = server.app[PARTS].store, Shard.of(caller.client_id).device(caller.client_id)
+    store, key = server.app[SERVICES].stores.redis, Shard.of(caller.client_id).device(caller.client_id)
     text, current, previous = await store.requests.command("HMGET", key, "record", "key", "previous")
     assert caller.key not in text + current + previous
     record = json.loads(text)

@@ -12,23 +12,23 @@ from urllib.parse import urlencode
 import msgspec
 
 from app.errors import InvalidRequest
+from app.model.sanitize import sanitize_for_spreadsheet
 from app.model.secrets import Secret
 from app.service.audit import MAX_LINES, AuditFilter, AuditLog
 from app.store.audit import AuditEntry, AuditPage, EventKind
-from app.web.api import RequestModel
-from app.web.console.pages import Download, Redirect, Visit
-from app.web.console.rendering import PREFIX, PageContent
+from app.web.console.results import PREFIX, Download, PageContent, Redirect
+from app.web.conversion import FormModel
+from app.web.route import AdminRequest
 
 ADDRESS: Final = f"{PREFIX}/audit"
 PAGE: Final = 100
 MAX_EXPORTED: Final = 100_000
 
 _COLUMNS: Final = ("time", "who", "what", "client_id", "handle", "detail")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _MAX_TIME_CHARS: Final = 32
 
 
-class AuditPageQuery(RequestModel, frozen=True):
+class AuditPageQuery(FormModel, frozen=True):
     """Which lines; what is empty does not matter. Times are as a browser's field has them, in UTC."""
 
     who: str = ""
@@ -57,33 +57,33 @@ class AuditPageQuery(RequestModel, frozen=True):
         )
 
 
-class TokenInHand(RequestModel, frozen=True):
+class TokenInHand(FormModel, frozen=True):
     """A token as somebody holds it. It travels in a body."""
 
     token: Secret = msgspec.field(default_factory=lambda: Secret(""))
 
 
-async def show(visit: Visit, query: AuditPageQuery) -> PageContent:
+async def show_audit(request: AdminRequest, query: AuditPageQuery) -> PageContent:
     """Show lines, the newest first; a filter that can fit nothing stays as it was filled in."""
     try:
-        page = await visit.audit_log.search_events(query.query(), cursor=query.cursor, limit=PAGE)
+        page = await request.services.audit_log.search_events(query.query(), cursor=query.cursor, limit=PAGE)
     except InvalidRequest as refusal:
         return _shown(query, AuditPage([], None), refusal)
     return _shown(query, page)
 
 
-async def search(visit: Visit, form: TokenInHand) -> Redirect:
+async def search_by_token(request: AdminRequest, form: TokenInHand) -> Redirect:
     """Go to what concerns a token in hand: by its handle, for the token itself belongs into no address."""
-    found = await visit.audit_log.filter_for_token(AuditFilter(), form.token)
+    found = await request.services.audit_log.filter_for_token(AuditFilter(), form.token)
     return Redirect(ADDRESS, query={"handle": found.handle})
 
 
-async def export(visit: Visit, query: AuditPageQuery) -> Download:
+async def export_audit(request: AdminRequest, query: AuditPageQuery) -> Download:
     """Send all lines that fit, as CSV (RFC 4180). Raises as ``AuditLog.search``."""
     asked = query.query()
-    first = await visit.audit_log.search_events(asked, limit=MAX_LINES)
-    day = datetime.fromtimestamp(visit.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-    return Download(_lines(visit.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
+    first = await request.services.audit_log.search_events(asked, limit=MAX_LINES)
+    day = datetime.fromtimestamp(request.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
+    return Download(_lines(request.services.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
 
 
 async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> AsyncIterator[bytes]:
@@ -104,12 +104,7 @@ async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> As
 
 def _row(line: AuditEntry) -> tuple[str, ...]:
     at = datetime.fromtimestamp(line.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return (at, *map(harmless, (line.who, line.what, line.client_id, line.handle, line.detail)))
-
-
-def harmless(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: it would run what a stranger wrote into a client ID."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    return (at, *map(sanitize_for_spreadsheet, (line.who, line.what, line.client_id, line.handle, line.detail)))
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:

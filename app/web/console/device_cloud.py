@@ -7,88 +7,97 @@ from app.model.devices import Device
 from app.model.policy import Explanation
 from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
-from app.web.api import RequestModel
 from app.web.console.devices import address_of, to_device
-from app.web.console.forms import Filled
-from app.web.console.pages import Redirect, Visit
-from app.web.console.rendering import PageContent
+from app.web.console.results import PageContent, Redirect
+from app.web.conversion import FormModel, FormValues
+from app.web.route import AdminRequest
 
 
-class SentMessageQuery(RequestModel, frozen=True):
+class SentMessageQuery(FormModel, frozen=True):
     """The ID of the message that was sent on this page before, and its topic."""
 
     message_id: str = ""
     topic: str = ""
 
 
-class MessageForm(RequestModel, frozen=True):
+class MessageForm(FormModel, frozen=True):
     """A message to send."""
 
     topic: str = ""
     payload: str = ""
 
 
-async def credential(visit: Visit) -> PageContent:
+async def show_credential(request: AdminRequest) -> PageContent:
     """Say what can be done about a device's credential; the cloud is not asked before somebody does."""
-    return _credential(await visit.registry.get_device(visit.path["client_id"]))
+    return _credential(await request.services.registry.get_device(request.path["client_id"]))
 
 
-async def look(visit: Visit) -> PageContent:
+async def look_up_credential(request: AdminRequest) -> PageContent:
     """Show what the cloud says of it, without the secret."""
-    device = await visit.registry.get_device(visit.path["client_id"])
-    return _credential(device, await visit.cloud_admin.get_credential(device.client_id))
+    device = await request.services.registry.get_device(request.path["client_id"])
+    return _credential(device, await request.services.cloud_admin.get_credential(device.client_id))
 
 
-async def register(visit: Visit) -> PageContent:
+async def register_credential(request: AdminRequest) -> PageContent:
     """Have one made; its secret is shown in this very answer."""
-    device = await visit.registry.get_device(visit.path["client_id"])
+    device = await request.services.registry.get_device(request.path["client_id"])
     return _credential(
-        device, await visit.cloud_admin.register_credential(device.client_id, actor=visit.actor), made="registered"
+        device,
+        await request.services.cloud_admin.register_credential(device.client_id, actor=request.actor),
+        made="registered",
     )
 
 
-async def refresh(visit: Visit) -> PageContent:
+async def refresh_credential(request: AdminRequest) -> PageContent:
     """Have its secret replaced; the new one is shown in this very answer."""
-    device = await visit.registry.get_device(visit.path["client_id"])
+    device = await request.services.registry.get_device(request.path["client_id"])
     return _credential(
-        device, await visit.cloud_admin.refresh_credential(device.client_id, actor=visit.actor), made="refreshed"
+        device,
+        await request.services.cloud_admin.refresh_credential(device.client_id, actor=request.actor),
+        made="refreshed",
     )
 
 
-async def ask(visit: Visit) -> PageContent:
+async def ask_to_unregister_credential(request: AdminRequest) -> PageContent:
     """Say what taking the credential away will do."""
-    return PageContent.of("device_unregister.html", device=await visit.registry.get_device(visit.path["client_id"]))
+    return PageContent.of(
+        "device_unregister.html", device=await request.services.registry.get_device(request.path["client_id"])
+    )
 
 
-async def unregister(visit: Visit) -> Redirect:
+async def unregister_credential(request: AdminRequest) -> Redirect:
     """Take the credential away."""
-    device = await visit.registry.get_device(visit.path["client_id"])
-    await visit.cloud_admin.unregister_credential(device.client_id, actor=visit.actor)
+    device = await request.services.registry.get_device(request.path["client_id"])
+    await request.services.cloud_admin.unregister_credential(device.client_id, actor=request.actor)
     return Redirect(f"{address_of(device.client_id)}/credential", done="unregistered")
 
 
-async def close(visit: Visit) -> Redirect:
+async def close_connection(request: AdminRequest) -> Redirect:
     """Cut the device's connection."""
-    device = await visit.registry.get_device(visit.path["client_id"])
-    await visit.cloud_admin.close_connection(device.client_id, actor=visit.actor)
-    return to_device(visit, "closed")
+    device = await request.services.registry.get_device(request.path["client_id"])
+    await request.services.cloud_admin.close_connection(device.client_id, actor=request.actor)
+    return to_device(request, "closed")
 
 
-async def message(visit: Visit, query: SentMessageQuery, form: Filled | None = None) -> PageContent:
+async def show_message_form(
+    request: AdminRequest, query: SentMessageQuery, form: FormValues | None = None
+) -> PageContent:
     """Show the form that sends a message, with the topic that reaches this device and no other."""
-    device = await visit.registry.get_device(visit.path["client_id"])
+    device = await request.services.registry.get_device(request.path["client_id"])
     if form is None:
-        explanation = visit.policy.explain(device.client_id, device.role or None, device.attributes)
+        explanation = request.services.policies().explain(device.client_id, device.role or None, device.attributes)
         form = {"topic": query.topic or _own_topic(explanation)}
     return PageContent.of(
         "device_message.html", device=device, form=form, message_id=query.message_id, topic=query.topic
     )
 
 
-async def send(visit: Visit, form: MessageForm) -> Redirect:
+async def send_message(request: AdminRequest, form: MessageForm) -> Redirect:
     """Send the message; who is connected and subscribed gets it."""
-    device = await visit.registry.get_device(visit.path["client_id"])
-    message_id = await visit.cloud_admin.send_message(device.client_id, form.topic, form.payload, actor=visit.actor)
+    device = await request.services.registry.get_device(request.path["client_id"])
+    message_id = await request.services.cloud_admin.send_message(
+        device.client_id, form.topic, form.payload, actor=request.actor
+    )
     address = f"{address_of(device.client_id)}/message"
     return Redirect(address, done="sent", query={"message_id": message_id, "topic": form.topic})
 

@@ -10,12 +10,10 @@ from app.errors import InvalidRequest, NotFound, Refusal
 from app.model.devices import Algorithm
 from app.service import verification_keys
 from app.service.registry import MAX_GRACE_S, Added, Registration
-from app.web.api import RequestModel
 from app.web.console.devices import ADDRESS, address_of, attributes_of, held, to_device
-from app.web.console.forms import Filled
-from app.web.console.pages import Redirect, Visit
-from app.web.console.rendering import PageContent
-from app.web.oauth import SERVICES
+from app.web.console.results import PageContent, Redirect
+from app.web.conversion import FormModel, FormValues
+from app.web.route import AdminRequest
 
 HOUR_S: Final = 3600
 
@@ -23,7 +21,7 @@ Choice = Literal["HS256", "ES256", "EdDSA", "RS256", "pasted"]
 """Where the key comes from: a secret or a pair made here, by its algorithm, or a public key that is pasted."""
 
 
-class KeyForm(RequestModel, frozen=True):
+class KeyForm(FormModel, frozen=True):
     """Which key a device gets. ``public_key`` is PEM or a JWK."""
 
     key: Choice = "HS256"
@@ -45,21 +43,23 @@ class RotateForm(KeyForm, frozen=True):
     grace_h: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_S // HOUR_S)] = 0
 
 
-async def new(visit: Visit, form: Filled | None = None) -> PageContent:
+async def show_new_device(request: AdminRequest, form: FormValues | None = None) -> PageContent:
     """Show the form that registers a device, and the way to the device if there is one already."""
     form, there = form or {}, ""
     try:
         if form.get("client_id"):
-            there = address_of((await visit.registry.get_device(form["client_id"].strip())).client_id)
+            there = address_of((await request.services.registry.get_device(form["client_id"].strip())).client_id)
     except NotFound:
         pass
-    return PageContent.of("device_new.html", form=_showable(form), roles=list(visit.policy.roles), there=there)
+    return PageContent.of(
+        "device_new.html", form=_showable(form), roles=list(request.services.policies().roles), there=there
+    )
 
 
-async def register(visit: Visit, form: NewDeviceForm) -> PageContent | Redirect:
+async def register_device(request: AdminRequest, form: NewDeviceForm) -> PageContent | Redirect:
     """Register a device; what was made for it is shown in this very answer and never again."""
     algorithm, public_key = _chosen(form)
-    added = await visit.registry.add_device(
+    added = await request.services.registry.add_device(
         Registration(
             client_id=form.client_id.strip(),
             role=form.role,
@@ -68,43 +68,43 @@ async def register(visit: Visit, form: NewDeviceForm) -> PageContent | Redirect:
             note=form.note,
             public_key=public_key,
         ),
-        actor=visit.actor,
+        actor=request.actor,
     )
     if public_key is not None:
         return Redirect(address_of(added.device.client_id), done="registered")
-    return _shown_once(visit, added, new_device=True)
+    return _shown_once(request, added, new_device=True)
 
 
-async def ask_to_rotate(visit: Visit, form: Filled | None = None) -> PageContent:
+async def ask_to_rotate_key(request: AdminRequest, form: FormValues | None = None) -> PageContent:
     """Show the form that gives a device another key."""
-    device = await visit.registry.get_device(visit.path["client_id"])
+    device = await request.services.registry.get_device(request.path["client_id"])
     form = {"key": device.algorithm} if form is None else _showable(form)
-    return PageContent.of("device_rotate.html", device=device, form=form, held=await held(visit))
+    return PageContent.of("device_rotate.html", device=device, form=form, held=await held(request))
 
 
-async def rotate(visit: Visit, form: RotateForm) -> PageContent | Redirect:
+async def rotate_key(request: AdminRequest, form: RotateForm) -> PageContent | Redirect:
     """Give a device another key."""
     algorithm, public_key = _chosen(form)
-    added, revoked = await visit.registry.rotate_key(
-        visit.path["client_id"],
+    added, revoked = await request.services.registry.rotate_key(
+        request.path["client_id"],
         algorithm=algorithm,
         public_key=public_key,
         grace_s=form.grace_h * HOUR_S,
-        actor=visit.actor,
+        actor=request.actor,
     )
     if public_key is not None:
-        return to_device(visit, "rotated", revoked)
-    return _shown_once(visit, added, new_device=False, revoked=revoked)
+        return to_device(request, "rotated", revoked)
+    return _shown_once(request, added, new_device=False, revoked=revoked)
 
 
-def _shown_once(visit: Visit, added: Added, *, new_device: bool, revoked: int = 0) -> PageContent:
+def _shown_once(request: AdminRequest, added: Added, *, new_device: bool, revoked: int = 0) -> PageContent:
     return PageContent.of(
         "device_key.html",
         device=added.device,
         secret=added.secret or added.private_key,
         new_device=new_device,
         revoked=revoked,
-        server=visit.app[SERVICES].issuer_url,
+        server=request.services.settings.issuer_url,
         devices=ADDRESS,
     )
 
@@ -122,7 +122,7 @@ def _chosen(form: KeyForm) -> tuple[Algorithm, str | None]:
     return algorithm, pem.reveal()
 
 
-def _showable(form: Filled) -> Filled:
+def _showable(form: FormValues) -> FormValues:
     """Return the form without what may be a private key: only what is surely a public one is shown again."""
     try:
         verification_keys.read_public_key(form.get("public_key", ""))

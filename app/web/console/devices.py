@@ -9,17 +9,16 @@ from app.errors import InvalidRequest, Refusal
 from app.model.devices import Device
 from app.model.selections import Selection
 from app.service.audit import AuditFilter
-from app.web.api import RequestModel
-from app.web.console.forms import Filled
-from app.web.console.pages import Redirect, Visit
-from app.web.console.rendering import PREFIX, PageContent
+from app.web.console.results import PREFIX, PageContent, Redirect
+from app.web.conversion import FormModel, FormValues
+from app.web.route import AdminRequest
 
 PAGE: Final = 50
 ADDRESS: Final = f"{PREFIX}/devices"
 LAST_LINES: Final = 10
 
 
-class DevicesPageQuery(RequestModel, frozen=True):
+class DevicesPageQuery(FormModel, frozen=True):
     """Which devices: all, or those with ``q`` in their client ID; from ``cursor`` on.
 
     ``gone`` and ``revoked`` tell what was removed on the page before.
@@ -31,13 +30,13 @@ class DevicesPageQuery(RequestModel, frozen=True):
     revoked: int = 0
 
 
-class DevicePageQuery(RequestModel, frozen=True):
+class DevicePageQuery(FormModel, frozen=True):
     """How many tokens were ``revoked`` by what was done on the page before."""
 
     revoked: int = 0
 
 
-class DeviceForm(RequestModel, frozen=True):
+class DeviceForm(FormModel, frozen=True):
     """What can be changed of a device beside its key; ``attributes`` are a line each.
 
     ``epoch`` is that of the record which the form was made of; it may be left out.
@@ -49,15 +48,15 @@ class DeviceForm(RequestModel, frozen=True):
     epoch: str = ""
 
 
-async def list_devices(visit: Visit, query: DevicesPageQuery) -> PageContent:
+async def show_devices(request: AdminRequest, query: DevicesPageQuery) -> PageContent:
     """List devices, or search for a second a page."""
     page, problem = None, None
     part = query.q.strip()
     try:
         found = (
-            visit.registry.search_devices(part, query.cursor, PAGE)
+            request.services.registry.search_devices(part, query.cursor, PAGE)
             if part
-            else visit.registry.list_devices(query.cursor, PAGE)
+            else request.services.registry.list_devices(query.cursor, PAGE)
         )
         page = await found
     except InvalidRequest as refusal:
@@ -68,7 +67,7 @@ async def list_devices(visit: Visit, query: DevicesPageQuery) -> PageContent:
         status=problem.status if problem else 200,
         asked=query,
         devices=page.devices if page else (),
-        roles={device.client_id: role_of(visit, device) for device in page.devices} if page else {},
+        roles={device.client_id: role_of(request, device) for device in page.devices} if page else {},
         next_page=f"{ADDRESS}?{urlencode(narrowed | {'cursor': page.next_cursor})}"
         if page and page.next_cursor
         else "",
@@ -76,21 +75,23 @@ async def list_devices(visit: Visit, query: DevicesPageQuery) -> PageContent:
     )
 
 
-async def show(visit: Visit, query: DevicePageQuery) -> PageContent:
+async def show_device(request: AdminRequest, query: DevicePageQuery) -> PageContent:
     """Show a device: its record, what it may do and why, what it holds, what was done; and whether it is online."""
-    device = await visit.registry.get_device(visit.path["client_id"])
-    tokens = await visit.revocations.list_tokens(Selection.of_client_id(device.client_id), limit=PAGE)
-    audit_log = await visit.audit_log.search_events(AuditFilter(client_id=device.client_id), limit=LAST_LINES)
+    device = await request.services.registry.get_device(request.path["client_id"])
+    tokens = await request.services.revocations.list_tokens(Selection.of_client_id(device.client_id), limit=PAGE)
+    audit_log = await request.services.audit_log.search_events(
+        AuditFilter(client_id=device.client_id), limit=LAST_LINES
+    )
     online, cloud_problem = None, ""
     try:
-        online = await visit.cloud_admin.is_online(device.client_id)
+        online = await request.services.cloud_admin.is_online(device.client_id)
     except Refusal as refusal:
         # All else on the page is known here.
         cloud_problem = refusal.description
     return PageContent.of(
         "device.html",
         device=device,
-        explanation=visit.policy.explain(device.client_id, device.role or None, device.attributes),
+        explanation=request.services.policies().explain(device.client_id, device.role or None, device.attributes),
         records=tokens.records,
         more_tokens=bool(tokens.next_cursor),
         lines=audit_log.lines,
@@ -100,57 +101,65 @@ async def show(visit: Visit, query: DevicePageQuery) -> PageContent:
     )
 
 
-async def edit(visit: Visit, form: Filled | None = None) -> PageContent:
+async def show_device_form(request: AdminRequest, form: FormValues | None = None) -> PageContent:
     """Show the form that changes a device's record."""
-    device = await visit.registry.get_device(visit.path["client_id"])
+    device = await request.services.registry.get_device(request.path["client_id"])
     if form is None:
         lines = "\n".join(f"{name}={value}" for name, value in device.attributes.items())
         form = {"role": device.role, "attributes": lines, "note": device.note, "epoch": device.epoch}
     return PageContent.of(
-        "device_edit.html", device=device, form=form, roles=list(visit.policy.roles), held=await held(visit)
+        "device_edit.html",
+        device=device,
+        form=form,
+        roles=list(request.services.policies().roles),
+        held=await held(request),
     )
 
 
-async def update(visit: Visit, form: DeviceForm) -> Redirect:
+async def update_device(request: AdminRequest, form: DeviceForm) -> Redirect:
     """Change a device's record."""
-    _, revoked = await visit.registry.update_device(
-        visit.path["client_id"],
+    _, revoked = await request.services.registry.update_device(
+        request.path["client_id"],
         role=form.role,
         attributes=attributes_of(form.attributes),
         note=form.note,
         epoch=form.epoch,
-        actor=visit.actor,
+        actor=request.actor,
     )
-    return to_device(visit, "changed", revoked)
+    return to_device(request, "changed", revoked)
 
 
-async def ask_to_disable(visit: Visit) -> PageContent:
+async def ask_to_disable_device(request: AdminRequest) -> PageContent:
     """Say what disabling a device will do."""
-    device = await visit.registry.get_device(visit.path["client_id"])
-    return PageContent.of("device_disable.html", device=device, held=await held(visit))
+    device = await request.services.registry.get_device(request.path["client_id"])
+    return PageContent.of("device_disable.html", device=device, held=await held(request))
 
 
-async def disable(visit: Visit) -> Redirect:
+async def disable_device(request: AdminRequest) -> Redirect:
     """Refuse a device from now on."""
-    return to_device(visit, "disabled", await visit.registry.disable_device(visit.path["client_id"], actor=visit.actor))
+    return to_device(
+        request,
+        "disabled",
+        await request.services.registry.disable_device(request.path["client_id"], actor=request.actor),
+    )
 
 
-async def enable(visit: Visit) -> Redirect:
+async def enable_device(request: AdminRequest) -> Redirect:
     """Let a device in again."""
-    await visit.registry.enable_device(visit.path["client_id"], actor=visit.actor)
-    return to_device(visit, "enabled")
+    await request.services.registry.enable_device(request.path["client_id"], actor=request.actor)
+    return to_device(request, "enabled")
 
 
-async def ask_to_remove(visit: Visit) -> PageContent:
+async def ask_to_remove_device(request: AdminRequest) -> PageContent:
     """Say what removing a device will do."""
-    device = await visit.registry.get_device(visit.path["client_id"])
-    return PageContent.of("device_remove.html", device=device, held=await held(visit))
+    device = await request.services.registry.get_device(request.path["client_id"])
+    return PageContent.of("device_remove.html", device=device, held=await held(request))
 
 
-async def remove(visit: Visit) -> Redirect:
+async def remove_device(request: AdminRequest) -> Redirect:
     """Forget a device."""
-    client_id = visit.path["client_id"]
-    revoked = await visit.registry.remove_device(client_id, actor=visit.actor)
+    client_id = request.path["client_id"]
+    revoked = await request.services.registry.remove_device(client_id, actor=request.actor)
     return Redirect(ADDRESS, done="removed", query={"gone": client_id, "revoked": str(revoked)})
 
 
@@ -159,19 +168,21 @@ def address_of(client_id: str) -> str:
     return f"{ADDRESS}/{quote(client_id, safe='@:')}"
 
 
-def to_device(visit: Visit, done: str, revoked: int = 0) -> Redirect:
+def to_device(request: AdminRequest, done: str, revoked: int = 0) -> Redirect:
     """Go on to the device's page, and say there what was done."""
-    return Redirect(address_of(visit.path["client_id"]), done=done, query={"revoked": str(revoked)} if revoked else {})
+    return Redirect(
+        address_of(request.path["client_id"]), done=done, query={"revoked": str(revoked)} if revoked else {}
+    )
 
 
-async def held(visit: Visit) -> int:
+async def held(request: AdminRequest) -> int:
     """Count what the device holds and applies for now."""
-    return await visit.revocations.count_tokens(Selection.of_client_id(visit.path["client_id"]))
+    return await request.services.revocations.count_tokens(Selection.of_client_id(request.path["client_id"]))
 
 
-def role_of(visit: Visit, device: Device) -> str:
+def role_of(request: AdminRequest, device: Device) -> str:
     """Return the role that the policy's match gives a device whose record names none; empty for none."""
-    role = visit.policy.role_for(device.client_id, None) if not device.role else None
+    role = request.services.policies().role_for(device.client_id, None) if not device.role else None
     return role.name if role else ""
 
 

@@ -16,19 +16,18 @@ from aiohttp import web
 from app.errors import Forbidden
 from app.model.operators import Operator, OperatorRole
 from app.model.secrets import SessionId
-from app.service.sign_in import SignedIn, SignIn
-from app.web.console.rendering import OPERATOR, PREFIX, SECURE
-from app.web.oauth import SERVICES
-
-SIGN_IN: Final = web.AppKey("sign_in", SignIn)
-TRUSTED_PROXIES: Final = web.AppKey("trusted_proxies", Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network])
+from app.model.text import _
+from app.service.sign_in import SignedIn
+from app.web.console.rendering import SIGNED_IN, uses_https
+from app.web.console.results import PREFIX
+from app.web.route import SERVICES
 
 _COOKIE: Final = "session"
 _SECURE_COOKIE: Final = "__Host-session"
-"""By its name no neighbouring host, and nobody over plain http, can set it (RFC 6265bis 4.1.3)."""
+"""By its name no neighboring host, and no attacker over plain http, can set it (RFC 6265bis 4.1.3)."""
 
 REFRESH_HEADER: Final = "X-Refresh"
-"""What the script sends when a page looks again by itself: nobody sits there for that, so no session lives longer."""
+"""What the script sends when a page refreshes itself: that shows no operator at work, so it prolongs no session."""
 
 _MAX_COOKIE_CHARS: Final = 128
 
@@ -36,17 +35,19 @@ _MAX_COOKIE_CHARS: Final = 128
 def check_same_origin(request: web.Request) -> None:
     """See that a form was sent by a page of this very console.
 
-    Raises ``Forbidden`` where the browser says otherwise, or where nothing says anything: who sends neither header is
-    no browser of these years.
+    Raises ``Forbidden`` where the browser says otherwise, or says nothing: every current browser sends a header.
     """
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    own = request.app[SERVICES].issuer_url
+    own = request.app[SERVICES].settings.issuer_url
     if origin is None and site is None:
-        raise Forbidden("this form did not say which site it came from: use a current browser", cause="no origin")
+        raise Forbidden(_("this form did not say which site it came from: use a current browser"), cause="no origin")
     if site not in {None, "same-origin"} or origin not in {None, _origin(own)}:
         # Another name of this same machine counts as another site, for a name can be made to point anywhere.
         raise Forbidden(
-            f"this form came from another site, or by another address of this server: open {own}{PREFIX}/",
+            _(
+                "this form came from another site, or by another address of this server: open %(address)s",
+                address=f"{own}{PREFIX}/",
+            ),
             cause=f"origin {origin!r}, Sec-Fetch-Site {site!r}",
         )
 
@@ -56,9 +57,9 @@ async def find_operator(request: web.Request) -> Operator | None:
     session = session_of(request)
     if session is None:
         return None
-    operator = await request.app[SIGN_IN].find_session(session, touch=REFRESH_HEADER not in request.headers)
+    operator = await request.app[SERVICES].sign_in.find_session(session, touch=REFRESH_HEADER not in request.headers)
     if operator is not None:
-        request[OPERATOR] = operator
+        request[SIGNED_IN] = operator
     return operator
 
 
@@ -66,7 +67,13 @@ def check_role(operator: Operator, needed: OperatorRole) -> None:
     """See that the operator may do this. Raises ``Forbidden``."""
     if not operator.role.covers(needed):
         raise Forbidden(
-            f"this takes the role {needed}, and {operator.name} is {operator.role}", cause=operator.actor_name
+            _(
+                "this takes the role %(needed)s, and %(name)s is %(role)s: ask an admin",
+                needed=needed.value,
+                name=operator.name,
+                role=operator.role.value,
+            ),
+            cause=operator.actor_name,
         )
 
 
@@ -83,19 +90,21 @@ def give_session(request: web.Request, response: web.Response, signed_in: Signed
         signed_in.session.reveal(),
         path="/",
         httponly=True,
-        secure=request.app[SECURE],
+        secure=uses_https(request.app),
         samesite="Strict",
     )
 
 
 def take_session(request: web.Request, response: web.Response) -> None:
     """Make the browser forget its session."""
-    response.del_cookie(_cookie(request), path="/", httponly=True, secure=request.app[SECURE], samesite="Strict")
+    response.del_cookie(_cookie(request), path="/", httponly=True, secure=uses_https(request.app), samesite="Strict")
 
 
-def address_of(request: web.Request) -> str:
-    """Return the address somebody comes from: the last one in ``X-Forwarded-For`` that no trusted proxy has."""
-    trusted = request.app[TRUSTED_PROXIES]
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+
+def client_address(request: web.Request, trusted: Networks) -> str:
+    """Return the address a request comes from: the last one in ``X-Forwarded-For`` that no ``trusted`` proxy has."""
     hops = [hop.strip() for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
     address = request.remote or ""
     while hops and _is_in(address, trusted):
@@ -103,7 +112,7 @@ def address_of(request: web.Request) -> str:
     return address if _parsed(address) else request.remote or ""
 
 
-def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+def _is_in(address: str, networks: Networks) -> bool:
     parsed = _parsed(address)
     return parsed is not None and any(parsed in network for network in networks)
 
@@ -113,12 +122,12 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return None
-    # So a socket for both kinds names who comes by IPv4, the balancer too.
+    # So a socket for both kinds names an IPv4 address, the load balancer's too.
     return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _cookie(request: web.Request) -> str:
-    return _SECURE_COOKIE if request.app[SECURE] else _COOKIE
+    return _SECURE_COOKIE if uses_https(request.app) else _COOKIE
 
 
 def _origin(url: str) -> str:

@@ -4,106 +4,99 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiohttp import web
-
 from app.errors import NotFound
 from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Operator, OperatorRole
 from app.model.secrets import Password
-from app.service.operators import OperatorAdmin
-from app.store.operators import Operators
-from app.web.api import RequestModel
-from app.web.console.forms import Filled
-from app.web.console.pages import Redirect, Visit
-from app.web.console.rendering import PREFIX, PageContent
+from app.model.text import _
+from app.web.console.results import PREFIX, PageContent, Redirect
+from app.web.conversion import FormModel, FormValues
+from app.web.route import AdminRequest
 
-OPERATORS: Final = web.AppKey("operators", Operators)
 ADDRESS: Final = f"{PREFIX}/operators"
 
 
-class NewOperatorForm(RequestModel, frozen=True):
-    """A new operator; without a password one is drawn."""
+class NewOperatorForm(FormModel, frozen=True):
+    """A new operator; without a password one is generated."""
 
     role: OperatorRole
     name: str = ""
     password: Password | None = None
 
 
-class OperatorRoleForm(RequestModel, frozen=True):
+class OperatorRoleForm(FormModel, frozen=True):
     """Another role."""
 
     role: OperatorRole
 
 
-class OperatorPasswordForm(RequestModel, frozen=True):
-    """Another password; without one it is drawn."""
+class OperatorPasswordForm(FormModel, frozen=True):
+    """Another password; without one it is generated."""
 
     password: Password | None = None
 
 
-def office(visit: Visit) -> OperatorAdmin:
-    """Return what an operator works with on operators."""
-    return OperatorAdmin(visit.app[OPERATORS])
-
-
-async def list_operators(visit: Visit, form: Filled | None = None) -> PageContent:
+async def show_operators(request: AdminRequest, form: FormValues | None = None) -> PageContent:
     """Show who may sign in, and a form for one more."""
     return PageContent.of(
-        "operators.html", operators=await office(visit).list_operators(), typed=form or {}, **_limits()
+        "operators.html",
+        operators=await request.services.operators.list_operators(),
+        typed=form or {},
+        **_password_limits(),
     )
 
 
-async def add(visit: Visit, form: NewOperatorForm) -> PageContent | Redirect:
-    """Add one; a password that was drawn is shown this once."""
-    made = await office(visit).add_operator(form.name, form.role, form.password, actor=visit.actor)
+async def add_operator(request: AdminRequest, form: NewOperatorForm) -> PageContent | Redirect:
+    """Add one; a password that was generated is shown this once."""
+    made = await request.services.operators.add_operator(form.name, form.role, form.password, actor=request.actor)
     if made.password is None:
         return Redirect(f"{ADDRESS}/{made.name}", done="added")
     return PageContent.of("password.html", name=made.name, password=made.password.reveal(), added=True)
 
 
-async def show(visit: Visit) -> PageContent:
+async def show_operator(request: AdminRequest) -> PageContent:
     """Show one, and what can be done with them."""
-    return PageContent.of("operator.html", found=await _find(visit), **_limits())
+    return PageContent.of("operator.html", found=await _find_operator(request), **_password_limits())
 
 
-async def set_role(visit: Visit, form: OperatorRoleForm) -> Redirect:
+async def set_operator_role(request: AdminRequest, form: OperatorRoleForm) -> Redirect:
     """Give them another role."""
-    name = visit.path["name"]
-    await office(visit).set_role(name, form.role, actor=visit.actor)
+    name = request.path["name"]
+    await request.services.operators.set_role(name, form.role, actor=request.actor)
     return Redirect(f"{ADDRESS}/{name}", done="role")
 
 
-async def set_password(visit: Visit, form: OperatorPasswordForm) -> PageContent | Redirect:
+async def set_operator_password(request: AdminRequest, form: OperatorPasswordForm) -> PageContent | Redirect:
     """Give them another password."""
-    made = await office(visit).set_password(visit.path["name"], form.password, actor=visit.actor)
+    made = await request.services.operators.set_password(request.path["name"], form.password, actor=request.actor)
     if made.password is None:
         return Redirect(f"{ADDRESS}/{made.name}", done="password")
     return PageContent.of("password.html", name=made.name, password=made.password.reveal(), added=False)
 
 
-async def end_sessions(visit: Visit) -> Redirect:
+async def end_operator_sessions(request: AdminRequest) -> Redirect:
     """Log them out everywhere."""
-    name = visit.path["name"]
-    await office(visit).end_sessions(name, actor=visit.actor)
+    name = request.path["name"]
+    await request.services.operators.end_sessions(name, actor=request.actor)
     return Redirect(f"{ADDRESS}/{name}", done="sessions")
 
 
-async def ask_to_remove(visit: Visit) -> PageContent:
+async def ask_to_remove_operator(request: AdminRequest) -> PageContent:
     """Say what removing them will do."""
-    return PageContent.of("operator_remove.html", found=await _find(visit))
+    return PageContent.of("operator_remove.html", found=await _find_operator(request))
 
 
-async def remove(visit: Visit) -> Redirect:
+async def remove_operator(request: AdminRequest) -> Redirect:
     """Remove them."""
-    await office(visit).remove_operator(visit.path["name"], actor=visit.actor)
+    await request.services.operators.remove_operator(request.path["name"], actor=request.actor)
     return Redirect(ADDRESS, done="removed")
 
 
-async def _find(visit: Visit) -> Operator:
-    for each in await office(visit).list_operators():
-        if each.name == visit.path["name"]:
+async def _find_operator(request: AdminRequest) -> Operator:
+    for each in await request.services.operators.list_operators():
+        if each.name == request.path["name"]:
             return each
-    raise NotFound("there is no operator of that name")
+    raise NotFound(_("there is no operator of that name"))
 
 
-def _limits() -> dict[str, int]:
+def _password_limits() -> dict[str, int]:
     return {"min_chars": MIN_PASSWORD_CHARS, "max_chars": MAX_PASSWORD_CHARS}

@@ -7,23 +7,20 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
 
 from app.cloud.errors import ErrorKind
 from app.errors import Unavailable
 from app.model.text import _
 from app.service.audit import AuditFilter
-from app.service.metrics import Hour, Metrics
+from app.service.metrics import Hour
 from app.service.revocations import select
 from app.store.counters import Seen
 from app.web.console.chart import stack
-from app.web.console.pages import Visit
-from app.web.console.rendering import PageContent
+from app.web.console.results import PageContent
 from app.web.health import check_all
+from app.web.route import AdminRequest
 
 log = structlog.get_logger(__name__)
-
-METRICS: Final = web.AppKey("tallies", Metrics)
 
 SOONEST: Final = 5
 LAST_LINES: Final = 10
@@ -34,26 +31,28 @@ _AWAY: Final = frozenset({ErrorKind.UNREACHABLE, ErrorKind.TRANSIENT, ErrorKind.
 """The last call's failure, of these kinds, says that the next ones will fail too, whatever they ask for."""
 
 
-async def show(visit: Visit) -> PageContent:
+async def show_overview(request: AdminRequest) -> PageContent:
     """Show how things stand: each part by itself, so that one which fails takes no other along.
 
     Raises ``Unavailable`` if there is nothing at all to show.
     """
-    metrics, revocations, everything = visit.app[METRICS], visit.revocations, select(everything=True)
+    metrics, revocations, everything = request.services.metrics, request.services.revocations, select(everything=True)
     steps: dict[str, Awaitable[Any]] = {
         "live": revocations.count_tokens(everything),
-        "devices": visit.registry.count_devices(),
+        "devices": request.services.registry.count_devices(),
         "hour": metrics.hour(),
         "queue": revocations.queue_overview(),
         "cloud": metrics.cloud(),
         "quotas": metrics.quotas(),
         "soonest": revocations.list_tokens(everything, limit=SOONEST),
-        "trail": visit.audit_log.search_events(AuditFilter(), limit=LAST_LINES),
+        "trail": request.services.audit_log.search_events(AuditFilter(), limit=LAST_LINES),
     }
-    *found, checks = await asyncio.gather(*(_part(name, step) for name, step in steps.items()), check_all(visit.app))
+    *found, checks = await asyncio.gather(
+        *(_part(name, step) for name, step in steps.items()), check_all(request.services)
+    )
     parts = dict(zip(steps, found, strict=True))
     if not any(part is not None for part in found):
-        raise Unavailable(_("the server cannot reach Redis at the moment: try again"))
+        raise Unavailable(_("the server cannot reach Redis: try again"))
     hour: Hour | None = parts["hour"]
     cloud: Seen | None = parts["cloud"]
     return PageContent.of(

@@ -1,13 +1,12 @@
-"""A form whose session had ended when it was sent: sealed, it goes with the sign-in page and comes back after it.
+"""A form whose session had ended when it was sent: it is sealed into the sign-in page, and comes back after that.
 
-Nothing of it is kept here. It is sealed because the page that carries it is shown to whoever signs in next, and a form
-may hold a token in hand. Anybody can have a form sealed: so whoever signs in is shown what it says, all but secrets,
-and sends it with a click of their own, or not.
+Nothing of it is stored in the server. It is sealed because the page that holds it is shown to whoever signs in next,
+and a form may hold a token in hand. An attacker can have a form sealed too: so the operator who signs in is shown what
+it says, all but secrets, and decides whether to send it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -15,12 +14,13 @@ from multidict import MultiDict, MultiMapping
 
 from app.errors import InvalidRequest
 from app.model.secrets import Secret
+from app.model.text import _
 from app.store.sealing import CannotOpen, KeyRing
 
 FIELD: Final = "carried"
 GOOD_FOR_MS: Final = 30 * 60 * 1000
 MAX_CHARS: Final = 40_000
-"""What sealed is longer would not fit into a form any more."""
+"""A longer sealed text would not fit into a form any more."""
 
 
 class PendingForm(msgspec.Struct, frozen=True):
@@ -32,31 +32,32 @@ class PendingForm(msgspec.Struct, frozen=True):
     plain: list[str] = []
 
 
-def seal(keys: KeyRing, path: str, fields: MultiMapping[str], now_ms: int, plain: Iterable[str] = ()) -> str:
-    """Seal a form, of which a page may show the ``plain`` fields; an empty text if it is too large for that."""
-    carried = PendingForm(path, list(fields.items()), now_ms, sorted(plain))
-    text = keys.seal(Secret(msgspec.json.encode(carried).decode()), "carried-form", "")
+def seal_form(keys: KeyRing, pending: PendingForm) -> str:
+    """Seal a form; an empty text if it is too large for that."""
+    text = keys.seal(Secret(msgspec.json.encode(pending).decode()), "carried-form", "")
     return text if len(text) <= MAX_CHARS else ""
 
 
-def unseal(keys: KeyRing, text: str, now_ms: int) -> PendingForm:
-    """Open a form. Raises ``InvalidRequest`` for what is none of ours, or too old."""
+def unseal_form(keys: KeyRing, text: str, now_ms: int) -> PendingForm:
+    """Open a form. Raises ``InvalidRequest`` for what was not sealed here, or too long ago."""
     try:
         opened = keys.open(text, "carried-form", "")
     except CannotOpen as error:
-        raise InvalidRequest("what you had entered cannot be read any more: enter it again", cause=str(error)) from None
-    carried = msgspec.json.decode(opened.reveal(), type=PendingForm)
-    if now_ms > carried.sent_at_ms + GOOD_FOR_MS:
-        raise InvalidRequest("what you had entered is older than half an hour: enter it again")
-    return carried
+        raise InvalidRequest(
+            _("what you entered before signing in cannot be read: enter it again"), cause=str(error)
+        ) from None
+    pending = msgspec.json.decode(opened.reveal(), type=PendingForm)
+    if now_ms > pending.sent_at_ms + GOOD_FOR_MS:
+        raise InvalidRequest(_("what you entered before signing in is older than 30 minutes: enter it again"))
+    return pending
 
 
-def fields_of(keys: KeyRing, path: str, fields: MultiDict[str], now_ms: int) -> MultiMapping[str]:
-    """Return a form's fields: the carried ones, where it brings such. Raises ``InvalidRequest``."""
+def restore_form(keys: KeyRing, path: str, fields: MultiDict[str], now_ms: int) -> MultiMapping[str]:
+    """Return a form's fields: those of the pending form, where it holds one. Raises ``InvalidRequest``."""
     if FIELD not in fields:
         return fields
-    carried = unseal(keys, fields[FIELD], now_ms)
-    if carried.path != path or len(fields) > 1:
+    pending = unseal_form(keys, fields[FIELD], now_ms)
+    if pending.path != path or len(fields) > 1:
         # One page's form must not be sent as another's.
-        raise InvalidRequest("this form was for another page")
-    return MultiDict(carried.fields)
+        raise InvalidRequest(_("this form belongs to another page: open the page again and fill in its form"))
+    return MultiDict(pending.fields)

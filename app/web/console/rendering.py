@@ -1,17 +1,16 @@
-"""How a page is made: its template in the reader's language, and the headers every answer of the console carries."""
+"""How a page is made: its template in the reader's language, and the headers that every answer of the console has."""
 
 from __future__ import annotations
 
 import hashlib
 import mimetypes
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import CodeType
 from typing import Any, Final
 from urllib.parse import quote
 
-import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 from jinja2.bccache import Bucket
@@ -19,22 +18,13 @@ from jinja2.bccache import Bucket
 from app import __version__
 from app.errors import NotFound, Refusal
 from app.model.operators import Operator, OperatorRole
+from app.model.text import _
 from app.web.console.languages import COOKIE, LANGUAGES, TEMPLATES, Language, choose
-from app.web.middleware import CLOCK
+from app.web.console.results import DONE, PREFIX, PageContent
+from app.web.route import SERVICES
 
-PREFIX: Final = "/admin"
-
-DONE: Final = "done"
-"""The parameter by which the page after a form says what was done: a word that its template knows, or nothing."""
-
-SECURE: Final = web.AppKey("secure", bool)
-"""Whether browsers come by https alone."""
-
-OPERATOR: Final = web.RequestKey("operator", Operator)
+SIGNED_IN: Final = web.RequestKey("operator", Operator)
 """Who is signed in, once that is known."""
-
-_ENVIRONMENTS: Final = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
-_STATIC: Final = web.AppKey("static", Mapping[str, "_StaticFile"])
 
 _HEADERS: Final = {
     # No inline script or style, nothing from elsewhere: what an attacker could smuggle into a page does not run.
@@ -53,22 +43,8 @@ _ILLEGIBLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066
 _STRICT_TRANSPORT: Final = "max-age=31536000"
 
 
-@dataclass(frozen=True, slots=True)
-class PageContent:
-    """A page to show: its template below ``console/`` and what is filled in."""
-
-    template: str
-    context: Mapping[str, Any]
-    status: int = 200
-
-    @classmethod
-    def of(cls, template: str, *, status: int = 200, **context: Any) -> PageContent:
-        """Name the template, and fill it in."""
-        return cls(template, context, status)
-
-
-class _Compiled(jinja2.BytecodeCache):
-    """Templates as they were compiled, once for all languages and applications of this process: one takes 20 ms."""
+class _CompiledTemplates(jinja2.BytecodeCache):
+    """Compiled templates, once for all languages of this process: compiling one takes 20 ms."""
 
     def __init__(self) -> None:
         self._codes: dict[tuple[str, str], CodeType] = {}
@@ -83,52 +59,53 @@ class _Compiled(jinja2.BytecodeCache):
             self._codes[bucket.key, bucket.checksum] = bucket.code
 
 
-_COMPILED: Final = _Compiled()
+_COMPILED: Final = _CompiledTemplates()
 
 
 @dataclass(frozen=True, slots=True)
 class _StaticFile:
-    """A file of the stylesheet's and pictures' folder, with the digest that is part of its address."""
+    """A stylesheet, script or picture, with the digest that is part of its address."""
 
     body: bytes
     content_type: str
     digest: str
 
 
-def set_up(app: web.Application, *, secure: bool) -> None:
-    """Find templates and files, for every language; ``secure`` where browsers come by https alone."""
-    app[SECURE] = secure
-    app[_STATIC] = _files()
-    for code, language in LANGUAGES.items():
-        environment = aiohttp_jinja2.setup(
-            app,
-            app_key=_ENVIRONMENTS[code],
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            bytecode_cache=_COMPILED,
-            autoescape=True,  # whatever is filled in is text: markup in a note or a topic stays what was typed
-            finalize=_legible,
-            undefined=jinja2.StrictUndefined,
-            extensions=["jinja2.ext.i18n"],
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
-        environment.globals |= {
-            "language": language,
-            "languages": LANGUAGES,
-            "static": lambda name: f"{PREFIX}/static/{name}?v={app[_STATIC][name].digest}",
-            "version": __version__,
-            "Role": OperatorRole,
-        }
-        environment.filters |= {
-            "number": language.number,
-            "percent": language.percent,
-            "sentence": language.sentence,
-            "span": language.span,
-            "when": language.when,
-            "segment": lambda text: quote(text, safe="@:"),
-        }
-    app.on_response_prepare.append(_harden)
+@cache
+def _environment(language: Language) -> jinja2.Environment:
+    """Return the templates in one language."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        bytecode_cache=_COMPILED,
+        autoescape=True,  # whatever is filled in is text: markup in a note or a topic stays what was typed
+        finalize=_replace_illegible,
+        undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
+    environment.globals |= {
+        "language": language,
+        "languages": LANGUAGES,
+        "static": lambda name: f"{PREFIX}/static/{name}?v={_static_files()[name].digest}",
+        "version": __version__,
+        "Role": OperatorRole,
+    }
+    environment.filters |= {
+        "number": language.number,
+        "percent": language.percent,
+        "sentence": language.sentence,
+        "span": language.span,
+        "when": language.when,
+        "segment": lambda text: quote(text, safe="@:"),
+    }
+    return environment
+
+
+def uses_https(app: web.Application) -> bool:
+    """Tell whether browsers come by https alone."""
+    return app[SERVICES].settings.issuer_url.startswith("https:")
 
 
 def is_console(request: web.Request) -> bool:
@@ -141,38 +118,37 @@ def language_of(request: web.Request) -> Language:
     return choose(request.cookies.get(COOKIE), request.headers.get("Accept-Language", ""))
 
 
-def render(request: web.Request, shown: PageContent) -> web.Response:
-    """Make a page."""
+def render_page(request: web.Request, content: PageContent) -> web.Response:
+    """Make a page of its content, in the language of the request."""
     language = language_of(request)
-    now_ms = request.app[CLOCK].now_ms()
+    now_ms = request.app[SERVICES].clock.now_ms()
     context: dict[str, Any] = {
-        "operator": request.get(OPERATOR),
+        "operator": request.get(SIGNED_IN),
         "path": request.path,
         "here": _here(request),
         "now_ms": now_ms,
         "ago": lambda at_ms: language.ago(at_ms, now_ms),
         "problem": None,
-        "done": "",
+        "done": request.query.get(DONE, "") if request.method == "GET" else "",
     }
-    context |= shown.context
-    response = aiohttp_jinja2.render_template(
-        f"console/{shown.template}", request, context, app_key=_ENVIRONMENTS[language.code], status=shown.status
-    )
+    context |= content.context
+    text = _environment(language).get_template(f"console/{content.template}").render(context)
+    response = web.Response(text=text, content_type="text/html", charset="utf-8", status=content.status)
     if context["problem"] is not None and context["problem"].retry_after_s is not None:
         response.headers["Retry-After"] = str(context["problem"].retry_after_s)
     return response
 
 
-def render_refusal(request: web.Request, refusal: Refusal) -> web.Response:
+def render_refusal_page(request: web.Request, refusal: Refusal) -> web.Response:
     """Make the page that says why a request was refused, and what helps."""
-    return render(request, PageContent.of("refused.html", status=refusal.status, problem=refusal))
+    return render_page(request, PageContent.of("refused.html", status=refusal.status, problem=refusal))
 
 
-async def static(request: web.Request) -> web.Response:
+async def send_static_file(request: web.Request) -> web.Response:
     """Answer ``GET /admin/static/NAME``. Raises ``NotFound``."""
-    file = request.app[_STATIC].get(request.match_info["name"])
+    file = _static_files().get(request.match_info["name"])
     if file is None:
-        raise NotFound("there is no such file")
+        raise NotFound(_("there is no such file"))
     response = web.Response(body=file.body, content_type=file.content_type)
     if request.query.get("v") == file.digest:
         # Another content has another address, so this one can be kept for ever.
@@ -188,14 +164,15 @@ def _here(request: web.Request) -> str:
     return str(request.rel_url.without_query_params(DONE))
 
 
-def _legible(value: object) -> object:
-    """Put a mark in the place of what has no place in HTML (control characters), or turns the text around it."""
+def _replace_illegible(value: object) -> object:
+    """Replace what HTML must not hold (control characters), or what turns the text around it, by a mark."""
     if not isinstance(value, str) or not _ILLEGIBLE.search(value):
         return value
     return type(value)(_ILLEGIBLE.sub("\ufffd", value))
 
 
-def _files() -> dict[str, _StaticFile]:
+@cache
+def _static_files() -> dict[str, _StaticFile]:
     folder = next(folder / "static" for folder in TEMPLATES if (folder / "static").is_dir())
     return {
         path.name: _StaticFile(
@@ -208,10 +185,10 @@ def _files() -> dict[str, _StaticFile]:
     }
 
 
-async def _harden(request: web.Request, response: web.StreamResponse) -> None:
+async def harden(request: web.Request, response: web.StreamResponse) -> None:
     """Give every answer below ``/admin``, and the page at ``/``, its headers, refusals and redirects included."""
     if request.path == "/" or is_console(request):
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
-        if request.app[SECURE]:
+        if uses_https(request.app):
             response.headers["Strict-Transport-Security"] = _STRICT_TRANSPORT

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 from app.store.index import TokenPage
 from app.store.records import TokenRecord
 from app.store.revocations import Queue
-from app.web.api import RequestModel
 from app.web.console import tokens
-from app.web.console.pages import Redirect, Visit
-from app.web.console.rendering import PREFIX, PageContent
+from app.web.console.results import PREFIX, PageContent, Redirect
+from app.web.conversion import FormModel
+from app.web.route import AdminRequest
 
 PAGE: Final = 50
 SOME: Final = 10
@@ -21,55 +21,55 @@ SOME: Final = 10
 ADDRESS: Final = f"{PREFIX}/revocations"
 
 
-class RevocationsPageQuery(RequestModel, frozen=True):
+class RevocationsPageQuery(FormModel, frozen=True):
     """One list of the page, from ``cursor`` on; without a name the beginning of each."""
 
     show: Literal["", "failed", "delayed", "queued", "jobs"] = ""
     cursor: str = ""
 
 
-async def show(visit: Visit, query: RevocationsPageQuery) -> PageContent:
+async def show_revocations(request: AdminRequest, query: RevocationsPageQuery) -> PageContent:
     """Show the queue towards the cloud and the large revokes of the last month."""
-    overview = await visit.revocations.queue_overview()
+    overview = await request.services.revocations.queue_overview()
     lists: dict[str, Sequence[object]]
     if query.show == "jobs":
-        jobs = await visit.jobs.list_jobs(query.cursor, PAGE)
+        jobs = await request.services.jobs.list_jobs(query.cursor, PAGE)
         lists, more = {"jobs": jobs.jobs}, {"jobs": _next("jobs", jobs.next_cursor)}
     elif query.show:
-        page = await visit.revocations.list_queue(query.show, query.cursor, PAGE)
+        page = await request.services.revocations.list_queue(query.show, query.cursor, PAGE)
         lists, more = {query.show: _rows(page)}, {query.show: _next(query.show, page.next_cursor)}
     else:
-        lists, more = await _beginnings(visit)
+        lists, more = await _beginnings(request)
     return PageContent.of("revocations.html", show=query.show, overview=overview, lists=lists, more=more)
 
 
-async def show_job(visit: Visit) -> PageContent:
+async def show_job(request: AdminRequest) -> PageContent:
     """Show how far a large revoke is."""
-    job = await visit.jobs.get_job(visit.path["job"])
-    return PageContent.of("job.html", job=job, overview=await visit.revocations.queue_overview())
+    job = await request.services.jobs.get_job(request.path["job"])
+    return PageContent.of("job.html", job=job, overview=await request.services.revocations.queue_overview())
 
 
-async def retry(visit: Visit) -> Redirect:
+async def retry_revocation(request: AdminRequest) -> Redirect:
     """Queue a failed revocation again."""
-    record = await visit.revocations.retry_revocation(visit.path["handle"], actor=visit.actor)
+    record = await request.services.revocations.retry_revocation(request.path["handle"], actor=request.actor)
     return Redirect(f"{tokens.ADDRESS}/{record.handle}", done="retried")
 
 
-async def drop(visit: Visit) -> Redirect:
+async def drop_revocation(request: AdminRequest) -> Redirect:
     """Give a failed revocation up."""
-    record = await visit.revocations.drop_revocation(visit.path["handle"], actor=visit.actor)
+    record = await request.services.revocations.drop_revocation(request.path["handle"], actor=request.actor)
     return Redirect(f"{tokens.ADDRESS}/{record.handle}", done="dropped")
 
 
-async def _beginnings(visit: Visit) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
+async def _beginnings(request: AdminRequest) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
     """Return the beginning of each list, and the addresses of those that go on."""
     lists: dict[str, Sequence[object]] = {}
     more: dict[str, str] = {}
     queues: tuple[Queue, ...] = ("failed", "delayed", "queued")
     for name in queues:
-        page = await visit.revocations.list_queue(name, limit=SOME)
+        page = await request.services.revocations.list_queue(name, limit=SOME)
         lists[name], more[name] = _rows(page), _address(name) if page.next_cursor else ""
-    jobs = await visit.jobs.list_jobs(limit=SOME)
+    jobs = await request.services.jobs.list_jobs(limit=SOME)
     lists["jobs"], more["jobs"] = jobs.jobs, _address("jobs") if jobs.next_cursor else ""
     return lists, more
 

@@ -15,17 +15,16 @@ from app.service.audit import AuditFilter
 from app.service.revocations import select
 from app.store.audit import EventKind
 from app.store.jobs import Job, draw_id
-from app.web.api import RequestModel
-from app.web.console.forms import Filled
-from app.web.console.pages import Redirect, Visit
-from app.web.console.rendering import PREFIX, PageContent
+from app.web.console.results import PREFIX, PageContent, Redirect
 from app.web.console.tokens import ADDRESS, is_pending, query_of
+from app.web.conversion import FormModel, FormValues
+from app.web.route import AdminRequest
 
 MOST_HANDLES: Final = 50
 """As many as a page of tokens has boxes; more would not fit into every address either."""
 
 
-class RevokePageQuery(RequestModel, frozen=True):
+class RevokePageQuery(FormModel, frozen=True):
     """What is meant: some tokens, or all of a device, of a role, for a topic filter, or altogether."""
 
     handle: list[str] = []  # noqa: RUF012 - msgspec gives each struct its own
@@ -58,31 +57,31 @@ class RevokeForm(RevokePageQuery, frozen=True):
     confirm: str = ""
 
 
-class RevokedPageQuery(RequestModel, frozen=True):
+class RevokedPageQuery(FormModel, frozen=True):
     """Which revocations: those of some tokens, or the last ones of a device."""
 
     handle: list[str] = []  # noqa: RUF012
     client_id: str | None = None
 
 
-async def ask(visit: Visit, query: RevokePageQuery) -> PageContent:
+async def ask_to_revoke(request: AdminRequest, query: RevokePageQuery) -> PageContent:
     """Say exactly what a revoke would do, before it is done."""
     if handles := query.handles:
-        return await _ask_for_tokens(visit, handles)
-    return await _ask_for(visit, query.selection())
+        return await _ask_for_tokens(request, handles)
+    return await _ask_for(request, query.selection())
 
 
-async def ask_again(visit: Visit, form: Filled) -> PageContent:
+async def ask_to_revoke_again(request: AdminRequest, form: FormValues) -> PageContent:
     """Ask for the word once more; any other form that was refused says nothing that could be asked for again."""
     if "all" in form:
-        return await _ask_for(visit, select(everything=True), typed=form.get("confirm", ""))
+        return await _ask_for(request, select(everything=True), typed=form.get("confirm", ""))
     return PageContent.of("refused.html")
 
 
-async def revoke(visit: Visit, form: RevokeForm) -> Redirect:
+async def revoke_selection(request: AdminRequest, form: RevokeForm) -> Redirect:
     """Revoke: tokens and a device at once, anything else as the job that was shown."""
     if handles := form.handles:
-        await _revoke_tokens(visit, handles)
+        await _revoke_tokens(request, handles)
         return Redirect(f"{PREFIX}/revoked?{urlencode([('handle', handle) for handle in handles])}")
     selection = form.selection()
     if selection.kind is SelectionKind.EVERYTHING and form.confirm.strip() != EVERYTHING_WORD:
@@ -90,46 +89,46 @@ async def revoke(visit: Visit, form: RevokeForm) -> Redirect:
     if selection.kind is not SelectionKind.CLIENT_ID and not form.job:
         # Without it a second click would begin a second job.
         raise InvalidRequest("this form has no job's ID: open the page that asks, and send its form")
-    done = await visit.revocations.revoke_selection(selection, actor=visit.actor, job=form.job)
+    done = await request.services.revocations.revoke_selection(selection, actor=request.actor, job=form.job)
     if isinstance(done, Job):
         return Redirect(f"{PREFIX}/jobs/{done.id}")
     return Redirect(f"{PREFIX}/revoked", query={"client_id": done.client_id})
 
 
-async def revoked(visit: Visit, query: RevokedPageQuery) -> PageContent:
+async def show_revoked(request: AdminRequest, query: RevokedPageQuery) -> PageContent:
     """Show how far the cloud is with some tokens, or with the last ones revoked of a device."""
     asked = RevokePageQuery(handle=query.handle, client_id=query.client_id)
     handles = asked.handles
     if not handles:
         client_id = asked.selection().value
         lines = (
-            await visit.audit_log.search_events(
+            await request.services.audit_log.search_events(
                 AuditFilter(client_id=client_id, what=EventKind.REVOKED), limit=MOST_HANDLES
             )
         ).lines
         handles = list(dict.fromkeys(line.handle for line in lines))
-    records = await visit.revocations.get_tokens(handles)
+    records = await request.services.revocations.get_tokens(handles)
     known = [record for record in records if record]
-    pending = [record for record in known if is_pending(record, visit.now_ms)]
-    overview = await visit.revocations.queue_overview()
+    pending = [record for record in known if is_pending(record, request.now_ms)]
+    overview = await request.services.revocations.queue_overview()
     return PageContent.of(
         "revoked.html",
         client_id=query.client_id,
         rows=[(handle, record) for handle, record in zip(handles, records, strict=True) if record or query.handle],
         pending=len(pending),
         failed=sum(record.revocation in {"failed", "dropped"} for record in known),
-        live=sum(record.state == "live" and record.expires_at_ms > visit.now_ms for record in known),
+        live=sum(record.state == "live" and record.expires_at_ms > request.now_ms for record in known),
         standing=[record.handle for record in known if record.state != "revoked"],
         est_empty_s=overview.est_empty_s,
     )
 
 
-async def _ask_for_tokens(visit: Visit, handles: list[str]) -> PageContent:
-    records = await visit.revocations.get_tokens(handles)
+async def _ask_for_tokens(request: AdminRequest, handles: list[str]) -> PageContent:
+    records = await request.services.revocations.get_tokens(handles)
     known = [record for record in records if record]
     if not known:
         raise _gone()
-    prospect = await visit.revocations.survey_each(known)
+    prospect = await request.services.revocations.survey_each(known)
     return PageContent.of(
         "revoke.html",
         selection=None,
@@ -144,14 +143,14 @@ async def _ask_for_tokens(visit: Visit, handles: list[str]) -> PageContent:
     )
 
 
-async def _ask_for(visit: Visit, selection: Selection, typed: str = "") -> PageContent:
+async def _ask_for(request: AdminRequest, selection: Selection, typed: str = "") -> PageContent:
     return PageContent.of(
         "revoke.html",
         selection=selection,
         handles=[],
         rows=[],
         devices=[selection.value] if selection.kind is SelectionKind.CLIENT_ID else [],
-        prospect=await visit.revocations.survey(selection),
+        prospect=await request.services.revocations.survey(selection),
         back=Redirect(ADDRESS, query=query_of(selection)).location,
         fields=list((query_of(selection) or {"all": "1"}).items()),
         job="" if selection.kind is SelectionKind.CLIENT_ID else draw_id(),
@@ -159,12 +158,12 @@ async def _ask_for(visit: Visit, selection: Selection, typed: str = "") -> PageC
     )
 
 
-async def _revoke_tokens(visit: Visit, handles: list[str]) -> None:
+async def _revoke_tokens(request: AdminRequest, handles: list[str]) -> None:
     """Revoke each; one that is gone meanwhile needs no revoking. Raises ``NotFound`` if all are."""
     found = False
     for handle in handles:
         try:
-            await visit.revocations.revoke_selection(Selection.of_handle(handle), actor=visit.actor)
+            await request.services.revocations.revoke_selection(Selection.of_handle(handle), actor=request.actor)
             found = True
         except NotFound:
             continue

@@ -17,10 +17,9 @@ from app.model.selections import MalformedSelection, Selection, SelectionKind
 from app.service.audit import AuditFilter
 from app.service.revocations import select
 from app.store.records import TokenRecord
-from app.web.api import RequestModel
-from app.web.console.forms import Filled
-from app.web.console.pages import Redirect, Visit
-from app.web.console.rendering import PREFIX, PageContent
+from app.web.console.results import PREFIX, PageContent, Redirect
+from app.web.conversion import FormModel, FormValues
+from app.web.route import AdminRequest
 
 PAGE: Final = 50
 LINES: Final = 20
@@ -33,7 +32,7 @@ MAX_NAME_CHARS: Final = MAX_CLIENT_ID_CHARS + len("pub:")
 """Client IDs, roles and topic filters all end at 64 characters; a token is longer."""
 
 
-class TokensPageQuery(RequestModel, frozen=True):
+class TokensPageQuery(FormModel, frozen=True):
     """Which tokens: a device's, a role's, those for a topic filter, or all; from ``cursor`` on."""
 
     client_id: str | None = None
@@ -42,7 +41,7 @@ class TokensPageQuery(RequestModel, frozen=True):
     cursor: str = ""
 
 
-class TokenSearchForm(RequestModel, frozen=True):
+class TokenSearchForm(FormModel, frozen=True):
     """One field for all that somebody may have in hand. It travels in a body, for it may be a token."""
 
     q: Secret = msgspec.field(default_factory=lambda: Secret(""))
@@ -57,11 +56,11 @@ class Other:
     address: str
 
 
-async def list_tokens(visit: Visit, query: TokensPageQuery) -> PageContent:
+async def show_tokens(request: AdminRequest, query: TokensPageQuery) -> PageContent:
     """List live tokens, the first to expire first; a topic is searched for a second a page."""
     narrowed = query.client_id is not None or query.role is not None or query.topic is not None
     selection = select(client_id=query.client_id, role=query.role, topic=query.topic, everything=not narrowed)
-    page = await visit.revocations.list_tokens(selection, query.cursor, PAGE)
+    page = await request.services.revocations.list_tokens(selection, query.cursor, PAGE)
     counted = selection.kind in {SelectionKind.ROLE, SelectionKind.EVERYTHING}
     searching = selection.kind is SelectionKind.TOPIC and page.next_cursor
     next_query = {**query_of(selection), "cursor": page.next_cursor}
@@ -72,21 +71,21 @@ async def list_tokens(visit: Visit, query: TokensPageQuery) -> PageContent:
         others=_others(selection),
         records=page.records,
         first=not query.cursor,
-        count=await visit.revocations.count_tokens(selection) if counted else None,
-        searched=await visit.revocations.how_far(page.next_cursor) if searching else None,
+        count=await request.services.revocations.count_tokens(selection) if counted else None,
+        searched=await request.services.revocations.how_far(page.next_cursor) if searching else None,
         next_page=f"{ADDRESS}?{urlencode(next_query)}" if page.next_cursor else "",
         revoke_all=f"{PREFIX}/revoke?{urlencode(query_of(selection) or {'all': 1})}",
     )
 
 
-async def search(visit: Visit, form: TokenSearchForm) -> Redirect:
+async def search_tokens(request: AdminRequest, form: TokenSearchForm) -> Redirect:
     """Find out what was entered, and go there: a token in hand is looked up here and never gets into an address."""
     text = form.q.reveal().strip()
     if text in {"", "#"}:
         return Redirect(ADDRESS)
     is_token = len(text) > MAX_NAME_CHARS or begins_like_password(text)
     if form.by in {"auto", "token"} and (CLIENT_ID_MARK not in text or is_token):
-        handle = await visit.audit_log.handle_of(Secret(text))
+        handle = await request.services.audit_log.handle_of(Secret(text))
         if handle is not None:
             return Redirect(f"{ADDRESS}/{quote(handle)}")
     if form.by == "token" or (form.by == "auto" and is_token):
@@ -97,16 +96,16 @@ async def search(visit: Visit, form: TokenSearchForm) -> Redirect:
     return Redirect(ADDRESS, query=query_of(_read(text, _guess(text) if form.by == "auto" else form.by)))
 
 
-async def search_again(_: Visit, form: Filled) -> PageContent:
+async def show_token_search(_: AdminRequest, form: FormValues) -> PageContent:
     """Show the search that could not be; what was entered may be a token, and is not shown again."""
     return PageContent.of("tokens.html", selection=None, by=form.get("by", "auto"))
 
 
-async def show(visit: Visit) -> PageContent:
+async def show_token(request: AdminRequest) -> PageContent:
     """Show what is known of a token, whatever became of it."""
-    record = await visit.revocations.get_token(visit.path["handle"])
-    lines = (await visit.audit_log.search_events(AuditFilter(handle=record.handle), limit=LINES)).lines
-    return PageContent.of("token.html", record=record, lines=lines, pending=is_pending(record, visit.now_ms))
+    record = await request.services.revocations.get_token(request.path["handle"])
+    lines = (await request.services.audit_log.search_events(AuditFilter(handle=record.handle), limit=LINES)).lines
+    return PageContent.of("token.html", record=record, lines=lines, pending=is_pending(record, request.now_ms))
 
 
 def is_pending(record: TokenRecord, now_ms: int) -> bool:

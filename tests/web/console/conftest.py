@@ -10,11 +10,11 @@ import pytest
 from aiohttp.test_utils import TestClient
 from argon2 import PasswordHasher
 
-from app.assembly import PARTS
 from app.model.operators import OperatorRole
 from app.model.secrets import Password
 from app.service.operators import OperatorAdmin
 from app.service.passwords import Passwords
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.web.conftest import ISSUER
 
@@ -96,7 +96,7 @@ def signed_in(server: TestClient[Any, Any]) -> SignedIn:
         role: OperatorRole = OperatorRole.OPERATOR, name: str = "", client: TestClient[Any, Any] = server
     ) -> Browser:
         name = name or f"{role.value}-1"
-        office = OperatorAdmin(client.app[PARTS].operators)
+        office = OperatorAdmin(client.app[SERVICES].stores.operators)
         await office.add_operator(name, role, Password(PASSWORD), actor=CLI)
         browser = Browser(client)
         assert (await browser.sign_in(name)).status == 303

@@ -10,15 +10,14 @@ import pytest
 from aiohttp import ClientPayloadError
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.errors import Unavailable
 from app.model.actors import Actor
 from app.model.operators import OperatorRole
 from app.model.secrets import CloudToken
 from app.store.audit import Event, EventKind
 from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT
-from app.web.api import AUDIT_LOG
 from app.web.console import audit
+from app.web.route import SERVICES
 from tests.callers import Caller
 from tests.web.console.conftest import Seen, SignedIn
 
@@ -30,7 +29,7 @@ async def write(
 ) -> None:
     """Write lines, the first one first."""
     for detail in details:
-        await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Event(Actor(who), what, detail), "")])
+        await server.app[SERVICES].stores.audit.write([(OPERATORS_AUDIT, Event(Actor(who), what, detail), "")])
 
 
 def rows(seen: Seen) -> list[list[str]]:
@@ -87,7 +86,7 @@ async def test_every_kind_has_a_label(signed_in: SignedIn) -> None:
 async def test_times_are_utc(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """A line is found from its minute on and not before it; seconds may be given or left out."""
     viewer = await signed_in(OperatorRole.VIEWER)
-    store = server.app[PARTS].store
+    store = server.app[SERVICES].stores.redis
     words = ("who", "w", "what", "called", "client_id", "", "handle", "", "detail", "the one")
     await store.requests.command("XADD", JOBS_AUDIT, "1700000000000-1", *words)  # 2023-11-14T22:13:20Z
     for since, until, there in (
@@ -181,7 +180,9 @@ async def test_a_token_in_hand_leads_to_its_handle(signed_in: SignedIn, caller: 
 
 async def test_what_is_shown_is_text(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Markup and control characters in a line are escaped, in every column that can hold some."""
-    await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Event(Actor(MARKUP), EventKind.CALLED, MARKUP), MARKUP)])
+    await server.app[SERVICES].stores.audit.write(
+        [(OPERATORS_AUDIT, Event(Actor(MARKUP), EventKind.CALLED, MARKUP), MARKUP)]
+    )
     viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit", what="called")
     assert "<script>alert" not in seen.text
@@ -216,7 +217,9 @@ async def test_no_cell_is_a_formula(signed_in: SignedIn, server: TestClient[Any,
     dangerous = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")']
     plain = ['a "quoted" one', "a,b;c", "two\nlines", "two\r\nlines", "中文", "a=b", " =1", ""]
     for text in dangerous + plain:
-        await server.app[PARTS].audit.write([(OPERATORS_AUDIT, Event(Actor(text), EventKind.CALLED, text), text)])
+        await server.app[SERVICES].stores.audit.write(
+            [(OPERATORS_AUDIT, Event(Actor(text), EventKind.CALLED, text), text)]
+        )
     told = parse(await (await signed_in(OperatorRole.VIEWER)).get("/admin/audit.csv", what="called"))
     expected = [f"'{text}" for text in dangerous] + plain
     for column in ("who", "client_id", "detail"):
@@ -249,7 +252,7 @@ async def test_an_export_that_breaks_off_is_seen_to(
     monkeypatch.setattr(audit, "MAX_LINES", 4)
     await write(server, *(f"line {number}" for number in range(20)))
     viewer = await signed_in(OperatorRole.VIEWER)
-    audit_log = server.app[AUDIT_LOG]
+    audit_log = server.app[SERVICES].audit_log
     search, asked = audit_log.search_events, 0
 
     async def breaking(*arguments: Any, **options: Any) -> Any:

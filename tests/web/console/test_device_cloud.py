@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.errors import Unavailable
 from app.model.operators import OperatorRole
 from app.service.audit import AuditFilter, AuditLog
 from app.service.registry import Registration, Registry
 from app.store.audit import AuditEntry, AuditStore
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.sandbox.device import Device
@@ -35,7 +35,7 @@ async def browser(signed_in: SignedIn, registry: Registry) -> Browser:
 
 async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return the audit trail of the device, the newest first."""
-    parts = server.app[PARTS]
+    parts = server.app[SERVICES].stores
     return (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(client_id=D1))).lines
 
 
@@ -194,7 +194,7 @@ async def test_groups_are_created_and_deleted(
     assert "The group ID GID_new was deleted." in page.text
     assert "<code>GID_new</code>" not in page.text
 
-    parts = server.app[PARTS]
+    parts = server.app[SERVICES].stores
     for what in ("group_created", "group_deleted"):
         [line] = (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(what=what))).lines
         assert (line.who, line.client_id, line.detail) == ("operator:operator-1", "", "GID_new")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.assembly import PARTS
 from app.cloud.credentials import Credentials
 from app.cloud.exchange import HIDDEN
 from app.cloud.quota import QuotaExhausted
@@ -20,7 +19,7 @@ from app.rpc import signature
 from app.rpc.catalog import ACTIONS
 from app.service.audit import AuditFilter, AuditLog
 from app.store.audit import AuditEntry
-from app.web.console.pages import CLOUD
+from app.web.route import SERVICES
 from tests.sandbox.test_samples import DEVICE, GIVEN
 from tests.web.conftest import ACCESS_KEY_ID, ACCESS_KEY_SECRET, INSTANCE_ID, OwnCloud
 from tests.web.console.conftest import Browser, Seen, SignedIn
@@ -67,7 +66,7 @@ def block(seen: Seen, heading: str) -> str:
 
 async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return what the audit has of calls by hand, the newest first."""
-    audit_log = AuditLog(server.app[PARTS].audit, server.app[PARTS].tokens)
+    audit_log = AuditLog(server.app[SERVICES].stores.audit, server.app[SERVICES].stores.tokens)
     return (await audit_log.search_events(AuditFilter(what="called"))).lines
 
 
@@ -243,7 +242,7 @@ async def test_a_refused_signature_hides_the_token_it_quotes(
 ) -> None:
     """The cloud quotes the whole string to sign; the page has it without the token, and says what was compared."""
     wrong = Credentials(ACCESS_KEY_ID, AccessKeySecret("another-secret"))
-    monkeypatch.setattr(server.app[CLOUD]._credentials, "_credentials", wrong)
+    monkeypatch.setattr(server.app[SERVICES].cloud._credentials, "_credentials", wrong)
     admin = await signed_in(OperatorRole.ADMIN)
     seen = await call(admin, "QueryToken", {"Token": TOKEN})
     text = html.unescape(html.unescape(seen.text))
@@ -264,8 +263,8 @@ async def test_a_slip_is_told_before_anything_is_sent(
         ("CreateGroupId", {"GroupId": MARKUP}, "GroupId is not valid: expected GID_"),
         ("CreateGroupId", {"GroupId": "x" * 10_000}, "GroupId is not valid: expected GID_"),
         ("BatchQuerySessionByClientIds", {"ClientIdList": "\r\n".join("abcdefghijk")}, "more than 10 values"),
-        ("QueryToken", {"Token": TOKEN, "format": "YAML"}, "format: invalid enum value"),
-        ("QueryToken", {"Token": TOKEN, "Signature": "x"}, "something unknown was sent"),
+        ("QueryToken", {"Token": TOKEN, "format": "YAML"}, "format must be one of JSON, XML"),
+        ("QueryToken", {"Token": TOKEN, "Signature": "x"}, "an unknown parameter was sent"),
     ):
         seen = await admin.post(f"/admin/explorer/{action}", form)
         assert (seen.status, reason in html.unescape(seen.text)) == (400, True), seen.text
@@ -278,7 +277,7 @@ async def test_a_slip_is_told_before_anything_is_sent(
     assert "ParameterFieldCheckFailed" in seen.text
     assert "Probable cause:" in seen.text
     seen = await admin.post("/admin/explorer/SendMessage", {"MqttTopic": "a", "Payload": "x" * 50_000})
-    assert (seen.status, "shorten it" in seen.text) == (400, True)
+    assert (seen.status, "shorten them" in seen.text) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +306,7 @@ async def test_where_no_answer_comes_the_page_says_so(
 async def test_what_cannot_be_sent_is_said_not_to_be(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Where the quota's line is too long, the page says that nothing went out, and still has the samples."""
     admin = await signed_in(OperatorRole.ADMIN)
-    quota = server.app[CLOUD]._quota
+    quota = server.app[SERVICES].cloud._quota
 
     async def exhausted(action: str, *_: object, **__: object) -> None:
         raise QuotaExhausted(action, 60)
@@ -329,6 +328,6 @@ async def test_what_the_audit_cannot_hold_is_not_sent(
     async def gone(*_: object) -> None:
         raise Unavailable("Redis is out of reach")
 
-    monkeypatch.setattr(server.app[PARTS].audit, "write", gone)
+    monkeypatch.setattr(server.app[SERVICES].stores.audit, "write", gone)
     assert (await admin.post("/admin/explorer/ListGroupId")).status == 503
     assert await cloud.calls("ListGroupId") == {}

@@ -20,9 +20,9 @@ from app.model.operators import OperatorRole
 from app.service.registry import Registration, Registry
 from app.service.revocations import Revocations
 from app.settings import Settings
-from app.web.api import RequestModel
-from app.web.console.pages import PageRoute
-from app.web.console.session import LanguageForm, SignInForm, local
+from app.web.console.session import LanguageForm, SignInForm, console_address
+from app.web.conversion import RequestModel
+from app.web.route import Route
 from app.web.routes import CONSOLE
 from tests.actors import CLI
 from tests.callers import Caller
@@ -67,7 +67,7 @@ async def plain_server(plain_settings: Settings) -> AsyncIterator[TestClient[Any
         yield client
 
 
-def address(page: PageRoute, value: str = "") -> str:
+def address(page: Route, value: str = "") -> str:
     """Return an address of the page; each of its variables is ``value``, or something that looks right."""
     right = {"client_id": CLIENT_ID, "handle": "17-AAAAAAAAAAAAAAAAAAAAAA", "group_id": "GID_plant", "rest": "nothing"}
     return re.sub(r"\{(\w+)(?::[^}]*)?\}", lambda match: quote(value or right.get(match[1], "x"), safe="@:"), page.path)
@@ -288,7 +288,7 @@ async def test_who_has_too_low_a_role_is_refused(signed_in: SignedIn, caller: Ca
     before = everything_in(redis_url)
     for page in CONSOLE:
         for role, browser in browsers.items():
-            if not role.covers(page.role):
+            if not role.covers(page.access.role):
                 send = browser.get if page.method == "GET" else browser.post
                 seen = await send(address(page))
                 assert seen.status == 403, (page, role)
@@ -311,7 +311,7 @@ async def test_every_page_opens_for_the_role_it_names(signed_in: SignedIn) -> No
     """Nobody is promised a page by the route table that refuses them; what is not there is 404, not 403 or 500."""
     browsers = {role: await signed_in(role) for role in OperatorRole}
     for page in GETS:
-        seen = await browsers[page.role].get(address(page))
+        seen = await browsers[page.access.role].get(address(page))
         assert seen.status in {200, 303, 400, 404}, (page.path, seen.status)
 
 
@@ -368,7 +368,7 @@ async def test_the_navigation_shows_what_one_may_open_and_nothing_else(signed_in
 )
 def test_nobody_is_led_elsewhere(to: str) -> None:
     """What came with an address leads to a page of the console, or to the overview."""
-    assert local(to) == "/admin/"
+    assert console_address(to) == "/admin/"
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_nobody_is_led_elsewhere(to: str) -> None:
 )
 def test_one_is_led_to_the_page_one_meant(to: str) -> None:
     """A page of the console stays what it was, query and all."""
-    assert local(to) == to
+    assert console_address(to) == to
 
 
 @pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/admin/../..", "//["])
@@ -431,7 +431,7 @@ async def test_a_hostile_sign_in_is_refused_politely(
     seen = await stranger.post("/admin/sign-in", form if encoded is None else encoded, headers)
     # A good name and password get in even where what was to be gone on with is nothing: only that is refused.
     if isinstance(form, dict) and "carried" in form:
-        assert "cannot be read any more" in seen.text
+        assert "entered before signing in cannot be read" in seen.text
         return
     assert seen.status in {400, 401}, seen.status
     assert "__Host-session" not in stranger.cookies
@@ -509,10 +509,10 @@ async def test_nothing_that_is_sent_becomes_part_of_a_page(signed_in: SignedIn, 
             if "{" in page.path and len(evil) < 1000:
                 path = address(page, evil)
                 check_harmless(await browser.get(path), path)
-            for field in (*fields_of(page.types.get("query", RequestModel)), "done"):
+            for field in (*fields_of(page.model("query")), "done"):
                 check_harmless(await browser.get(address(page), **{field: evil[:LINE]}), (page.path, field, evil))
         for page in POSTS:
-            for field in fields_of(page.types.get("form", RequestModel)):
+            for field in fields_of(page.model("form")):
                 seen = await browser.post(address(page), {field: evil})
                 check_harmless(seen, (page.path, field, evil))
         for path, form in (("/admin/sign-in", SignInForm), ("/admin/language", LanguageForm)):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.assembly import PARTS, build
+from app.assembly import build
 from app.errors import Unavailable
 from app.model.operators import OperatorRole
 from app.service.metrics import Metrics
@@ -17,8 +17,7 @@ from app.service.registry import Registry
 from app.settings import Settings
 from app.store.counters import MINUTE_MS
 from app.web.console import overview
-from app.web.console.overview import METRICS
-from app.web.health import PINGS
+from app.web.route import SERVICES
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import MakeCaller, OwnCloud
@@ -39,13 +38,13 @@ def figure(shown: Seen, name: str) -> str:
 async def tell(*servers: Server) -> None:
     """Have instances add at once what they counted."""
     for server in servers:
-        await server.app[METRICS].add()
+        await server.app[SERVICES].metrics.add()
 
 
 @pytest.fixture
 def pass_minutes(server: Server, other_server: Server) -> PassMinutes:
     """A function that lets minutes pass for both instances, each from the beginning of one."""
-    clocks = [each.app[PARTS].store.clock for each in (server, other_server)]
+    clocks = [each.app[SERVICES].stores.redis.clock for each in (server, other_server)]
 
     def forward(minutes: int) -> None:
         for clock in clocks:
@@ -193,7 +192,7 @@ async def test_a_refusal_of_the_cloud_is_told_but_is_no_outage(
 
 async def test_what_the_cloud_says_is_shown_as_text(server: Server, signed_in: SignedIn) -> None:
     """Markup in a code of the cloud stays what it is."""
-    store = server.app[PARTS].store
+    store = server.app[SERVICES].stores.redis
     seen = {"ok_at_ms": 0, "since_ms": 5, "failed_at_ms": 5, "action": "<i>A", "kind": "<b>k", "code": "<script>x"}
     await store.requests.command("HSET", "{stats}:cloud", *(word for pair in seen.items() for word in pair))
     shown = await (await signed_in()).get("/admin/")
@@ -238,7 +237,7 @@ async def test_the_instances_own_checks_are_told_in_words(server: Server, signed
     async def odd() -> str:
         return "the <changed> file was refused"
 
-    pings = server.app[PINGS]
+    pings = server.app[SERVICES].pings
     assert isinstance(pings, dict)
     pings["policy"] = odd
     assert "the &lt;changed&gt; file was refused" in (await browser.get("/admin/")).text
@@ -316,4 +315,4 @@ async def test_the_first_page_of_all_leads_to_the_console(server: Server) -> Non
         assert "script-src 'self'" in response.headers["Content-Security-Policy"]
     assert 'lang="zh-Hans"' in text
     assert 'href="/admin/"' in text
-    assert server.app[PARTS].settings.issuer_url in text
+    assert server.app[SERVICES].settings.issuer_url in text

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 from app.model.operators import Operator, OperatorRole
-from app.web.console.pages import PAGES_AT_ONCE, PAGES_OF_ONE_AT_ONCE, PageLimiter
+from app.web.console.page_limiter import PAGES_AT_ONCE, PAGES_OF_ONE_AT_ONCE, PageLimiter
 
 
 async def test_nobody_holds_more_than_their_places_and_all_together_no_more_than_there_are() -> None:
@@ -14,7 +14,7 @@ async def test_nobody_holds_more_than_their_places_and_all_together_no_more_than
     places, held, most = PageLimiter(), Counter[str](), Counter[str]()
 
     async def visit(name: str) -> None:
-        async with places.of(Operator(name, OperatorRole.VIEWER, 0)):
+        async with places.limit(Operator(name, OperatorRole.VIEWER, 0)):
             for key in (name, "all"):
                 held[key] += 1
                 most[key] = max(most[key], held[key])
@@ -34,7 +34,7 @@ async def test_who_gives_up_waiting_leaves_no_place_taken() -> None:
     places, ada = PageLimiter(), Operator("ada", OperatorRole.VIEWER, 0)
 
     async def stay() -> None:
-        async with places.of(ada):
+        async with places.limit(ada):
             await asyncio.Event().wait()
 
     tasks = [asyncio.create_task(stay()) for _ in range(PAGES_OF_ONE_AT_ONCE * 3)]
@@ -42,5 +42,5 @@ async def test_who_gives_up_waiting_leaves_no_place_taken() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    async with asyncio.timeout(1), places.of(ada), places.of(ada):
+    async with asyncio.timeout(1), places.limit(ada), places.limit(ada):
         pass

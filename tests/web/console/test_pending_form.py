@@ -7,7 +7,15 @@ from multidict import MultiDict
 
 from app.errors import InvalidRequest
 from app.store.sealing import KeyRing, new_key_text
-from app.web.console.pending_form import FIELD, GOOD_FOR_MS, MAX_CHARS, fields_of, seal, unseal
+from app.web.console.pending_form import (
+    FIELD,
+    GOOD_FOR_MS,
+    MAX_CHARS,
+    PendingForm,
+    restore_form,
+    seal_form,
+    unseal_form,
+)
 
 NOW_MS = 1_790_000_000_000
 PATH = "/admin/devices"
@@ -20,12 +28,17 @@ def keys() -> KeyRing:
     return KeyRing.parse(new_key_text("k1"))
 
 
+def seal(keys: KeyRing, path: str, fields: MultiDict[str], now_ms: int) -> str:
+    """Seal a form that was sent at ``now_ms``."""
+    return seal_form(keys, PendingForm(path, list(fields.items()), now_ms))
+
+
 def test_a_form_comes_back_as_it_was(keys: KeyRing) -> None:
     """Every field, in its order, with its repetitions and other alphabets."""
     sealed = seal(keys, PATH, FORM, NOW_MS)
-    back = fields_of(keys, PATH, MultiDict({FIELD: sealed}), NOW_MS + 1000)
+    back = restore_form(keys, PATH, MultiDict({FIELD: sealed}), NOW_MS + 1000)
     assert list(back.items()) == list(FORM.items())
-    assert unseal(keys, sealed, NOW_MS).path == PATH
+    assert unseal_form(keys, sealed, NOW_MS).path == PATH
 
 
 def test_nothing_of_a_form_can_be_read_where_it_travels(keys: KeyRing) -> None:
@@ -40,17 +53,17 @@ def test_a_form_goes_to_its_own_page_alone(keys: KeyRing) -> None:
     sealed = seal(keys, PATH, FORM, NOW_MS)
     for path, more in (("/admin/devices/x", {}), ("/admin/devices/", {}), (PATH, {"role": "admin"})):
         with pytest.raises(InvalidRequest, match="another page"):
-            fields_of(keys, path, MultiDict({FIELD: sealed, **more}), NOW_MS)
+            restore_form(keys, path, MultiDict({FIELD: sealed, **more}), NOW_MS)
     with pytest.raises(InvalidRequest):
-        fields_of(keys, PATH, MultiDict([(FIELD, sealed), (FIELD, sealed)]), NOW_MS)
+        restore_form(keys, PATH, MultiDict([(FIELD, sealed), (FIELD, sealed)]), NOW_MS)
 
 
 def test_a_form_is_good_for_half_an_hour(keys: KeyRing) -> None:
     """After that nobody remembers what it was about."""
     sealed = seal(keys, PATH, FORM, NOW_MS)
-    assert unseal(keys, sealed, NOW_MS + GOOD_FOR_MS).path == PATH
-    with pytest.raises(InvalidRequest, match="half an hour"):
-        unseal(keys, sealed, NOW_MS + GOOD_FOR_MS + 1)
+    assert unseal_form(keys, sealed, NOW_MS + GOOD_FOR_MS).path == PATH
+    with pytest.raises(InvalidRequest, match="30 minutes"):
+        unseal_form(keys, sealed, NOW_MS + GOOD_FOR_MS + 1)
 
 
 def test_a_form_that_was_tampered_with_is_refused(keys: KeyRing) -> None:
@@ -74,8 +87,8 @@ def test_a_form_that_was_tampered_with_is_refused(keys: KeyRing) -> None:
         sealed * 9,
         "\x00",
     ):
-        with pytest.raises(InvalidRequest, match="cannot be read any more"):
-            unseal(keys, hostile, NOW_MS)
+        with pytest.raises(InvalidRequest, match="cannot be read"):
+            unseal_form(keys, hostile, NOW_MS)
 
 
 def test_a_form_that_is_too_large_is_not_carried(keys: KeyRing) -> None:
@@ -86,4 +99,4 @@ def test_a_form_that_is_too_large_is_not_carried(keys: KeyRing) -> None:
 
 def test_a_form_that_carries_nothing_is_what_it_is(keys: KeyRing) -> None:
     """Who is signed in sends forms as they are."""
-    assert fields_of(keys, PATH, FORM, NOW_MS) is FORM
+    assert restore_form(keys, PATH, FORM, NOW_MS) is FORM

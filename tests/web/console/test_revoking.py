@@ -12,7 +12,7 @@ from app.model.operators import OperatorRole
 from app.service import delivery
 from app.service import revocations as module
 from app.store.jobs import draw_id
-from app.web.api import JOBS
+from app.web.route import SERVICES
 from tests.callers import Caller
 from tests.waiting import until
 from tests.web.conftest import ISSUER, MakeCaller, OwnCloud
@@ -201,7 +201,7 @@ async def test_everything_needs_the_word(make_fleet: MakeFleet, browser: Browser
         assert "<script>alert" not in seen.text
         assert hidden_fields(seen.text, REVOKE) is not None
     assert (await caller.introspect(token["handle"])).body["active"] is True
-    assert (await server.app[JOBS].list_jobs()).jobs == ()
+    assert (await server.app[SERVICES].jobs.list_jobs()).jobs == ()
     assert (await press(browser, seen, confirm=" everything ")).status == 303
 
 
@@ -244,7 +244,7 @@ async def test_a_selection_of_nothing_or_of_too_much_is_refused(
     for page in ("", "?handle=", "?client_id=nonsense", "?handle=a&client_id=GID_plant@@@d1"):
         assert (await browser.get(f"/admin/revoked{page}")).status == 400
     assert (await caller.introspect(token["handle"])).body["active"] is True
-    assert (await server.app[JOBS].list_jobs()).jobs == ()
+    assert (await server.app[SERVICES].jobs.list_jobs()).jobs == ()
 
 
 async def test_fifty_handles_fit_and_each_counts_once(make_fleet: MakeFleet, browser: Browser) -> None:
@@ -280,7 +280,7 @@ async def test_a_jobs_id_begins_what_it_was_drawn_for_and_nothing_else(
         seen = await browser.post(REVOKE, fields)
         assert seen.status == 400, fields
         assert "<script>alert" not in seen.text
-    assert [each.id for each in (await server.app[JOBS].list_jobs()).jobs] == [job]
+    assert [each.id for each in (await server.app[SERVICES].jobs.list_jobs()).jobs] == [job]
     for unknown in (draw_id(), "nonsense", "x" * 3000, "%3Cscript%3Ealert"):
         seen = await browser.get(f"/admin/jobs/{unknown}")
         assert seen.status == 404

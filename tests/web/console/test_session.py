@@ -9,7 +9,8 @@ import structlog
 from aiohttp.test_utils import TestClient
 
 from app.model.operators import OperatorRole
-from app.web.forms import FORM
+from app.web.request_input import FORM
+from app.web.route import SERVICES
 from tests.web.console.conftest import PASSWORD, SAME_ORIGIN, Browser, SignedIn
 
 
@@ -156,8 +157,22 @@ async def test_no_page_is_without_the_headers_that_guard_it(server: TestClient[A
         assert "max-age" in seen.headers["Strict-Transport-Security"]
 
 
-async def test_a_refresh_keeps_no_session_alive_and_is_not_redirected(server: TestClient[Any, Any]) -> None:
-    """A page that looks again by itself is told 401 once the session has ended."""
+async def test_a_page_that_refreshes_itself_prolongs_no_session(
+    server: TestClient[Any, Any], signed_in: SignedIn
+) -> None:
+    """A browser left open with such a page is signed out after half an hour, one that is used is not."""
+    used, left_open = await signed_in(name="ada"), await signed_in(name="grace")
+    clock = server.app[SERVICES].stores.redis.clock
+    for minutes in (20, 40):
+        clock.shift_ms = minutes * 60_000
+        refreshed = await left_open.ask("GET", "/admin/", headers={"X-Refresh": "1"})
+        assert (await used.get("/admin/")).status == 200
+    assert refreshed.status == 401
+    assert (await left_open.get("/admin/")).status == 303
+
+
+async def test_a_refresh_without_a_session_is_not_redirected(server: TestClient[Any, Any]) -> None:
+    """A page that refreshes itself gets 401 once the session has ended, not the sign-in page into its middle."""
     seen = await Browser(server).ask("GET", "/admin/", headers={"X-Refresh": "1"} | SAME_ORIGIN)
     assert seen.status == 401
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from app.assembly import runner
 from app.service.registry import Registration, Registry
 from app.settings import Settings
-from app.web.drain import Runner
+from app.web.shutdown import Runner
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.waiting import until

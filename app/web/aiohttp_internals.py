@@ -1,6 +1,8 @@
-"""What is no HTTP, or too long to be read: aiohttp refuses it before there is a request, so no middleware sees it.
+"""All that depends on private parts of aiohttp: how a request that cannot be read is answered.
 
-Here it gets the form of our own refusals and one line in the log. Neither quotes it: its address may hold a secret.
+aiohttp refuses what is not valid HTTP, or too long to be read, before there is a request, so that no middleware sees
+it. Here it gets the form of all other refusals and one entry in the log. Neither quotes what was sent: its address may
+hold a secret. ``tests/web/test_aiohttp_internals.py`` fails where another aiohttp has other parts.
 """
 
 from __future__ import annotations
@@ -13,24 +15,33 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from app.errors import Internal, InvalidRequest, Refusal
-from app.web.middleware import render, stamp
+from app.model.text import _
+from app.web.middleware import SERVER_FAULT, render_json, stamp
 
 log = structlog.get_logger(__name__)
 
-MALFORMED: Final = "this is no HTTP that can be read: send HTTP/1.1"
-TOO_LONG: Final = "the address or a header is too long: parameters belong into the body"
+MALFORMED: Final = _("the request is not valid HTTP: send HTTP/1.1")
+TOO_LONG: Final = _("the address or a header is too long: send parameters in the body")
 
 
-class JsonErrorServer(web.Server):
-    """The server that an application runs behind, with another answer to what cannot be read."""
+class MalformedHttpRunner(web.AppRunner):
+    """Runs an application behind a ``MalformedHttpServer``."""
+
+    async def _make_server(self) -> web.Server:
+        """Make what answers each connection; gunicorn's worker and ``serve`` both come by here."""
+        return MalformedHttpServer(self.app, await super()._make_server())
+
+
+class MalformedHttpServer(web.Server):
+    """The server of an application, which answers what is not valid HTTP as the application answers errors."""
 
     def __init__(self, app: web.Application, made: web.Server) -> None:
-        """Stand in for ``made``, which aiohttp made for ``app``."""
+        """Replace ``made``, which aiohttp made for ``app``."""
         super().__init__(
             made.request_handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
-            loop=made._loop,  # noqa: SLF001 - what it was given is told nowhere else
+            loop=made._loop,  # noqa: SLF001 - no public attribute has it
             **made._kwargs,  # noqa: SLF001
         )
         self.app = app
@@ -53,15 +64,15 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it quotes what was sent
     ) -> web.StreamResponse:
         """Answer what could not be read, or (500) what broke outside every handler. The connection ends with it."""
-        door = self._manager
-        if request.writer.output_size > 0 or not isinstance(door, JsonErrorServer):
-            raise ConnectionError("an answer was begun already")
+        server = self._manager
+        if request.writer.output_size > 0 or not isinstance(server, MalformedHttpServer):
+            raise ConnectionError("part of an answer was sent already")
         request_id = secrets.token_hex(8)
         refusal = _refusal(status, exc)
         if isinstance(refusal, Internal):
             log.error("broken", exc_info=exc, request_id=request_id)
-        response = render(refusal)
-        stamp(response, door.app, request_id)
+        response = render_json(refusal)
+        stamp(response, server.app, request_id)
         response.force_close()
         log.info(
             "request",
@@ -77,5 +88,5 @@ class _Protocol(web.RequestHandler):
 
 def _refusal(status: int, exc: BaseException | None) -> Refusal:
     if status >= Internal.status:
-        return Internal("a fault of the server: report the request ID")
+        return Internal(SERVER_FAULT)
     return InvalidRequest(TOO_LONG if isinstance(exc, LineTooLong) else MALFORMED)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
+import re
 
+import aiohttp
 import pytest
 import structlog
+from aiohttp import web
 
 from app.settings import Settings
-from tests.web.test_drain import listening
+from tests.processes import ROOT
+from tests.web.test_shutdown import listening
 
 SECRET = "LzMTXLFl5sYWJMlDz4tLq5HC1iGU1P28HAMaxYxn8aQbALNtml7QZKl9L9kPe6"
 
@@ -54,3 +59,32 @@ async def test_what_cannot_be_read_is_refused_as_all_else_and_quoted_nowhere(
     assert (line["status"], line["error"]) == (400, "invalid_request")
     assert line["request_id"] in head
     assert SECRET[:20] not in answer + json.dumps(lines, default=repr) + caplog.text
+
+
+AIOHTTP = f"aiohttp {aiohttp.__version__} has changed a private part that app/web/aiohttp_internals.py uses: "
+
+
+async def test_aiohttp_has_the_private_parts_that_are_used() -> None:
+    """Each of them, as it is used there: another aiohttp that lacks one is found out here, by its name."""
+    server = web.Server(unused_handler, access_log=None)
+    for name in ("_kwargs", "_loop", "request_handler", "request_factory", "handler_cancellation"):
+        assert hasattr(server, name), f"{AIOHTTP}web.Server.{name}"
+    assert server._kwargs == {"access_log": None}, f"{AIOHTTP}web.Server._kwargs"
+    assert "_manager" in web.RequestHandler.__slots__, f"{AIOHTTP}web.RequestHandler._manager"
+    handle_error = inspect.signature(web.RequestHandler.handle_error)
+    assert list(handle_error.parameters) == ["self", "request", "status", "exc", "message"], (
+        f"{AIOHTTP}web.RequestHandler.handle_error{handle_error}"
+    )
+    assert inspect.iscoroutinefunction(web.AppRunner._make_server), f"{AIOHTTP}web.AppRunner._make_server"
+
+
+async def unused_handler(_: web.BaseRequest) -> web.StreamResponse:
+    """Be passed to a server that serves nothing."""
+    raise NotImplementedError
+
+
+def test_no_other_file_uses_private_parts_of_aiohttp() -> None:
+    """They are in one file, so that an upgrade of aiohttp has one file to look at."""
+    private = re.compile(r"# noqa: SLF001|def _make_server|def handle_error|web\.RequestHandler\b|\(web\.Server\)")
+    users = {path.name for path in (ROOT / "app/web").rglob("*.py") if private.search(path.read_text())}
+    assert users == {"aiohttp_internals.py"}

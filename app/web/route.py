@@ -1,0 +1,154 @@
+"""A row of the route table, and the one way in which every request is answered.
+
+A request is admitted (its caller authenticated and its input read, in the order of its kind), its input becomes the
+struct that the handler takes, and what the handler returns is rendered. OAuth, API and console differ by data alone:
+by their ``Access``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, get_type_hints
+
+from aiohttp import web
+from multidict import MultiMapping
+
+from app.container import Services
+from app.errors import Refusal
+from app.model.actors import Actor
+from app.model.api_keys import ApiKey, Right
+from app.model.operators import Operator, OperatorRole
+from app.web.conversion import RequestModel, convert_fields, convert_json
+
+SERVICES: Final = web.AppKey("services", Services)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRequest:
+    """What a handler of the API or the console gets: who calls, the variable parts of the path, and the services."""
+
+    caller: ApiKey | Operator
+    path: Mapping[str, str]
+    services: Services
+    request_id: str
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the audit names them."""
+        return self.caller.as_actor(self.request_id)
+
+    @property
+    def now_ms(self) -> int:
+        """The time, in Unix ms."""
+        return self.services.clock.now_ms()
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may be answered: what its handler gets, and what it brings, as far as its kind brings any."""
+
+    http: web.Request
+    handler_request: Any
+    query: MultiMapping[str] | None = None
+    form: MultiMapping[str] | None = None
+    body: bytes | None = None
+    """JSON."""
+
+
+class AnsweredEarly(Exception):
+    """The answer to a request that is not admitted, and not refused either: it is asked to sign in first."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__()
+        self.response = response
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How requests of one kind are admitted and answered; ``right`` or ``role`` is the least that the caller needs.
+
+    ``limit`` bounds how many are handled at once, and for how
+    long. ``recover`` makes another answer of a refusal.
+    """
+
+    admit: Callable[[web.Request, Route], Awaitable[Admitted]]
+    render: Callable[[web.Request, Any], web.StreamResponse]
+    right: Right = Right.ADMIN
+    role: OperatorRole = OperatorRole.ADMIN
+    limit: Callable[[Admitted], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
+    recover: Callable[[Refusal, Admitted, Route], Awaitable[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """One address for one method, such as ``GET /admin/tokens``.
+
+    ``handler`` takes the request of its kind and what it asks for of ``query``, ``form`` and ``body``, each a struct.
+    ``on_refused`` shows a page again whose form was refused: a handler too, whose ``form`` is what was typed.
+    """
+
+    address: str
+    handler: Callable[..., Awaitable[Any]]
+    access: Access
+    on_refused: Callable[..., Awaitable[Any]] | None = None
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.address.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        """The path, with its variable parts in braces."""
+        return self.address.partition(" ")[2]
+
+    @cached_property
+    def types(self) -> Mapping[str, Any]:
+        """The types of the handler's parameters and of what it returns."""
+        return get_type_hints(self.handler, include_extras=True)
+
+    @cached_property
+    def types_on_refused(self) -> Mapping[str, Any]:
+        """The same of ``on_refused``."""
+        return get_type_hints(self.on_refused, include_extras=True) if self.on_refused else {}
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request. Raises ``Refusal``."""
+        try:
+            admitted = await self.access.admit(request, self)
+        except AnsweredEarly as early:
+            return early.response
+        async with self.access.limit(admitted):
+            try:
+                result = await self.handler(admitted.handler_request, **self._arguments(admitted))
+            except Refusal as refusal:
+                if self.access.recover is None:
+                    raise
+                result = await self.access.recover(refusal, admitted, self)
+        return self.access.render(request, result)
+
+    def _arguments(self, admitted: Admitted) -> dict[str, RequestModel]:
+        """Convert all that was sent, also what the handler does not take: it is refused. Raises ``InvalidRequest``."""
+        arguments: dict[str, RequestModel] = {}
+        for name, fields in (("query", admitted.query), ("form", admitted.form)):
+            if fields is not None:
+                arguments[name] = convert_fields(fields, self.model(name))
+        if admitted.body is not None:
+            arguments["body"] = convert_json(admitted.body, self.model("body"))
+        return {name: argument for name, argument in arguments.items() if name in self.types}
+
+    def model(self, name: str) -> type[RequestModel]:
+        """Return the struct that the handler takes as ``name``; one without fields where it takes none."""
+        model: type[RequestModel] = self.types.get(name, RequestModel)
+        return model
+
+
+async def _admit_all(request: web.Request, _: Route) -> Admitted:
+    return Admitted(request, request)
+
+
+OPEN: Final = Access(admit=_admit_all, render=lambda _, response: response)
+"""For everyone: the handler gets the HTTP request itself and makes the answer."""

@@ -1,0 +1,43 @@
+"""Graceful shutdown in three steps, all within ten seconds: not ready, not listening, stopped.
+
+A load balancer needs a moment to notice that an instance is not ready. Until then the instance goes on serving, and
+closes each connection after its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from app.web.aiohttp_internals import MalformedHttpRunner
+from app.web.route import SERVICES
+
+WITHIN_S: Final = 7.0
+"""From SIGTERM to the last answer; service managers grant ten seconds, and application leases are released after it."""
+
+
+class Runner(MalformedHttpRunner):
+    """Runs an application, and drains it before it stops listening."""
+
+    def __init__(self, app: web.Application, *, drain_s: float) -> None:
+        """Stay reachable but not ready for ``drain_s`` seconds; requests then have the rest of the time to finish."""
+        super().__init__(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=WITHIN_S - drain_s,
+            auto_decompress=False,  # no form is compressed: a stranger's is not unpacked before it is refused
+        )
+        self._drain_s = drain_s
+
+    async def cleanup(self) -> None:
+        """Turn not ready, wait until that can have been noticed, finish the requests under way, and stop."""
+        self.app[SERVICES].draining.set()
+        await asyncio.sleep(self._drain_s)
+        await self.stop_at_once()
+
+    async def stop_at_once(self) -> None:
+        """Finish the requests under way, and stop."""
+        await super().cleanup()
