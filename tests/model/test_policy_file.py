@@ -68,6 +68,7 @@ def test_match_and_lifetimes_may_be_left_out() -> None:
         ("[roles.x]\npublish = ['a']\nmatch = ['GID_a?@@@*']", 3, "roles.x.match[0]", "is not a valid glob"),
         ("[roles.x]\npublish = ['a']\nmatch = ['plant*']", 3, "roles.x.match[0]", "matches no client ID"),
         ("[roles.x]\npublish = ['a']\nmatch = ['GID_plant']", 3, "roles.x.match[0]", "GID_group@@@device"),
+        ("[roles.x]\npublish = ['a']\nmatch = ['GID_ab@@@d']", 3, "roles.x.match[0]", "invalid group ID"),
         ("[roles.x]\npublish = ['a']\nmax_lifetime_s = 64", 3, "roles.x.max_lifetime_s", "65 to 2592000"),
         ("[roles.x]\npublish = ['a']\nmax_lifetime_s = 2592001", 3, "roles.x.max_lifetime_s", "65 to 2592000"),
         ("[roles.x]\npublish = ['a']\ndefault_lifetime_s = 1.5", 3, "roles.x.default_lifetime_s", "whole number"),
