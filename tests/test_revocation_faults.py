@@ -319,7 +319,7 @@ async def test_redis_killed_during_revokes_keeps_what_was_answered(site: Site) -
     for held in tokens:
         record = await site.record(held)
         assert record.state == "revoked" or answered[held.handle] == 503, "answered, and lost"
-        indexed = await site.redis.zscore(Shard.of(held.device.client_id).everything, held.handle) is not None
+        indexed = await site.redis.zscore(Shard.of(held.device.client_id).index, held.handle) is not None
         whole = ("revoked", 1, False) if record.state == "revoked" else ("live", 0, True)
         assert (record.state, len(await site.queues_of(held)), indexed) == whole, "done by half"
     await site.cloud.clear()

@@ -44,7 +44,7 @@ class KeyCheck:
         Raises ``InvalidToken``, ``InsufficientScope`` (RFC 6750 section 3.1) and ``Unavailable``.
         """
         try:
-            key = await self._keys.find(bearer.text)
+            key = await self._keys.find_api_key(bearer.text)
         except CannotOpen as error:
             raise Unavailable("the server cannot open this API key", cause=str(error), retry_after_s=60) from error
         if key is None:
@@ -72,7 +72,7 @@ class ApiKeyAdmin:
         if not wanted:
             raise InvalidRequest(f"name at least one right: {', '.join(Right)}")
         text = generate_api_key()
-        match await self._keys.add(text, name, wanted, actor=actor):
+        match await self._keys.add_api_key(text, name, wanted, actor=actor):
             case "taken":
                 raise InvalidRequest(f"there is a key {name} already: remove it, or take another name")
             case "full":
@@ -83,13 +83,13 @@ class ApiKeyAdmin:
 
     async def remove_api_key(self, name: str, *, actor: Actor) -> None:
         """Remove a key, from this moment on at every instance. Raises ``NotFound`` and ``Unavailable``."""
-        if not is_api_key_name(name) or not await self._keys.remove(name, actor=actor):
+        if not is_api_key_name(name) or not await self._keys.remove_api_key(name, actor=actor):
             raise NotFound("there is no key of that name")
         log_event(Event(actor, EventKind.KEY_REMOVED, name))
 
     async def list_api_keys(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``."""
         try:
-            return await self._keys.all()
+            return await self._keys.all_api_keys()
         except CannotOpen as error:
             raise Unavailable("an API key's record cannot be opened", cause=str(error)) from error

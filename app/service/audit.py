@@ -101,7 +101,7 @@ class AuditLog:
             return Handle(text)
         cloud_tokens = cloud_tokens_in(text)
         # Each is looked for under every key, so thousands in one text would hold up all others.
-        return await self._tokens.handle_of(cloud_tokens) if 0 < len(cloud_tokens) <= MAX_CLOUD_TOKENS else None
+        return await self._tokens.find_handle(cloud_tokens) if 0 < len(cloud_tokens) <= MAX_CLOUD_TOKENS else None
 
 
 def _check(query: AuditFilter) -> None:

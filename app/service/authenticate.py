@@ -94,7 +94,7 @@ class Authenticator:
 
         So a rotated key or an enabled device counts at once.
         """
-        cached = self._devices.cached(proof.credentials.claim.client_id)
+        cached = self._devices.cached_device(proof.credentials.claim.client_id)
         if cached is None:
             return self._check(proof, await self._read_record(proof))
         try:
@@ -109,7 +109,7 @@ class Authenticator:
 
     async def _read_record(self, proof: ClientProof) -> Registered | None:
         try:
-            return await self._devices.read(proof.credentials.claim.client_id)
+            return await self._devices.read_device(proof.credentials.claim.client_id)
         except CannotOpen as error:
             # Not the device's fault, so no 401: it would give up for good.
             raise Unavailable("the server cannot open this device's key", cause=str(error), retry_after_s=60) from error

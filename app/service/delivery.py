@@ -125,14 +125,14 @@ class Delivery:
                 if not self._turns or asyncio.get_running_loop().time() > self._fresh_until:
                     await self._look()
                 shard = self._turns.popleft()
-            if claim := await self._queue.claim(shard):
+            if claim := await self._queue.claim_revocation(shard):
                 return claim
 
     async def _look(self) -> None:
         while True:
             self._woken.clear()
             try:
-                self._turns = deque(await self._queue.turns())
+                self._turns = deque(await self._queue.next_shards())
             except Unavailable as error:  # the store tells, once, that Redis is away
                 log.debug("revocations_unreachable", cause=error.cause)
                 self._turns.clear()
@@ -203,7 +203,7 @@ class Delivery:
 
     async def _settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
         """Record what came of a claim; False: it had fallen to another meanwhile, whose word it is now."""
-        settle = partial(self._queue.settle, claim, outcome, again_in_ms=again_in_ms, counts=counts)
+        settle = partial(self._queue.record_delivery, claim, outcome, again_in_ms=again_in_ms, counts=counts)
         ours = await retry_until(settle, within_s=SETTLE_WITHIN_S)
         if not ours:
             log.warning("revocation_overtaken", handle=claim.handle)

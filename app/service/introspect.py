@@ -60,7 +60,7 @@ class Introspector:
         if is_valid is None:
             is_valid = await self._confirmer.ask(record, deadline - ANSWERING_S)
             # Asking took a while: a revoke may have been answered meanwhile.
-            if not self._is_live(await self._tokens.read(record.handle)):
+            if not self._is_live(await self._tokens.read_token(record.handle)):
                 return None
         return None if is_valid is False else _describe(record, cloud_checked=is_valid is not None)
 

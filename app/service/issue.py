@@ -140,13 +140,19 @@ class Issuer:
         except (InvalidScope, InvalidRequest):
             # A refusal uses an assertion up as any answer does, or a thief could try with it what the policy allows.
             # If the record was stale the script says so, and the request is checked again under a fresh one.
-            await self._tokens.use(client.device, client.request, client.jti, client.used_until_ms)
+            await self._tokens.use_assertion(
+                client.device, request=client.request, jti=client.jti, used_until_ms=client.used_until_ms
+            )
             raise
         # With the queue for the quota too long nothing is applied for, only to be refused there and cleared away.
         full = self._applications.refusal()
         asked_at = asyncio.get_running_loop().time()
         result = await self._tokens.request(
-            token_request, client.request, client.jti, client.used_until_ms, may_apply=full is None
+            token_request,
+            request=client.request,
+            jti=client.jti,
+            used_until_ms=client.used_until_ms,
+            may_apply=full is None,
         )
         if full and result.status == "busy":
             result = replace(result, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))

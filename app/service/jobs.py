@@ -18,7 +18,7 @@ from app.service.audit import log_event
 from app.store.audit import Event, EventKind
 from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
-from app.store.jobs import Job, JobStore, draw_id, is_id
+from app.store.jobs import Job, JobStore, is_job_id, new_job_id
 from app.store.records import Priority
 from app.store.redis_keys import Shard
 from app.store.retry import retry_until
@@ -69,10 +69,12 @@ class Jobs:
         begun all the same: then it is finished, never half. Raises ``InvalidRequest`` for the ID of another
         selection's job, or none, and ``Unavailable``.
         """
-        if job and not is_id(job):
+        if job and not is_job_id(job):
             raise InvalidRequest("this is no job's ID")
-        job = job or draw_id()
-        started = await retry_until(partial(self._book.start, job, selection, actor, counted), within_s=BEGIN_WITHIN_S)
+        job = job or new_job_id()
+        started = await retry_until(
+            partial(self._book.start_job, job, selection, actor=actor, counted=counted), within_s=BEGIN_WITHIN_S
+        )
         if not started:
             # What was confirmed is never another thing than what is done.
             raise InvalidRequest(f"job {job} revokes another selection: begin this one anew")
@@ -87,7 +89,7 @@ class Jobs:
 
     async def get_job(self, job: str) -> Job:
         """Tell how far a job is. Raises ``NotFound`` and ``Unavailable``."""
-        found = await self._book.read(job)
+        found = await self._book.read_job(job)
         if found is None:
             raise NotFound("there is no such job")
         return found
@@ -95,7 +97,7 @@ class Jobs:
     async def list_jobs(self, cursor: str = "", limit: int = 50) -> JobsPage:
         """List jobs. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
         try:
-            jobs, next_cursor = await self._book.page(cursor, limit)
+            jobs, next_cursor = await self._book.list_jobs(cursor, limit)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         return JobsPage(tuple(jobs), next_cursor)
@@ -123,8 +125,8 @@ class Jobs:
     async def _take_turns(self) -> bool:
         """Go through one shard for each open job, so that a large one does not hold up the others."""
         worked = False
-        for job, selection in await self._book.open():
-            if shard := await self._book.claim(job):
+        for job, selection in await self._book.open_jobs():
+            if shard := await self._book.claim_shard(job):
                 try:
                     await self._go_through(job, selection, shard)
                     worked = True
@@ -145,10 +147,10 @@ class Jobs:
         by_floor = selection.kind is not SelectionKind.TOPIC
         if by_floor:
             await self._queue.raise_watermark(_watermark_of(selection), job, [shard])
-        async for handles in self._index.chunks(selection, shard):
+        async for handles in self._index.search_shard(selection, shard):
             for first in range(0, len(handles), AT_A_TIME):
                 few = handles[first : first + AT_A_TIME]
-                await self._queue.revoke(
+                await self._queue.revoke_tokens(
                     shard, few, Priority.BULK, actor=Actor(f"job:{job}"), job=job, below_watermark=by_floor
                 )
                 due += len(few) / PACE
@@ -156,9 +158,9 @@ class Jobs:
             if not handles:
                 await asyncio.sleep(LEAST_BREATH_S)
             if loop.time() - extended_at > JOB_LEASE_MS / 3000:
-                await self._book.extend(job, shard)
+                await self._book.extend_claim(job, shard)
                 extended_at = loop.time()
-        await self._book.shard_done(job, shard)
+        await self._book.finish_shard(job, shard)
 
 
 def _watermark_of(selection: Selection) -> str:

@@ -14,7 +14,7 @@ from app.cloud.errors import CloudError
 from app.errors import Unavailable
 from app.store.clock import RedisClock
 from app.store.constants import COUNTERS_KEPT_MS
-from app.store.counters import MINUTE_MS, Batch, Counted, CounterStore, Seen
+from app.store.counters import MINUTE_MS, Batch, CloudHealth, Counted, CounterStore
 from app.store.quota import QuotaUsage, QuotaUsageReader
 
 log = structlog.get_logger(__name__)
@@ -70,8 +70,8 @@ class Metrics:
         self._name = secrets.token_urlsafe(8)
         self._now: Counter[Counted] = Counter()
         self._minutes: dict[int, Counter[Counted]] = {}
-        self._seen = Seen()
-        self._told = Seen()
+        self._seen = CloudHealth()
+        self._told = CloudHealth()
         self._number = 0
         self._batch: Batch | None = None
 
@@ -98,7 +98,7 @@ class Metrics:
         else:
             since_ms = self._seen.failing_since_ms or now_ms
             code = error.code[:MAX_CODE_CHARS]
-            self._seen = Seen(self._seen.ok_at_ms, since_ms, now_ms, action, error.kind.value, code)
+            self._seen = CloudHealth(self._seen.ok_at_ms, since_ms, now_ms, action, error.kind.value, code)
 
     async def add_regularly(self) -> None:
         """Add every couple of seconds what was counted, until cancelled; then once more."""
@@ -135,7 +135,7 @@ class Metrics:
     async def hour(self) -> Hour:
         """Return the figures of the last hour, of all instances. Raises ``Unavailable``."""
         last = self._clock.now_ms() // MINUTE_MS
-        rows = await self._book.minutes(last - HOUR + 1, last)
+        rows = await self._book.read_minutes(last - HOUR + 1, last)
         return Hour(
             tuple(
                 Minute(minute * MINUTE_MS, **{counted.value: count for counted, count in row.items()})
@@ -143,18 +143,18 @@ class Metrics:
             )
         )
 
-    async def cloud(self) -> Seen:
+    async def cloud(self) -> CloudHealth:
         """Return how the cloud was last seen, by whichever instance. Raises ``Unavailable``."""
-        return await self._book.seen()
+        return await self._book.read_cloud_health()
 
     async def quotas(self) -> list[QuotaUsage]:
         """Return the use of the egress group's limit, of the main actions' and any in use. Raises ``Unavailable``."""
-        uses = await self._use.read()
+        uses = await self._use.read_usage()
         return [use for use in uses if use.action in {"", *MAIN_ACTIONS} or use.taken or use.waiting]
 
     async def _send(self, batch: Batch) -> None:
-        await self._book.add(self._name, batch)
-        self._told = batch.seen
+        await self._book.add_batch(self._name, batch)
+        self._told = batch.health
         self._batch = None
 
     def _take(self) -> None:

@@ -70,7 +70,7 @@ class OperatorAdmin:
 
         Raises ``NotFound``, ``InvalidRequest`` for a password that must not be, and ``Unavailable``.
         """
-        account = _account(await self._operators.read(), name)
+        account = _account(await self._operators.read_operators(), name)
         chosen = generate_password() if password is None else password
         hashed = await PASSWORDS.make(name, chosen)
         await self._write(
@@ -118,7 +118,7 @@ class OperatorAdmin:
 
     async def list_operators(self) -> list[Operator]:
         """Return every operator by name. Raises ``Unavailable``."""
-        roll = await self._operators.read()
+        roll = await self._operators.read_operators()
         return [_account(roll, name).operator for name in sorted(roll.accounts)]
 
     async def change_password(self, name: str, old: Password, new: Password, *, actor: Actor) -> None:
@@ -136,7 +136,7 @@ class OperatorAdmin:
             detail = f"{name if account else NO_OPERATOR} changing the password"
             await report_refused(self._operators.attempts, detail, request_id=actor.request_id)
             raise SignInFailed("the old password is not right: try again, or have an admin set a new one")
-        await self._operators.attempts.passed(name, "")
+        await self._operators.attempts.forgive_attempts(name, "")
         proved = account
         hashed = await PASSWORDS.make(name, new)
 
@@ -150,16 +150,16 @@ class OperatorAdmin:
 
     async def _find(self, name: str) -> StoredOperator | None:
         try:
-            return await self._operators.find(name)
+            return await self._operators.find_operator(name)
         except CannotOpen as error:
             raise _unopened(str(error)) from error
 
     async def _write(self, change: Change, event: Event) -> None:
         """Decide on a change as things stand, and write it if they still do."""
         for _ in range(_TRIES):
-            roll = await self._operators.read()
+            roll = await self._operators.read_operators()
             operator, hashed = change(roll)
-            if await self._operators.write(roll, operator, hashed, event):
+            if await self._operators.write_operator(roll, operator, hashed, event=event):
                 log_event(event)
                 return
         raise Unavailable("others are changing operators at this moment: ask again")

@@ -117,7 +117,7 @@ class _Pacer:
     async def _ask(self) -> PermitGrant:
         loop = asyncio.get_running_loop()
         waiting, least, batch_s = self.queue.question(loop.time())
-        grant = await self._quota.take(self._action, line=waiting, least=least, batch_s=batch_s)
+        grant = await self._quota.take_permits(self._action, waiting=waiting, least=least, batch_s=batch_s)
         self.queue.answered(grant, loop.time())
         return grant
 
@@ -125,6 +125,6 @@ class _Pacer:
 def _pause_s(grant: PermitGrant) -> float:
     """Return how many seconds to leave the buckets alone."""
     # By chance among several: else the instance nearest to Redis would be first at every permit.
-    others = len(grant.lines)
+    others = len(grant.queues)
     spread = random.uniform(0, 2 * others * ASK_EVERY_S)  # noqa: S311 (no secret, only spread)
     return min(HEARTBEAT_S, max(grant.again_in_s, ASK_EVERY_S) + spread)

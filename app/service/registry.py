@@ -99,7 +99,7 @@ class Registry:
         key, added = await _key_for(device, registration.secret, registration.public_key)
         try:
             event = Event(actor, EventKind.DEVICE_ADDED, f"role {device.role}" if device.role else "")
-            device = await self._devices.add(device, key, event)
+            device = await self._devices.add_device(device, key, event)
         except Conflict:
             raise InvalidRequest(f"{device.client_id} is registered already: rotate its key, or remove it") from None
         log_event(event, client_id=device.client_id)
@@ -116,16 +116,16 @@ class Registry:
 
     async def list_devices(self, cursor: str = "", limit: int = 50) -> DevicesPage:
         """List devices. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
-        devices, next_cursor = await self._devices.page(_after(cursor), limit)
+        devices, next_cursor = await self._devices.list_devices(_after(cursor), limit)
         return DevicesPage(tuple(devices), next_cursor)
 
     async def count_devices(self) -> int:
         """Count all devices. Raises ``Unavailable``."""
-        return await self._devices.count()
+        return await self._devices.count_devices()
 
     def iterate_devices(self) -> AsyncIterator[Device]:
         """Iterate over all devices. Raises ``Unavailable``."""
-        return self._devices.all()
+        return self._devices.all_devices()
 
     async def search_devices(self, part: str, cursor: str = "", limit: int = 50) -> DevicesPage:
         """List the devices that have ``part`` in their client ID; the one that it is the client ID of comes first.
@@ -134,8 +134,10 @@ class Registry:
         """
         if not 0 < len(part) <= MAX_CLIENT_ID_CHARS:
             raise InvalidRequest(f"search for 1 to {MAX_CLIENT_ID_CHARS} characters: no client ID is longer")
-        exact = await self._devices.find(part) if CLIENT_ID_MARK in part else None
-        devices, next_cursor = await self._devices.page(_after(cursor), limit, part=part, budget_s=SEARCH_BUDGET_S)
+        exact = await self._devices.find_device(part) if CLIENT_ID_MARK in part else None
+        devices, next_cursor = await self._devices.list_devices(
+            _after(cursor), limit, part=part, budget_s=SEARCH_BUDGET_S
+        )
         if exact:
             devices = [each for each in devices if each.client_id != part]
             devices = devices if cursor else [exact, *devices]
@@ -143,7 +145,7 @@ class Registry:
 
     async def count_group(self, group_id: str) -> tuple[int, bool]:
         """Count the devices of a group ID for a second at most; returns also whether that is all. ``Unavailable``."""
-        return await self._devices.count_of_group(group_id, budget_s=SEARCH_BUDGET_S)
+        return await self._devices.count_group(group_id, budget_s=SEARCH_BUDGET_S)
 
     async def update_device(
         self,
@@ -233,7 +235,7 @@ class Registry:
         registered = await self._read(client_id)
         event = Event(actor, EventKind.DEVICE_REMOVED)
         try:
-            revoked = await self._devices.remove(registered.device, event)
+            revoked = await self._devices.remove_device(registered.device, event)
         except Conflict:
             raise _changed() from None
         log_event(event, client_id=client_id, revoked=revoked)
@@ -248,7 +250,7 @@ class Registry:
         return revoked
 
     async def _read(self, client_id: str) -> Registered:
-        registered = await self._devices.read(client_id)
+        registered = await self._devices.read_device(client_id)
         if registered is None:
             shown = client_id if len(client_id) <= MAX_CLIENT_ID_CHARS else "a client ID of that length"
             raise NotFound(f"{shown} is not registered")
@@ -258,8 +260,8 @@ class Registry:
         self, registered: Registered, device: Device, event: Event, *, revoke: bool
     ) -> tuple[Device, int]:
         try:
-            changed, revoked = await self._devices.change(
-                registered.device, device, registered.key, event, revoke=revoke, previous=registered.previous
+            changed, revoked = await self._devices.change_device(
+                registered.device, replace(registered, device=device), event, revoke=revoke
             )
         except Conflict:
             raise _changed() from None

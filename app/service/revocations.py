@@ -118,7 +118,7 @@ class Revocations:
             await self.get_token(selection.value)
         if selection.kind is SelectionKind.CLIENT_ID:
             await self._registry.get_device(selection.value)
-        return await self._index.count(selection, progress)
+        return await self._index.count_tokens(selection, progress)
 
     async def survey(self, selection: Selection) -> Prospect:
         """Tell what a revoke of more than single tokens would take. Raises ``NotFound`` as it does, ``Unavailable``.
@@ -130,7 +130,9 @@ class Revocations:
         found = await self._index.survey(selection, budget_s=SURVEY_BUDGET_S)
         exact = found.whole or selection.kind is not SelectionKind.TOPIC
         tokens = (
-            found.tokens if found.whole or selection.kind is SelectionKind.TOPIC else await self._index.count(selection)
+            found.tokens
+            if found.whole or selection.kind is SelectionKind.TOPIC
+            else await self._index.count_tokens(selection)
         )
         priority = Priority.OPERATOR if selection.kind is SelectionKind.CLIENT_ID else Priority.BULK
         est_told_s = await self._told_in_s(tokens, found.scopes, priority)
@@ -143,12 +145,12 @@ class Revocations:
         return Prospect(len(standing), len({record.client_id for record in standing}), est_told_s)
 
     async def _told_in_s(self, tokens: int, scopes: Sequence[str], priority: Priority) -> float:
-        return (await self._queue.ahead(priority) + tokens) * _calls_each(scopes) / self._pace
+        return (await self._queue.count_ahead(priority) + tokens) * _calls_each(scopes) / self._pace
 
     async def how_far(self, cursor: str) -> float:
         """Tell which share of all live tokens a list has behind it. Raises ``InvalidRequest`` and ``Unavailable``."""
         try:
-            behind, all_ = await self._index.how_far(cursor)
+            behind, all_ = await self._index.count_passed(cursor)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         return behind / all_ if all_ else 1.0
@@ -159,13 +161,13 @@ class Revocations:
         Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``.
         """
         try:
-            return await self._index.page(selection, cursor, limit, budget_s=SEARCH_BUDGET_S)
+            return await self._index.list_tokens(selection, cursor, limit, budget_s=SEARCH_BUDGET_S)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
 
     async def get_token(self, handle: str) -> TokenRecord:
         """Tell what is known of a token, whatever became of it. Raises ``NotFound`` and ``Unavailable``."""
-        record = await self._tokens.read(handle)
+        record = await self._tokens.read_token(handle)
         if record is None:
             raise NotFound("there is no such token")
         return record
@@ -173,7 +175,7 @@ class Revocations:
     async def get_tokens(self, handles: Sequence[str]) -> list[TokenRecord | None]:
         """Tell what is known of each of some handles, whatever became of it. Raises ``Unavailable``."""
         known = [Handle(handle) for handle in handles if Shard.of_handle(handle)]
-        records = dict(zip(known, await self._tokens.read_all(known), strict=True)) if known else {}
+        records = dict(zip(known, await self._tokens.read_tokens(known), strict=True)) if known else {}
         return [records.get(Handle(handle)) for handle in handles]
 
     async def revoke_selection(
@@ -192,13 +194,13 @@ class Revocations:
             self._wake()
             return RevokeResult(selection.value, "", count)
         if counted is None:
-            counted = 0 if selection.kind is SelectionKind.TOPIC else await self._index.count(selection)
+            counted = 0 if selection.kind is SelectionKind.TOPIC else await self._index.count_tokens(selection)
         return await self._jobs.start_job(selection, actor=actor, counted=counted, job=job)
 
     async def _revoke_token(self, handle: str, actor: Actor) -> RevokeResult:
         record = await self.get_token(handle)
         changed = await retry_until(
-            partial(self._tokens.revoke, record, Priority.OPERATOR, actor=actor), within_s=REVOKE_WITHIN_S
+            partial(self._tokens.revoke_token, record, Priority.OPERATOR, actor=actor), within_s=REVOKE_WITHIN_S
         )
         if changed:
             log_event(Event(actor, EventKind.REVOKED), client_id=record.client_id, handle=handle)
@@ -214,7 +216,7 @@ class Revocations:
         return await self._resolve(handle, "drop", actor)
 
     async def _resolve(self, handle: str, verb: Literal["retry", "drop"], actor: Actor) -> TokenRecord:
-        if not await self._queue.resolve(handle, verb, actor=actor):
+        if not await self._queue.resolve_revocation(handle, verb, actor=actor):
             raise NotFound("there is no failed revocation of this handle")
         self._wake()
         record = await self.get_token(handle)
@@ -228,13 +230,13 @@ class Revocations:
     async def list_queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> TokenPage:
         """List the revocations of one queue in its order. Raises as ``list_tokens``."""
         try:
-            return await self._index.page_of(self._queue.keys(queue), cursor, limit)
+            return await self._index.list_records(self._queue.queue_keys(queue), cursor, limit)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
 
     async def queue_overview(self) -> Overview:
         """Count the queue, and estimate when it will be empty. Raises ``Unavailable``."""
-        backlog = await self._queue.backlog()
+        backlog = await self._queue.read_backlog()
         # Reckoned from those that go next.
         return Overview(backlog.queued, backlog.failed, backlog.queued * _calls_each(backlog.scopes) / self._pace)
 

@@ -54,7 +54,7 @@ class Revoker:
         if not caller.owns(record):
             raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
         priority = Priority.DEVICE if caller.client_id else Priority.OPERATOR
-        changed = await self._tokens.revoke(record, priority, actor=Actor(caller.actor))
+        changed = await self._tokens.revoke_token(record, priority, actor=Actor(caller.actor))
         if changed:
             log_event(Event(Actor(caller.actor), EventKind.REVOKED), client_id=record.client_id, handle=record.handle)
         self._delivery.wake()
@@ -64,7 +64,7 @@ class Revoker:
         """Wait a moment for the cloud's confirmation."""
         deadline = asyncio.get_running_loop().time() + CONFIRM_WITHIN_S
         for delay_s in backoff():
-            record = await self._tokens.read(handle)
+            record = await self._tokens.read_token(handle)
             if record is None or record.revocation in {"confirmed", "lapsed"}:
                 return True
             if asyncio.get_running_loop().time() + delay_s > deadline:

@@ -62,10 +62,10 @@ class SignIn:
             detail = f"{name if account else NO_OPERATOR} {_from(address)}".rstrip()
             await report_refused(self._operators.attempts, detail, request_id=request_id)
             raise _failed()
-        await self._operators.attempts.passed(name, address)
+        await self._operators.attempts.forgive_attempts(name, address)
         if verdict.rehashed:
-            await self._operators.rehash(account, verdict.rehashed)
-        begun = await self._sessions.begin(account, _from(address), request_id=request_id)
+            await self._operators.rehash_operator(account, verdict.rehashed)
+        begun = await self._sessions.begin_session(account, _from(address), request_id=request_id)
         if begun is None:
             # The operator was changed while the password was looked at: it may be another one by now.
             raise _failed()
@@ -79,30 +79,30 @@ class SignIn:
         None: it is unknown, was idle for too long, is past its end, or was ended. Raises ``Unavailable``.
         """
         try:
-            account = await self._sessions.find(session, touch=touch)
+            account = await self._sessions.find_session(session, touch=touch)
         except CannotOpen as error:
             raise _unopened(error) from error
         return account.operator if account else None
 
     async def sign_out(self, session: SessionId, *, request_id: str = "") -> None:
         """End a session, if it has not ended already. Raises ``Unavailable``."""
-        if event := await self._sessions.end(session, request_id=request_id):
+        if event := await self._sessions.end_session(session, request_id=request_id):
             log_event(event)
 
     async def has_no_operators(self) -> bool:
         """Tell whether there is no operator at all; the command line adds the first one. Raises ``Unavailable``."""
-        return not await self._operators.any()
+        return not await self._operators.has_operators()
 
     async def _find(self, name: str) -> StoredOperator | None:
         try:
-            return await self._operators.find(name if is_operator_name(name) else _NOBODY)
+            return await self._operators.find_operator(name if is_operator_name(name) else _NOBODY)
         except CannotOpen as error:
             raise _unopened(error) from error
 
 
 async def count_attempt(attempts: Attempts, name: str, address: str) -> None:
     """Count an attempt to prove a password. Raises ``TooManyRequests`` if it comes too early, and ``Unavailable``."""
-    if wait_ms := await attempts.count(name, address):
+    if wait_ms := await attempts.count_attempt(name, address):
         wait_s = math.ceil(wait_ms / 1000)
         raise TooManyRequests(f"too many attempts: wait {wait_s} s, then try again", retry_after_s=wait_s)
 

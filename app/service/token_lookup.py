@@ -49,7 +49,9 @@ class TokenLookup:
         return await self._authenticator.authenticate(ClientProof(caller), self._use)
 
     async def _use(self, client: VerifiedClient) -> Caller:
-        await self._tokens.use(client.device, client.request, client.jti, client.used_until_ms)
+        await self._tokens.use_assertion(
+            client.device, request=client.request, jti=client.jti, used_until_ms=client.used_until_ms
+        )
         return Caller(f"device:{client.device.client_id}", client.device.client_id)
 
     async def find_token(self, token: Secret) -> TokenRecord | None:
@@ -60,15 +62,15 @@ class TokenLookup:
         text = token.reveal()
         if len(text) > MAX_TOKEN_CHARS:
             return None
-        return await (self._find_password(text) if "|" in text else self._tokens.read(text))
+        return await (self._find_password(text) if "|" in text else self._tokens.read_token(text))
 
     async def _find_password(self, text: str) -> TokenRecord | None:
         try:
             cloud_tokens = parse_password(text)
         except MalformedPassword:
             return None
-        handle = await self._tokens.handle_of(list(cloud_tokens.values()))
-        record = await self._tokens.read(handle) if handle else None
+        handle = await self._tokens.find_handle(list(cloud_tokens.values()))
+        record = await self._tokens.read_token(handle) if handle else None
         if record is None or record.sealed is None:
             return record
         try:

@@ -1,4 +1,4 @@
-"""API keys in Redis: sealed records by ID. A key is looked up at each request, so a removed one counts at once."""
+"""API keys in Redis: sealed records by ID. A key is looked up at each request, so removing it counts at once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _REMOVE: Final = Script("remove_api_key", may_oom=True)
 _KEYS: Final = {"api_keys": API_KEYS, "names": API_KEY_NAMES}
 
 MAX_KEYS: Final = 1000
-_NOBODYS: Final = "0" * 64
+_NO_DIGEST: Final = "0" * 64
 
 
 class _ApiKeyRecord(msgspec.Struct, frozen=True):
-    """A key as it lies sealed in Redis: ``digest`` is the SHA-256 of its text, which is random, so nobody guesses it.
+    """A key as it is sealed. ``digest`` is the SHA-256 of its text, which is random, so it cannot be guessed.
 
-    It is sealed although it is no secret: whoever writes to Redis could else give himself a key, or a key more rights.
+    It is sealed although it is not secret: an attacker who writes to Redis cannot add a key, or rights to a key.
     """
 
     name: str
@@ -37,7 +37,7 @@ class _ApiKeyRecord(msgspec.Struct, frozen=True):
 
 
 class ApiKeys:
-    """The keys of services."""
+    """The API keys of services."""
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         """Read and write through ``store``, seal with ``keys``."""
@@ -45,7 +45,7 @@ class ApiKeys:
         self._clock = store.clock
         self._keys = keys
 
-    async def find(self, text: ApiKeyText) -> ApiKey | None:
+    async def find_api_key(self, text: ApiKeyText) -> ApiKey | None:
         """Return the key with this text, or None: malformed, unknown, removed or wrong.
 
         Raises ``Unavailable``, and ``CannotOpen`` if the record cannot be unsealed.
@@ -54,17 +54,17 @@ class ApiKeys:
             return None
         sealed = await self._redis.command("HGET", API_KEYS, key_id)
         record = self._open(key_id, sealed) if sealed else None
-        # In constant time: an early exit would tell a guesser how many characters were right.
-        right = hmac.compare_digest(_digest(text), record.digest if record else _NOBODYS)
+        # In constant time: the time of an early exit would tell an attacker how many characters were right.
+        right = hmac.compare_digest(_digest(text), record.digest if record else _NO_DIGEST)
         return _key(key_id, record) if record and right else None
 
-    async def add(
+    async def add_api_key(
         self, text: ApiKeyText, name: str, rights: frozenset[Right], *, actor: Actor
     ) -> Literal["done", "taken", "full"]:
-        """Keep a new key; ``taken`` if the name is. May be sent again. Raises ``Unavailable``."""
+        """Add a key; ``taken`` if its name is. May be sent again. Raises ``Unavailable``."""
         key_id = read_api_key_id(text)
         if key_id is None:
-            raise ValueError("no API key's text")
+            raise ValueError("not the text of an API key")
         ordered = sorted(rights)
         record = _ApiKeyRecord(name, _digest(text), ordered, self._clock.now_ms())
         sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "api-key", key_id)
@@ -82,12 +82,12 @@ class ApiKeys:
         )
         return answer
 
-    async def remove(self, name: str, *, actor: Actor) -> bool:
+    async def remove_api_key(self, name: str, *, actor: Actor) -> bool:
         """Remove a key: the very next request with it is refused. False if there is none. Raises ``Unavailable``."""
         removed = await self._redis.run_script(_REMOVE, _KEYS, name=name, actor=actor.name, request_id=actor.request_id)
         return bool(removed)
 
-    async def all(self) -> list[ApiKey]:
+    async def all_api_keys(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``, and ``CannotOpen`` if a record cannot be unsealed."""
         names = await self._redis.command("HVALS", API_KEY_NAMES)
         sealed = await self._redis.command("HMGET", API_KEYS, *names) if names else []

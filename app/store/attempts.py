@@ -1,4 +1,4 @@
-"""Attempts to prove a password: counted by name and by address before the password is looked at, and slowed down."""
+"""Attempts to prove a password: counted by name and by address before the password is checked, and delayed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from app.store.redis_keys import STRANGERS_AUDIT, attempts_by_address_key, attem
 from app.store.script import Script
 from app.store.store import Store
 
-# Who has to revoke something signs in when Redis is full too. No flood gets far by that: what is counted is hashed.
+# An operator who has to revoke something signs in also when Redis is full. A flood adds little: keys are digests.
 _COUNT: Final = Script("count_attempt", may_oom=True)
-_TAKE_BACK: Final = Script("forgive_attempts", may_oom=True)
+_FORGIVE: Final = Script("forgive_attempts", may_oom=True)
 
 FREE_FROM_ONE_ADDRESS: Final = 5
 FREE_BY_NAME: Final = 100
 LONGEST_BY_NAME_MS: Final = 60_000
-"""For a name, the fifth wrong password from one address is the last without a wait, and the hundredth from all: or who
-guesses at a colleague's could keep them out from where they are as well."""
+"""For a name, five attempts from one address are free, and a hundred from all addresses together: more, so that guesses
+from one address do not keep the operator out at another."""
 
 FREE_BY_ADDRESS: Final = 20
 LONGEST_BY_ADDRESS_MS: Final = 15 * 60_000
@@ -32,45 +32,45 @@ _LIMITS: Final = (
 
 
 class Attempts:
-    """Counts of attempts, as they lie in Redis."""
+    """Counts of attempts."""
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._redis = store.requests
         self._audit = AuditStore(store)
 
-    async def count(self, name: str, address: str) -> int:
-        """Count an attempt and return 0, or return how many ms it came too early: then nothing is counted.
+    async def count_attempt(self, name: str, address: str) -> int:
+        """Count an attempt and return 0, or return for how many ms it came too early: then nothing is counted.
 
-        ``name`` is whatever was typed for one, ``address`` an IP address; an empty one counts for nothing. Not to be
+        ``name`` is what was typed as the name. ``address`` is an IP address; an empty one has no counter. Not to be
         sent again: it would count twice. Raises ``Unavailable``.
         """
         counters = [*_by_name(name, address), *_by_address(address)]
         wait_ms: int = await self._redis.run_script(_COUNT, {"counters": counters}, limits=_LIMITS[: 2 * len(counters)])
         return wait_ms
 
-    async def passed(self, name: str, address: str) -> None:
-        """The last attempt was right: forget those by name, and take this one back from those by address.
+    async def forgive_attempts(self, name: str, address: str) -> None:
+        """Forget the attempts by a name after the right password, and take this one back from its address's.
 
-        Not all of the address's: whoever has one password could else guess at others' without end, signing in now and
-        then. Not to be sent again. Raises ``Unavailable``.
+        Only this one: an attacker who has one password must not be able to guess others without end by signing in now
+        and then. Not to be sent again. Raises ``Unavailable``.
         """
         of_name_and_address, of_name = _by_name(name, address)
         await self._redis.run_script(
-            _TAKE_BACK,
+            _FORGIVE,
             {"of_name_and_address": of_name_and_address, "of_name": of_name, "of_address": _by_address(address)},
         )
 
-    async def report_refused(self, act: Event) -> None:
-        """Write down an attempt that failed, apart from what happened, so that no flood flushes it.
+    async def report_refused(self, event: Event) -> None:
+        """Write an attempt that failed to the audit stream of refusals.
 
         Raises ``Unavailable``.
         """
-        await self._audit.write([(STRANGERS_AUDIT, act, "")])
+        await self._audit.write([(STRANGERS_AUDIT, event, "")])
 
 
 def network_of(address: str) -> str:
-    """Return what counts as one address: of IPv6 the /64, for whoever has one address there has all of them."""
+    """Return what counts as one address: of IPv6 the /64, all of which belongs to one subscriber."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -83,7 +83,7 @@ def network_of(address: str) -> str:
 
 
 def _by_name(name: str, address: str) -> tuple[str, str]:
-    # Digests: what is typed for a name is of any length, and may have been meant for the password.
+    # Digests: what is typed as a name is of any length, and may be a password.
     from_address = attempts_by_name_key(_digest(f"{name}\0{network_of(address)}"))
     return from_address, attempts_by_name_key(_digest(name))
 

@@ -11,10 +11,10 @@ from typing import Any
 
 
 class RedisClock:
-    """Tells the time all instances share. ``shift_ms`` moves it in tests and is 0 elsewhere."""
+    """The time that all instances share. ``shift_ms`` moves it in tests and is 0 elsewhere."""
 
     def __init__(self) -> None:
-        """Start from the machine's own clock, until ``learn`` is first called."""
+        """Begin with the machine's own clock; ``learn`` corrects it."""
         self._offset_ms = time.time() * 1000 - _monotonic_ms()
         self.shift_ms = 0
 
@@ -27,7 +27,7 @@ class RedisClock:
         return self.now_ms() // 1000
 
     async def learn(self, command: Callable[[str], Awaitable[Any]]) -> None:
-        """Ask Redis for its time; the question took as long as the answer, so its middle is when Redis looked."""
+        """Ask Redis for its time, read in the middle of the round trip: the way there takes as long as the way back."""
         asked_ms = _monotonic_ms()
         seconds, microseconds = map(int, await command("TIME"))
         middle_ms = (asked_ms + _monotonic_ms()) / 2

@@ -1,4 +1,4 @@
-"""Device records in Redis, the small cache of them in this process, and every change to one."""
+"""Device records in Redis, a cache of them in this process, every change to one, and lists of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Final
 
 import msgspec
 
-from app.model.actors import SERVER
 from app.model.devices import CLIENT_ID_MARK, Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
-from app.store.audit import Event, EventKind
+from app.store.audit import Event
 from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.script import Script
 from app.store.sealing import KeyRing
@@ -24,18 +23,14 @@ from app.store.store import Store
 _WRITE: Final = Script("write_device", may_oom=True)
 CACHED_DEVICES: Final = 10_000
 
-_ADDED: Final = Event(SERVER, EventKind.DEVICE_ADDED)
-_CHANGED: Final = Event(SERVER, EventKind.DEVICE_CHANGED)
-_REMOVED: Final = Event(SERVER, EventKind.DEVICE_REMOVED)
-
 
 class Conflict(Exception):
-    """The record was changed, added or removed by another since it was read."""
+    """The record was changed, added or removed since it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousKey:
-    """The key before a rotation: it is good beside the new one until ``until_ms`` (Unix ms)."""
+    """The key before a rotation: it is valid beside the new one until ``until_ms`` (Unix ms)."""
 
     algorithm: Algorithm
     key: Secret
@@ -52,7 +47,7 @@ class Registered:
 
 
 class _DeviceRecord(msgspec.Struct, omit_defaults=True):
-    """The part of a record that no script reads."""
+    """The part of a device's record that no script reads."""
 
     algorithm: str
     role: str = ""
@@ -65,24 +60,24 @@ class _DeviceRecord(msgspec.Struct, omit_defaults=True):
 
 
 class Devices:
-    """The registry as it lies in Redis."""
+    """The registered devices."""
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         """Read and write through ``store``; device keys are sealed with ``keys``."""
         self._redis = store.requests
-        self._scans = store.background
+        self._searches = store.background
         self._clock = store.clock
         self._keys = keys
         self._cache: OrderedDict[str, Registered] = OrderedDict()
 
-    def cached(self, client_id: str) -> Registered | None:
-        """Return the record as this process last saw it. The epoch tells a script whether that still counts."""
+    def cached_device(self, client_id: str) -> Registered | None:
+        """Return the record as this process last read it. A script tells by the epoch whether it is still current."""
         if registered := self._cache.get(client_id):
             self._cache.move_to_end(client_id)
         return registered
 
-    async def read(self, client_id: str) -> Registered | None:
-        """Read the record afresh. Raises ``Unavailable``, and ``CannotOpen`` if its key cannot be unsealed."""
+    async def read_device(self, client_id: str) -> Registered | None:
+        """Read the record from Redis, not the cache. Raises ``Unavailable``, and ``CannotOpen`` for its key."""
         epoch, text, sealed, sealed_previous = await self._redis.command(
             "HMGET", Shard.of(client_id).device(client_id), "epoch", "record", "key", "previous"
         )
@@ -102,81 +97,74 @@ class Devices:
             self._cache.popitem(last=False)
         return registered
 
-    async def find(self, client_id: str) -> Device | None:
-        """Read the record without its key, as it is listed. Raises ``Unavailable``."""
-        found = await self._of(Shard.of(client_id), [client_id])
+    async def find_device(self, client_id: str) -> Device | None:
+        """Read the record without its key, as lists show it. Raises ``Unavailable``."""
+        found = await self._read_listed(Shard.of(client_id), [client_id])
         return found[0] if found else None
 
-    async def add(self, device: Device, key: Secret, act: Event = _ADDED) -> Device:
-        """Register a new device. Raises ``Conflict`` if there is one of that client ID, and ``Unavailable``."""
-        epoch, _ = await self._write(Registered(device, key), act, read_epoch="", revoke=False)
+    async def add_device(self, device: Device, key: Secret, event: Event) -> Device:
+        """Register a new device. Raises ``Conflict`` if its client ID is registered, and ``Unavailable``."""
+        epoch, _ = await self._write(Registered(device, key), event, read_epoch="", revoke=False)
         return replace(device, epoch=epoch)
 
-    async def change(
-        self,
-        read: Device,
-        device: Device,
-        key: Secret,
-        act: Event = _CHANGED,
-        *,
-        revoke: bool,
-        previous: PreviousKey | None = None,
+    async def change_device(
+        self, read: Device, registered: Registered, event: Event, *, revoke: bool
     ) -> tuple[Device, int]:
-        """Write ``device`` over the record that was read, and revoke all it holds if asked to.
+        """Write ``registered`` over the record that was read, and with ``revoke`` revoke all that the device holds.
 
-        No other key than ``key`` and ``previous`` is good from then on. Returns the device under its new epoch and how
-        many tokens and flights were revoked. Raises ``Conflict`` and ``Unavailable``.
+        Only the keys in ``registered`` are valid from then on. Returns the device under its new epoch, and how many
+        tokens and applications were revoked. Raises ``Conflict`` and ``Unavailable``.
         """
-        written = Registered(device, key, previous)
-        epoch, revoked = await self._write(written, act, read_epoch=read.epoch, revoke=revoke)
-        return replace(device, epoch=epoch, grace_until_ms=previous.until_ms if previous else 0), revoked
+        epoch, revoked = await self._write(registered, event, read_epoch=read.epoch, revoke=revoke)
+        grace_until_ms = registered.previous.until_ms if registered.previous else 0
+        return replace(registered.device, epoch=epoch, grace_until_ms=grace_until_ms), revoked
 
-    async def remove(self, read: Device, act: Event = _REMOVED) -> int:
-        """Remove the record and revoke all it holds; returns how much. Raises ``Conflict`` and ``Unavailable``."""
-        _, revoked = await self._write(Registered(read, Secret("")), act, read_epoch=read.epoch, revoke=True)
+    async def remove_device(self, read: Device, event: Event) -> int:
+        """Remove the record and revoke all that the device holds; returns how many tokens and applications that was.
+
+        Raises ``Conflict`` and ``Unavailable``.
+        """
+        _, revoked = await self._write(Registered(read, Secret("")), event, read_epoch=read.epoch, revoke=True)
         return revoked
 
-    async def all(self) -> AsyncIterator[Device]:
+    async def all_devices(self) -> AsyncIterator[Device]:
         """Iterate over every device, shard by shard. Raises ``Unavailable``."""
-        for shard in ALL_SHARDS:
-            for device in await self._of(shard, sorted(await self._scans.command("SMEMBERS", shard.devices))):
+        async for shard, client_ids in self._client_ids_after(None):
+            for device in await self._read_listed(shard, client_ids):
                 yield device
 
-    async def count(self) -> int:
+    async def count_devices(self) -> int:
         """Return how many devices are registered. Raises ``Unavailable``."""
-        return sum(await self._scans.pipeline([("SCARD", shard.devices) for shard in ALL_SHARDS]))
+        return sum(await self._searches.pipeline([("SCARD", shard.devices) for shard in ALL_SHARDS]))
 
-    async def page(
+    async def list_devices(
         self, after: ClientId | None, limit: int, *, part: str = "", budget_s: float = math.inf
     ) -> tuple[list[Device], str]:
         """Return up to ``limit`` devices after that one (None: from the start), and the client ID to go on from.
 
-        In the order of ``all``; an empty client ID ends. A device keeps its place whatever is added or removed, so
-        ``after`` need not be registered any more. Only those are returned that have ``part`` in their client ID,
-        whatever its case; the page is as short as it is when that has taken ``budget_s`` seconds. Raises
+        An empty client ID ends the list. Only devices are returned whose client ID contains ``part``, in whatever case.
+        The order is that of ``all_devices``: a device keeps its place whatever is added or removed, so ``after`` may be
+        a device that is no longer registered. After ``budget_s`` seconds the page ends as far as it has come. Raises
         ``Unavailable``.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + budget_s
-        first = Shard.of(after).number if after else 0
-        seen: str = after or ""
         devices: list[Device] = []
-        for shard in ALL_SHARDS[first:]:
-            client_ids = sorted(await self._scans.command("SMEMBERS", shard.devices))
-            if after and shard.number == first:
-                client_ids = client_ids[bisect_right(client_ids, after) :]
-            wanted = [each for each in client_ids if part.lower() in each.lower()] if part else client_ids
+        passed: str = after or ""
+        async for shard, client_ids in self._client_ids_after(after):
+            matching = [client_id for client_id in client_ids if part.lower() in client_id.lower()]
             room = limit - len(devices)
-            devices += await self._of(shard, wanted[:room])
-            if len(wanted) >= room:
-                return devices, wanted[room - 1]
-            seen = client_ids[-1] if client_ids else seen
-            # However slow Redis is, each page gets further than the one before.
-            if loop.time() > until and seen != (after or "") and shard != ALL_SHARDS[-1]:
-                return devices, seen
+            devices += await self._read_listed(shard, matching[:room])
+            if len(matching) >= room:
+                return devices, matching[room - 1]
+            passed = client_ids[-1] if client_ids else passed
+            # However slow Redis is, each page must get further than the one before.
+            gets_further = passed != (after or "")
+            if loop.time() > until and gets_further and shard != ALL_SHARDS[-1]:
+                return devices, passed
         return devices, ""
 
-    async def count_of_group(self, group_id: str, *, budget_s: float) -> tuple[int, bool]:
+    async def count_group(self, group_id: str, *, budget_s: float) -> tuple[int, bool]:
         """Count the devices of a group ID for at most ``budget_s`` seconds; returns also whether that is all of them.
 
         Raises ``Unavailable``.
@@ -184,46 +172,52 @@ class Devices:
         loop = asyncio.get_running_loop()
         until = loop.time() + budget_s
         count = 0
-        for shard in ALL_SHARDS:
-            if loop.time() > until:
+        async for shard, client_ids in self._client_ids_after(None):
+            count += sum(client_id.startswith(group_id + CLIENT_ID_MARK) for client_id in client_ids)
+            if loop.time() > until and shard != ALL_SHARDS[-1]:
                 return count, False
-            client_ids = await self._scans.command("SMEMBERS", shard.devices)
-            count += sum(each.startswith(group_id + CLIENT_ID_MARK) for each in client_ids)
         return count, True
 
-    async def _of(self, shard: Shard, client_ids: list[str]) -> list[Device]:
-        if not client_ids:
-            return []
-        rows = await self._scans.pipeline([("HMGET", shard.device(name), "epoch", "record") for name in client_ids])
+    async def _client_ids_after(self, after: ClientId | None) -> AsyncIterator[tuple[Shard, list[str]]]:
+        """Yield each shard with its client IDs in order, from the one after ``after`` on."""
+        first = Shard.of(after) if after else ALL_SHARDS[0]
+        for shard in ALL_SHARDS[first.number :]:
+            client_ids = sorted(await self._searches.command("SMEMBERS", shard.devices))
+            yield shard, client_ids[bisect_right(client_ids, after) :] if after and shard == first else client_ids
+
+    async def _read_listed(self, shard: Shard, client_ids: list[str]) -> list[Device]:
+        rows = await self._searches.pipeline(
+            [("HMGET", shard.device(client_id), "epoch", "record") for client_id in client_ids]
+        )
         return [
             self._device(client_id, epoch, msgspec.json.decode(text, type=_DeviceRecord))
             for client_id, (epoch, text) in zip(client_ids, rows, strict=True)
             if epoch is not None
         ]
 
-    async def _write(self, written: Registered, act: Event, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
-        """Write a record, or remove it: one without a key is none."""
+    async def _write(self, written: Registered, event: Event, *, read_epoch: str, revoke: bool) -> tuple[str, int]:
+        """Write a record, or remove it where it has no key. Returns the new epoch, and how much was revoked."""
         device, key, previous = written.device, written.key, written.previous
         shard = Shard.of(device.client_id)
-        # With the algorithm, or whoever writes to Redis could turn a public key into a shared secret.
+        # Sealed with the algorithm: an attacker who writes to Redis cannot turn a public key into a shared secret.
         sealed_key = self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else ""
         answer = await self._redis.run_script(
             _WRITE,
             {
                 "device": shard.device(device.client_id),
                 "devices": shard.devices,
-                "device_index": shard.live(device.client_id),
+                "device_index": shard.device_index(device.client_id),
             },
             client_id=device.client_id,
             read_epoch=read_epoch,
-            record=_text(device, previous) if key else "",
+            record=_record_text(device, previous) if key else "",
             sealed_key=sealed_key,
             revokes=int(revoke),
             previous_key=self._seal_previous(device, previous) if previous else "",
-            actor=act.actor.name,
-            request_id=act.actor.request_id,
-            event=act.kind,
-            detail=act.detail,
+            actor=event.actor.name,
+            request_id=event.actor.request_id,
+            event=event.kind,
+            detail=event.detail,
         )
         self._cache.pop(device.client_id, None)
         if answer[0] == "conflict":
@@ -246,21 +240,23 @@ class Devices:
         )
 
     def _seal_previous(self, device: Device, previous: PreviousKey) -> str:
-        return self._keys.seal(previous.key, "previous-client-key", device.client_id, _term(previous))
+        return self._keys.seal(previous.key, "previous-client-key", device.client_id, _previous_terms(previous))
 
     def _open_previous(self, device: Device, record: _DeviceRecord, sealed: str | None) -> PreviousKey | None:
         if not sealed or not device.grace_until_ms:
             return None
         found = PreviousKey(Algorithm(record.previous_algorithm), Secret(""), record.previous_until_ms)
-        return replace(found, key=self._keys.open(sealed, "previous-client-key", device.client_id, _term(found)))
+        return replace(
+            found, key=self._keys.open(sealed, "previous-client-key", device.client_id, _previous_terms(found))
+        )
 
 
-def _term(previous: PreviousKey) -> str:
-    """What a previous key is sealed with: whoever writes to Redis can neither prolong it nor make it another kind."""
+def _previous_terms(previous: PreviousKey) -> str:
+    """Return what a previous key is sealed with: an attacker who writes to Redis can neither prolong nor retype it."""
     return f"{previous.algorithm} {previous.until_ms}"
 
 
-def _text(device: Device, previous: PreviousKey | None) -> str:
+def _record_text(device: Device, previous: PreviousKey | None) -> str:
     record = _DeviceRecord(
         algorithm=device.algorithm,
         role=device.role,

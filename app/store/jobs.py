@@ -1,4 +1,4 @@
-"""Jobs in Redis: what a large revocation has still to go through, and what became of it."""
+"""Jobs in Redis: large revocations, the shards each has still to go through, and what became of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final, get_args
 
 from app.model.actors import Actor
 from app.model.selections import Selection
+from app.store.cursor import InvalidCursor
 from app.store.pipelined_connection import Command
 from app.store.records import RevocationState
 from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
@@ -29,9 +30,9 @@ _COUNTS: Final = get_args(RevocationState)
 class Job:
     """A large revocation. Times are Unix ms; ``done_at_ms`` is 0 while it goes on.
 
-    A role or everything is denied from the first moment; a topic filter in the first ``shards_done`` of ``shards``.
-    ``counted`` is what was counted before. ``queued`` tokens were revoked and queued for the cloud; of them so many are
-    ``confirmed``, ``failed``, ``lapsed`` or ``dropped``, and the rest wait.
+    The tokens of a role, or all, are denied from the first moment; those of a topic filter in ``shards_done`` of
+    ``shards``. ``counted`` is how many tokens were counted before. ``queued`` were revoked and queued for the cloud; of
+    these so many are ``confirmed``, ``failed``, ``lapsed`` or ``dropped``, and the rest wait.
     """
 
     id: str
@@ -50,7 +51,7 @@ class Job:
 
     @property
     def waiting(self) -> int:
-        """How many the cloud has still to be told."""
+        """How many are still to be delivered to the cloud."""
         return self.queued - self.confirmed - self.failed - self.lapsed - self.dropped
 
     @property
@@ -66,10 +67,10 @@ class JobStore:
         """Read and write through ``store``."""
         self._redis = store.background
 
-    async def start(self, job: str, selection: Selection, actor: Actor, counted: int) -> bool:
-        """Write down a job under an ID of ``draw_id``; False if that is the ID of another selection's job.
+    async def start_job(self, job: str, selection: Selection, *, actor: Actor, counted: int) -> bool:
+        """Write a job under an ID of ``new_job_id``; False if that is the ID of another selection's job.
 
-        May be sent again: what is there stays as it is. Raises ``Unavailable``.
+        May be sent again: a job that is there stays as it is. Raises ``Unavailable``.
         """
         written = await self._redis.run_script(
             _START,
@@ -83,16 +84,16 @@ class JobStore:
         )
         return bool(written)
 
-    async def open(self) -> list[tuple[str, Selection]]:
+    async def open_jobs(self) -> list[tuple[str, Selection]]:
         """Return the jobs with work left, the oldest first. Raises ``Unavailable``."""
         jobs: list[str] = await self._redis.command("ZRANGE", OPEN_JOBS, 0, -1)
-        texts = await self._redis.pipeline([("HGET", job_key(job), "selection") for job in jobs]) if jobs else []
+        texts = await self._redis.pipeline([("HGET", job_key(job), "selection") for job in jobs])
         return [(job, Selection.from_text(text)) for job, text in zip(jobs, texts, strict=True) if text]
 
-    async def claim(self, job: str) -> Shard | None:
-        """Claim a shard of a job's work; None: there is none to claim now. Raises ``Unavailable``.
+    async def claim_shard(self, job: str) -> Shard | None:
+        """Claim a shard of a job's work; None if there is none to claim now. Raises ``Unavailable``.
 
-        With the last one done, this ends the job.
+        When the last shard is done, this ends the job.
         """
         number: int = await self._redis.run_script(
             _CLAIM,
@@ -101,50 +102,49 @@ class JobStore:
         )
         return Shard(number) if number >= 0 else None
 
-    async def extend(self, job: str, shard: Shard) -> None:
-        """Keep a claim for another lease. Raises ``Unavailable``."""
+    async def extend_claim(self, job: str, shard: Shard) -> None:
+        """Extend the claim on a shard by another lease. May be sent again. Raises ``Unavailable``."""
         await self._redis.run_script(_EXTEND, {"work": job_work_key(job)}, shard_number=shard.number)
 
-    async def shard_done(self, job: str, shard: Shard) -> None:
-        """Strike a shard off. May be sent again. Raises ``Unavailable``."""
+    async def finish_shard(self, job: str, shard: Shard) -> None:
+        """Remove a shard from a job's work. May be sent again. Raises ``Unavailable``."""
         await self._redis.command("ZREM", job_work_key(job), shard.number)
 
-    async def read(self, job: str) -> Job | None:
+    async def read_job(self, job: str) -> Job | None:
         """Read a job and count what became of it. Raises ``Unavailable``."""
-        [found] = await self._read([job])
+        [found] = await self._read_jobs([job])
         return found
 
-    async def page(self, cursor: str, limit: int) -> tuple[list[Job], str]:
-        """Return jobs, the newest first, and the cursor of the next; an empty one begins, and ends.
+    async def list_jobs(self, cursor: str, limit: int) -> tuple[list[Job], str]:
+        """Return jobs, the newest first, and the cursor of the next page; an empty cursor begins, and ends.
 
-        Raises ``ValueError`` for a cursor that is none, and ``Unavailable``.
+        Raises ``InvalidCursor`` and ``Unavailable``.
         """
         after = await self._redis.command("ZREVRANK", JOBS, cursor) if cursor else -1
         if after is None:
-            raise ValueError("no cursor of this list")
-        # By rank: jobs begun meanwhile stand before the cursor's and move it along.
+            raise InvalidCursor
+        # By rank: jobs that began meanwhile come before the cursor's and shift it.
         ids: list[str] = await self._redis.command("ZREVRANGE", JOBS, after + 1, after + 1 + limit)
-        jobs = [job for job in await self._read(ids[:limit]) if job]
+        jobs = [job for job in await self._read_jobs(ids[:limit]) if job]
         return jobs, ids[limit - 1] if len(ids) > limit else ""
 
-    async def _read(self, ids: Sequence[str]) -> list[Job | None]:
+    async def _read_jobs(self, ids: Sequence[str]) -> list[Job | None]:
         commands: list[Command] = []
         for job in ids:
             commands.append(("HMGET", job_key(job), "selection", "by", "counted", "created_at_ms", "done_at_ms"))
             commands.append(("ZCARD", job_work_key(job)))
             commands += [("HMGET", shard.job_counts(job), *_COUNTS) for shard in ALL_SHARDS]
-        rows = await self._redis.pipeline(commands) if commands else []
-        of_job = iter(rows)
-        return [_job(job, next(of_job), next(of_job), list(islice(of_job, len(ALL_SHARDS)))) for job in ids]
+        answers = iter(await self._redis.pipeline(commands))
+        return [_job(job, next(answers), next(answers), list(islice(answers, len(ALL_SHARDS)))) for job in ids]
 
 
-def draw_id() -> str:
-    """Draw a job's ID."""
+def new_job_id() -> str:
+    """Generate a job's ID."""
     return secrets.token_hex(8)
 
 
-def is_id(text: str) -> bool:
-    """Tell whether ``text`` could have been drawn."""
+def is_job_id(text: str) -> bool:
+    """Tell whether ``text`` could be a job's ID."""
     return _ID.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Operators in Redis: sealed records by name, each under an epoch that only ever rises."""
+"""Operators in Redis: sealed records by name, each under an epoch that only rises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.store.script import Script
 from app.store.sealing import CannotOpen, KeyRing
 from app.store.store import Store
 
-# Whoever is dismissed, or has their sessions ended, is so when Redis is full too; and whoever signs in then is let in.
+# Operators are removed, their sessions ended, and signed in also when Redis is full.
 _WRITE: Final = Script("write_operator", may_oom=True)
 _REHASH: Final = Script("rehash_operator", may_oom=True)
 _KEYS: Final = {"operators": OPERATORS, "last_epoch": OPERATOR_EPOCH}
@@ -27,13 +27,13 @@ MAX_OPERATORS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoredOperator:
-    """An operator as they lie in Redis. ``epoch`` is when role, password or sessions were last changed: µs at least."""
+    """An operator as stored. ``epoch`` is when role, password or sessions last changed: µs at least."""
 
     operator: Operator
     hash: PasswordHash
     epoch: int
     text: str
-    """The record itself, so that a script can tell whether it still stands."""
+    """The record itself, so that a script can tell whether it is still current."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class OperatorsSnapshot:
 
 
 class _OperatorRecord(msgspec.Struct, frozen=True):
-    """An operator as they lie sealed: whoever writes to Redis could else make himself an admin."""
+    """The sealed part of a record: an attacker who writes to Redis cannot make an operator an admin."""
 
     role: OperatorRole
     hash: str
@@ -53,7 +53,7 @@ class _OperatorRecord(msgspec.Struct, frozen=True):
 
 
 class Operators:
-    """The people at the console."""
+    """The operators of the console."""
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         """Read and write through ``store``, seal with ``keys``."""
@@ -61,48 +61,48 @@ class Operators:
         self._clock = store.clock
         self._keys = keys
         self.attempts = Attempts(store)
-        """Who tries their passwords."""
+        """Attempts to prove their passwords."""
 
     def now_ms(self) -> int:
         """Return Redis's time, Unix ms."""
         return self._clock.now_ms()
 
-    async def find(self, name: str) -> StoredOperator | None:
-        """Return an operator, or None. Raises ``Unavailable``, and ``CannotOpen`` for a record that was not ours."""
+    async def find_operator(self, name: str) -> StoredOperator | None:
+        """Return an operator, or None. Raises ``Unavailable``, and ``CannotOpen``."""
         text = await self._redis.command("HGET", OPERATORS, name)
-        return self.opened(name, text) if text else None
+        return self.open_record(name, text) if text else None
 
-    def opened(self, name: str, text: str) -> StoredOperator:
-        """Open a record as it lies in Redis. Raises ``CannotOpen``."""
+    def open_record(self, name: str, text: str) -> StoredOperator:
+        """Open a record as stored. Raises ``CannotOpen``."""
         epoch, _, sealed = text.partition(" ")
-        # With the epoch, or whoever writes to Redis could turn it back to one whose sessions were ended.
+        # Sealed with the epoch: an attacker who writes to Redis cannot turn it back to one whose sessions were ended.
         record = msgspec.json.decode(self._keys.open(sealed, "operator", name, epoch).reveal(), type=_OperatorRecord)
         return StoredOperator(
             Operator(name, record.role, record.created_at_ms), PasswordHash(record.hash), int(epoch), text
         )
 
-    async def any(self) -> bool:
+    async def has_operators(self) -> bool:
         """Tell whether there is an operator. Raises ``Unavailable``."""
         return bool(await self._redis.command("HLEN", OPERATORS))
 
-    async def read(self) -> OperatorsSnapshot:
+    async def read_operators(self) -> OperatorsSnapshot:
         """Return all operators. Raises ``Unavailable``."""
-        # The epoch first: of what changes in between, ``write`` then knows.
+        # The epoch first: ``write_operator`` then detects what changes in between.
         epoch, words = await self._redis.pipeline([("GET", OPERATOR_EPOCH), ("HGETALL", OPERATORS)])
         names, texts = words[::2], words[1::2]
-        accounts = {name: self._opened_or_none(name, text) for name, text in zip(names, texts, strict=True)}
+        accounts = {name: self._open_or_none(name, text) for name, text in zip(names, texts, strict=True)}
         return OperatorsSnapshot(accounts, int(epoch or 0))
 
-    async def write(
-        self, read: OperatorsSnapshot, operator: Operator, password: PasswordHash | None, act: Event
+    async def write_operator(
+        self, read: OperatorsSnapshot, operator: Operator, password: PasswordHash | None, *, event: Event
     ) -> bool:
         """Write an operator's record under a new epoch, which ends their sessions; without ``password``, remove it.
 
-        False if anything about any operator was changed since ``read``: then nothing is written, for what was decided
-        by it may no longer hold. Not to be sent again blindly. Raises ``Unavailable``.
+        False if any operator was changed since ``read``: then nothing is written, for what was decided by it may no
+        longer hold. Not to be sent again blindly. Raises ``Unavailable``.
         """
-        # No less than the last given to anyone: not even a clock that was set back, between a removal and the same name
-        # added again, brings an old one back. No less than the time: nor does a Redis that lost its last seconds.
+        # Higher than the last that was given: a clock that is set back between a removal and adding the same name again
+        # cannot bring an old epoch back. And not before now: nor can a Redis that lost its last seconds.
         epoch = max(self._clock.now_ms() * 1000, read.epoch + 1)
         text = self._text(operator, password, epoch) if password else ""
         written = await self._redis.run_script(
@@ -112,17 +112,17 @@ class Operators:
             epoch=epoch,
             name=operator.name,
             record=text,
-            actor=act.actor.name,
-            request_id=act.actor.request_id,
-            event=act.kind,
-            detail=act.detail,
+            actor=event.actor.name,
+            request_id=event.actor.request_id,
+            event=event.kind,
+            detail=event.detail,
         )
         return bool(written)
 
-    async def rehash(self, account: StoredOperator, password: PasswordHash) -> None:
-        """Keep another hash of the same password, if the record still stands; no session ends. Raises ``Unavailable``.
+    async def rehash_operator(self, account: StoredOperator, password: PasswordHash) -> None:
+        """Store another hash of the same password, if the record is still current; no session ends.
 
-        May be sent again.
+        May be sent again. Raises ``Unavailable``.
         """
         text = self._text(account.operator, password, account.epoch)
         await self._redis.run_script(
@@ -134,8 +134,8 @@ class Operators:
         sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "operator", operator.name, str(epoch))
         return f"{epoch} {sealed}"
 
-    def _opened_or_none(self, name: str, text: str) -> StoredOperator | None:
+    def _open_or_none(self, name: str, text: str) -> StoredOperator | None:
         try:
-            return self.opened(name, text)
+            return self.open_record(name, text)
         except CannotOpen:
             return None

@@ -43,12 +43,10 @@ class PipelinedConnection:
         self._session: _Session | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands in one go and return their answers; one that Redis refuses is answered by the error.
+        """Send commands, at least one, in one go and return their answers; one that Redis refuses has the error.
 
         Raises ``redis.exceptions.ConnectionError`` when there is no answer within two seconds, or never will be.
         """
-        if not commands:
-            return []
         if self._session is None or self._session.over:
             self._session = _Session(self._connect())
         return await self._session.ask(commands)

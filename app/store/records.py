@@ -1,4 +1,4 @@
-"""What is said of tokens, between the scripts and the services that ask: no Redis here."""
+"""What the scripts and the services say to each other about tokens. Nothing here talks to Redis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AssertionRefused(Exception):
 
 
 class Priority(IntEnum):
-    """Whose revocations the cloud is told first; within one, those with the longest remaining life."""
+    """Which revocations go to the cloud first; within one priority, those with the longest remaining life."""
 
     OPERATOR = 0
     BULK = 1
@@ -47,9 +47,9 @@ class CloudTokenOfType:
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What a request asks for: whose, which permissions, for how long.
+    """What a request asks for: which device, which permissions, for how long.
 
-    A live token with more than ``fresh_ms`` left serves it; one with ``spare_ms`` does where no new one can be had.
+    A live token with more than ``fresh_ms`` left serves it; one with ``spare_ms`` left does if no new one can be had.
     """
 
     device: Device
@@ -61,18 +61,18 @@ class TokenRequest:
 
     @property
     def key(self) -> GrantKey:
-        """What the token is keyed by."""
+        """What the token and its application are keyed by."""
         return grant_key(self.device.client_id, self.scope, self.life_s)
 
     @property
     def shard(self) -> Shard:
-        """Where all of it lies."""
+        """The shard of the device."""
         return Shard.of(self.device.client_id)
 
 
 @dataclass(frozen=True, slots=True)
 class ApplicationLease:
-    """The right to apply for one grant, under a handle and the leading request's random value."""
+    """The right to apply for one grant, under a handle and the random value of the request that applies."""
 
     wanted: TokenRequest
     handle: Handle
@@ -90,9 +90,10 @@ class StoredToken:
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """What ``request.lua`` said. ``wait_ms`` is how long a flight, a failure's mark or a limit still lasts.
+    """The answer of ``request_token.lua``.
 
-    ``flight`` is the handle to apply under or to wait for; ``failure`` is what ``Tokens.fail`` was told.
+    ``wait_ms`` is how long an application, a failure's mark or a limit still lasts. ``application`` is the handle to
+    apply under or to wait for; ``failure`` is the reason that was given to ``Tokens.fail``.
     """
 
     status: RequestStatus
@@ -105,7 +106,7 @@ class RequestResult:
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """What is known of a handle."""
+    """What is known of a handle. Times are Unix ms; ``revocation`` is a ``RevocationState``, or empty."""
 
     handle: Handle
     client_id: str

@@ -47,6 +47,8 @@ class RedisClient:
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Send independent commands in one round trip. Raises ``Unavailable``."""
+        if not commands:
+            return []
         try:
             answers = await self.connection.ask(commands)
             for i, answer in enumerate(answers):

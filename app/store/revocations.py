@@ -1,7 +1,8 @@
-"""Revoking in bulk, and the queue of revocations to deliver to the cloud."""
+"""Revoking many tokens, and the queue of revocations to deliver to the cloud."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,18 +19,21 @@ from app.store.tokens import REVOKE
 _RAISE: Final = Script("raise_watermark", may_oom=True)
 _READ_HEAD: Final = Script("read_queue_head", may_oom=True)
 _CLAIM: Final = Script("claim_revocation", may_oom=True)
-_SETTLE: Final = Script("record_delivery", may_oom=True)
+_RECORD: Final = Script("record_delivery", may_oom=True)
 _RESOLVE: Final = Script("resolve_revocation", may_oom=True)
 
 Queue = Literal["queued", "delayed", "failed"]
-"""What waits for its turn; what is claimed or put off; what nobody tries any more."""
+"""What waits; what is claimed or put off; what is not tried any more."""
 
 Outcome = Literal["confirmed", "failed", "queued"]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One revocation that this worker may deliver now; not every try of ``tries`` counted as one of ``attempts``."""
+    """A revocation that this worker may deliver now.
+
+    ``tries`` were made, of which ``attempts`` count: those made while the cloud is down do not.
+    """
 
     handle: Handle
     number: str
@@ -42,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many revocations wait or are under way, how many failed, and the scopes of some that wait."""
+    """How many revocations are queued or under way, how many failed, and the scopes of some that are queued."""
 
     queued: int
     failed: int
@@ -50,16 +54,16 @@ class Backlog:
 
 
 class RevocationQueue:
-    """Everything that is revoked here and not yet at the cloud."""
+    """What is revoked here and not yet at the cloud."""
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._redis = store.background
 
     async def raise_watermark(self, role: str, job: str, shards: Sequence[Shard] = ALL_SHARDS) -> None:
-        """Revoke all that was begun under a role until now, or ``EVERYTHING``. Raises ``Unavailable``.
+        """Revoke all that began under a role until now, or under ``EVERYTHING``. Raises ``Unavailable``.
 
-        Once for each job and shard: may be sent again. Nothing is queued by this.
+        Each job does so once in each shard, so it may be sent again. This queues nothing.
         """
         await self._redis.pipeline(
             [
@@ -70,7 +74,7 @@ class RevocationQueue:
             ]
         )
 
-    async def revoke(
+    async def revoke_tokens(
         self,
         shard: Shard,
         handles: Sequence[Handle],
@@ -80,9 +84,10 @@ class RevocationQueue:
         job: str = "",
         below_watermark: bool = False,
     ) -> int:
-        """Revoke and queue tokens of one shard; ``swept``: only those that a floor took. Returns how many it was.
+        """Revoke and queue tokens of one shard, and return how many.
 
-        ``actor`` is who revokes, as the audit trail names them. May be sent again. Raises ``Unavailable``.
+        ``job`` counts them; with ``below_watermark`` only those below a watermark are revoked. May be sent again.
+        Raises ``Unavailable``.
         """
         revoked: int = await self._redis.run_script(
             REVOKE,
@@ -96,29 +101,27 @@ class RevocationQueue:
         )
         return revoked
 
-    async def turns(self) -> list[Shard]:
-        """Return the shards of the first revocations over all shards, in the order of their turns.
+    async def next_shards(self) -> list[Shard]:
+        """Return the shards of the next revocations over all shards, in the queue's order: a shard for each.
 
-        What is due again is put back, and what outlived itself lapses. Raises ``Unavailable``.
+        What is due again goes back into the queue, and what is past its token's life lapses. Raises ``Unavailable``.
         """
         rows = await self._redis.pipeline(
             [
                 self._redis.script_command(
-                    _READ_HEAD,
-                    {"queue": shard.queue, "delayed": shard.delayed, "failed": shard.failed},
+                    _READ_HEAD, {"queue": shard.queue, "delayed": shard.delayed, "failed": shard.failed}
                 )
                 for shard in ALL_SHARDS
             ]
         )
-        turns = [
-            (float(score), shard.number) for shard, row in zip(ALL_SHARDS, rows, strict=True) for score in row[1::2]
-        ]
-        # Further down a shard's queue than was looked there may be better ones than the last of another's.
-        deepest = min((float(row[-1]) for row in rows if len(row) == 2 * QUEUE_HEAD_LENGTH), default=float("inf"))
-        return [Shard(number) for score, number in sorted(turns) if score <= deepest]
+        heads = [[float(score) for score in row[1::2]] for row in rows]
+        ordered = sorted((score, shard.number) for shard, head in zip(ALL_SHARDS, heads, strict=True) for score in head)
+        # Behind a head that was cut off there may be a revocation that goes before the last ones of other shards.
+        known_to = min((head[-1] for head in heads if len(head) == QUEUE_HEAD_LENGTH), default=math.inf)
+        return [Shard(number) for score, number in ordered if score <= known_to]
 
-    async def claim(self, shard: Shard) -> Claim | None:
-        """Claim the shard's first revocation. Raises ``Unavailable``."""
+    async def claim_revocation(self, shard: Shard) -> Claim | None:
+        """Claim the shard's first revocation. Not to be sent again. Raises ``Unavailable``."""
         row = await self._redis.run_script(_CLAIM, {"queue": shard.queue, "delayed": shard.delayed})
         if not row:
             return None
@@ -133,11 +136,16 @@ class RevocationQueue:
             attempts=int(attempts),
         )
 
-    async def settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
-        """Record what came of a claim; False if it had fallen to another. May be sent again. Raises ``Unavailable``."""
+    async def record_delivery(
+        self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True
+    ) -> bool:
+        """Record what came of a claim; False if it had gone to another worker. May be sent again.
+
+        ``queued``: deliver it again in ``again_in_ms``. ``counts``: this was an attempt. Raises ``Unavailable``.
+        """
         shard = Shard.of(claim.client_id)
-        settled = await self._redis.run_script(
-            _SETTLE,
+        recorded = await self._redis.run_script(
+            _RECORD,
             {"token": shard.token(claim.handle), "delayed": shard.delayed, "failed": shard.failed},
             handle=claim.handle,
             claim=claim.number,
@@ -145,9 +153,9 @@ class RevocationQueue:
             again_in_ms=again_in_ms,
             attempts=int(counts),
         )
-        return bool(settled)
+        return bool(recorded)
 
-    async def resolve(self, handle: str, verb: Literal["retry", "drop"], *, actor: Actor) -> bool:
+    async def resolve_revocation(self, handle: str, verb: Literal["retry", "drop"], *, actor: Actor) -> bool:
         """Queue a failed revocation again, or drop it; False if it is not failed. Raises ``Unavailable``."""
         shard = Shard.of_handle(handle)
         if shard is None:
@@ -163,29 +171,30 @@ class RevocationQueue:
         return bool(resolved)
 
     @staticmethod
-    def keys(queue: Queue) -> list[str]:
-        """Return the keys of one queue in all shards, for ``Index.after``: by turn, by due time, or by expiry."""
-        names = {"queued": Shard.queue, "delayed": Shard.delayed, "failed": Shard.failed}
-        return [names[queue].__get__(shard) for shard in ALL_SHARDS]
+    def queue_keys(queue: Queue) -> list[str]:
+        """Return the keys of a queue in all shards, for ``TokenIndex.list_records``."""
+        match queue:
+            case "queued":
+                return [shard.queue for shard in ALL_SHARDS]
+            case "delayed":
+                return [shard.delayed for shard in ALL_SHARDS]
+            case "failed":
+                return [shard.failed for shard in ALL_SHARDS]
 
-    async def ahead(self, priority: Priority) -> int:
-        """Count the revocations that go before, or among, those of this priority. Raises ``Unavailable``."""
+    async def count_ahead(self, priority: Priority) -> int:
+        """Count the revocations of this priority and of those before it. Raises ``Unavailable``."""
         until = (priority + 1) * PRIORITY_SPAN
         return sum(await self._redis.pipeline([("ZCOUNT", shard.queue, "-inf", f"({until}") for shard in ALL_SHARDS]))
 
-    async def backlog(self) -> Backlog:
-        """Count what is queued and what failed. Raises ``Unavailable``."""
-        rows = await self._redis.pipeline(
+    async def read_backlog(self) -> Backlog:
+        """Count what is queued or under way and what failed. Raises ``Unavailable``."""
+        counts = await self._redis.pipeline(
             [("ZCARD", key) for shard in ALL_SHARDS for key in (shard.queue, shard.delayed, shard.failed)]
-            + [("ZRANGE", shard.queue, 0, 1) for shard in ALL_SHARDS]
         )
-        counts, heads = rows[: 3 * len(ALL_SHARDS)], rows[3 * len(ALL_SHARDS) :]
-        sample = [
-            ("HGET", shard.token(handle), "scope")
-            for shard, handles in zip(ALL_SHARDS, heads, strict=True)
-            for handle in handles
-        ]
-        scopes = await self._redis.pipeline(sample) if sample else []
+        heads = await self._redis.pipeline([("ZRANGE", shard.queue, 0, 1) for shard in ALL_SHARDS])
+        handles = [Handle(handle) for head in heads for handle in head]
+        keys = [Shard.of_known_handle(handle).token(handle) for handle in handles]
+        scopes = await self._redis.pipeline([("HGET", key, "scope") for key in keys])
         return Backlog(
             queued=sum(counts[0::3]) + sum(counts[1::3]),
             failed=sum(counts[2::3]),

@@ -1,7 +1,8 @@
-"""Sealing what lies in Redis (AES-256-GCM), and finding a token's record by an HMAC of the token.
+"""Sealing what is stored in Redis (AES-256-GCM), and finding a token's record by an HMAC of the token.
 
-The associated data of a sealed value is its purpose, client ID and handle, so nobody with write access to Redis can
-move a value from one record to another. Each value names its key: a new key opens everywhere before it seals anywhere.
+The associated data of a sealed value is its purpose, client ID and handle, so an attacker with write access to Redis
+cannot move a value from one record to another. Each value names its key: a new key opens everywhere before it seals
+anywhere.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from app.model.secrets import CloudToken, Secret
 
 Purpose = Literal["client-key", "previous-client-key", "cloud-tokens", "api-key", "operator", "session", "carried-form"]
 Sealed = NewType("Sealed", str)
-"""A sealed value as it lies in Redis: ``KEY_ID.BASE64URL(nonce, ciphertext, tag)``."""
+"""A sealed value as stored: ``KEY_ID.BASE64URL(nonce, ciphertext, tag)``."""
 
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _KEY_BYTES: Final = 32
@@ -31,7 +32,7 @@ _NONCE_BYTES: Final = 12
 
 
 class CannotOpen(Exception):
-    """A sealed value was not sealed by a key we hold, or not for this place."""
+    """A sealed value was not sealed by a key in SEALING_KEYS, or not for this place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class _SealingKey:
 
 
 class KeyRing:
-    """The sealing keys: the first seals, all open."""
+    """The sealing keys: the first one seals, all of them open."""
 
     def __init__(self, keys: tuple[_SealingKey, ...]) -> None:
         """Use ``KeyRing.parse``."""
@@ -54,9 +55,9 @@ class KeyRing:
         """Read ``ID:BASE64,…``. Raises ``ValueError`` with what is wrong, never with a key."""
         keys = tuple(_parse_key(part.strip()) for part in text.reveal().split(",") if part.strip())
         if not keys:
-            raise ValueError("holds no key; one is ID:BASE64 of 32 random bytes")
+            raise ValueError("no key: expected ID:BASE64 of 32 random bytes")
         if len({key.id for key in keys}) < len(keys):
-            raise ValueError("holds two keys of the same ID")
+            raise ValueError("two keys have the same ID: give each its own")
         return cls(keys)
 
     def seal(self, secret: Secret, purpose: Purpose, client_id: str, handle: str = "") -> Sealed:
@@ -67,7 +68,7 @@ class KeyRing:
         return Sealed(f"{self._sealing.id}.{base64.urlsafe_b64encode(box).decode()}")
 
     def open(self, sealed: str, purpose: Purpose, client_id: str, handle: str = "") -> Secret:
-        """Open what was sealed for this very place. Raises ``CannotOpen``."""
+        """Open what was sealed for this place. Raises ``CannotOpen``."""
         key_id, _, text = sealed.partition(".")
         key = self._keys.get(key_id)
         if key is None:
@@ -84,20 +85,20 @@ class KeyRing:
         return _mac(self._sealing, token)
 
     def macs(self, token: CloudToken) -> list[str]:
-        """Return the HMACs under every key: an older key may have been the first when the token was stored."""
+        """Return the HMACs under every key: another key may have been the first when the token was stored."""
         return [_mac(key, token) for key in self._keys.values()]
 
 
 def new_key_text(key_id: str) -> Secret:
-    """Draw a new key in the form ``SEALING_KEYS`` takes."""
+    """Generate a key in the form of ``SEALING_KEYS``."""
     return Secret(f"{key_id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}")
 
 
 def _parse_key(text: str) -> _SealingKey:
     key_id, colon, encoded = text.partition(":")
-    # Without a colon it is the key itself that stands where the ID should, and is not to be told.
+    # Without a colon the ID may be the key itself, which no message may contain.
     if not colon or not _KEY_ID.fullmatch(key_id):
-        raise ValueError("one is ID:BASE64, where the ID has 1 to 32 of A-Z a-z 0-9 _ -")
+        raise ValueError("expected ID:BASE64, the ID being 1 to 32 of A-Z a-z 0-9 _ -")
     try:
         key = base64.b64decode(encoded, validate=True)
     except binascii.Error:

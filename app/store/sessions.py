@@ -1,4 +1,4 @@
-"""Sessions of operators in Redis: by the hash of their ID, each good for one epoch of its operator."""
+"""Sessions of operators in Redis, by the hash of their ID. Each is valid for one epoch of its operator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.store.store import Store
 
 log = structlog.get_logger(__name__)
 
-# Who has to revoke something is at the console when Redis is full too.
+# An operator who has to revoke something signs in also when Redis is full.
 _BEGIN: Final = Script("begin_session", may_oom=True)
 _FIND: Final = Script("find_session", may_oom=True)
 _END: Final = Script("end_session", may_oom=True)
@@ -30,29 +30,29 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Sessions:
-    """Who is signed in."""
+    """The sessions of signed-in operators."""
 
     def __init__(self, store: Store, keys: KeyRing, operators: Operators) -> None:
-        """Read and write through ``store``, seal with ``keys``; ``operators`` know whose a session is."""
+        """Read and write through ``store``, seal with ``keys``; ``operators`` opens their records."""
         self._redis = store.requests
         self._clock = store.clock
         self._keys = keys
         self._operators = operators
 
-    async def begin(
+    async def begin_session(
         self, account: StoredOperator, detail: str, *, request_id: str = ""
     ) -> tuple[SessionId, int] | None:
-        """Begin a session of 256 random bits, and return it and when it ends at last (Unix ms).
+        """Begin a session; return its ID, of 256 random bits, and when it ends at the latest (Unix ms).
 
         ``detail`` and ``request_id`` are for the audit. None if the operator was changed or removed since ``account``
         was read. Raises ``Unavailable``.
         """
         session = SessionId(secrets.token_urlsafe(32))
         name, created_at_ms = account.operator.name, self._clock.now_ms()
-        # The script reads the fields themselves; this seal is empty and proves them. Whoever writes to Redis could else
-        # sign himself in as anybody.
+        # The script reads the fields themselves; this empty seal proves them. Without it an attacker who writes to
+        # Redis could sign in as any operator.
         seal = self._keys.seal(Secret(""), "session", _digest(session), _terms(name, account.epoch, created_at_ms))
-        begun = await self._redis.run_script(
+        has_begun = await self._redis.run_script(
             _BEGIN,
             {"session": session_key(_digest(session)), "operators": OPERATORS},
             name=name,
@@ -63,10 +63,10 @@ class Sessions:
             request_id=request_id,
             detail=detail,
         )
-        return (session, created_at_ms + SESSION_LONGEST_MS) if begun else None
+        return (session, created_at_ms + SESSION_LONGEST_MS) if has_begun else None
 
-    async def find(self, session: SessionId, *, touch: bool) -> StoredOperator | None:
-        """Return whose session it is, in one round trip; ``touch`` prolongs it. None: ended, or never begun.
+    async def find_session(self, session: SessionId, *, touch: bool) -> StoredOperator | None:
+        """Return the operator of a session, in one round trip; ``touch`` prolongs it. None: it ended, or is unknown.
 
         Raises ``Unavailable``, and ``CannotOpen`` if the operator's record cannot be unsealed.
         """
@@ -83,13 +83,13 @@ class Sessions:
         try:
             self._keys.open(seal, "session", _digest(session), _terms(name, epoch, created_at_ms))
         except CannotOpen as error:
-            # Forged, or begun under a sealing key that is no longer there: sign in again.
+            # Forged, or sealed with a key that is no longer in SEALING_KEYS: the operator signs in again.
             log.warning("session_not_ours", cause=str(error))
             return None
-        return self._operators.opened(name, text)
+        return self._operators.open_record(name, text)
 
-    async def end(self, session: SessionId, *, request_id: str = "") -> Event | None:
-        """End a session; None if there was none. May be sent again. Raises ``Unavailable``."""
+    async def end_session(self, session: SessionId, *, request_id: str = "") -> Event | None:
+        """End a session and return the event; None if there was none. May be sent again. Raises ``Unavailable``."""
         if not _ID.fullmatch(session.reveal()):
             return None
         who = await self._redis.run_script(_END, {"session": session_key(_digest(session))}, request_id=request_id)
@@ -97,7 +97,7 @@ class Sessions:
 
 
 def _digest(session: SessionId) -> str:
-    """All that Redis gets of it: whoever reads there can sign in as nobody."""
+    """Return what Redis gets of the ID: an attacker who reads there cannot sign in."""
     return hashlib.sha256(session.reveal().encode()).hexdigest()
 
 

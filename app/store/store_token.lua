@@ -20,7 +20,7 @@ end
 
 local applicant = redis.call('HGET', application, 'handle')
 
--- Whether a successor applies now, or has stored a token. That the lease ran out alone is no reason to discard tokens.
+-- Whether a successor applies now, or has stored a token. A lease that ran out does not alone make tokens unwanted.
 local function is_overtaken()
   if applicant and applicant ~= handle then
     return true

@@ -1,6 +1,6 @@
-"""Tokens in Redis: the hot script, flights, and what is stored, found and revoked.
+"""Tokens in Redis: requesting, applying, storing, reading and revoking.
 
-The meaning of each step is told at the top of its ``.lua`` file.
+Each step is described at the top of its ``.lua`` file.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ _REQUEST: Final = Script("request_token")
 _EXTEND: Final = Script("extend_application")
 _STORE: Final = Script("store_token", may_oom=True)
 _FAIL: Final = Script("fail_application", may_oom=True)
-_NAME: Final = Script("write_token_mac", may_oom=True)
-_USE: Final = Script("use_assertion", may_oom=True)  # a device that revokes uses an assertion up; it is gone in minutes
+_WRITE_MAC: Final = Script("write_token_mac", may_oom=True)
+# A device that revokes its token uses an assertion up, also when Redis is full. Its key is gone in minutes.
+_USE: Final = Script("use_assertion", may_oom=True)
 _READ: Final = Script("read_token", may_oom=True)
 REVOKE: Final = Script("revoke_tokens", may_oom=True)
 
 
 class Tokens:
-    """Token records, grants and flights."""
+    """Token records, and the applications for them."""
 
     def __init__(self, store: Store, keys: KeyRing, *, max_live: int, max_new_per_hour: int) -> None:
-        """Read and write through ``store``, seal with ``keys``; the limits are one device's."""
+        """Read and write through ``store``, seal with ``keys``; the limits are for one device."""
         self._redis = store.requests
         self._polling = store.polling
         self._searches = store.background
@@ -55,19 +56,20 @@ class Tokens:
         self._max_new_per_hour = max_new_per_hour
 
     async def request(
-        self, wanted: TokenRequest, request: str, jti: str, used_until_ms: int, *, may_apply: bool = True
+        self, wanted: TokenRequest, *, request: str, jti: str, used_until_ms: int, may_apply: bool = True
     ) -> RequestResult:
-        """Use the assertion and find the token, or else the lead or the flight.
+        """Use the assertion and find the live token, or answer whether to apply or to wait.
 
-        A live token takes one round trip. The assertion stays used until ``used_until_ms`` (Unix ms); 0 says that there
-        is none. Where it would have to lead and may not, the answer is ``busy`` and nothing is begun. May be sent again
-        with the same ``request``. Raises ``AssertionRefused`` and ``Unavailable``.
+        A live token takes one round trip. ``request`` is the request's random value: the same request may be sent
+        again. The assertion is used until ``used_until_ms`` (Unix ms); 0: there is none. Where the request would have
+        to apply and ``may_apply`` is False, the answer is ``busy``, and nothing has begun. Raises ``AssertionRefused``
+        and ``Unavailable``.
         """
-        client_id, shard, grant = wanted.device.client_id, wanted.shard, wanted.key
+        client_id, shard = wanted.device.client_id, wanted.shard
         keys = {
             "device": shard.device(client_id),
             "assertion": shard.used_assertion(client_id, jti),
-            "grant": shard.grant(grant),
+            "grant": shard.grant(wanted.key),
         }
         arguments = {
             "request": request,
@@ -78,8 +80,8 @@ class Tokens:
         answer = await self._redis.run_script(_FIND_LIVE, keys, **arguments)
         if answer == ["none"]:
             keys |= {
-                "application": shard.application(grant),
-                "device_index": shard.live(client_id),
+                "application": shard.application(wanted.key),
+                "device_index": shard.device_index(client_id),
                 "new_tokens": shard.new_tokens(client_id),
             }
             answer = await self._redis.run_script(
@@ -87,8 +89,8 @@ class Tokens:
                 keys,
                 **arguments,
                 spare_ms=wanted.spare_ms,
-                new_handle=shard.draw_handle(),
                 may_apply=int(may_apply),
+                new_handle=shard.new_handle(),
                 client_id=client_id,
                 role=wanted.role,
                 scope=wanted.scope,
@@ -97,59 +99,56 @@ class Tokens:
             )
         if len(answer) == 1:
             raise AssertionRefused(answer[0])
-        status, now_ms, wait_ms, application, handle, expires_at_ms, sealed = answer
-        token = StoredToken(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None
-        failure = application if status == "failed" else ""
-        return RequestResult(status, int(now_ms), int(wait_ms), Handle(application), token, failure)
+        return _request_result(*answer)
 
     async def is_under_way(self, wanted: TokenRequest, application: Handle) -> bool:
-        """Tell whether this flight is still out. Raises ``Unavailable``."""
+        """Tell whether this application is still under way. Raises ``Unavailable``."""
         handle: str | None = await self._polling.command("HGET", wanted.shard.application(wanted.key), "handle")
         return handle == application
 
-    async def extend(self, lead: ApplicationLease) -> bool:
-        """Keep the lead; False when it is no longer ours. Raises ``Unavailable``."""
-        shard = lead.wanted.shard
+    async def extend(self, lease: ApplicationLease) -> bool:
+        """Extend the lease; False if it is no longer this application's. Raises ``Unavailable``."""
+        shard = lease.wanted.shard
         extended = await self._redis.run_script(
             _EXTEND,
-            {"application": shard.application(lead.wanted.key), "token": shard.token(lead.handle)},
-            handle=lead.handle,
+            {"application": shard.application(lease.wanted.key), "token": shard.token(lease.handle)},
+            handle=lease.handle,
         )
         return bool(extended)
 
     async def store(
         self,
-        lead: ApplicationLease,
+        lease: ApplicationLease,
         tokens: tuple[CloudTokenOfType, ...],
         expires_at_ms: int,
         *,
         whole: bool,
         actor: Actor,
     ) -> Literal["stored", "revoked"]:
-        """Keep what the cloud returned, or queue it for revocation if it is no longer wanted.
+        """Store what the cloud returned, or queue it for revocation if it is no longer wanted.
 
-        May be sent again. ``whole`` False says that a half is missing: what there is can only be revoked. ``actor`` is
-        who is granted it, for the audit. Raises ``Unavailable``.
+        May be sent again. ``whole`` is False if a half is missing: what there is can only be revoked. ``actor`` is the
+        device. Raises ``Unavailable``.
         """
-        wanted, shard = lead.wanted, lead.wanted.shard
+        wanted, shard = lease.wanted, lease.wanted.shard
         client_id = wanted.device.client_id
-        # Before the record: a token in hand must never be one that cannot be looked up.
+        # Before the record: no token may be handed out that cannot be looked up.
         ttl_ms = max(1, expires_at_ms - self._clock.now_ms()) + RECORD_KEPT_MS
         for each in tokens:
             mac = mac_key(self._keys.mac(each.token))
-            await self._redis.run_script(_NAME, {"mac": mac}, handle=lead.handle, ttl_ms=ttl_ms)
+            await self._redis.run_script(_WRITE_MAC, {"mac": mac}, handle=lease.handle, ttl_ms=ttl_ms)
         answer: Literal["stored", "revoked"] = await self._redis.run_script(
             _STORE,
             {
                 "device": shard.device(client_id),
-                "token": shard.token(lead.handle),
+                "token": shard.token(lease.handle),
                 "grant": shard.grant(wanted.key),
                 "application": shard.application(wanted.key),
             },
-            request=lead.request,
-            handle=lead.handle,
+            request=lease.request,
+            handle=lease.handle,
             epoch=wanted.device.epoch,
-            sealed=self._seal(tokens, client_id, lead.handle),
+            sealed=self._seal(tokens, client_id, lease.handle),
             expires_at_ms=expires_at_ms,
             client_id=client_id,
             role=wanted.role,
@@ -160,34 +159,34 @@ class Tokens:
         )
         return answer
 
-    async def fail(self, lead: ApplicationLease, mark_ms: int, *, counts: bool, why: str = "") -> None:
-        """End a flight that brought nothing, leaving a mark for ``mark_ms`` that says ``why``. Raises ``Unavailable``.
+    async def fail(self, lease: ApplicationLease, mark_ms: int, *, counts: bool, why: str = "") -> None:
+        """End an application that brought nothing, leaving a mark for ``mark_ms`` that says ``why``.
 
-        ``counts`` says whether it counts against the device's hourly share all the same.
+        ``counts``: it counts against the device's hourly share all the same. Raises ``Unavailable``.
         """
-        shard, client_id = lead.wanted.shard, lead.wanted.device.client_id
+        shard, client_id = lease.wanted.shard, lease.wanted.device.client_id
         await self._redis.run_script(
             _FAIL,
             {
-                "application": shard.application(lead.wanted.key),
-                "token": shard.token(lead.handle),
+                "application": shard.application(lease.wanted.key),
+                "token": shard.token(lease.handle),
                 "new_tokens": shard.new_tokens(client_id),
             },
-            handle=lead.handle,
+            handle=lease.handle,
             mark_ms=mark_ms,
             reason=why,
             gives_back=int(not counts),
         )
 
-    async def use(self, device: Device, request: str, jti: str, used_until_ms: int) -> None:
-        """Use an assertion where no token is handed out. Raises ``AssertionRefused`` and ``Unavailable``."""
+    async def use_assertion(self, device: Device, *, request: str, jti: str, used_until_ms: int) -> None:
+        """Use an assertion where no token is handed out. May be sent again with the same ``request``.
+
+        Raises ``AssertionRefused`` and ``Unavailable``.
+        """
         shard = Shard.of(device.client_id)
         status = await self._redis.run_script(
             _USE,
-            {
-                "device": shard.device(device.client_id),
-                "assertion": shard.used_assertion(device.client_id, jti),
-            },
+            {"device": shard.device(device.client_id), "assertion": shard.used_assertion(device.client_id, jti)},
             request=request,
             epoch=device.epoch,
             used_until_ms=used_until_ms,
@@ -195,37 +194,33 @@ class Tokens:
         if status != "ok":
             raise AssertionRefused(status)
 
-    async def handle_of(self, tokens: list[CloudToken]) -> Handle | None:
+    async def find_handle(self, tokens: list[CloudToken]) -> Handle | None:
         """Find the one handle that all these cloud tokens belong to. Raises ``Unavailable``."""
-        names = [[mac_key(mac) for mac in self._keys.macs(token)] for token in tokens]
-        rows = iter(await self._redis.pipeline([("GET", name) for of_token in names for name in of_token]))
-        found = {next(filter(None, [next(rows) for _ in of_token]), None) for of_token in names}
-        # One that is not ours beside one that is, or tokens of two handles, are no token of ours.
+        keys = [[mac_key(mac) for mac in self._keys.macs(token)] for token in tokens]
+        answers = iter(await self._redis.pipeline([("GET", key) for of_token in keys for key in of_token]))
+        found = {next(filter(None, [next(answers) for _ in of_token]), None) for of_token in keys}
+        # A foreign token beside one of this server's, or tokens of two handles, have no handle together.
         [handle, *others] = found
         return Handle(handle) if handle and not others else None
 
-    async def read(self, handle: str) -> TokenRecord | None:
-        """Read what is known of a handle; what a floor took is ``revoked``. Raises ``Unavailable``."""
-        if Shard.of_handle(handle) is None:
+    async def read_token(self, handle: str) -> TokenRecord | None:
+        """Read what is known of a handle; a token below a watermark is ``revoked``. Raises ``Unavailable``."""
+        shard = Shard.of_handle(handle)
+        if shard is None:
             return None
-        shard = Shard(int(handle[:2]))
-        return _record(Handle(handle), await self._redis.run_script(_READ, {"token": shard.token(handle)}))
+        return _token_record(Handle(handle), await self._redis.run_script(_READ, {"token": shard.token(handle)}))
 
-    async def read_all(self, handles: Sequence[Handle]) -> list[TokenRecord | None]:
+    async def read_tokens(self, handles: Sequence[Handle]) -> list[TokenRecord | None]:
         """Read what is known of each handle, in one round trip. Raises ``Unavailable``."""
-        keys = [Shard(int(handle[:2])).token(handle) for handle in handles]
+        keys = [Shard.of_known_handle(handle).token(handle) for handle in handles]
         rows = await self._searches.pipeline([self._searches.script_command(_READ, {"token": key}) for key in keys])
-        return [_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
+        return [_token_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
 
-    async def revoke(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, actor: Actor) -> bool:
-        """Revoke a token, or what is being applied for; False if it was so already. Raises ``Unavailable``.
-
-        ``actor`` is who revokes, as the audit trail names them.
-        """
-        shard = Shard.of(record.client_id)
+    async def revoke_token(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, actor: Actor) -> bool:
+        """Revoke a token, or what is being applied for; False if it was revoked already. Raises ``Unavailable``."""
         revoked = await self._redis.run_script(
             REVOKE,
-            {"queue": shard.queue},
+            {"queue": Shard.of(record.client_id).queue},
             priority=priority.value,
             job="",
             only_below_watermark=0,
@@ -247,7 +242,20 @@ class Tokens:
         return self._keys.seal(Secret(pairs), "cloud-tokens", client_id, handle)
 
 
-def _record(handle: Handle, row: list[Any]) -> TokenRecord | None:
+def _request_result(
+    status: Any, now_ms: int, wait_ms: int, application: str, handle: str, expires_at_ms: str, sealed: str
+) -> RequestResult:
+    return RequestResult(
+        status=status,
+        now_ms=int(now_ms),
+        wait_ms=int(wait_ms),
+        application=Handle(application),
+        token=StoredToken(Handle(handle), int(expires_at_ms), Sealed(sealed)) if sealed else None,
+        failure=application if status == "failed" else "",
+    )
+
+
+def _token_record(handle: Handle, row: list[Any]) -> TokenRecord | None:
     client_id, role, scope, state, issued_at_ms, expires_at_ms, sealed, revocation = row
     if client_id is None or state is None:
         return None

@@ -155,7 +155,7 @@ def put(commands: list[Command], store: Store, number: int, count: int) -> Handl
     """Add the commands that write one token."""
     device = client_id(number)
     shard = Shard.of(device)
-    handle = shard.draw_handle()
+    handle = shard.new_handle()
     role = "rare" if number % RARE == RARE // 2 else ("even", "odd")[number % 2]
     topic = "rare/all" if role == "rare" else f"fleet/d{number}"
     now_ms = store.clock.now_ms()
@@ -173,15 +173,16 @@ def put(commands: list[Command], store: Store, number: int, count: int) -> Handl
     }
     commands.append(("HSET", shard.token(handle), *(word for field in fields.items() for word in field)))
     commands += [
-        ("ZADD", key, expires_at_ms, handle) for key in (shard.live(device), shard.everything, shard.role(role))
+        ("ZADD", key, expires_at_ms, handle)
+        for key in (shard.device_index(device), shard.index, shard.role_index(role))
     ]
     return handle
 
 
 async def check(store: Store, tokens: Tokens, handle: Handle, count: int) -> None:
     """Check that the server reads the written records as live tokens."""
-    record = await tokens.read(handle)
-    there = sum(await store.requests.pipeline([("ZCARD", shard.everything) for shard in ALL_SHARDS]))
+    record = await tokens.read_token(handle)
+    there = sum(await store.requests.pipeline([("ZCARD", shard.index) for shard in ALL_SHARDS]))
     if record is None or record.state != "live" or there != count:
         raise RuntimeError(f"not as the server would have it: {record}, {there} of {count}")
 

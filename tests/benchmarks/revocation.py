@@ -211,7 +211,7 @@ async def stock(settings: Settings, count: int) -> None:
             await store.requests.command("HSET", Shard.of(client_id).device(client_id), "epoch", "1")
             scope = f"pub:fleet/d{number}/up/#"
             wanted = TokenRequest(device=device, role=ROLE, scope=scope, life_s=LIFE_S, fresh_ms=0, spare_ms=0)
-            answer = await tokens.request(wanted, "r", "", 0)
+            answer = await tokens.request(wanted, request="r", jti="", used_until_ms=0)
             assert isinstance(answer, RequestResult)
             pair = (CloudTokenOfType(TokenType.W, CloudToken(f"{number:0300}")),)
             expires_at_ms = store.clock.now_ms() + LIFE_S * 1000 - number

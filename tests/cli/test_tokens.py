@@ -84,9 +84,9 @@ class Instance(threading.Thread):
         await store.close()
 
     async def _settle_queued(self, queue: RevocationQueue) -> None:
-        for shard in await queue.turns():
-            if claim := await queue.claim(shard):
-                await queue.settle(claim, self._outcome)
+        for shard in await queue.next_shards():
+            if claim := await queue.claim_revocation(shard):
+                await queue.record_delivery(claim, self._outcome)
 
 
 @pytest.fixture

@@ -204,8 +204,8 @@ class Instance:
     async def deliver(self) -> bool:
         """Deliver the revocation whose turn it is; False if there is none."""
         queue = self.parts.queue
-        for shard in await queue.turns():
-            if claim := await queue.claim(shard):
+        for shard in await queue.next_shards():
+            if claim := await queue.claim_revocation(shard):
                 deadline = asyncio.get_running_loop().time() + delivering.SEND_WITHIN_S
                 if await self.delivery._permitted(claim, deadline):
                     await self.delivery._deliver(claim, deadline)

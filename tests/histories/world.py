@@ -500,8 +500,8 @@ class World:
                 while await self.instances[at].do(self.instances[at].deliver()):
                     pass
             here = self.instances[1]
-            waiting = await here.do(here.parts.queue.backlog())
-            if not waiting.queued and not await here.do(here.jobs._book.open()):
+            waiting = await here.do(here.parts.queue.read_backlog())
+            if not waiting.queued and not await here.do(here.jobs._book.open_jobs()):
                 return
             await self.clock_on(ROUND_S)
         raise Broken("promise 3: revocations are still queued, long after every claim and back-off ended")
@@ -520,7 +520,7 @@ class World:
             if application.dead_at is None or application.lost or not alive:
                 continue
             if not gone:
-                record = await self.instances[1].parts.tokens.read(application.handle)
+                record = await self.instances[1].parts.tokens.read_token(application.handle)
                 if record is None or record.revocation not in {"failed", "lapsed"}:
                     raise Broken(f"promise 3: {application.handle} is revoked here, good at the cloud, and not told")
             self.ledger.seen["confirmed" if gone else "shown as failed or lapsed"] += 1

@@ -82,7 +82,7 @@ def drained(revocations: RevocationQueue) -> Callable[[], Awaitable[bool]]:
     """Return whether the queue is empty, to be waited for."""
 
     async def empty() -> bool:
-        return (await revocations.backlog()).queued == 0
+        return (await revocations.read_backlog()).queued == 0
 
     return empty
 
@@ -90,7 +90,7 @@ def drained(revocations: RevocationQueue) -> Callable[[], Awaitable[bool]]:
 async def revoke_all(fleet: Fleet, count: int) -> None:
     """Put so many revocations into the queue."""
     for record in await fleet.issue_many(count):
-        await fleet.tokens.revoke(record, Priority.BULK, actor=Actor("cli:test"))
+        await fleet.tokens.revoke_token(record, Priority.BULK, actor=Actor("cli:test"))
 
 
 async def test_everything_is_delivered_once_by_whichever_instance(
@@ -143,7 +143,7 @@ async def test_an_operator_s_revoke_passes_the_bulk(
             return len(called(cloud)) >= 5
 
         await until(some, "some of the bulk delivered")
-        await fleet.tokens.revoke(urgent, Priority.OPERATOR, actor=Actor("cli:test"))
+        await fleet.tokens.revoke_token(urgent, Priority.OPERATOR, actor=Actor("cli:test"))
         before = len(called(cloud))
         delivery.wake()
         await until(drained(revocations), "the queue drained")
@@ -167,7 +167,7 @@ async def test_both_cloud_tokens_of_a_token_are_revoked(
         CloudTokenOfType(TokenType.W, CloudToken("write")),
     )
     await fleet.tokens.store(lead, pair, fleet.store.clock.now_ms() + 3_600_000, whole=True, actor=Actor("device:test"))
-    await fleet.tokens.revoke(await fleet.read(lead.handle), actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(await fleet.read(lead.handle), actor=Actor("cli:test"))
     begin()
     await until(drained(revocations), "the queue drained")
     assert called(cloud) == ["read", "write"]
@@ -194,7 +194,7 @@ async def test_a_token_the_cloud_does_not_know_is_asked_for(
         )
     ]
     record = await fleet.issue("d1")
-    await fleet.tokens.revoke(record, actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(record, actor=Actor("cli:test"))
     begin()
     await until(drained(revocations), "the queue drained")
     assert (await fleet.read(record.handle)).revocation == outcome
@@ -225,7 +225,7 @@ async def test_an_outage_costs_no_attempt_and_is_waited_out(
     cloud.answers = [fault]
     records = await fleet.issue_many(3)
     for record in records:
-        await fleet.tokens.revoke(record, actor=Actor("cli:test"))
+        await fleet.tokens.revoke_token(record, actor=Actor("cli:test"))
     begin()
 
     async def tried() -> bool:
@@ -244,13 +244,13 @@ async def test_a_permanent_refusal_ends_as_failed_and_can_be_retried(
     monkeypatch.setattr(module, "MAX_ATTEMPTS", 3)
     cloud.answers = [refuse("PermissionCheckFailed")]
     record = await fleet.issue("d1")
-    await fleet.tokens.revoke(record, actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(record, actor=Actor("cli:test"))
     delivery = begin()
     await until(drained(revocations), "the attempts used up")
     assert (await fleet.read(record.handle)).revocation == "failed"
     assert len(called(cloud)) == 3
     cloud.answers = [OK]
-    assert await revocations.resolve(record.handle, "retry", actor=Actor("cli:test"))
+    assert await revocations.resolve_revocation(record.handle, "retry", actor=Actor("cli:test"))
     delivery.wake()
     await until(drained(revocations), "the queue drained")
     assert (await fleet.read(record.handle)).revocation == "confirmed"
@@ -267,12 +267,12 @@ async def test_one_that_hangs_at_the_cloud_costs_only_itself(
         return await (hang if token == "cloud-token-hung" else OK)(request)
 
     cloud.answers = [respond]
-    await fleet.tokens.revoke(hung, actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(hung, actor=Actor("cli:test"))
     await revoke_all(fleet, 10)
     begin()
 
     async def others() -> bool:
-        return (await revocations.backlog()).queued == 1
+        return (await revocations.read_backlog()).queued == 1
 
     await until(others, "the others delivered", within_s=2)
     assert (await fleet.read(hung.handle)).revocation == "queued"
@@ -284,14 +284,14 @@ async def test_a_worker_that_dies_leaves_its_claim_to_the_next(
     """What it had claimed is delivered by another once the claim has lapsed."""
     cloud.answers = [OK]
     record = await fleet.issue("d1")
-    await fleet.tokens.revoke(record, actor=Actor("cli:test"))
-    dead = await revocations.claim(Shard.of(record.client_id))
+    await fleet.tokens.revoke_token(record, actor=Actor("cli:test"))
+    dead = await revocations.claim_revocation(Shard.of(record.client_id))
     assert dead is not None
     store.clock.shift_ms = CLAIM_MS + 1
     begin()
     await until(drained(revocations), "the queue drained")
     assert called(cloud) == ["cloud-token-d1"]
-    assert not await revocations.settle(dead, "queued")
+    assert not await revocations.record_delivery(dead, "queued")
 
 
 async def test_what_cannot_be_opened_fails_without_a_call(
@@ -307,7 +307,7 @@ async def test_what_cannot_be_opened_fails_without_a_call(
     cloud.answers = [OK]
     record = await fleet.issue("d1")
     await store.requests.command("HSET", Shard.of(record.client_id).token(record.handle), "sealed", "k9.AAAA")
-    await fleet.tokens.revoke(record, actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(record, actor=Actor("cli:test"))
     begin()
     await until(drained(revocations), "the attempts used up")
     assert (await fleet.read(record.handle)).revocation == "failed"

@@ -14,7 +14,7 @@ from app.service import jobs as module
 from app.service.jobs import Jobs
 from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
-from app.store.jobs import Job, JobStore, draw_id
+from app.store.jobs import Job, JobStore, new_job_id
 from app.store.redis_keys import ALL_SHARDS, SHARDS, Shard
 from app.store.revocations import RevocationQueue
 from app.store.store import Store
@@ -119,10 +119,10 @@ async def test_a_job_that_breaks_holds_up_no_other(
     class Breaking(RevocationQueue):
         """Cannot take what one job asks for."""
 
-        async def revoke(self, *args: Any, **options: Any) -> int:
+        async def revoke_tokens(self, *args: Any, **options: Any) -> int:
             if options["job"] == broken.id:
                 raise ValueError("a fault of this server's own")
-            return await super().revoke(*args, **options)
+            return await super().revoke_tokens(*args, **options)
 
     workers.tasks.append(asyncio.create_task(Jobs(book, index, Breaking(store)).work_on_jobs()))
     assert (await done(jobs, good)).queued == 5
@@ -160,7 +160,7 @@ async def test_everything_is_revoked_and_what_comes_after_stays(
 async def test_an_id_that_was_shown_begins_one_job_of_one_selection(fleet: Fleet, jobs: Jobs, workers: Workers) -> None:
     """Sent twice, it is begun once, and takes nothing that came after; for anything else the ID is refused."""
     await fleet.issue_many(3)
-    job = draw_id()
+    job = new_job_id()
     first = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=3, job=job)
     later = await fleet.issue_many(3, prefix="later")
     again = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:p"), counted=6, job=job)
@@ -196,8 +196,8 @@ async def test_a_job_is_finished_by_another_when_its_worker_dies(
     class Dying(RevocationQueue):
         """Revokes some of a chunk and is never heard of again."""
 
-        async def revoke(self, shard: Shard, handles: object, *args: object, **options: object) -> int:
-            await super().revoke(shard, list(handles)[:1], *args, **options)  # type: ignore[call-overload,arg-type]
+        async def revoke_tokens(self, shard: Shard, handles: object, *args: object, **options: object) -> int:
+            await super().revoke_tokens(shard, list(handles)[:1], *args, **options)  # type: ignore[call-overload,arg-type]
             died.release()
             await asyncio.Event().wait()
             return 0
@@ -208,7 +208,7 @@ async def test_a_job_is_finished_by_another_when_its_worker_dies(
         await died.acquire()
     assert len(await queued(store)) == JOB_SHARDS_AT_ONCE
     workers.begin()
-    assert await book.claim(job.id) is None
+    assert await book.claim_shard(job.id) is None
     assert (await jobs.get_job(job.id)).done_at_ms == 0
     store.clock.shift_ms = JOB_LEASE_MS + 1
     after = await done(jobs, job)
@@ -221,7 +221,7 @@ async def test_a_start_that_was_never_answered_is_finished_whole(
 ) -> None:
     """Its instance died after some floors, or before any: a worker raises the rest, so it is never half."""
     records = await fleet.issue_many(20)
-    await book.start("half", Selection.of_everything(), Actor("operator:o"), 20)
+    await book.start_job("half", Selection.of_everything(), actor=Actor("operator:o"), counted=20)
     await revocations.raise_watermark(EVERYTHING, "half", ALL_SHARDS[:32])
     states = {(await fleet.read(record.handle)).state for record in records}
     assert states == {"live", "revoked"}

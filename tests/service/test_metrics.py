@@ -6,7 +6,7 @@ from app.cloud.errors import CloudError, ErrorKind
 from app.errors import Unavailable
 from app.service.metrics import HOUR, MAX_CODE_CHARS, Metrics
 from app.store.constants import COUNTERS_KEPT_MS
-from app.store.counters import MINUTE_MS, Batch, CounterStore, Seen
+from app.store.counters import MINUTE_MS, Batch, CloudHealth, CounterStore
 from app.store.quota import QuotaUsageReader
 from app.store.store import Store
 
@@ -20,12 +20,12 @@ class Book(CounterStore):
     deaf = False
     written = 0
 
-    async def add(self, instance: str, batch: Batch) -> None:
+    async def add_batch(self, instance: str, batch: Batch) -> None:
         """Add, unless away."""
         if self.away:
             raise Unavailable("away")
         self.written += 1
-        await super().add(instance, batch)
+        await super().add_batch(instance, batch)
         if self.deaf:
             raise Unavailable("the answer was lost")
 
@@ -143,7 +143,7 @@ async def test_the_cloud_is_seen_by_all(store: Store, book: Book, metrics: Metri
 
 async def test_before_the_first_call_the_cloud_was_not_seen(metrics: Metrics) -> None:
     """A new set-up knows nothing of the cloud, and no request."""
-    assert await metrics.cloud() == Seen()
+    assert await metrics.cloud() == CloudHealth()
     assert not any((minute.answered, minute.turned_away) != (0, 0) for minute in (await metrics.hour()).minutes)
 
 

@@ -242,7 +242,7 @@ async def test_a_password_changed_meanwhile_is_not_overwritten(
 ) -> None:
     """Who proved the old password just before an admin set a new one does not get the account back by that."""
     await office.add_operator("ann", OperatorRole.VIEWER, PASSWORD, actor=CLI)
-    read = operators.read
+    read = operators.read_operators
     turns = iter([True])
 
     async def overtaken() -> object:
@@ -251,7 +251,7 @@ async def test_a_password_changed_meanwhile_is_not_overwritten(
         return await read()
 
     with monkeypatch.context() as patch:
-        patch.setattr(operators, "read", overtaken)
+        patch.setattr(operators, "read_operators", overtaken)
         with pytest.raises(SignInFailed, match="sign in again"):
             await office.change_password("ann", PASSWORD, Password("the intruder's choice"), actor=CLI)
     assert (await door.sign_in("ann", OTHER, HERE)).operator.name == "ann"
@@ -299,10 +299,10 @@ async def test_a_change_that_is_always_overtaken_ends(
 ) -> None:
     """It is refused for now, not tried for ever."""
 
-    async def overtaken(*_: object) -> bool:
+    async def overtaken(*_: object, **__: object) -> bool:
         return False
 
-    monkeypatch.setattr(operators, "write", overtaken)
+    monkeypatch.setattr(operators, "write_operator", overtaken)
     with pytest.raises(Unavailable, match="ask again"):
         await office.add_operator("ann", OperatorRole.VIEWER, PASSWORD, actor=CLI)
 

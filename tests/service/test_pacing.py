@@ -214,9 +214,9 @@ class PausedOnce(SharedQuota):
 
     takes = 0
 
-    async def take(self, *arguments: Any, **options: Any) -> PermitGrant:
+    async def take_permits(self, *arguments: Any, **options: Any) -> PermitGrant:
         """Take, and let time pass."""
-        grant = await super().take(*arguments, **options)
+        grant = await super().take_permits(*arguments, **options)
         self.takes += 1
         if self.takes == 1:
             time.sleep(VALID_S + 0.01)  # noqa: ASYNC251 (the pause)

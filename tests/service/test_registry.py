@@ -195,12 +195,12 @@ async def test_a_record_is_changed_and_its_key_stays(registry: Registry, devices
     """Role, attributes and note are replaced; an old key in grace stays good, and the epoch is raised."""
     await registry.add_device(Registration("GID_plant@@@d1", note="old"), actor=CLI)
     await registry.rotate_key("GID_plant@@@d1", grace_s=60, actor=CLI)
-    before = await devices.read("GID_plant@@@d1")
+    before = await devices.read_device("GID_plant@@@d1")
     assert before is not None
     device, _ = await registry.update_device(
         "GID_plant@@@d1", role="line", attributes={"line": "l1"}, note="new", actor=CLI
     )
-    after = await devices.read("GID_plant@@@d1")
+    after = await devices.read_device("GID_plant@@@d1")
     assert after is not None
     assert (after.key, after.previous) == (before.key, before.previous)
     assert after.device == device

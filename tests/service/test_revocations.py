@@ -64,10 +64,10 @@ async def test_a_device_is_revoked_without_being_disabled(fleet: Fleet, service:
     """Its epoch rises, all it holds goes, and it may apply at once."""
     record = await fleet.issue("d1")
     application = await fleet.lead("d2")
-    before = await devices.read(record.client_id)
+    before = await devices.read_device(record.client_id)
     result = await service.revoke_selection(Selection.of_client_id(record.client_id), actor=Actor("operator:o"))
     assert result == RevokeResult(record.client_id, "", 1)
-    after = await devices.read(record.client_id)
+    after = await devices.read_device(record.client_id)
     assert before is not None
     assert after is not None
     assert int(after.device.epoch) > int(before.device.epoch)
@@ -131,7 +131,7 @@ async def test_the_queue_is_shown_with_the_time_it_will_take(
     """A token of two cloud tokens takes two calls; failed ones wait for an operator and take none."""
     assert await service.queue_overview() == Overview(0, 0, 0)
     for name, scope in (("d1", "pub:a/b"), ("d2", "pub:a/b sub:a/c"), ("d3", "pub:a/b sub:a/b")):
-        await fleet.tokens.revoke(await fleet.issue(name, scope=scope), actor=Actor("cli:test"))
+        await fleet.tokens.revoke_token(await fleet.issue(name, scope=scope), actor=Actor("cli:test"))
     assert await service.queue_overview() == Overview(queued=3, failed=0, est_empty_s=4 / 5)
     page = await service.list_queue("queued", limit=2)
     rest = await service.list_queue("queued", page.next_cursor, limit=2)
@@ -140,10 +140,10 @@ async def test_the_queue_is_shown_with_the_time_it_will_take(
     assert rest.next_cursor == ""
     shard = Shard.of_handle(handles[0])
     assert shard is not None
-    claim = await revocations.claim(shard)
+    claim = await revocations.claim_revocation(shard)
     assert claim is not None
     assert [record.handle for record in (await service.list_queue("delayed")).records] == [claim.handle]
-    await revocations.settle(claim, "failed")
+    await revocations.record_delivery(claim, "failed")
     [failed] = (await service.list_queue("failed")).records
     assert (failed.handle, failed.revocation) == (claim.handle, "failed")
     assert (await service.queue_overview()).failed == 1
@@ -156,15 +156,15 @@ async def test_only_what_failed_is_retried_or_dropped(
 ) -> None:
     """Anything else is told as not there; a retry is delivered at once."""
     record = await fleet.issue("d1")
-    await fleet.tokens.revoke(record, actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(record, actor=Actor("cli:test"))
     for handle in (record.handle, "unknown"):
         for verb in (service.retry_revocation, service.drop_revocation):
             with pytest.raises(NotFound):
                 await verb(handle, actor=CLI)
     for verb, outcome in ((service.retry_revocation, "queued"), (service.drop_revocation, "dropped")):
-        claim = await revocations.claim(Shard.of(record.client_id))
+        claim = await revocations.claim_revocation(Shard.of(record.client_id))
         assert claim is not None
-        await revocations.settle(claim, "failed")
+        await revocations.record_delivery(claim, "failed")
         assert (await verb(record.handle, actor=CLI)).revocation == outcome
 
 

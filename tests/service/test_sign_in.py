@@ -187,7 +187,7 @@ async def test_a_hash_of_older_parameters_is_made_anew(
     assert hasher.made == 0
     for _ in range(2):
         await door.sign_in("ann", PASSWORD, HERE)
-        account = await operators.find("ann")
+        account = await operators.find_operator("ann")
         assert account is not None
         assert "m=16,t=1,p=1" in account.hash.reveal()
         assert hasher.made == 1
@@ -204,13 +204,13 @@ async def test_who_is_changed_in_mid_sign_in_is_not_let_in(
     door: SignIn, office: OperatorAdmin, operators: Operators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A password that an admin replaces while the old one is looked at opens nothing any more."""
-    passed = operators.attempts.passed
+    passed = operators.attempts.forgive_attempts
 
     async def slowly(name: str, address: str) -> None:
         await passed(name, address)
         await office.set_password("ann", OTHER, actor=CLI)
 
-    monkeypatch.setattr(operators.attempts, "passed", slowly)
+    monkeypatch.setattr(operators.attempts, "forgive_attempts", slowly)
     assert (await refused(door, "ann", PASSWORD)).status == 401
 
 

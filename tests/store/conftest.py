@@ -17,6 +17,7 @@ from app.store.sealing import KeyRing, new_key_text
 from app.store.sessions import Sessions
 from app.store.store import Store
 from app.store.tokens import Tokens
+from tests.store.events import ADDED
 from tests.store.fleet import Fleet
 
 
@@ -87,4 +88,4 @@ def fleet(store: Store, devices: Devices, tokens: Tokens) -> Fleet:
 async def device(devices: Devices) -> Device:
     """A registered device."""
     device = Device(ClientId("GID_plant@@@d1"), Algorithm.HS256, methods_of(Algorithm.HS256), role="sensor")
-    return await devices.add(device, Secret("k" * 32))
+    return await devices.add_device(device, Secret("k" * 32), ADDED)

@@ -11,6 +11,7 @@ from app.store.devices import Devices
 from app.store.records import ApplicationLease, TokenRecord
 from app.store.store import Store
 from app.store.tokens import Tokens
+from tests.store.events import ADDED
 from tests.store.test_tokens import keep, take_lead, want
 
 KEY = Secret("k" * 32)
@@ -27,7 +28,9 @@ class Fleet:
     async def add(self, name: str) -> Device:
         """Register a device."""
         client_id = ClientId(f"GID_plant@@@{name}")
-        return await self.devices.add(Device(client_id, Algorithm.HS256, methods_of(Algorithm.HS256)), KEY)
+        return await self.devices.add_device(
+            Device(client_id, Algorithm.HS256, methods_of(Algorithm.HS256)), KEY, ADDED
+        )
 
     async def lead(self, name: str, *, role: str = "sensor", scope: str = "", life_s: int = 3600) -> ApplicationLease:
         """Register a device and begin to apply for a token."""
@@ -46,6 +49,6 @@ class Fleet:
 
     async def read(self, handle: str) -> TokenRecord:
         """Read a record that must be there."""
-        record = await self.tokens.read(handle)
+        record = await self.tokens.read_token(handle)
         assert record is not None
         return record

@@ -70,14 +70,14 @@ async def test_the_life_of_a_token_is_told(
     """Each change writes its line as it happens; a revoke that changes nothing writes none."""
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
-    assert [await tokens.revoke(record, actor=Actor("key:billing")) for _ in range(3)] == [True, False, False]
+    assert [await tokens.revoke_token(record, actor=Actor("key:billing")) for _ in range(3)] == [True, False, False]
     told = [(line.who, line.what, line.client_id, line.handle) for line in await everything(audit)]
     assert told == [
         ("key:billing", "revoked", device.client_id, lead.handle),
         (f"device:{device.client_id}", "granted", device.client_id, lead.handle),
-        ("server", "device_added", device.client_id, ""),
+        ("cli:test", "device_added", device.client_id, ""),
     ]
 
 
@@ -90,7 +90,7 @@ async def test_a_device_that_is_removed_takes_its_tokens_with_it_and_all_is_told
         await take_lead(tokens, want(device, "pub:plant/d1/up/x"), "r2"),
     )
     await keep(tokens, store, live)
-    await devices.remove(device, Event(Actor("cli:ann"), EventKind.DEVICE_REMOVED, "scrapped"))
+    await devices.remove_device(device, Event(Actor("cli:ann"), EventKind.DEVICE_REMOVED, "scrapped"))
     [removed, *revoked] = (await everything(audit))[:3]
     assert (removed.who, removed.what, removed.detail) == ("cli:ann", "device_removed", "scrapped")
     assert {(line.who, line.what, line.handle) for line in revoked} == {
@@ -107,16 +107,18 @@ async def test_the_end_of_a_revocation_is_told(
     """Failed, taken up again, failed again and dropped: by the cloud, and by whoever decided."""
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
-    await tokens.revoke(record, actor=Actor("cli:ann"))
+    await tokens.revoke_token(record, actor=Actor("cli:ann"))
     for verb in ("retry", "drop"):
-        claim = await revocations.claim(Shard.of(device.client_id))
+        claim = await revocations.claim_revocation(Shard.of(device.client_id))
         assert claim is not None
         for _ in range(2):
-            await revocations.settle(claim, "failed")
+            await revocations.record_delivery(claim, "failed")
         for _ in range(2):
-            await revocations.resolve(lead.handle, "retry" if verb == "retry" else "drop", actor=Actor("cli:bob"))
+            await revocations.resolve_revocation(
+                lead.handle, "retry" if verb == "retry" else "drop", actor=Actor("cli:bob")
+            )
     told = [(line.who, line.what) for line in await everything(audit)][:5]
     assert told == [
         ("cli:bob", "dropped"),
@@ -135,12 +137,12 @@ async def test_a_job_is_told_and_what_it_takes_names_it(
     await keep(tokens, store, lead)
     book = JobStore(store)
     for _ in range(2):
-        await book.start("j1", Selection.of_role("sensor"), Actor("operator:ann"), 1)
-    while shard := await book.claim("j1"):
+        await book.start_job("j1", Selection.of_role("sensor"), actor=Actor("operator:ann"), counted=1)
+    while shard := await book.claim_shard("j1"):
         for _ in range(2):
             if shard == Shard.of(device.client_id):
-                await revocations.revoke(shard, [lead.handle], Priority.BULK, actor=Actor("job:j1"), job="j1")
-        await book.shard_done("j1", shard)
+                await revocations.revoke_tokens(shard, [lead.handle], Priority.BULK, actor=Actor("job:j1"), job="j1")
+        await book.finish_shard("j1", shard)
     told = [(line.who, line.what) for line in await everything(audit)]
     assert told[:2] == [("server", "job_done"), ("job:j1", "revoked")]
     [started] = [line for line in await everything(audit) if line.what == "job_started"]

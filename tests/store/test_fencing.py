@@ -8,11 +8,12 @@ from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.secrets import Secret
 from app.store.constants import HORIZON_MS
-from app.store.devices import Devices
+from app.store.devices import Devices, Registered
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.store import Store
 from app.store.tokens import Tokens
+from tests.store.events import CHANGED
 from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, refused, take_lead, want
 
 KEY = Secret("k" * 32)
@@ -21,7 +22,7 @@ KEY = Secret("k" * 32)
 async def index(store: Store, device: Device) -> list[str]:
     """Return the handles that a revoke of the device would take."""
     handles: list[str] = await store.requests.command(
-        "ZRANGE", Shard.of(device.client_id).live(device.client_id), 0, -1
+        "ZRANGE", Shard.of(device.client_id).device_index(device.client_id), 0, -1
     )
     return handles
 
@@ -36,9 +37,9 @@ async def test_a_tombstone_counts_though_nobody_leads_in_its_place(
 ) -> None:
     """A handle revoked in flight is queued when its token arrives, even if no other request came."""
     lead = await take_lead(tokens, want(device))
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
-    await tokens.revoke(record, actor=Actor("cli:test"))
+    await tokens.revoke_token(record, actor=Actor("cli:test"))
     assert await keep(tokens, store, lead) == "revoked"
     assert await queued(store, device) == [lead.handle]
 
@@ -48,7 +49,9 @@ async def test_what_is_not_handed_out_leaves_the_index(
 ) -> None:
     """Neither an overtaken store nor a failed flight counts as something the device holds."""
     lead = await take_lead(tokens, want(device))
-    changed, _ = await devices.change(device, replace(device, role="other"), KEY, revoke=False)
+    changed, _ = await devices.change_device(
+        device, Registered(replace(device, role="other"), KEY), CHANGED, revoke=False
+    )
     await keep(tokens, store, lead)
     assert await index(store, device) == []
     failed = await take_lead(tokens, want(changed), "r2")
@@ -61,9 +64,13 @@ async def test_nothing_of_an_older_epoch_is_handed_out_or_waited_for(
 ) -> None:
     """A live token and a flight of an older epoch are passed over: the next request leads."""
     await keep(tokens, store, await take_lead(tokens, want(device)))
-    second, _ = await devices.change(device, replace(device, role="second"), KEY, revoke=False)
+    second, _ = await devices.change_device(
+        device, Registered(replace(device, role="second"), KEY), CHANGED, revoke=False
+    )
     await take_lead(tokens, want(second), "r2")
-    third, _ = await devices.change(second, replace(second, role="third"), KEY, revoke=False)
+    third, _ = await devices.change_device(
+        second, Registered(replace(second, role="third"), KEY), CHANGED, revoke=False
+    )
     assert (await ask(tokens, want(third), "r3")).status == "apply"
 
 
@@ -98,9 +105,9 @@ async def test_a_late_word_of_a_leader_does_not_shorten_a_queued_record(
 ) -> None:
     """A revocation waits for the cloud for as long as its token lives, whatever its old leader still says."""
     first = await take_lead(tokens, want(device))
-    record = await tokens.read(first.handle)
+    record = await tokens.read_token(first.handle)
     assert record is not None
-    await tokens.revoke(record, actor=Actor("cli:test"))
+    await tokens.revoke_token(record, actor=Actor("cli:test"))
     await take_lead(tokens, want(device))
     assert await keep(tokens, store, first) == "revoked"
     assert not await tokens.extend(first)
@@ -112,15 +119,15 @@ async def test_a_resent_store_does_not_queue_again(
 ) -> None:
     """What the cloud confirmed stays confirmed, and its token stays forgotten."""
     lead = await take_lead(tokens, want(device))
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
-    await tokens.revoke(record, actor=Actor("cli:test"))
+    await tokens.revoke_token(record, actor=Actor("cli:test"))
     await keep(tokens, store, lead)
-    claim = await revocations.claim(Shard.of(device.client_id))
+    claim = await revocations.claim_revocation(Shard.of(device.client_id))
     assert claim is not None
-    await revocations.settle(claim, "confirmed")
+    await revocations.record_delivery(claim, "confirmed")
     assert await keep(tokens, store, lead) == "revoked"
-    after = await tokens.read(lead.handle)
+    after = await tokens.read_token(lead.handle)
     assert after is not None
     assert (await queued(store, device), after.revocation, after.sealed) == ([], "confirmed", None)
 
@@ -152,5 +159,5 @@ async def test_a_leader_is_told_of_the_spare_as_its_waiters_are(tokens: Tokens, 
 async def test_an_assertion_expires_by_redis_clock(tokens: Tokens, store: Store, device: Device) -> None:
     """An instance whose clock stood still cannot let an old assertion in."""
     past_ms = store.clock.now_ms() - 1_000
-    assert await refused(tokens.request(want(device), "r1", "j1", past_ms)) == "expired"
-    assert await refused(tokens.use(device, "r1", "j1", past_ms)) == "expired"
+    assert await refused(tokens.request(want(device), request="r1", jti="j1", used_until_ms=past_ms)) == "expired"
+    assert await refused(tokens.use_assertion(device, request="r1", jti="j1", used_until_ms=past_ms)) == "expired"

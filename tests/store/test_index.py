@@ -10,6 +10,7 @@ from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.revocations import RevocationQueue
 from app.store.store import Store
+from tests.store.events import REMOVED
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import keep, take_lead, want
 
@@ -19,7 +20,7 @@ async def listed(index: TokenIndex, selection: Selection, limit: int) -> list[st
     handles: list[str] = []
     cursor = ""
     while True:
-        page = await index.page(selection, cursor, limit, budget_s=5)
+        page = await index.list_tokens(selection, cursor, limit, budget_s=5)
         assert len(page.records) <= limit
         handles += [record.handle for record in page.records]
         cursor = page.next_cursor
@@ -35,7 +36,7 @@ async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: To
     lines = [await fleet.issue(f"l{number}", role="line", scope=f"sub:Plant/l{number}/#") for number in range(5)]
     await fleet.lead("applying")
     revoked = await fleet.issue("revoked")
-    await fleet.tokens.revoke(revoked, actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(revoked, actor=Actor("cli:test"))
     expected = {
         Selection.of_role("sensor"): sensors,
         Selection.of_role("line"): lines,
@@ -56,12 +57,12 @@ async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: To
 async def test_many_that_expire_at_one_instant_are_all_met(store: Store, index: TokenIndex) -> None:
     """More of one millisecond than a page holds do not end the list, nor are they met twice."""
     shard = ALL_SHARDS[3]
-    handles = sorted(shard.draw_handle() for _ in range(50))
+    handles = sorted(shard.new_handle() for _ in range(50))
     await store.requests.command(
-        "ZADD", shard.everything, *(word for handle in handles for word in (2_000_000_000_000, handle))
+        "ZADD", shard.index, *(word for handle in handles for word in (2_000_000_000_000, handle))
     )
     place, met = IndexCursor(), []
-    while places := await index.after([shard.everything], place, 7):
+    while places := await index.read_after([shard.index], place, 7):
         place = places[-1]
         met += [each.handle for each in places]
     assert met == handles
@@ -75,14 +76,14 @@ async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: To
         (ALL_SHARDS[4], [2_100] * 150),
         (ALL_SHARDS[5], [1_999, 2_100, 9_000]),
     ):
-        places = [IndexCursor(at + 2_000_000_000_000, shard.draw_handle()) for at in times]
+        places = [IndexCursor(at + 2_000_000_000_000, shard.new_handle()) for at in times]
         expected += places
         words = [word for each in places for word in (each.expires_at_ms, each.handle)]
-        await store.requests.command("ZADD", shard.everything, *words)
-    keys = [shard.everything for shard in ALL_SHARDS]
+        await store.requests.command("ZADD", shard.index, *words)
+    keys = [shard.index for shard in ALL_SHARDS]
     for limit in (1, 7, 50, 1000):
         place, met = IndexCursor(), list[IndexCursor]()
-        while places := await index.after(keys, place, limit):
+        while places := await index.read_after(keys, place, limit):
             assert len(places) <= limit
             place = places[-1]
             met += places
@@ -104,7 +105,7 @@ async def test_a_walk_meets_what_moves_on_its_way(fleet: Fleet, store: Store, in
 
 async def scored(store: Store, shard: Shard) -> list[tuple[str, int]]:
     """Return the shard's records with their times."""
-    row = await store.requests.command("ZRANGE", shard.everything, 0, -1, "WITHSCORES")
+    row = await store.requests.command("ZRANGE", shard.index, 0, -1, "WITHSCORES")
     return [(handle, int(score)) for handle, score in zip(row[::2], row[1::2], strict=True)]
 
 
@@ -115,7 +116,7 @@ async def test_a_search_returns_in_time(fleet: Fleet, index: TokenIndex) -> None
     selection, cursor, pages = Selection.of_topic("other/#"), "", 0
     found: list[TokenRecord] = []
     while pages == 0 or cursor:
-        page = await index.page(selection, cursor, 2, budget_s=-1)
+        page = await index.list_tokens(selection, cursor, 2, budget_s=-1)
         cursor, pages = page.next_cursor, pages + 1
         found += page.records
     assert [record.handle for record in found] == [wanted.handle]
@@ -125,8 +126,8 @@ async def test_a_search_returns_in_time(fleet: Fleet, index: TokenIndex) -> None
 @pytest.mark.parametrize("cursor", ["x", "-1.a", "1e5.", "1" * 16, "٣.a", "."])
 async def test_a_wrong_cursor_is_refused(index: TokenIndex, cursor: str) -> None:
     """A cursor that this list never gave is told as that."""
-    with pytest.raises(ValueError, match="no cursor"):
-        await index.page(Selection.of_everything(), cursor, 5, budget_s=1)
+    with pytest.raises(ValueError, match="use next_cursor from the previous page"):
+        await index.list_tokens(Selection.of_everything(), cursor, 5, budget_s=1)
 
 
 async def test_counting_is_what_a_revoke_would_take(
@@ -137,7 +138,7 @@ async def test_counting_is_what_a_revoke_would_take(
     short = await fleet.issue("short", life_s=100)
     application = await fleet.lead("flight")
     await fleet.issue("line", role="line", scope="sub:line/x")
-    await fleet.tokens.revoke(records[0], actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(records[0], actor=Actor("cli:test"))
     told: list[tuple[int, int]] = []
 
     async def counts() -> list[int]:
@@ -150,17 +151,17 @@ async def test_counting_is_what_a_revoke_would_take(
             Selection.of_handle(records[0].handle),
             Selection.of_handle("unknown"),
         ]
-        return [await index.count(each, lambda done, found: told.append((done, found))) for each in selections]
+        return [await index.count_tokens(each, lambda done, found: told.append((done, found))) for each in selections]
 
     assert await counts() == [5, 6, 5, 1, 1, 0, 0]
     assert told[-1] == (64, 5)
     assert len(told) == 64
     store.clock.shift_ms = 101_000
-    assert await index.count(Selection.of_role("sensor")) == 3  # the flight's horizon is over too
+    assert await index.count_tokens(Selection.of_role("sensor")) == 3  # the flight's horizon is over too
     assert short.state == "live"
     assert application.wanted.role == "sensor"
     await revocations.raise_watermark(EVERYTHING, "job")
-    assert await index.count(Selection.of_handle(records[1].handle)) == 0
+    assert await index.count_tokens(Selection.of_handle(records[1].handle)) == 0
 
 
 async def test_a_survey_counts_devices_too_and_ends_in_time(fleet: Fleet, index: TokenIndex) -> None:
@@ -193,18 +194,18 @@ async def test_a_survey_counts_devices_too_and_ends_in_time(fleet: Fleet, index:
 async def test_how_far_a_list_is_can_be_told_from_its_cursor(fleet: Fleet, index: TokenIndex) -> None:
     """How many are behind it, of how many: whoever searches for a second a page sees it move."""
     records = [await fleet.issue(f"d{number}", life_s=1000 + number * 100) for number in range(4)]
-    page = await index.page(Selection.of_everything(), "", 3, budget_s=5)
-    assert await index.how_far(page.next_cursor) == (3, 4)
-    assert await index.how_far(str(IndexCursor(records[0].expires_at_ms - 1))) == (0, 4)
-    with pytest.raises(ValueError, match="no cursor"):
-        await index.how_far("x")
+    page = await index.list_tokens(Selection.of_everything(), "", 3, budget_s=5)
+    assert await index.count_passed(page.next_cursor) == (3, 4)
+    assert await index.count_passed(str(IndexCursor(records[0].expires_at_ms - 1))) == (0, 4)
+    with pytest.raises(ValueError, match="use next_cursor from the previous page"):
+        await index.count_passed("x")
 
 
 async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) -> None:
     """Every index has an end, and never one before that of what it holds; what expired is trimmed by who writes."""
     device = await fleet.add("d1")
     shard = Shard.of(device.client_id)
-    keys = [shard.everything, shard.role("sensor"), shard.live(device.client_id)]
+    keys = [shard.index, shard.role_index("sensor"), shard.device_index(device.client_id)]
     for number, life_s in enumerate((3000, 100)):
         lead = await take_lead(fleet.tokens, want(device, f"pub:plant/{number}", life_s))
         await keep(fleet.tokens, store, lead, token=f"t{number}")
@@ -219,14 +220,14 @@ async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) ->
 async def test_revoked_leaves_every_index(fleet: Fleet, store: Store, revocations: RevocationQueue) -> None:
     """Whichever way it was revoked, nothing of it is found or counted again."""
     records = await fleet.issue_many(3)
-    await fleet.tokens.revoke(records[0], actor=Actor("cli:test"))
-    await revocations.revoke(
+    await fleet.tokens.revoke_token(records[0], actor=Actor("cli:test"))
+    await revocations.revoke_tokens(
         Shard.of(records[1].client_id), [records[1].handle], Priority.BULK, actor=Actor("cli:test")
     )
-    device = await fleet.devices.read(records[2].client_id)
+    device = await fleet.devices.read_device(records[2].client_id)
     assert device is not None
-    await fleet.devices.remove(device.device)
+    await fleet.devices.remove_device(device.device, REMOVED)
     for record in records:
         shard = Shard.of(record.client_id)
-        for key in (shard.everything, shard.role("sensor"), shard.live(record.client_id)):
+        for key in (shard.index, shard.role_index("sensor"), shard.device_index(record.client_id)):
             assert await store.requests.command("EXISTS", key) == 0

@@ -20,32 +20,32 @@ REMOVED = Event(Actor("cli:test"), EventKind.OPERATOR_REMOVED, "ann")
 
 async def put(operators: Operators, operator: Operator = ANN, act: Event = ADDED) -> StoredOperator:
     """Write an operator's record, and return it as it is read."""
-    assert await operators.write(await operators.read(), operator, HASH, act)
-    account = await operators.find(operator.name)
+    assert await operators.write_operator(await operators.read_operators(), operator, HASH, event=act)
+    account = await operators.find_operator(operator.name)
     assert account is not None
     return account
 
 
 async def test_what_is_written_is_read(operators: Operators) -> None:
     """By name and all together; nobody is there until somebody was added."""
-    assert not await operators.any()
-    assert await operators.find("ann") is None
+    assert not await operators.has_operators()
+    assert await operators.find_operator("ann") is None
     account = await put(operators)
     assert (account.operator, account.hash) == (ANN, HASH)
-    assert await operators.any()
-    roll = await operators.read()
+    assert await operators.has_operators()
+    roll = await operators.read_operators()
     assert (roll.accounts, roll.epoch) == ({"ann": account}, account.epoch)
     assert HASH.reveal() not in repr(roll)
 
 
 async def test_a_change_overtaken_by_another_is_not_written(operators: Operators, store: Store) -> None:
     """What was decided by one reading is written only while all of it holds; the audit has one line a change."""
-    first = await operators.read()
-    assert await operators.write(first, ANN, HASH, ADDED)
+    first = await operators.read_operators()
+    assert await operators.write_operator(first, ANN, HASH, event=ADDED)
     for operator in (ANN, Operator("bob", OperatorRole.ADMIN, 2)):
-        assert not await operators.write(first, operator, HASH, ADDED)
-        assert not await operators.write(first, operator, None, REMOVED)
-    assert set((await operators.read()).accounts) == {"ann"}
+        assert not await operators.write_operator(first, operator, HASH, event=ADDED)
+        assert not await operators.write_operator(first, operator, None, event=REMOVED)
+    assert set((await operators.read_operators()).accounts) == {"ann"}
     assert await store.requests.command("XLEN", "{ops}:a") == 1
 
 
@@ -56,8 +56,8 @@ async def test_an_epoch_never_comes_back(operators: Operators, store: Store) -> 
         store.clock.shift_ms = shift_ms
         epochs.append((await put(operators)).epoch)
         epochs.append((await put(operators, act=CHANGED)).epoch)
-        assert await operators.write(await operators.read(), ANN, None, REMOVED)
-        assert await operators.find("ann") is None
+        assert await operators.write_operator(await operators.read_operators(), ANN, None, event=REMOVED)
+        assert await operators.find_operator("ann") is None
     assert epochs == sorted(set(epochs))
 
 
@@ -68,28 +68,28 @@ async def test_whoever_writes_to_redis_makes_nobody_an_admin(operators: Operator
     text = await store.requests.command("HGET", OPERATORS, "root")
     epoch, _, sealed = text.partition(" ")
     foreign = Operators(store, KeyRing.parse(new_key_text("k1")))
-    assert await foreign.write(await operators.read(), ANN, HASH, CHANGED)
+    assert await foreign.write_operator(await operators.read_operators(), ANN, HASH, event=CHANGED)
     stolen = await store.requests.command("HGET", OPERATORS, "ann")
     as_key = keys.seal(HASH, "api-key", "ann", epoch)
     for forged in (text, f"{int(epoch) + 1} {sealed}", stolen, f"{epoch} {as_key}", "", " ", "1", "x y", epoch):
         await store.requests.command("HSET", OPERATORS, "ann", forged)
         if forged:
             with pytest.raises(CannotOpen):
-                await operators.find("ann")
-        assert (await operators.read()).accounts["ann"] is None
-        assert (await operators.read()).accounts["root"] is not None
+                await operators.find_operator("ann")
+        assert (await operators.read_operators()).accounts["ann"] is None
+        assert (await operators.read_operators()).accounts["root"] is not None
 
 
 async def test_another_hash_of_the_same_password_ends_nothing(operators: Operators) -> None:
     """It is kept under the same epoch, and not if the record was changed meanwhile."""
     account, other = await put(operators), PasswordHash("$argon2id$other")
-    await operators.rehash(account, other)
-    now = await operators.find("ann")
+    await operators.rehash_operator(account, other)
+    now = await operators.find_operator("ann")
     assert now is not None
     assert (now.hash, now.epoch) == (other, account.epoch)
     changed = await put(operators, act=CHANGED)
-    await operators.rehash(now, other)
-    assert await operators.find("ann") == changed
-    assert await operators.write(await operators.read(), ANN, None, REMOVED)
-    await operators.rehash(changed, other)
-    assert await operators.find("ann") is None
+    await operators.rehash_operator(now, other)
+    assert await operators.find_operator("ann") == changed
+    assert await operators.write_operator(await operators.read_operators(), ANN, None, event=REMOVED)
+    await operators.rehash_operator(changed, other)
+    assert await operators.find_operator("ann") is None

@@ -37,9 +37,9 @@ class Site:
         seconds, microseconds = await self.store.requests.command("TIME")
         return float(int(seconds) + int(microseconds) / 1e6 + self.store.clock.shift_ms / 1000)
 
-    async def take(self, instance: SharedQuota, action: str, line: int = 1, least: int = 1) -> int:
+    async def take(self, instance: SharedQuota, action: str, waiting: int = 1, least: int = 1) -> int:
         """Ask once, and keep the books."""
-        taken = await instance.take(action, line=line, least=least)
+        taken = await instance.take_permits(action, waiting=waiting, least=least)
         if taken.permits:
             at = int(await self.store.requests.command("LINDEX", f"{{q}}:a:{action}", 0)) / 1e6
             self.given.setdefault(action, []).extend([at] * taken.permits)
@@ -53,7 +53,7 @@ class Site:
         while await self.now_s() < began + seconds:
             self.pass_s(chance.uniform(0, pause_s) + (0.04 if chance.random() < 0.01 else 0))
             for instance, action in chance.sample(askers, len(askers)):
-                while await self.take(instance, action, line=1000):
+                while await self.take(instance, action, waiting=1000):
                     pass
         return await self.now_s() - began
 
@@ -109,7 +109,7 @@ async def test_whoever_waits_holds_nothing(site: Site) -> None:
     instance = site.instance(egress_qps=20)
     assert await site.take(instance, "RevokeToken") == 1
     for _ in range(30):
-        assert await site.take(instance, "RevokeToken", line=10) == 0
+        assert await site.take(instance, "RevokeToken", waiting=10) == 0
     assert await site.store.requests.command("LLEN", "{q}:e:all") == 1
     site.pass_s(0.05)
     assert await site.take(instance, "ApplyToken") == 1
@@ -120,7 +120,7 @@ async def test_a_burst_is_short(site: Site) -> None:
     instance = site.instance()
     batches = []
     began = await site.now_s()
-    while permits := await site.take(instance, "ApplyToken", line=1000):
+    while permits := await site.take(instance, "ApplyToken", waiting=1000):
         batches.append(permits)
     assert max(batches) == 3
     assert 0.045 * 300 <= sum(batches) <= 1 + (0.05 + await site.now_s() - began) * 300
@@ -131,7 +131,7 @@ async def test_two_at_once_are_given_together_or_not_at_all(site: Site) -> None:
     instance = site.instance()
     began = await site.now_s()
     while await site.now_s() < began + 10:
-        permits = await site.take(instance, "RevokeToken", line=2, least=2)
+        permits = await site.take(instance, "RevokeToken", waiting=2, least=2)
         assert permits in {0, 2}
         site.pass_s(0.01)
     assert most_in_a_second(site.given["RevokeToken"]) <= 5
@@ -142,12 +142,12 @@ async def test_two_at_once_are_given_together_or_not_at_all(site: Site) -> None:
 async def test_two_at_once_can_always_be_had(site: Site, limit: float) -> None:
     """Also where that is more than a second's worth: first at once, then after twice the time that one takes."""
     instance = site.instance(RevokeToken=limit)
-    assert await site.take(instance, "RevokeToken", line=2, least=2) == 2
-    refused = await instance.take("RevokeToken", line=2, least=2)
+    assert await site.take(instance, "RevokeToken", waiting=2, least=2) == 2
+    refused = await instance.take_permits("RevokeToken", waiting=2, least=2)
     assert refused.permits == 0
     assert 0 < refused.again_in_s <= max(1, 2 / limit) / PACE + 1e-3
     site.pass_s(refused.again_in_s + 0.001)
-    assert await site.take(instance, "RevokeToken", line=2, least=2) == 2
+    assert await site.take(instance, "RevokeToken", waiting=2, least=2) == 2
 
 
 async def test_it_says_truly_when_to_ask_again(site: Site) -> None:
@@ -155,7 +155,7 @@ async def test_it_says_truly_when_to_ask_again(site: Site) -> None:
     instance = site.instance()
     while await site.take(instance, "RevokeToken"):
         pass
-    again_in_s = (await instance.take("RevokeToken", line=1, least=1)).again_in_s
+    again_in_s = (await instance.take_permits("RevokeToken", waiting=1, least=1)).again_in_s
     assert 0.1 < again_in_s < 0.21
     site.pass_s(again_in_s - 0.03)
     assert await site.take(instance, "RevokeToken") == 0
@@ -193,19 +193,19 @@ async def test_a_clock_that_is_set_back_stops_nobody_for_long(site: Site) -> Non
 async def test_lines_are_known_to_the_others_for_a_second(site: Site) -> None:
     """An instance learns how long the others' lines are, and forgets the one that no longer speaks."""
     first, second, third = site.instance(), site.instance(), site.instance(group="elsewhere")
-    while await site.take(first, "QueryToken", line=7):
+    while await site.take(first, "QueryToken", waiting=7):
         pass  # six are left
-    await site.take(third, "QueryToken", line=20)
-    await second.take("ApplyToken", line=6, least=1)
-    seen = await second.take("QueryToken", line=5, least=1)
-    assert sorted(seen.lines) == [6, 20]
-    assert sorted(seen.group_lines) == [3, 6]
+    await site.take(third, "QueryToken", waiting=20)
+    await second.take_permits("ApplyToken", waiting=6, least=1)
+    seen = await second.take_permits("QueryToken", waiting=5, least=1)
+    assert sorted(seen.queues) == [6, 20]
+    assert sorted(seen.group_queues) == [3, 6]
     assert seen.backlog_s(5) == pytest.approx(seen.again_in_s + 31 / (PACE * 100))
     # Served side by side: by the time the third permit comes, each of the others has had three too.
     assert seen.wait_s(3) == pytest.approx(seen.again_in_s + (2 + 3 + 3) / (PACE * 100))
     site.pass_s(1.01)
-    again = await first.take("QueryToken", line=1, least=1)
-    assert (again.permits, again.lines, again.group_lines) == (1, (), ())
+    again = await first.take_permits("QueryToken", waiting=1, least=1)
+    assert (again.permits, again.queues, again.group_queues) == (1, (), ())
     assert not await site.store.requests.command("EXISTS", "{q}:queues")
 
 
@@ -230,15 +230,15 @@ async def test_people_see_how_much_is_in_use(store: Store) -> None:
     site = Site(store)
     use = QuotaUsageReader(store, qps=QPS, egress_qps=300, egress_group="all")
     first, second, elsewhere = site.instance(), site.instance(), site.instance(group="other")
-    assert await site.take(first, "RevokeToken", line=4) == 1
-    assert await site.take(second, "RevokeToken", line=3) == 0
+    assert await site.take(first, "RevokeToken", waiting=4) == 1
+    assert await site.take(second, "RevokeToken", waiting=3) == 0
     assert await site.take(elsewhere, "QueryToken") == 1
     for _ in range(2):
-        seen = {each.action: each for each in await use.read()}
+        seen = {each.action: each for each in await use.read_usage()}
         assert list(seen) == ["", *QPS]
         assert (seen["RevokeToken"].limit, seen["RevokeToken"].pace) == (5, 5 * PACE)
         assert (seen["RevokeToken"].taken, seen["RevokeToken"].waiting) == (1, 6)
         assert (seen[""].limit, seen[""].taken, seen[""].waiting) == (300, 1, 6)
         assert (seen["QueryToken"].taken, seen["ApplyToken"].taken) == (1, 0)
     site.pass_s(1.1)
-    assert not any(each.taken or each.waiting for each in await use.read())
+    assert not any(each.taken or each.waiting for each in await use.read_usage())

@@ -12,7 +12,7 @@ from app.model.grants import TokenType
 from app.model.secrets import CloudToken
 from app.model.selections import Selection
 from app.store.constants import CLAIM_MS, EVERYTHING, LAPSE_MS, QUEUE_HEAD_LENGTH
-from app.store.devices import Devices
+from app.store.devices import Devices, Registered
 from app.store.jobs import JobStore
 from app.store.quota import SharedQuota
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
@@ -20,6 +20,7 @@ from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.revocations import Backlog, Claim, RevocationQueue
 from app.store.store import Store
 from app.store.tokens import Tokens
+from tests.store.events import CHANGED
 from tests.store.fleet import KEY, Fleet
 from tests.store.test_tokens import take_lead, want
 
@@ -36,9 +37,9 @@ async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRe
         whole=True,
         actor=Actor("device:test"),
     )
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
-    await tokens.revoke(record, actor=Actor("cli:test"))
+    await tokens.revoke_token(record, actor=Actor("cli:test"))
     return record
 
 
@@ -47,14 +48,14 @@ async def test_a_revocation_is_claimed_by_one_worker(
 ) -> None:
     """What one worker claimed no other gets, until the claim lapses."""
     record = await revoked_token(tokens, store, device)
-    [shard] = await revocations.turns()
-    claim = await revocations.claim(shard)
+    [shard] = await revocations.next_shards()
+    claim = await revocations.claim_revocation(shard)
     assert claim is not None
     assert claim.handle == record.handle
-    assert await revocations.claim(shard) is None
+    assert await revocations.claim_revocation(shard) is None
     store.clock.shift_ms = CLAIM_MS + 1
-    assert await revocations.turns() == [shard]
-    again = await revocations.claim(shard)
+    assert await revocations.next_shards() == [shard]
+    again = await revocations.claim_revocation(shard)
     assert again is not None
     assert again.handle == record.handle
 
@@ -65,19 +66,19 @@ async def test_a_worker_paused_past_its_claim_settles_nothing(
     """The claim's number fences it off: the later worker's word stands."""
     await revoked_token(tokens, store, device)
     shard = Shard.of(device.client_id)
-    late = await revocations.claim(shard)
+    late = await revocations.claim_revocation(shard)
     store.clock.shift_ms = CLAIM_MS + 1
-    assert await revocations.turns() == [shard]
-    current = await revocations.claim(shard)
+    assert await revocations.next_shards() == [shard]
+    current = await revocations.claim_revocation(shard)
     assert late is not None
     assert current is not None
-    assert await revocations.settle(late, "confirmed") is False
-    assert await revocations.settle(current, "queued", again_in_ms=5000) is True
+    assert await revocations.record_delivery(late, "confirmed") is False
+    assert await revocations.record_delivery(current, "queued", again_in_ms=5000) is True
     store.clock.shift_ms += 4000
-    assert await revocations.turns() == []
+    assert await revocations.next_shards() == []
     store.clock.shift_ms += 2000
-    assert await revocations.turns() == [shard]
-    last = await revocations.claim(shard)
+    assert await revocations.next_shards() == [shard]
+    last = await revocations.claim_revocation(shard)
     assert last is not None
     assert last.attempts == 1
 
@@ -87,11 +88,11 @@ async def test_a_confirmed_revocation_leaves_the_queue_and_its_token_is_forgotte
 ) -> None:
     """What the cloud confirmed is final, and the worthless cloud token is not kept."""
     record = await revoked_token(tokens, store, device)
-    claim = await revocations.claim(Shard.of(device.client_id))
+    claim = await revocations.claim_revocation(Shard.of(device.client_id))
     assert claim is not None
-    assert await revocations.settle(claim, "confirmed") is True
-    assert await revocations.turns() == []
-    after = await tokens.read(record.handle)
+    assert await revocations.record_delivery(claim, "confirmed") is True
+    assert await revocations.next_shards() == []
+    after = await tokens.read_token(record.handle)
     assert after is not None
     assert (after.revocation, after.sealed, after.state) == ("confirmed", None, "revoked")
 
@@ -102,18 +103,18 @@ async def test_a_token_that_outlived_itself_needs_no_revoking(
     """Some time after the cloud's expiry a revocation lapses without a call."""
     record = await revoked_token(tokens, store, device)
     store.clock.shift_ms = LIFE_S * 1000 + LAPSE_MS + 1000
-    assert await revocations.claim(Shard.of(device.client_id)) is None
-    after = await tokens.read(record.handle)
+    assert await revocations.claim_revocation(Shard.of(device.client_id)) is None
+    after = await tokens.read_token(record.handle)
     assert after is not None
     assert after.revocation == "lapsed"
-    assert await revocations.turns() == []
+    assert await revocations.next_shards() == []
 
 
 async def claims(revocations: RevocationQueue) -> AsyncIterator[Claim]:
     """Claim whatever is first over all shards, as a delivery does, until nothing is left."""
-    while turns := await revocations.turns():
+    while turns := await revocations.next_shards():
         for shard in turns:
-            claim = await revocations.claim(shard)
+            claim = await revocations.claim_revocation(shard)
             assert claim is not None
             yield claim
 
@@ -125,7 +126,7 @@ async def test_turns_go_by_priority_then_by_the_longest_remaining_life_over_all_
     issued = [fleet.issue(f"d{number}", life_s=1000 + 37 * number % 1500) for number in range(36)]
     expected = []
     for record, priority in zip(await asyncio.gather(*issued), list(Priority) * 12, strict=True):
-        await revocations.revoke(Shard.of(record.client_id), [record.handle], priority, actor=Actor("cli:test"))
+        await revocations.revoke_tokens(Shard.of(record.client_id), [record.handle], priority, actor=Actor("cli:test"))
         expected.append((priority, -record.expires_at_ms, record.handle))
     assert [claim.handle async for claim in claims(revocations)] == [handle for _, _, handle in sorted(expected)]
     assert len({Shard.of_handle(handle) for _, _, handle in expected}) > 10
@@ -137,9 +138,9 @@ async def test_a_long_queue_of_one_shard_is_not_cut_short(fleet: Fleet, revocati
     crowd = [name for name in names if Shard.of(f"GID_plant@@@{name}") == shard][: QUEUE_HEAD_LENGTH + 2]
     urgent = [await fleet.issue(name) for name in crowd]
     for record in urgent:
-        await fleet.tokens.revoke(record, Priority.OPERATOR, actor=Actor("operator:o"))
+        await fleet.tokens.revoke_token(record, Priority.OPERATOR, actor=Actor("operator:o"))
     other = await fleet.issue("d0")
-    await fleet.tokens.revoke(other, Priority.DEVICE, actor=Actor("device:d"))
+    await fleet.tokens.revoke_token(other, Priority.DEVICE, actor=Actor("device:d"))
     assert Shard.of(other.client_id) != shard
     order = [claim.handle async for claim in claims(revocations)]
     assert set(order[:-1]) == {record.handle for record in urgent}
@@ -153,8 +154,8 @@ async def test_a_revocation_whose_record_is_gone_is_no_claim(
     record = await revoked_token(fleet.tokens, store, device)
     shard = Shard.of(device.client_id)
     await store.requests.command("DEL", shard.token(record.handle))
-    assert await revocations.claim(shard) is None
-    assert (await revocations.backlog()).queued == 0
+    assert await revocations.claim_revocation(shard) is None
+    assert (await revocations.read_backlog()).queued == 0
 
 
 async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_it(
@@ -163,9 +164,9 @@ async def test_a_revocation_moves_forward_when_somebody_who_goes_first_asks_for_
     """Revoked once more it stays one revocation; a later, lesser wish does not move it back."""
     records = [await fleet.issue(f"d{number}", life_s=2000 - number) for number in range(5)]
     for record in records:
-        await fleet.tokens.revoke(record, Priority.BULK, actor=Actor("cli:test"))
-    assert not await fleet.tokens.revoke(records[-1], Priority.OPERATOR, actor=Actor("cli:test"))
-    assert not await fleet.tokens.revoke(records[-1], Priority.DEVICE, actor=Actor("cli:test"))
+        await fleet.tokens.revoke_token(record, Priority.BULK, actor=Actor("cli:test"))
+    assert not await fleet.tokens.revoke_token(records[-1], Priority.OPERATOR, actor=Actor("cli:test"))
+    assert not await fleet.tokens.revoke_token(records[-1], Priority.DEVICE, actor=Actor("cli:test"))
     order = [claim.handle async for claim in claims(revocations)]
     assert order == [record.handle for record in (records[-1], *records[:-1])]
 
@@ -178,13 +179,15 @@ async def test_a_device_may_hold_thousands(
     handles = [f"{shard.number:02}-{number}" for number in range(9000)]
     fields = ("state", "live", "client_id", device.client_id, "role", "sensor", "expires_at_ms", until_ms)
     await store.requests.pipeline([("HSET", shard.token(Handle(handle)), *fields) for handle in handles])
-    for key in (shard.live(device.client_id), shard.everything, shard.role("sensor")):
+    for key in (shard.device_index(device.client_id), shard.index, shard.role_index("sensor")):
         await store.requests.pipeline([("ZADD", key, until_ms, handle) for handle in handles])
-    _, revoked = await devices.change(device, device, KEY, revoke=True)
+    _, revoked = await devices.change_device(device, Registered(device, KEY), CHANGED, revoke=True)
     assert revoked == len(handles)
-    assert (await revocations.backlog()).queued == len(handles)
+    assert (await revocations.read_backlog()).queued == len(handles)
     assert (
-        await store.requests.command("EXISTS", shard.live(device.client_id), shard.everything, shard.role("sensor"))
+        await store.requests.command(
+            "EXISTS", shard.device_index(device.client_id), shard.index, shard.role_index("sensor")
+        )
         == 0
     )
 
@@ -196,47 +199,47 @@ async def test_what_outlived_itself_lapses_in_the_tail_too(
     short = [await fleet.issue(f"s{number}", life_s=100) for number in range(3)]
     long = await fleet.issue("long", life_s=3000)
     for record, priority in zip((*short, long), (*Priority, Priority.BULK), strict=True):
-        await fleet.tokens.revoke(record, priority, actor=Actor("cli:test"))
+        await fleet.tokens.revoke_token(record, priority, actor=Actor("cli:test"))
     failed = await fleet.issue("failed", life_s=100)
-    await fleet.tokens.revoke(failed, actor=Actor("cli:test"))
+    await fleet.tokens.revoke_token(failed, actor=Actor("cli:test"))
     await fail(fleet, revocations, failed)
     store.clock.shift_ms = 100_000 + LAPSE_MS + 1000
-    assert await revocations.turns() == [Shard.of(long.client_id)]
+    assert await revocations.next_shards() == [Shard.of(long.client_id)]
     assert [(await fleet.read(record.handle)).revocation for record in (*short, failed)] == ["lapsed"] * 4
     assert (await fleet.read(failed.handle)).sealed is None
-    assert await revocations.backlog() == Backlog(queued=1, failed=0, scopes=(long.scope,))
+    assert await revocations.read_backlog() == Backlog(queued=1, failed=0, scopes=(long.scope,))
 
 
 async def test_a_queue_forgets_what_is_gone(fleet: Fleet, store: Store, revocations: RevocationQueue) -> None:
     """A record that ended while nobody worked leaves every queue, and is not made anew by that."""
     records = await fleet.issue_many(3)
     for record in records:
-        await fleet.tokens.revoke(record, actor=Actor("cli:test"))
+        await fleet.tokens.revoke_token(record, actor=Actor("cli:test"))
     await fail(fleet, revocations, records[0])
-    assert await revocations.claim(Shard.of(records[1].client_id)) is not None
+    assert await revocations.claim_revocation(Shard.of(records[1].client_id)) is not None
     for record in records:
         await store.requests.command("DEL", Shard.of(record.client_id).token(record.handle))
     store.clock.shift_ms = LIFE_S * 1000 + LAPSE_MS + CLAIM_MS
     for _ in range(2):
         assert [claim.handle async for claim in claims_of_gone(revocations)] == []
-    assert await revocations.backlog() == Backlog(queued=0, failed=0, scopes=())
+    assert await revocations.read_backlog() == Backlog(queued=0, failed=0, scopes=())
     for record in records:
         assert await store.requests.command("EXISTS", Shard.of(record.client_id).token(record.handle)) == 0
 
 
 async def claims_of_gone(revocations: RevocationQueue) -> AsyncIterator[Claim]:
     """Claim once from each shard whose turn it seems to be."""
-    for shard in await revocations.turns():
-        if claim := await revocations.claim(shard):
+    for shard in await revocations.next_shards():
+        if claim := await revocations.claim_revocation(shard):
             yield claim
 
 
 async def fail(fleet: Fleet, revocations: RevocationQueue, record: TokenRecord) -> Claim:
     """Claim a revocation and give it up."""
-    claim = await revocations.claim(Shard.of(record.client_id))
+    claim = await revocations.claim_revocation(Shard.of(record.client_id))
     assert claim is not None
     assert claim.handle == record.handle
-    assert await revocations.settle(claim, "failed") is True
+    assert await revocations.record_delivery(claim, "failed") is True
     assert (await fleet.read(record.handle)).revocation == "failed"
     return claim
 
@@ -247,43 +250,43 @@ async def test_a_failed_revocation_is_retried_from_the_start(
     """It is nobody's turn until an operator says so; then it may be confirmed, and no late word fails it again."""
     record = await revoked_token(fleet.tokens, fleet.store, device)
     late = await fail(fleet, revocations, record)
-    assert await revocations.turns() == []
-    assert (await revocations.backlog()).failed == 1
-    assert await revocations.resolve(record.handle, "retry", actor=Actor("cli:test")) is True
-    assert await revocations.resolve(record.handle, "retry", actor=Actor("cli:test")) is False
-    assert await revocations.settle(late, "failed") is False
-    claim = await revocations.claim(Shard.of(device.client_id))
+    assert await revocations.next_shards() == []
+    assert (await revocations.read_backlog()).failed == 1
+    assert await revocations.resolve_revocation(record.handle, "retry", actor=Actor("cli:test")) is True
+    assert await revocations.resolve_revocation(record.handle, "retry", actor=Actor("cli:test")) is False
+    assert await revocations.record_delivery(late, "failed") is False
+    claim = await revocations.claim_revocation(Shard.of(device.client_id))
     assert claim is not None
     assert (claim.tries, claim.attempts) == (0, 0)
-    assert await revocations.settle(late, "failed") is False
-    assert await revocations.settle(claim, "confirmed") is True
+    assert await revocations.record_delivery(late, "failed") is False
+    assert await revocations.record_delivery(claim, "confirmed") is True
     assert (await fleet.read(record.handle)).revocation == "confirmed"
 
 
 async def test_a_dropped_revocation_is_over(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
     """What is dropped leaves the queue, and its cloud token is forgotten; only what failed can be dropped."""
     record = await revoked_token(fleet.tokens, fleet.store, device)
-    assert await revocations.resolve(record.handle, "drop", actor=Actor("cli:test")) is False
+    assert await revocations.resolve_revocation(record.handle, "drop", actor=Actor("cli:test")) is False
     late = await fail(fleet, revocations, record)
-    assert await revocations.resolve(record.handle, "drop", actor=Actor("cli:test")) is True
-    assert await revocations.settle(late, "confirmed") is False
+    assert await revocations.resolve_revocation(record.handle, "drop", actor=Actor("cli:test")) is True
+    assert await revocations.record_delivery(late, "confirmed") is False
     after = await fleet.read(record.handle)
     assert (after.state, after.revocation, after.sealed) == ("revoked", "dropped", None)
-    assert await revocations.backlog() == Backlog(queued=0, failed=0, scopes=())
+    assert await revocations.read_backlog() == Backlog(queued=0, failed=0, scopes=())
     for unknown in ("00-" + "x" * 22, "99-" + "x" * 22, "no handle", ""):
-        assert await revocations.resolve(unknown, "retry", actor=Actor("cli:test")) is False
+        assert await revocations.resolve_revocation(unknown, "retry", actor=Actor("cli:test")) is False
 
 
 async def test_a_settlement_may_be_repeated(fleet: Fleet, revocations: RevocationQueue, device: Device) -> None:
     """A worker whose answer was lost says the same again and is believed; another word is not."""
     await revoked_token(fleet.tokens, fleet.store, device)
-    claim = await revocations.claim(Shard.of(device.client_id))
+    claim = await revocations.claim_revocation(Shard.of(device.client_id))
     assert claim is not None
-    assert await revocations.settle(claim, "confirmed") is True
-    assert await revocations.settle(claim, "confirmed") is True
-    assert await revocations.settle(claim, "failed") is False
-    assert await revocations.settle(claim, "queued") is False
-    assert await revocations.turns() == []
+    assert await revocations.record_delivery(claim, "confirmed") is True
+    assert await revocations.record_delivery(claim, "confirmed") is True
+    assert await revocations.record_delivery(claim, "failed") is False
+    assert await revocations.record_delivery(claim, "queued") is False
+    assert await revocations.next_shards() == []
 
 
 async def test_revoking_works_when_redis_is_full(
@@ -298,34 +301,34 @@ async def test_revoking_works_when_redis_is_full(
     registered = await fleet.add("registered")
     await store.requests.command("CONFIG", "SET", "maxmemory", 1)
     try:
-        assert await fleet.tokens.revoke(await fleet.read(lead.handle), actor=Actor("cli:test"))
+        assert await fleet.tokens.revoke_token(await fleet.read(lead.handle), actor=Actor("cli:test"))
         with pytest.raises(Unavailable):
-            await fleet.tokens.request(want(device, life_s=LIFE_S), "r2", "", 0)
-        await fleet.tokens.use(device, "r3", "jti", store.clock.now_ms() + 60_000)
+            await fleet.tokens.request(want(device, life_s=LIFE_S), request="r2", jti="", used_until_ms=0)
+        await fleet.tokens.use_assertion(device, request="r3", jti="jti", used_until_ms=store.clock.now_ms() + 60_000)
         buckets = SharedQuota(store, qps={"RevokeToken": 5}, egress_qps=300, egress_group="all")
-        assert (await buckets.take("RevokeToken", line=1, least=1)).permits == 1
-        assert await fleet.tokens.revoke(single, Priority.OPERATOR, actor=Actor("cli:test"))
-        await fleet.devices.change(registered, registered, KEY, revoke=True)
-        await book.start("job", Selection.of_everything(), Actor("operator:o"), 3)
+        assert (await buckets.take_permits("RevokeToken", waiting=1, least=1)).permits == 1
+        assert await fleet.tokens.revoke_token(single, Priority.OPERATOR, actor=Actor("cli:test"))
+        await fleet.devices.change_device(registered, Registered(registered, KEY), CHANGED, revoke=True)
+        await book.start_job("job", Selection.of_everything(), actor=Actor("operator:o"), counted=3)
         await revocations.raise_watermark(EVERYTHING, "job")
         for record in below_watermark:
             assert (await fleet.read(record.handle)).state == "revoked"
             shard = Shard.of(record.client_id)
             assert (
-                await revocations.revoke(
+                await revocations.revoke_tokens(
                     shard, [record.handle], Priority.BULK, job="job", below_watermark=True, actor=Actor("cli:test")
                 )
                 == 1
             )
         async for claim in claims(revocations):
-            assert await revocations.settle(claim, "failed")
-            assert await revocations.resolve(claim.handle, "retry", actor=Actor("cli:test"))
-            again = await revocations.claim(Shard.of(claim.client_id))
+            assert await revocations.record_delivery(claim, "failed")
+            assert await revocations.resolve_revocation(claim.handle, "retry", actor=Actor("cli:test"))
+            again = await revocations.claim_revocation(Shard.of(claim.client_id))
             assert again is not None
-            assert await revocations.settle(again, "confirmed")
-        while claimed := await book.claim("job"):
-            await book.extend("job", claimed)
-        job = await book.read("job")
+            assert await revocations.record_delivery(again, "confirmed")
+        while claimed := await book.claim_shard("job"):
+            await book.extend_claim("job", claimed)
+        job = await book.read_job("job")
         assert job is not None
         assert (job.queued, job.confirmed) == (3, 3)
     finally:

@@ -50,11 +50,11 @@ def test_keys_are_changed_without_a_gap() -> None:
     ("text", "complaint"),
     [
         ("", "no key"),
-        ("k1", "ID has"),
-        ("AAAAAAAAAAAAAAAAAAAAAA", "ID has"),
+        ("k1", "the ID being"),
+        ("AAAAAAAAAAAAAAAAAAAAAA", "the ID being"),
         ("k1:abc", "not base64"),
         ("k1:AAAA", "3 bytes"),
-        (f"k 1:{base64.b64encode(bytes(32)).decode()}", "ID has"),
+        (f"k 1:{base64.b64encode(bytes(32)).decode()}", "the ID being"),
         (f"a:{base64.b64encode(bytes(32)).decode()},a:{base64.b64encode(bytes(32)).decode()}", "same ID"),
     ],
 )

@@ -26,7 +26,7 @@ async def account(operators: Operators) -> StoredOperator:
 
 async def begin(sessions: Sessions, account: StoredOperator) -> SessionId:
     """Begin a session."""
-    begun = await sessions.begin(account, "from 192.0.2.1")
+    begun = await sessions.begin_session(account, "from 192.0.2.1")
     assert begun is not None
     return begun[0]
 
@@ -40,11 +40,11 @@ async def the_key(store: Store) -> str:
 async def test_a_session_is_found_until_it_is_ended(sessions: Sessions, account: StoredOperator, store: Store) -> None:
     """By its ID alone; signing in and out are lines of the audit, each once."""
     mine, other = await begin(sessions, account), await begin(sessions, account)
-    assert await sessions.find(mine, touch=True) == account
-    assert await sessions.end(mine) == Event(Actor("operator:ann"), EventKind.SIGNED_OUT)
-    assert await sessions.end(mine) is None
-    assert await sessions.find(mine, touch=True) is None
-    assert await sessions.find(other, touch=False) == account
+    assert await sessions.find_session(mine, touch=True) == account
+    assert await sessions.end_session(mine) == Event(Actor("operator:ann"), EventKind.SIGNED_OUT)
+    assert await sessions.end_session(mine) is None
+    assert await sessions.find_session(mine, touch=True) is None
+    assert await sessions.find_session(other, touch=False) == account
     lines = [
         dict(zip(words[::2], words[1::2], strict=True))
         for _, words in await store.requests.command("XRANGE", "{ops}:a", "-", "+")
@@ -61,7 +61,7 @@ async def test_redis_does_not_hold_the_session(sessions: Sessions, account: Stor
     key = await the_key(store)
     dump = key + str(await store.requests.command("HGETALL", key))
     assert session.reveal() not in dump
-    assert await sessions.find(SessionId(key.rpartition(":")[2]), touch=True) is None
+    assert await sessions.find_session(SessionId(key.rpartition(":")[2]), touch=True) is None
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ async def test_redis_does_not_hold_the_session(sessions: Sessions, account: Stor
 async def test_what_is_no_session(sessions: Sessions, account: StoredOperator, text: str) -> None:
     """A cookie may hold anything."""
     await begin(sessions, account)
-    assert await sessions.find(SessionId(text), touch=True) is None
-    assert await sessions.end(SessionId(text)) is None
+    assert await sessions.find_session(SessionId(text), touch=True) is None
+    assert await sessions.end_session(SessionId(text)) is None
 
 
 async def test_a_session_unused_for_half_an_hour_is_gone(
@@ -81,11 +81,11 @@ async def test_a_session_unused_for_half_an_hour_is_gone(
     session = await begin(sessions, account)
     for _ in range(4):
         store.clock.shift_ms += SESSION_IDLE_MS - 1000
-        assert await sessions.find(session, touch=True)
+        assert await sessions.find_session(session, touch=True)
     store.clock.shift_ms += SESSION_IDLE_MS - 1000
-    assert await sessions.find(session, touch=False)
+    assert await sessions.find_session(session, touch=False)
     store.clock.shift_ms += 1000
-    assert await sessions.find(session, touch=True) is None
+    assert await sessions.find_session(session, touch=True) is None
     assert await store.requests.command("KEYS", "{ops}:s:*") == []
 
 
@@ -93,17 +93,17 @@ async def test_a_session_ends_after_half_a_day_however_much_it_is_used(
     sessions: Sessions, account: StoredOperator, store: Store
 ) -> None:
     """Its end is told when it begins."""
-    begun = await sessions.begin(account, "")
+    begun = await sessions.begin_session(account, "")
     assert begun is not None
     session, ends_at_ms = begun
     assert abs(ends_at_ms - store.clock.now_ms() - SESSION_LONGEST_MS) < 5000
     while store.clock.now_ms() < ends_at_ms - SESSION_IDLE_MS:
         store.clock.shift_ms += SESSION_IDLE_MS // 2
-        assert await sessions.find(session, touch=True)
+        assert await sessions.find_session(session, touch=True)
     store.clock.shift_ms += ends_at_ms - store.clock.now_ms() - 1000
-    assert await sessions.find(session, touch=True)
+    assert await sessions.find_session(session, touch=True)
     store.clock.shift_ms += 1001
-    assert await sessions.find(session, touch=True) is None
+    assert await sessions.find_session(session, touch=True) is None
 
 
 async def test_a_session_lies_in_redis_no_longer_than_it_lasts(
@@ -114,7 +114,7 @@ async def test_a_session_lies_in_redis_no_longer_than_it_lasts(
     key = await the_key(store)
     assert 0 < await store.requests.command("PTTL", key) <= SESSION_IDLE_MS
     store.clock.shift_ms += SESSION_IDLE_MS // 2
-    await sessions.find(session, touch=True)
+    await sessions.find_session(session, touch=True)
     assert SESSION_IDLE_MS - 5000 < await store.requests.command("PTTL", key) <= SESSION_IDLE_MS
 
 
@@ -129,14 +129,16 @@ async def test_no_history_revives_a_session(
     live: list[SessionId] = []
     ended: list[SessionId] = []
     for step in steps:
-        account = await operators.find("ann")
+        account = await operators.find_operator("ann")
         match step:
             case "begin" if account:
                 live.append(await begin(sessions, account))
             case "change" | "remove" if account:
                 gone = step == "remove"
                 act = REMOVED if gone else CHANGED
-                assert await operators.write(await operators.read(), ANN, None if gone else HASH, act)
+                assert await operators.write_operator(
+                    await operators.read_operators(), ANN, None if gone else HASH, event=act
+                )
                 ended, live = ended + live, []
             case "add" if not account:
                 await put(operators)
@@ -144,8 +146,8 @@ async def test_no_history_revives_a_session(
                 store.clock.shift_ms += 120_000 if step == "on" else -120_000
             case _:
                 pass
-        assert all([await sessions.find(session, touch=True) is None for session in ended])
-        assert all([await sessions.find(session, touch=False) is not None for session in live])
+        assert all([await sessions.find_session(session, touch=True) is None for session in ended])
+        assert all([await sessions.find_session(session, touch=False) is not None for session in live])
 
 
 async def test_no_session_begins_for_an_operator_changed_meanwhile(
@@ -153,9 +155,9 @@ async def test_no_session_begins_for_an_operator_changed_meanwhile(
 ) -> None:
     """Who was dismissed while the password was looked at is not let in."""
     changed = await put(operators, act=CHANGED)
-    assert await sessions.begin(account, "") is None
-    assert await operators.write(await operators.read(), ANN, None, REMOVED)
-    assert await sessions.begin(changed, "") is None
+    assert await sessions.begin_session(account, "") is None
+    assert await operators.write_operator(await operators.read_operators(), ANN, None, event=REMOVED)
+    assert await sessions.begin_session(changed, "") is None
 
 
 async def test_whoever_writes_to_redis_signs_in_as_nobody(
@@ -174,13 +176,13 @@ async def test_whoever_writes_to_redis_signs_in_as_nobody(
     ):
         words = [word for pair in zip(("name", "epoch", "created_at_ms", "seal"), forged, strict=True) for word in pair]
         await store.requests.command("HSET", key, *words)
-        assert await sessions.find(session, touch=True) is None
+        assert await sessions.find_session(session, touch=True) is None
     await store.requests.command("HSET", key, "name", "ann", "epoch", honest[1], "seal", honest[3], "until_ms", 1 << 45)
-    assert await sessions.find(session, touch=False) is not None
+    assert await sessions.find_session(session, touch=False) is not None
     store.clock.shift_ms = SESSION_LONGEST_MS
-    assert await sessions.find(session, touch=False) is None
+    assert await sessions.find_session(session, touch=False) is None
     other = Sessions(store, KeyRing.parse(new_key_text("k1")), operators)
-    assert await sessions.find(await begin(other, root), touch=True) is None
+    assert await sessions.find_session(await begin(other, root), touch=True) is None
 
 
 async def test_the_role_is_the_one_they_have_now(
@@ -189,7 +191,7 @@ async def test_the_role_is_the_one_they_have_now(
     """It is read with the session, in the same step."""
     promoted = replace(account.operator, role=OperatorRole.ADMIN)
     now = await put(operators, promoted, CHANGED)
-    found = await sessions.find(await begin(sessions, now), touch=True)
+    found = await sessions.find_session(await begin(sessions, now), touch=True)
     assert found is not None
     assert found.operator.role is OperatorRole.ADMIN
 

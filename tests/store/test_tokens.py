@@ -13,13 +13,14 @@ from app.model.lifetimes import fresh_ms
 from app.model.secrets import CloudToken, Secret
 from app.service.issue import FALLBACK_MS
 from app.store.constants import HORIZON_MS, LEASE_MS
-from app.store.devices import Devices
+from app.store.devices import Devices, Registered
 from app.store.records import ApplicationLease, AssertionRefused, CloudTokenOfType, RequestResult, TokenRequest
 from app.store.redis_keys import Handle, Shard
 from app.store.revocations import RevocationQueue
 from app.store.script import Script
 from app.store.store import Store
 from app.store.tokens import Tokens
+from tests.store.events import ADDED, CHANGED, REMOVED
 
 DEVICE = Actor("device:GID_plant@@@d1", "r-1")
 LIFE_S = 3600
@@ -43,7 +44,7 @@ def want(device: Device, scope: str = "pub:plant/d1/up/#", life_s: int = LIFE_S,
 
 async def ask(tokens: Tokens, wanted: TokenRequest, request: str = "r1", jti: str = "") -> RequestResult:
     """Ask and expect an answer about a token."""
-    return await tokens.request(wanted, request, jti, FAR_MS if jti else 0)
+    return await tokens.request(wanted, request=request, jti=jti, used_until_ms=FAR_MS if jti else 0)
 
 
 async def refused(use: Awaitable[object]) -> str:
@@ -140,19 +141,19 @@ async def test_an_assertion_is_used_once(tokens: Tokens, store: Store, device: D
     """A second request with one assertion gets nothing, whether the first was answered or still waits."""
     wanted = want(device)
     lead = ApplicationLease(wanted, (await ask(tokens, wanted, "r1", "j1")).application, "r1")
-    assert await refused(tokens.request(wanted, "r2", "j1", FAR_MS)) == "used"
+    assert await refused(tokens.request(wanted, request="r2", jti="j1", used_until_ms=FAR_MS)) == "used"
     await keep(tokens, store, lead)
-    assert await refused(tokens.request(wanted, "r2", "j1", FAR_MS)) == "used"
+    assert await refused(tokens.request(wanted, request="r2", jti="j1", used_until_ms=FAR_MS)) == "used"
     assert (await ask(tokens, wanted, "r1", "j1")).status == "live"
-    assert await refused(tokens.use(device, "r3", "j1", FAR_MS)) == "used"
-    await tokens.use(device, "r3", "j2", FAR_MS)
+    assert await refused(tokens.use_assertion(device, request="r3", jti="j1", used_until_ms=FAR_MS)) == "used"
+    await tokens.use_assertion(device, request="r3", jti="j2", used_until_ms=FAR_MS)
 
 
 async def test_a_stale_epoch_touches_nothing(tokens: Tokens, store: Store, devices: Devices, device: Device) -> None:
     """A request verified under an old record claims no assertion and takes no lead."""
-    changed, _ = await devices.change(device, device, Secret("k" * 32), revoke=False)
-    assert await refused(tokens.request(want(device), "r1", "j1", FAR_MS)) == "stale"
-    assert await refused(tokens.use(device, "r1", "j1", FAR_MS)) == "stale"
+    changed, _ = await devices.change_device(device, Registered(device, Secret("k" * 32)), CHANGED, revoke=False)
+    assert await refused(tokens.request(want(device), request="r1", jti="j1", used_until_ms=FAR_MS)) == "stale"
+    assert await refused(tokens.use_assertion(device, request="r1", jti="j1", used_until_ms=FAR_MS)) == "stale"
     assert (await ask(tokens, want(changed), "r2", "j1")).status == "apply"
     assert int(changed.epoch) > int(device.epoch)
 
@@ -162,9 +163,9 @@ async def test_a_removed_device_is_stale_and_never_gets_its_epoch_back(
 ) -> None:
     """Removing and adding again gives a higher epoch, so nothing begun before is handed out after."""
     lead = await take_lead(tokens, want(device))
-    await devices.remove(device)
-    assert await refused(tokens.request(want(device), "r2", "", 0)) == "stale"
-    again = await devices.add(replace(device, epoch=""), Secret("k" * 32))
+    await devices.remove_device(device, REMOVED)
+    assert await refused(tokens.request(want(device), request="r2", jti="", used_until_ms=0)) == "stale"
+    again = await devices.add_device(replace(device, epoch=""), Secret("k" * 32), ADDED)
     assert int(again.epoch) > int(device.epoch)
     assert (await ask(tokens, want(again), "r3")).application != lead.handle
 
@@ -174,7 +175,7 @@ async def test_what_was_applied_for_before_a_revoke_is_queued_and_never_handed_o
 ) -> None:
     """A flight carries the tombstone of its device's revoke: its token goes to the cloud's revocation queue."""
     lead = await take_lead(tokens, want(device))
-    changed, revoked = await devices.change(device, device, Secret("k" * 32), revoke=True)
+    changed, revoked = await devices.change_device(device, Registered(device, Secret("k" * 32)), CHANGED, revoke=True)
     assert revoked == 1
     successor = await take_lead(tokens, want(changed), "r2")
     assert await keep(tokens, store, lead, token="late") == "revoked"
@@ -189,7 +190,9 @@ async def test_a_change_without_revoke_still_bars_what_was_begun_before(
 ) -> None:
     """The epoch alone is enough: a token applied for under an older one is not handed out."""
     lead = await take_lead(tokens, want(device))
-    changed, _ = await devices.change(device, replace(device, role="other"), Secret("k" * 32), revoke=False)
+    changed, _ = await devices.change_device(
+        device, Registered(replace(device, role="other"), Secret("k" * 32)), CHANGED, revoke=False
+    )
     assert await keep(tokens, store, lead) == "revoked"
     assert (await ask(tokens, want(changed), "r2")).status == "apply"
 
@@ -198,10 +201,10 @@ async def test_a_revoked_token_is_never_handed_out_again(tokens: Tokens, store: 
     """After a revoke of its handle the next request applies anew, and the old token is queued once."""
     lead = await take_lead(tokens, want(device))
     await keep(tokens, store, lead)
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
-    assert await tokens.revoke(record, actor=Actor("cli:test")) is True
-    assert await tokens.revoke(record, actor=Actor("cli:test")) is False
+    assert await tokens.revoke_token(record, actor=Actor("cli:test")) is True
+    assert await tokens.revoke_token(record, actor=Actor("cli:test")) is False
     assert await queued(store, device) == [lead.handle]
     assert (await ask(tokens, want(device), "r2")).status == "apply"
 
@@ -211,10 +214,10 @@ async def test_a_handle_revoked_in_flight_is_queued_when_it_arrives(
 ) -> None:
     """A tombstone on a single flight lets the next request lead at once and bars the first one's token."""
     lead = await take_lead(tokens, want(device))
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
     assert record.state == "applying"
-    assert await tokens.revoke(record, actor=Actor("cli:test")) is True
+    assert await tokens.revoke_token(record, actor=Actor("cli:test")) is True
     assert (await ask(tokens, want(device), "r2")).status == "apply"
     assert await keep(tokens, store, lead) == "revoked"
     assert await keep(tokens, store, lead) == "revoked"
@@ -230,7 +233,7 @@ async def test_revoking_a_device_takes_tokens_that_a_renewal_left_behind(
     store.clock.shift_ms = int(LIFE_S * 0.95 * 1000)
     new = await take_lead(tokens, want(device), "r2")
     await keep(tokens, store, new, token="new")
-    _, revoked = await devices.change(device, device, Secret("k" * 32), revoke=True)
+    _, revoked = await devices.change_device(device, Registered(device, Secret("k" * 32)), CHANGED, revoke=True)
     assert revoked == 2
     assert set(await queued(store, device)) == {old.handle, new.handle}
 
@@ -286,7 +289,7 @@ async def test_half_a_token_is_only_ever_revoked(
     answer = await ask(tokens, want(device), "r2")
     assert (answer.status, answer.token, answer.failure) == ("failed", None, "permission")
     assert 0 < answer.wait_ms <= 5000
-    claim = await revocations.claim(Shard.of(device.client_id))
+    claim = await revocations.claim_revocation(Shard.of(device.client_id))
     assert claim is not None
     assert tokens.open(claim.sealed, device.client_id, claim.handle)[0].token == CloudToken("half")
 
@@ -296,7 +299,7 @@ async def test_a_given_up_lead_passes_on_at_once(tokens: Tokens, device: Device)
     lead = await take_lead(tokens, want(device))
     await tokens.fail(lead, mark_ms=0, counts=False)
     assert (await ask(tokens, want(device), "r2")).status == "apply"
-    assert await tokens.read(lead.handle) is None
+    assert await tokens.read_token(lead.handle) is None
 
 
 async def test_a_token_stops_being_fresh_in_its_last_quarter(tokens: Tokens, store: Store, device: Device) -> None:
@@ -340,9 +343,9 @@ async def test_a_device_applies_no_more_than_its_share_in_an_hour(tokens: Tokens
     for number in range(5):
         lead = await take_lead(tokens, want(device), f"r{number}")
         await keep(tokens, store, lead, token=f"t{number}")
-        record = await tokens.read(lead.handle)
+        record = await tokens.read_token(lead.handle)
         assert record is not None
-        await tokens.revoke(record, actor=Actor("cli:test"))
+        await tokens.revoke_token(record, actor=Actor("cli:test"))
     assert (await ask(tokens, want(device), "r9")).status == "limited"
 
 
@@ -354,11 +357,11 @@ async def test_a_token_in_hand_is_found_and_two_side_by_side_are_not(
     await keep(tokens, store, first, token="one")
     second = await take_lead(tokens, want(device, life_s=600), "r2")
     await keep(tokens, store, second, token="two")
-    assert await tokens.handle_of([CloudToken("one")]) == first.handle
-    assert await tokens.handle_of([CloudToken("one"), CloudToken("two")]) is None
-    assert await tokens.handle_of([CloudToken("unknown")]) is None
-    assert await tokens.read(Handle("99-" + "x" * 22)) is None
-    assert await tokens.read("no handle") is None
+    assert await tokens.find_handle([CloudToken("one")]) == first.handle
+    assert await tokens.find_handle([CloudToken("one"), CloudToken("two")]) is None
+    assert await tokens.find_handle([CloudToken("unknown")]) is None
+    assert await tokens.read_token(Handle("99-" + "x" * 22)) is None
+    assert await tokens.read_token("no handle") is None
 
 
 async def test_everything_but_registry_and_queue_ends_by_itself(tokens: Tokens, store: Store, device: Device) -> None:
@@ -375,7 +378,7 @@ async def test_everything_but_registry_and_queue_ends_by_itself(tokens: Tokens, 
         lasts_ms = await store.requests.command("PTTL", key)
         assert (lasts_ms == -1) is (key in endless), key
     assert await store.requests.command("PTTL", shard.token(lead.handle)) > LIFE_S * 1000
-    assert await store.requests.command("PTTL", shard.live(device.client_id)) > (LIFE_S - 10) * 1000
+    assert await store.requests.command("PTTL", shard.device_index(device.client_id)) > (LIFE_S - 10) * 1000
 
 
 async def test_no_secret_lies_in_redis_in_the_clear(

@@ -59,7 +59,7 @@ async def test_a_swept_token_is_no_spare_and_reads_as_revoked(
     await revocations.raise_watermark(role, "job")
     store.clock.shift_ms = int(LIFE_S * 0.8 * 1000)
     assert (await ask(tokens, want(device), "r2")).token is None
-    record = await tokens.read(lead.handle)
+    record = await tokens.read_token(lead.handle)
     assert record is not None
     assert record.state == "revoked"
 
@@ -133,14 +133,14 @@ async def test_a_chunk_takes_what_is_under_a_floor_once(
     handles = [old.handle, new.handle, Handle(f"{shard.number:02d}-{'x' * 22}")]
     for taken in (1, 0):
         assert (
-            await revocations.revoke(
+            await revocations.revoke_tokens(
                 shard, handles, Priority.BULK, job="job", below_watermark=True, actor=Actor("cli:test")
             )
             == taken
         )
     assert await queued(store, device) == [old.handle]
     assert (await fleet.read(new.handle)).state == "applying"
-    assert await revocations.revoke(shard, handles, Priority.BULK, actor=Actor("cli:test")) == 1
+    assert await revocations.revoke_tokens(shard, handles, Priority.BULK, actor=Actor("cli:test")) == 1
     assert await keep(fleet.tokens, store, new, token="new") == "revoked"
 
 

@@ -86,7 +86,7 @@ async def test_a_text_of_thousands_of_tokens_is_looked_up_nowhere(
     async def never(*_: object) -> None:
         raise AssertionError("looked up")
 
-    monkeypatch.setattr(Tokens, "handle_of", never)
+    monkeypatch.setattr(Tokens, "find_handle", never)
     assert await audit_log.handle_of(Secret("|".join(f"R|{number}" for number in range(2000)))) is None
 
 

@@ -34,6 +34,6 @@ async def test_a_confirmed_revoke_closes_the_connection(
         return await cloud.calls("CloseConnection") == {result: 1}
 
     await until(called, "the call that cuts it off")
-    record = await server.app[SERVICES].stores.tokens.read(token["handle"])
+    record = await server.app[SERVICES].stores.tokens.read_token(token["handle"])
     assert record is not None
     assert record.revocation == "confirmed"

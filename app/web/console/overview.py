@@ -14,7 +14,7 @@ from app.model.text import _
 from app.service.audit import AuditFilter
 from app.service.metrics import Hour
 from app.service.revocations import select
-from app.store.counters import Seen
+from app.store.counters import CloudHealth
 from app.web.console.chart import stack
 from app.web.console.results import PageContent
 from app.web.health import check_all
@@ -54,7 +54,7 @@ async def show_overview(request: AdminRequest) -> PageContent:
     if not any(part is not None for part in found):
         raise Unavailable(_("the server cannot reach Redis: try again"))
     hour: Hour | None = parts["hour"]
-    cloud: Seen | None = parts["cloud"]
+    cloud: CloudHealth | None = parts["cloud"]
     return PageContent.of(
         "overview.html",
         **parts,

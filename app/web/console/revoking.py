@@ -14,7 +14,7 @@ from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
 from app.service.audit import AuditFilter
 from app.service.revocations import select
 from app.store.audit import EventKind
-from app.store.jobs import Job, draw_id
+from app.store.jobs import Job, new_job_id
 from app.web.console.results import PREFIX, PageContent, Redirect
 from app.web.console.tokens import ADDRESS, is_pending, query_of
 from app.web.conversion import FormModel, FormValues
@@ -153,7 +153,7 @@ async def _ask_for(request: AdminRequest, selection: Selection, typed: str = "")
         prospect=await request.services.revocations.survey(selection),
         back=Redirect(ADDRESS, query=query_of(selection)).location,
         fields=list((query_of(selection) or {"all": "1"}).items()),
-        job="" if selection.kind is SelectionKind.CLIENT_ID else draw_id(),
+        job="" if selection.kind is SelectionKind.CLIENT_ID else new_job_id(),
         typed=typed,
     )
 

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 from app.model.operators import OperatorRole
 from app.service import delivery
 from app.service import revocations as module
-from app.store.jobs import draw_id
+from app.store.jobs import new_job_id
 from app.web.route import SERVICES
 from tests.callers import Caller
 from tests.waiting import until
@@ -210,7 +210,7 @@ async def test_a_selection_of_nothing_or_of_too_much_is_refused(
 ) -> None:
     """Asked and pressed alike, and nothing is revoked."""
     [(caller, token)] = await make_fleet(1)
-    handle, job = ("handle", token["handle"]), ("job", draw_id())
+    handle, job = ("handle", token["handle"]), ("job", new_job_id())
     wrong: list[tuple[list[tuple[str, str]], int]] = [
         ([], 400),
         ([("handle", "")], 400),
@@ -281,7 +281,7 @@ async def test_a_jobs_id_begins_what_it_was_drawn_for_and_nothing_else(
         assert seen.status == 400, fields
         assert "<script>alert" not in seen.text
     assert [each.id for each in (await server.app[SERVICES].jobs.list_jobs()).jobs] == [job]
-    for unknown in (draw_id(), "nonsense", "x" * 3000, "%3Cscript%3Ealert"):
+    for unknown in (new_job_id(), "nonsense", "x" * 3000, "%3Cscript%3Ealert"):
         seen = await browser.get(f"/admin/jobs/{unknown}")
         assert seen.status == 404
         assert "<script>alert" not in seen.text
@@ -383,7 +383,7 @@ async def test_a_viewer_sees_and_does_nothing(make_fleet: MakeFleet, signed_in: 
         assert seen.status == 200
         assert "/admin/revoke?" not in seen.text
         assert 'action="/admin/revoke"' not in seen.text
-    for fields in ({"handle": token["handle"]}, {"role": "sensor", "job": draw_id()}):
+    for fields in ({"handle": token["handle"]}, {"role": "sensor", "job": new_job_id()}):
         assert (await viewer.get(REVOKE, **fields)).status == 403
         assert (await viewer.post(REVOKE, fields)).status == 403
     assert (await caller.introspect(token["handle"])).body["active"] is True
