@@ -22,6 +22,7 @@ GENERIC = "client authentication failed: the client is unknown or disabled, or i
 def refused(answer: Answer, hint: str = GENERIC) -> None:
     """Check that the caller was not let in, and was told why as far as it may know."""
     assert (answer.status, answer.body["error"]) == (401, "invalid_client"), answer
+    assert hint
     assert hint in answer.body["error_description"]
     assert answer.headers["WWW-Authenticate"].startswith("Basic")
 
@@ -75,6 +76,21 @@ async def test_a_minute_of_leeway_is_given(caller: Caller) -> None:
         assert (await caller.token(caller.assertion(**claims))).status == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "offset_s", "hint"),
+    [
+        ("exp", -70, "expired 7"),
+        ("exp", 300 + 70, "more than 300 s ahead"),
+        ("iat", 70, "iat lies in the future"),
+        ("nbf", 70, "nbf lies in the future"),
+    ],
+)
+async def test_no_more_than_a_minute_of_leeway_is_given(caller: Caller, name: str, offset_s: int, hint: str) -> None:
+    """A stolen assertion is worth no more for a clock that is further off."""
+    claims: dict[str, Any] = {name: int(time.time()) + offset_s}
+    refused(await caller.token(caller.assertion(**claims)), hint)
+
+
 async def test_an_assertion_is_good_once(caller: Caller, other_server: TestClient[Any, Any]) -> None:
     """Replayed at the same instance, at another, or at another endpoint, it is refused: sign a new one."""
     assertion = caller.assertion()
@@ -123,17 +139,24 @@ async def test_a_public_key_is_no_shared_secret(make_caller: MakeCaller, registr
     refused(await pair.token(forged))
 
 
-@pytest.mark.parametrize("text", ["x", "a.b", "a.b.c", "....", "e30.e30.e30", "!!.!!.!!", "e30.W10.AA", "ey" * 100])
-async def test_what_is_no_jwt_is_refused_in_words(caller: Caller, text: str) -> None:
+@pytest.mark.parametrize("text", ["x", "a.b", "a.b.c", "....", "!!.!!.!!", "e30.W10.AA", "ey" * 100])
+async def test_a_malformed_jwt_is_refused_in_words(caller: Caller, text: str) -> None:
     """Malformed base64 and JSON are a refusal, never a fault."""
-    refused(await caller.token(text), "")
+    refused(await caller.token(text), "client_assertion is not a valid JWT")
 
 
 @pytest.mark.parametrize("algorithm", [["HS256"], {}, 7, None])
 async def test_an_alg_that_is_no_text_is_refused_in_words(caller: Caller, algorithm: object) -> None:
     """A header of any shape is a refusal, never a fault."""
     head = segment({"alg": algorithm, "typ": "JWT"})
-    refused(await caller.token(".".join([head, *caller.assertion().split(".")[1:]])), "")
+    refused(await caller.token(".".join([head, *caller.assertion().split(".")[1:]])), "must be signed with one of")
+
+
+@pytest.mark.parametrize("header", [{"crit": ["exp"]}, {"b64": False}])
+async def test_a_header_that_changes_how_to_verify_is_refused(caller: Caller, header: dict[str, Any]) -> None:
+    """An extension that is not understood is not passed over (RFC 7515 section 4.1.11)."""
+    head = segment({"alg": "HS256"} | header)
+    refused(await caller.token(".".join([head, *caller.assertion().split(".")[1:]])), "the assertion is refused")
 
 
 async def test_a_jti_may_be_any_text(caller: Caller) -> None:
@@ -167,13 +190,22 @@ async def test_the_form_and_the_proof_name_one_client(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "header",
-    ["Basic", "Basic !!!", "Basic eA==", "Basic Og==", "Bearer x", "Digest x", "Basic /w==", "Basic " + "A" * 5000],
+    ("header", "hint"),
+    [
+        ("Basic", "lacks the client ID or the secret"),
+        ("Basic !!!", "HTTP Basic"),
+        ("Basic eA==", "lacks the client ID or the secret"),
+        ("Basic Og==", "lacks the client ID or the secret"),
+        ("Bearer x", "only the Basic scheme"),
+        ("Digest x", "only the Basic scheme"),
+        ("Basic /w==", "HTTP Basic"),
+        ("Basic " + "A" * 5000, "lacks the client ID or the secret"),
+    ],
 )
-async def test_a_broken_authorization_header_is_refused(caller: Caller, header: str) -> None:
+async def test_a_broken_authorization_header_is_refused(caller: Caller, header: str, hint: str) -> None:
     """Only HTTP Basic with a client ID and a secret is read."""
     form = {"grant_type": "client_credentials"}
-    refused(await caller.post("/oauth/token", form, headers={"Authorization": header}), "")
+    refused(await caller.post("/oauth/token", form, headers={"Authorization": header}), hint)
 
 
 async def test_changes_of_a_device_count_at_once(caller: Caller, registry: Registry) -> None:

@@ -9,12 +9,18 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.model.devices import Algorithm
+from app.service import issue
 from app.service.registry import Registry
+from app.store.records import RequestResult
 from app.web import request_input
 from app.web.request_input import FORM
+from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import ASSERTION_TYPE, Caller
 from tests.web.conftest import ACCESS_KEY_ID, INSTANCE_ID, ISSUER, MakeCaller, OwnCloud
+
+MAX_AGE_S = 0.3
+"""As old as an answer of Redis may be, where a test waits for it."""
 
 SCOPE = "pub:plant/d1/up/# sub:plant/all sub:plant/d1/down/#"
 
@@ -329,6 +335,30 @@ async def test_no_change_of_a_device_is_overtaken_by_its_flight(
         assert (answer.status, answer.body["error"]) == (401, "invalid_client")
     await cloud.until_revoked(2)
     assert await cloud.unrevoked() == (2 if change == "revoke_device" else 0)
+
+
+async def test_an_answer_that_a_revoke_may_have_overtaken_is_not_used(
+    caller: Caller, other_server: TestClient[Any, Any], server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance that was paused between Redis's answer and its own asks Redis again."""
+    token = (await caller.token()).body
+    other = Caller(other_server, ISSUER, caller.client_id, caller.key)
+    tokens = server.app[SERVICES].stores.tokens
+    request = tokens.request
+    results: list[RequestResult] = []
+
+    async def paused_once(*arguments: Any, **options: Any) -> RequestResult:
+        results.append(await request(*arguments, **options))
+        if len(results) == 1:
+            await other.revoke(token["handle"])
+            time.sleep(MAX_AGE_S)  # noqa: ASYNC251 (the pause)
+        return results[-1]
+
+    monkeypatch.setattr(issue, "MAX_ANSWER_AGE_S", MAX_AGE_S)
+    monkeypatch.setattr(tokens, "request", paused_once)
+    renewed = (await caller.token()).body
+    assert results[0].status == "live"
+    assert renewed["access_token"] != token["access_token"]
 
 
 async def test_metadata_describes_every_endpoint(server: TestClient[Any, Any]) -> None:

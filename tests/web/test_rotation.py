@@ -88,6 +88,46 @@ async def test_when_the_grace_is_over_the_old_key_is_refused_though_it_lies_in_t
     assert await server.app[SERVICES].stores.redis.requests.command("HEXISTS", key, "previous") == 1
 
 
+async def test_an_old_key_is_refused_by_redis_clock_too(
+    caller: Caller, registry: Registry, server: TestClient[Any, Any]
+) -> None:
+    """An instance whose clock stood still over the end of the grace lets no assertion of the old key in.
+
+    Not even one that does not expire before: it is good no longer than its key.
+    """
+    new = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=GRACE_S, actor=CLI))[0])
+    assert await let_in(caller)
+    clock = server.app[SERVICES].stores.redis.clock
+    slept_s = GRACE_S + 1
+
+    async def at_rest(_: str) -> tuple[int, int]:
+        return int(time.time()) - slept_s, 0
+
+    clock.shift_ms = slept_s * 1000
+    await clock.learn(at_rest)
+    late = int(time.time()) + 300
+    answer = await caller.token(caller.assertion(exp=late))
+    assert (answer.status, answer.body["error"]) == (401, "invalid_client")
+    assert "expired" in answer.body["error_description"]
+    assert (await new.token(new.assertion(exp=late))).status == 200
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
+async def test_every_endpoint_verifies_again_under_the_record_of_now(
+    caller: Caller, registry: Registry, path: str
+) -> None:
+    """A key in its grace is accepted though the cached record knows of no rotation; a key without is not."""
+    token = (await caller.token()).body["handle"]
+
+    async def status(each: Caller) -> int:
+        return (await each.post(path, each.form(token=token))).status
+
+    second = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI))[0])
+    assert await status(caller) == 200
+    third = rotated(caller, (await registry.rotate_key(caller.client_id, actor=CLI))[0])
+    assert [await status(each) for each in (caller, second, third)] == [401, 401, 200]
+
+
 async def test_a_second_rotation_drops_the_oldest_key(caller: Caller, registry: Registry) -> None:
     """Two keys are good at most, however long the first grace still had."""
     second = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=MAX_GRACE_S, actor=CLI))[0])
