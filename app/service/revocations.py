@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -13,6 +14,7 @@ from app.errors import InvalidRequest, NotFound
 from app.model.actors import Actor
 from app.model.grants import parse_scope
 from app.model.selections import MalformedSelection, Selection, SelectionKind
+from app.model.text import _
 from app.service.audit import log_event
 from app.service.jobs import Jobs
 from app.service.registry import Registry
@@ -30,6 +32,10 @@ log = structlog.get_logger(__name__)
 REVOKE_WITHIN_S: Final = 1.0
 SEARCH_BUDGET_S: Final = 1.0
 """So long at most a page of a topic's tokens is searched for, before the caller gets what there is."""
+
+NO_TOKENS_LEFT: Final = _(
+    "none of these tokens is known: they were not issued here, or expired more than %(minutes)s minutes ago", minutes=10
+)
 
 SURVEY_BUDGET_S: Final = 1.0
 """So long at most is counted for somebody who is about to revoke; nobody in a hurry waits for a last digit."""
@@ -177,6 +183,19 @@ class Revocations:
         known = [Handle(handle) for handle in handles if Shard.of_handle(handle)]
         records = dict(zip(known, await self._tokens.read_tokens(known), strict=True)) if known else {}
         return [records.get(Handle(handle)) for handle in handles]
+
+    async def revoke_tokens(self, handles: Sequence[str], *, actor: Actor) -> None:
+        """Revoke each token at once; one that is gone meanwhile needs no revoking.
+
+        Raises ``NotFound`` if all are gone, and ``Unavailable``.
+        """
+        revoked = False
+        for handle in handles:
+            with suppress(NotFound):
+                await self._revoke_token(handle, actor)
+                revoked = True
+        if not revoked:
+            raise NotFound(NO_TOKENS_LEFT)
 
     async def revoke_selection(
         self, selection: Selection, *, actor: Actor, counted: int | None = None, job: str = ""

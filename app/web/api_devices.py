@@ -122,20 +122,20 @@ async def show_device(request: AdminRequest) -> DeviceView:
 
 
 async def disable_device(request: AdminRequest) -> ChangedView:
-    """Refuse a device from now on, and revoke all it holds."""
+    """Refuse a device from now on, and revoke all its tokens."""
     client_id = request.path["client_id"]
     return ChangedView(client_id, await request.services.registry.disable_device(client_id, actor=request.actor))
 
 
 async def enable_device(request: AdminRequest) -> ChangedView:
-    """Let a disabled device in again."""
+    """Let a disabled device authenticate again."""
     client_id = request.path["client_id"]
     await request.services.registry.enable_device(client_id, actor=request.actor)
     return ChangedView(client_id, 0)
 
 
 async def rotate_key(request: AdminRequest, body: NewKey) -> RotatedView:
-    """Give a device another key. Without grace all it holds is revoked."""
+    """Give a device another key. Without grace all its tokens are revoked."""
     added, revoked = await request.services.registry.rotate_key(
         request.path["client_id"],
         algorithm=body.algorithm,
@@ -147,7 +147,7 @@ async def rotate_key(request: AdminRequest, body: NewKey) -> RotatedView:
 
 
 async def remove_device(request: AdminRequest) -> ChangedView:
-    """Forget a device, and revoke all it holds."""
+    """Remove a device, and revoke all its tokens."""
     client_id = request.path["client_id"]
     return ChangedView(client_id, await request.services.registry.remove_device(client_id, actor=request.actor))
 

@@ -1,4 +1,4 @@
-"""``/api/revocations`` and ``/api/jobs``: taking back, and how far the cloud has been told."""
+"""``/api/revocations`` and ``/api/jobs``: revoking, and how far the cloud has confirmed it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar, Final, Self
 
 from app.errors import InvalidRequest, Unavailable
 from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
+from app.model.text import _
 from app.service.revocations import RevokeResult, select
 from app.store.jobs import Job
 from app.store.revocations import Queue
@@ -16,7 +17,7 @@ from app.web.conversion import RequestModel
 from app.web.route import AdminRequest
 
 COUNT_WITHIN_S: Final = 8.0
-"""A balancer waits for little longer."""
+"""A load balancer waits little longer."""
 
 
 class NewRevocation(RequestModel, frozen=True):
@@ -34,23 +35,25 @@ class NewRevocation(RequestModel, frozen=True):
     dry_run: bool = False
 
     def selection(self) -> Selection:
-        """Return what is meant. Raises ``InvalidRequest``, also if all is meant and the word for it not said."""
+        """Return what is meant. Raises ``InvalidRequest``, also if all is meant and not confirmed."""
         selection = select(
             handle=self.handle, client_id=self.client_id, role=self.role, topic=self.topic, everything=self.all
         )
         if selection.kind is SelectionKind.EVERYTHING and not self.dry_run and self.confirm != EVERYTHING_WORD:
-            raise InvalidRequest(f"to revoke everything, send 'confirm': '{EVERYTHING_WORD}' as well")
+            raise InvalidRequest(
+                _("to revoke everything, send confirm with the value %(word)s as well", word=EVERYTHING_WORD)
+            )
         return selection
 
 
 class CountView(ApiAnswer, frozen=True):
-    """How many live tokens and applications a revoke would take."""
+    """How many live tokens and applications a revoke would include."""
 
     count: int
 
 
 class RevokedView(ApiAnswer, frozen=True):
-    """A token or a device's tokens are revoked; the cloud is told next. ``revoked`` 0: they were so already."""
+    """A token or a device's tokens are revoked; the cloud follows. ``revoked`` 0: they were revoked already."""
 
     client_id: str
     handle: str
@@ -65,7 +68,7 @@ class RevokedView(ApiAnswer, frozen=True):
 class JobView(ApiAnswer, frozen=True):
     """A large revoke. A role or all is denied from the first moment, a topic in ``shards_done`` of ``shards``.
 
-    ``counted`` before; ``queued`` since, of which so many are ``waiting`` for the cloud, and the rest settled in one of
+    ``counted`` before; ``queued`` since, of which so many are ``waiting`` for the cloud, and the rest ended in one of
     four ways. ``done_at_ms`` is 0 until all are queued; ``settled``: nothing more will happen by itself.
     """
 
@@ -108,8 +111,8 @@ class JobView(ApiAnswer, frozen=True):
         )
 
 
-class JobBegun(JobView, frozen=True):
-    """A large revoke has begun."""
+class JobStarted(JobView, frozen=True):
+    """A large revoke was started."""
 
     status: ClassVar[int] = 202
 
@@ -126,7 +129,7 @@ class QueueQuery(Paging, frozen=True):
 
 
 class OverviewView(ApiAnswer, frozen=True):
-    """All revocations on their way to the cloud, those that failed, and in how many seconds none will be left."""
+    """All revocations that wait for the cloud, those that failed, and in how many seconds none will be left."""
 
     queued: int
     failed: int
@@ -141,13 +144,13 @@ class QueueView(ApiAnswer, frozen=True):
     overview: OverviewView
 
 
-async def revoke_tokens(request: AdminRequest, body: NewRevocation) -> CountView | RevokedView | JobBegun:
-    """Revoke one token or device at once, or begin a job for more."""
+async def revoke_tokens(request: AdminRequest, body: NewRevocation) -> CountView | RevokedView | JobStarted:
+    """Revoke one token or device at once, or start a job for more."""
     selection = body.selection()
     if body.dry_run:
         return CountView(await _count(request, selection))
     done = await request.services.revocations.revoke_selection(selection, actor=request.actor)
-    return JobBegun.of(done) if isinstance(done, Job) else RevokedView.of(done)
+    return JobStarted.of(done) if isinstance(done, Job) else RevokedView.of(done)
 
 
 async def list_revocations(request: AdminRequest, query: QueueQuery) -> QueueView:
@@ -190,5 +193,8 @@ async def _count(request: AdminRequest, selection: Selection) -> int:
             return await request.services.revocations.count_tokens(selection)
     except TimeoutError:
         raise Unavailable(
-            f"counting takes longer than {COUNT_WITHIN_S:g} s: list the tokens page by page, or revoke uncounted"
+            _(
+                "counting takes longer than %(seconds)s s: list the tokens page by page, or revoke without a count",
+                seconds=f"{COUNT_WITHIN_S:g}",
+            )
         ) from None

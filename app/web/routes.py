@@ -180,7 +180,7 @@ ROUTES: Final = (*OTHERS, *API, *CONSOLE)
 def add_routes(app: web.Application) -> None:
     """Add every address to ``app``, and what their answers need."""
     app[PAGE_LIMITER] = PageLimiter()
-    app.on_response_prepare.append(rendering.harden)
+    rendering.set_up(app)
     app.add_routes([web.route(each.method, each.path, each.answer) for each in ROUTES])
 
 

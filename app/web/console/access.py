@@ -79,7 +79,7 @@ def _keep_form(request: web.Request, form: MultiMapping[str], route: Route) -> w
         plain=sorted(values_to_show(form, route.model("form"))),
     )
     sealed = pending_form.seal_form(services.stores.keys, pending)
-    content = PageContent.of("sign_in.html", status=401, to=f"{PREFIX}/", carried=sealed, ended=True)
+    content = PageContent.of("sign_in.html", status=401, to=f"{PREFIX}/", pending_form=sealed, ended=True)
     return render_page(request, content)
 
 

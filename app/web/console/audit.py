@@ -14,6 +14,7 @@ import msgspec
 from app.errors import InvalidRequest
 from app.model.sanitize import sanitize_for_spreadsheet
 from app.model.secrets import Secret
+from app.model.text import Text, _
 from app.service.audit import MAX_LINES, AuditFilter, AuditLog
 from app.store.audit import AuditEntry, AuditPage, EventKind
 from app.web.console.results import PREFIX, Download, PageContent, Redirect
@@ -29,7 +30,7 @@ _MAX_TIME_CHARS: Final = 32
 
 
 class AuditPageQuery(FormModel, frozen=True):
-    """Which lines; what is empty does not matter. Times are as a browser's field has them, in UTC."""
+    """Which entries; what is empty does not matter. Times are as a browser's field has them, in UTC."""
 
     who: str = ""
     what: str = ""
@@ -45,56 +46,58 @@ class AuditPageQuery(FormModel, frozen=True):
         given = msgspec.structs.asdict(self)
         return {name: value for name, value in given.items() if value and name != "cursor"}
 
-    def query(self) -> AuditFilter:
-        """Return the same for the trail. Raises ``InvalidRequest`` for a time that is none."""
+    def as_filter(self) -> AuditFilter:
+        """Return the same for the audit log. Raises ``InvalidRequest`` for what is not a valid time."""
         return AuditFilter(
             client_id=self.client_id,
             who=self.who,
             what=self.what,
             handle=self.handle,
-            since_ms=_ms(self.since, "From"),
-            until_ms=_ms(self.until, "Until"),
+            since_ms=_parse_time(self.since, _("From")),
+            until_ms=_parse_time(self.until, _("Until")),
         )
 
 
 class TokenInHand(FormModel, frozen=True):
-    """A token as somebody holds it. It travels in a body."""
+    """A token in hand. It travels in a body."""
 
     token: Secret = msgspec.field(default_factory=lambda: Secret(""))
 
 
 async def show_audit(request: AdminRequest, query: AuditPageQuery) -> PageContent:
-    """Show lines, the newest first; a filter that can fit nothing stays as it was filled in."""
+    """Show entries, the newest first; a filter that is not valid stays as it was filled in."""
     try:
-        page = await request.services.audit_log.search_events(query.query(), cursor=query.cursor, limit=PAGE)
+        page = await request.services.audit_log.search_events(query.as_filter(), cursor=query.cursor, limit=PAGE)
     except InvalidRequest as refusal:
-        return _shown(query, AuditPage([], None), refusal)
-    return _shown(query, page)
+        return _audit_content(query, AuditPage([], None), refusal)
+    return _audit_content(query, page)
 
 
 async def search_by_token(request: AdminRequest, form: TokenInHand) -> Redirect:
-    """Go to what concerns a token in hand: by its handle, for the token itself belongs into no address."""
+    """Go to what concerns a token in hand: by its handle, for the token itself must not be in an address."""
     found = await request.services.audit_log.filter_for_token(AuditFilter(), form.token)
     return Redirect(ADDRESS, query={"handle": found.handle})
 
 
 async def export_audit(request: AdminRequest, query: AuditPageQuery) -> Download:
-    """Send all lines that fit, as CSV (RFC 4180). Raises as ``AuditLog.search``."""
-    asked = query.query()
+    """Send all matching entries, as CSV (RFC 4180). Raises as ``AuditLog.search_events``."""
+    asked = query.as_filter()
     first = await request.services.audit_log.search_events(asked, limit=MAX_LINES)
     day = datetime.fromtimestamp(request.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-    return Download(_lines(request.services.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
+    return Download(_csv_parts(request.services.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
 
 
-async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> AsyncIterator[bytes]:
-    """Make the file page by page, so that neither Redis nor this process holds more than one at a time."""
-    # Spreadsheets take a file for UTF-8 by this mark alone.
+async def _csv_parts(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> AsyncIterator[bytes]:
+    """Make the file page by page, so that this process holds one page at a time."""
+    # Spreadsheets recognize UTF-8 by this mark alone.
     yield "\ufeff".encode() + _csv([_COLUMNS])
     left = MAX_EXPORTED
     while True:
         yield _csv(map(_row, page.lines[:left]))
         if len(page.lines) > left:
-            yield _csv([("", "", "cut off", "", "", f"after {MAX_EXPORTED} lines: narrow the time, and export again")])
+            yield _csv(
+                [("", "", "cut off", "", "", f"after {MAX_EXPORTED} entries: narrow the time, and export again")]
+            )
             return
         if page.cursor is None:
             return
@@ -102,19 +105,19 @@ async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> As
         page = await audit_log.search_events(asked, cursor=str(page.cursor), limit=MAX_LINES)
 
 
-def _row(line: AuditEntry) -> tuple[str, ...]:
-    at = datetime.fromtimestamp(line.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return (at, *map(sanitize_for_spreadsheet, (line.who, line.what, line.client_id, line.handle, line.detail)))
+def _row(entry: AuditEntry) -> tuple[str, ...]:
+    at = datetime.fromtimestamp(entry.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (at, *map(sanitize_for_spreadsheet, (entry.who, entry.what, entry.client_id, entry.handle, entry.detail)))
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    # Half a surrogate pair, which JSON can hold, is no UTF-8.
+    # Half a surrogate pair, which JSON can hold, cannot be written as UTF-8.
     return text.getvalue().encode(errors="replace")
 
 
-def _shown(asked: AuditPageQuery, page: AuditPage, problem: InvalidRequest | None = None) -> PageContent:
+def _audit_content(asked: AuditPageQuery, page: AuditPage, problem: InvalidRequest | None = None) -> PageContent:
     older = {**asked.narrowed, "cursor": str(page.cursor)} if page.cursor else None
     return PageContent.of(
         "audit.html",
@@ -131,12 +134,14 @@ def _shown(asked: AuditPageQuery, page: AuditPage, problem: InvalidRequest | Non
     )
 
 
-def _ms(text: str, field: str) -> int:
+def _parse_time(text: str, field: Text) -> int:
     """Read what a browser's field for date and time sends (HTML, local date and time), as UTC; 0 for nothing."""
     if not text:
         return 0
     try:
         at = datetime.fromisoformat(text[:_MAX_TIME_CHARS])
     except ValueError:
-        raise InvalidRequest(f"{field}: write a time as 2026-11-24T14:30, in UTC") from None
+        raise InvalidRequest(
+            _("%(field)s: write a time as %(example)s, in UTC", field=field, example="2026-11-24T14:30")
+        ) from None
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)

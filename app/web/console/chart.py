@@ -1,4 +1,4 @@
-"""The maths of a drawn chart: bars of two parts, one on the other, in a field of fixed size."""
+"""The geometry of a chart: bars of two parts, one on the other, in a field of fixed size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STEP: Final = 10
 
 WIDE: Final = 8
 LEAST: Final = 1.5
-"""What is there at all is drawn so high at least: beside one huge minute, a single request can still be seen."""
+"""The least height of what is not 0: beside one huge minute, a single request can still be seen."""
 
 _ROUND: Final = (2, 4, 6, 8, 10)
 """Even, so that half of the scale is a whole number too."""
@@ -41,7 +41,7 @@ class Chart:
 
 
 def stack(pairs: Sequence[tuple[int, int]]) -> Chart:
-    """Draw a bar for each pair of numbers, which are not negative."""
+    """Return a bar for each pair of numbers, which are not negative."""
     top = _scale(max((a + b for a, b in pairs), default=0))
     bars = tuple(_bar(place * STEP + (STEP - WIDE) // 2, a, b, top) for place, (a, b) in enumerate(pairs) if a + b)
     return Chart(bars, top, len(pairs) * STEP)

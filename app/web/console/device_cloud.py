@@ -28,20 +28,20 @@ class MessageForm(FormModel, frozen=True):
 
 
 async def show_credential(request: AdminRequest) -> PageContent:
-    """Say what can be done about a device's credential; the cloud is not asked before somebody does."""
-    return _credential(await request.services.registry.get_device(request.path["client_id"]))
+    """Say what can be done about a device's credential; the cloud is not asked until the operator says so."""
+    return _credential_content(await request.services.registry.get_device(request.path["client_id"]))
 
 
 async def look_up_credential(request: AdminRequest) -> PageContent:
-    """Show what the cloud says of it, without the secret."""
+    """Show what the cloud knows of a credential, without the secret."""
     device = await request.services.registry.get_device(request.path["client_id"])
-    return _credential(device, await request.services.cloud_admin.get_credential(device.client_id))
+    return _credential_content(device, await request.services.cloud_admin.get_credential(device.client_id))
 
 
 async def register_credential(request: AdminRequest) -> PageContent:
-    """Have one made; its secret is shown in this very answer."""
+    """Register a credential; its secret is shown in this answer alone."""
     device = await request.services.registry.get_device(request.path["client_id"])
-    return _credential(
+    return _credential_content(
         device,
         await request.services.cloud_admin.register_credential(device.client_id, actor=request.actor),
         made="registered",
@@ -49,9 +49,9 @@ async def register_credential(request: AdminRequest) -> PageContent:
 
 
 async def refresh_credential(request: AdminRequest) -> PageContent:
-    """Have its secret replaced; the new one is shown in this very answer."""
+    """Replace a credential's secret; the new one is shown in this answer alone."""
     device = await request.services.registry.get_device(request.path["client_id"])
-    return _credential(
+    return _credential_content(
         device,
         await request.services.cloud_admin.refresh_credential(device.client_id, actor=request.actor),
         made="refreshed",
@@ -59,21 +59,21 @@ async def refresh_credential(request: AdminRequest) -> PageContent:
 
 
 async def ask_to_unregister_credential(request: AdminRequest) -> PageContent:
-    """Say what taking the credential away will do."""
+    """Say what unregistering the credential will do."""
     return PageContent.of(
         "device_unregister.html", device=await request.services.registry.get_device(request.path["client_id"])
     )
 
 
 async def unregister_credential(request: AdminRequest) -> Redirect:
-    """Take the credential away."""
+    """Unregister the credential."""
     device = await request.services.registry.get_device(request.path["client_id"])
     await request.services.cloud_admin.unregister_credential(device.client_id, actor=request.actor)
     return Redirect(f"{address_of(device.client_id)}/credential", done="unregistered")
 
 
 async def close_connection(request: AdminRequest) -> Redirect:
-    """Cut the device's connection."""
+    """Close the device's connection."""
     device = await request.services.registry.get_device(request.path["client_id"])
     await request.services.cloud_admin.close_connection(device.client_id, actor=request.actor)
     return to_device(request, "closed")
@@ -93,7 +93,7 @@ async def show_message_form(
 
 
 async def send_message(request: AdminRequest, form: MessageForm) -> Redirect:
-    """Send the message; who is connected and subscribed gets it."""
+    """Send the message; every client that is connected and subscribed gets it."""
     device = await request.services.registry.get_device(request.path["client_id"])
     message_id = await request.services.cloud_admin.send_message(
         device.client_id, form.topic, form.payload, actor=request.actor
@@ -109,7 +109,7 @@ def _own_topic(explanation: Explanation) -> str:
     return "" if problems(ACTIONS["SendMessage"], {"MqttTopic": topic, "Payload": "x"}) else topic
 
 
-def _credential(device: Device, found: DeviceCredential | None = None, *, made: str = "") -> PageContent:
+def _credential_content(device: Device, found: DeviceCredential | None = None, *, made: str = "") -> PageContent:
     """Show the page; the secret is on it if it was ``made`` just now, and how."""
     return PageContent.of(
         "device_credential.html",

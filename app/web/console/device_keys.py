@@ -8,23 +8,24 @@ import msgspec
 
 from app.errors import InvalidRequest, NotFound, Refusal
 from app.model.devices import Algorithm
+from app.model.text import _
 from app.service import verification_keys
 from app.service.registry import MAX_GRACE_S, Added, Registration
-from app.web.console.devices import ADDRESS, address_of, attributes_of, held, to_device
+from app.web.console.devices import ADDRESS, address_of, count_tokens_of, parse_attributes, to_device
 from app.web.console.results import PageContent, Redirect
 from app.web.conversion import FormModel, FormValues
 from app.web.route import AdminRequest
 
 HOUR_S: Final = 3600
 
-Choice = Literal["HS256", "ES256", "EdDSA", "RS256", "pasted"]
+KeySource = Literal["HS256", "ES256", "EdDSA", "RS256", "pasted"]
 """Where the key comes from: a secret or a pair made here, by its algorithm, or a public key that is pasted."""
 
 
 class KeyForm(FormModel, frozen=True):
     """Which key a device gets. ``public_key`` is PEM or a JWK."""
 
-    key: Choice = "HS256"
+    key: KeySource = "HS256"
     public_key: str = ""
 
 
@@ -64,7 +65,7 @@ async def register_device(request: AdminRequest, form: NewDeviceForm) -> PageCon
             client_id=form.client_id.strip(),
             role=form.role,
             algorithm=algorithm,
-            attributes=attributes_of(form.attributes),
+            attributes=parse_attributes(form.attributes),
             note=form.note,
             public_key=public_key,
         ),
@@ -79,7 +80,7 @@ async def ask_to_rotate_key(request: AdminRequest, form: FormValues | None = Non
     """Show the form that gives a device another key."""
     device = await request.services.registry.get_device(request.path["client_id"])
     form = {"key": device.algorithm} if form is None else _showable(form)
-    return PageContent.of("device_rotate.html", device=device, form=form, held=await held(request))
+    return PageContent.of("device_rotate.html", device=device, form=form, token_count=await count_tokens_of(request))
 
 
 async def rotate_key(request: AdminRequest, form: RotateForm) -> PageContent | Redirect:
@@ -113,11 +114,13 @@ def _chosen(form: KeyForm) -> tuple[Algorithm, str | None]:
     """Return the algorithm, and the public key as PEM if one was pasted. Raises ``InvalidRequest``."""
     if form.key != "pasted":
         if form.public_key.strip():
-            # Whoever pasted one meant it to count.
-            raise InvalidRequest("a public key was pasted, and another key chosen: choose the pasted one, or empty it")
+            # An operator who pasted one meant it to count.
+            raise InvalidRequest(
+                _("a public key was pasted, and another key chosen: choose the pasted one, or empty the field")
+            )
         return Algorithm(form.key), None
     if not form.public_key.strip():
-        raise InvalidRequest("paste the public key, as PEM or as a JWK")
+        raise InvalidRequest(_("the public key is missing: paste it, as PEM or as a JWK"))
     algorithm, pem = verification_keys.read_public_key(form.public_key)
     return algorithm, pem.reveal()
 

@@ -8,20 +8,22 @@ from urllib.parse import quote, urlencode
 from app.errors import InvalidRequest, Refusal
 from app.model.devices import Device
 from app.model.selections import Selection
+from app.model.text import _
 from app.service.audit import AuditFilter
+from app.service.registry import DevicesPage
 from app.web.console.results import PREFIX, PageContent, Redirect
 from app.web.conversion import FormModel, FormValues
 from app.web.route import AdminRequest
 
 PAGE: Final = 50
 ADDRESS: Final = f"{PREFIX}/devices"
-LAST_LINES: Final = 10
+LAST_ENTRIES: Final = 10
 
 
 class DevicesPageQuery(FormModel, frozen=True):
     """Which devices: all, or those with ``q`` in their client ID; from ``cursor`` on.
 
-    ``gone`` and ``revoked`` tell what was removed on the page before.
+    ``gone`` and ``revoked`` say what was removed on the page before.
     """
 
     q: str = ""
@@ -37,7 +39,7 @@ class DevicePageQuery(FormModel, frozen=True):
 
 
 class DeviceForm(FormModel, frozen=True):
-    """What can be changed of a device beside its key; ``attributes`` are a line each.
+    """What can be changed of a device beside its key; ``attributes`` are one on each line.
 
     ``epoch`` is that of the record which the form was made of; it may be left out.
     """
@@ -49,52 +51,38 @@ class DeviceForm(FormModel, frozen=True):
 
 
 async def show_devices(request: AdminRequest, query: DevicesPageQuery) -> PageContent:
-    """List devices, or search for a second a page."""
-    page, problem = None, None
-    part = query.q.strip()
+    """List devices, or search for a second a page; a search that is refused stays as it was filled in."""
     try:
-        found = (
-            request.services.registry.search_devices(part, query.cursor, PAGE)
-            if part
-            else request.services.registry.list_devices(query.cursor, PAGE)
-        )
-        page = await found
+        page, problem = await _find_devices(request, query), None
     except InvalidRequest as refusal:
-        problem = refusal
-    narrowed = {"q": part} if part else {}
+        page, problem = DevicesPage((), ""), refusal
+    narrowed = {"q": query.q.strip()} if query.q.strip() else {}
+    next_query = narrowed | {"cursor": page.next_cursor}
     return PageContent.of(
         "devices.html",
         status=problem.status if problem else 200,
         asked=query,
-        devices=page.devices if page else (),
-        roles={device.client_id: role_of(request, device) for device in page.devices} if page else {},
-        next_page=f"{ADDRESS}?{urlencode(narrowed | {'cursor': page.next_cursor})}"
-        if page and page.next_cursor
-        else "",
+        devices=page.devices,
+        roles={device.client_id: _matched_role(request, device) for device in page.devices},
+        next_page=f"{ADDRESS}?{urlencode(next_query)}" if page.next_cursor else "",
         problem=problem,
     )
 
 
 async def show_device(request: AdminRequest, query: DevicePageQuery) -> PageContent:
     """Show a device: its record, what it may do and why, what it holds, what was done; and whether it is online."""
-    device = await request.services.registry.get_device(request.path["client_id"])
-    tokens = await request.services.revocations.list_tokens(Selection.of_client_id(device.client_id), limit=PAGE)
-    audit_log = await request.services.audit_log.search_events(
-        AuditFilter(client_id=device.client_id), limit=LAST_LINES
-    )
-    online, cloud_problem = None, ""
-    try:
-        online = await request.services.cloud_admin.is_online(device.client_id)
-    except Refusal as refusal:
-        # All else on the page is known here.
-        cloud_problem = refusal.description
+    services = request.services
+    device = await services.registry.get_device(request.path["client_id"])
+    tokens = await services.revocations.list_tokens(Selection.of_client_id(device.client_id), limit=PAGE)
+    audit = await services.audit_log.search_events(AuditFilter(client_id=device.client_id), limit=LAST_ENTRIES)
+    online, cloud_problem = await _ask_online(request, device)
     return PageContent.of(
         "device.html",
         device=device,
-        explanation=request.services.policies().explain(device.client_id, device.role or None, device.attributes),
+        explanation=services.policies().explain(device.client_id, device.role or None, device.attributes),
         records=tokens.records,
         more_tokens=bool(tokens.next_cursor),
-        lines=audit_log.lines,
+        lines=audit.lines,
         online=online,
         cloud_problem=cloud_problem,
         revoked=query.revoked,
@@ -112,7 +100,7 @@ async def show_device_form(request: AdminRequest, form: FormValues | None = None
         device=device,
         form=form,
         roles=list(request.services.policies().roles),
-        held=await held(request),
+        token_count=await count_tokens_of(request),
     )
 
 
@@ -121,7 +109,7 @@ async def update_device(request: AdminRequest, form: DeviceForm) -> Redirect:
     _, revoked = await request.services.registry.update_device(
         request.path["client_id"],
         role=form.role,
-        attributes=attributes_of(form.attributes),
+        attributes=parse_attributes(form.attributes),
         note=form.note,
         epoch=form.epoch,
         actor=request.actor,
@@ -132,7 +120,7 @@ async def update_device(request: AdminRequest, form: DeviceForm) -> Redirect:
 async def ask_to_disable_device(request: AdminRequest) -> PageContent:
     """Say what disabling a device will do."""
     device = await request.services.registry.get_device(request.path["client_id"])
-    return PageContent.of("device_disable.html", device=device, held=await held(request))
+    return PageContent.of("device_disable.html", device=device, token_count=await count_tokens_of(request))
 
 
 async def disable_device(request: AdminRequest) -> Redirect:
@@ -145,7 +133,7 @@ async def disable_device(request: AdminRequest) -> Redirect:
 
 
 async def enable_device(request: AdminRequest) -> Redirect:
-    """Let a device in again."""
+    """Let a disabled device authenticate again."""
     await request.services.registry.enable_device(request.path["client_id"], actor=request.actor)
     return to_device(request, "enabled")
 
@@ -153,7 +141,7 @@ async def enable_device(request: AdminRequest) -> Redirect:
 async def ask_to_remove_device(request: AdminRequest) -> PageContent:
     """Say what removing a device will do."""
     device = await request.services.registry.get_device(request.path["client_id"])
-    return PageContent.of("device_remove.html", device=device, held=await held(request))
+    return PageContent.of("device_remove.html", device=device, token_count=await count_tokens_of(request))
 
 
 async def remove_device(request: AdminRequest) -> Redirect:
@@ -169,33 +157,50 @@ def address_of(client_id: str) -> str:
 
 
 def to_device(request: AdminRequest, done: str, revoked: int = 0) -> Redirect:
-    """Go on to the device's page, and say there what was done."""
+    """Continue at the device's page, and say there what was done."""
     return Redirect(
         address_of(request.path["client_id"]), done=done, query={"revoked": str(revoked)} if revoked else {}
     )
 
 
-async def held(request: AdminRequest) -> int:
+async def count_tokens_of(request: AdminRequest) -> int:
     """Count what the device holds and applies for now."""
     return await request.services.revocations.count_tokens(Selection.of_client_id(request.path["client_id"]))
 
 
-def role_of(request: AdminRequest, device: Device) -> str:
-    """Return the role that the policy's match gives a device whose record names none; empty for none."""
-    role = request.services.policies().role_for(device.client_id, None) if not device.role else None
-    return role.name if role else ""
-
-
-def attributes_of(text: str) -> dict[str, str]:
-    """Read attributes, ``name=value`` a line. Raises ``InvalidRequest`` with the line's number."""
+def parse_attributes(text: str) -> dict[str, str]:
+    """Read attributes, one ``name=value`` on each line. Raises ``InvalidRequest`` with the line's number."""
     attributes: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         name, equals, value = (part.strip() for part in line.partition("="))
         if not equals:
-            raise InvalidRequest(f"line {number} of the attributes: write name=value")
+            raise InvalidRequest(_("line %(number)s of the attributes: write name=value", number=number))
         if name in attributes:
-            raise InvalidRequest(f"line {number} of the attributes: there is one of that name above")
+            raise InvalidRequest(
+                _("line %(number)s of the attributes: the name is used above, choose another", number=number)
+            )
         attributes[name] = value
     return attributes
+
+
+async def _find_devices(request: AdminRequest, query: DevicesPageQuery) -> DevicesPage:
+    registry, part = request.services.registry, query.q.strip()
+    if part:
+        return await registry.search_devices(part, query.cursor, PAGE)
+    return await registry.list_devices(query.cursor, PAGE)
+
+
+async def _ask_online(request: AdminRequest, device: Device) -> tuple[bool | None, str]:
+    """Ask the cloud whether a device is online; None, and why, where it does not say: the page stands without."""
+    try:
+        return await request.services.cloud_admin.is_online(device.client_id), ""
+    except Refusal as refusal:
+        return None, refusal.description
+
+
+def _matched_role(request: AdminRequest, device: Device) -> str:
+    """Return the role that the policy's match gives a device whose record names none; empty for none."""
+    role = request.services.policies().role_for(device.client_id, None) if not device.role else None
+    return role.name if role else ""

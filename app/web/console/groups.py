@@ -25,7 +25,7 @@ class GroupForm(FormModel, frozen=True):
 
 
 async def show_groups(request: AdminRequest, query: GroupsPageQuery, form: FormValues | None = None) -> PageContent:
-    """List the group IDs; where the cloud is away, say so."""
+    """List the group IDs; where the cloud does not answer, say so."""
     groups, problem = None, None
     try:
         groups = await request.services.cloud_admin.list_groups()

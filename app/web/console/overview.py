@@ -1,4 +1,4 @@
-"""``/admin/``: how things stand."""
+"""``/admin/``: the state of the whole server."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from app.web.route import AdminRequest
 log = structlog.get_logger(__name__)
 
 SOONEST: Final = 5
-LAST_LINES: Final = 10
+LAST_ENTRIES: Final = 10
 PART_WITHIN_S: Final = 3.0
-"""A part that takes longer is left out; the others stand."""
+"""A part that takes longer is left out; the others are shown."""
 
 _AWAY: Final = frozenset({ErrorKind.UNREACHABLE, ErrorKind.TRANSIENT, ErrorKind.ACCOUNT})
 """The last call's failure, of these kinds, says that the next ones will fail too, whatever they ask for."""
 
 
 async def show_overview(request: AdminRequest) -> PageContent:
-    """Show how things stand: each part by itself, so that one which fails takes no other along.
+    """Show each part of the server's state by itself, so that one which fails takes no other along.
 
     Raises ``Unavailable`` if there is nothing at all to show.
     """
@@ -45,10 +45,10 @@ async def show_overview(request: AdminRequest) -> PageContent:
         "cloud": metrics.cloud(),
         "quotas": metrics.quotas(),
         "soonest": revocations.list_tokens(everything, limit=SOONEST),
-        "trail": request.services.audit_log.search_events(AuditFilter(), limit=LAST_LINES),
+        "trail": request.services.audit_log.search_events(AuditFilter(), limit=LAST_ENTRIES),
     }
     *found, checks = await asyncio.gather(
-        *(_part(name, step) for name, step in steps.items()), check_all(request.services)
+        *(_read_part(name, step) for name, step in steps.items()), check_all(request.services)
     )
     parts = dict(zip(steps, found, strict=True))
     if not any(part is not None for part in found):
@@ -64,8 +64,8 @@ async def show_overview(request: AdminRequest) -> PageContent:
     )
 
 
-async def _part(name: str, step: Awaitable[Any]) -> Any:
-    """Return what a step finds, or None if it cannot for now."""
+async def _read_part(name: str, step: Awaitable[Any]) -> Any:
+    """Return what a step finds, or None where it fails or takes too long."""
     try:
         async with asyncio.timeout(PART_WITHIN_S):
             return await step

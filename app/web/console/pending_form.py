@@ -17,7 +17,7 @@ from app.model.secrets import Secret
 from app.model.text import _
 from app.store.sealing import CannotOpen, KeyRing
 
-FIELD: Final = "carried"
+FIELD: Final = "pending_form"
 GOOD_FOR_MS: Final = 30 * 60 * 1000
 MAX_CHARS: Final = 40_000
 """A longer sealed text would not fit into a form any more."""

@@ -11,6 +11,7 @@ from types import CodeType
 from typing import Any, Final
 from urllib.parse import quote
 
+import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 from jinja2.bccache import Bucket
@@ -25,6 +26,8 @@ from app.web.route import SERVICES
 
 SIGNED_IN: Final = web.RequestKey("operator", Operator)
 """Who is signed in, once that is known."""
+
+_ENVIRONMENTS: Final = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
 
 _HEADERS: Final = {
     # No inline script or style, nothing from elsewhere: what an attacker could smuggle into a page does not run.
@@ -71,10 +74,17 @@ class _StaticFile:
     digest: str
 
 
-@cache
-def _environment(language: Language) -> jinja2.Environment:
-    """Return the templates in one language."""
-    environment = jinja2.Environment(
+def set_up(app: web.Application) -> None:
+    """Let ``app`` render pages in every language, and give their answers the headers of the console."""
+    for language in LANGUAGES.values():
+        _set_up_language(app, language)
+    app.on_response_prepare.append(_harden)
+
+
+def _set_up_language(app: web.Application, language: Language) -> None:
+    environment = aiohttp_jinja2.setup(
+        app,
+        app_key=_ENVIRONMENTS[language.code],
         loader=jinja2.FileSystemLoader(TEMPLATES),
         bytecode_cache=_COMPILED,
         autoescape=True,  # whatever is filled in is text: markup in a note or a topic stays what was typed
@@ -100,7 +110,6 @@ def _environment(language: Language) -> jinja2.Environment:
         "when": language.when,
         "segment": lambda text: quote(text, safe="@:"),
     }
-    return environment
 
 
 def uses_https(app: web.Application) -> bool:
@@ -132,8 +141,9 @@ def render_page(request: web.Request, content: PageContent) -> web.Response:
         "done": request.query.get(DONE, "") if request.method == "GET" else "",
     }
     context |= content.context
-    text = _environment(language).get_template(f"console/{content.template}").render(context)
-    response = web.Response(text=text, content_type="text/html", charset="utf-8", status=content.status)
+    response = aiohttp_jinja2.render_template(
+        f"console/{content.template}", request, context, app_key=_ENVIRONMENTS[language.code], status=content.status
+    )
     if context["problem"] is not None and context["problem"].retry_after_s is not None:
         response.headers["Retry-After"] = str(context["problem"].retry_after_s)
     return response
@@ -185,7 +195,7 @@ def _static_files() -> dict[str, _StaticFile]:
     }
 
 
-async def harden(request: web.Request, response: web.StreamResponse) -> None:
+async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     """Give every answer below ``/admin``, and the page at ``/``, its headers, refusals and redirects included."""
     if request.path == "/" or is_console(request):
         for name, value in _HEADERS.items():

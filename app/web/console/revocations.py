@@ -1,4 +1,4 @@
-"""``/admin/revocations``: what the cloud has still to be told, and what it refused; ``/admin/jobs``: large revokes."""
+"""``/admin/revocations``: revocations that the cloud has not confirmed; ``/admin/jobs``: large revokes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.web.route import AdminRequest
 
 PAGE: Final = 50
 SOME: Final = 10
-"""So many of each list stand on the page that shows all of them."""
+"""How many of each list are on the page that shows all lists."""
 
 ADDRESS: Final = f"{PREFIX}/revocations"
 
@@ -29,7 +29,7 @@ class RevocationsPageQuery(FormModel, frozen=True):
 
 
 async def show_revocations(request: AdminRequest, query: RevocationsPageQuery) -> PageContent:
-    """Show the queue towards the cloud and the large revokes of the last month."""
+    """Show the queue of revocations and the large revokes of the last month."""
     overview = await request.services.revocations.queue_overview()
     lists: dict[str, Sequence[object]]
     if query.show == "jobs":
@@ -39,7 +39,7 @@ async def show_revocations(request: AdminRequest, query: RevocationsPageQuery) -
         page = await request.services.revocations.list_queue(query.show, query.cursor, PAGE)
         lists, more = {query.show: _rows(page)}, {query.show: _next(query.show, page.next_cursor)}
     else:
-        lists, more = await _beginnings(request)
+        lists, more = await _first_of_each(request)
     return PageContent.of("revocations.html", show=query.show, overview=overview, lists=lists, more=more)
 
 
@@ -61,7 +61,7 @@ async def drop_revocation(request: AdminRequest) -> Redirect:
     return Redirect(f"{tokens.ADDRESS}/{record.handle}", done="dropped")
 
 
-async def _beginnings(request: AdminRequest) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
+async def _first_of_each(request: AdminRequest) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
     """Return the beginning of each list, and the addresses of those that go on."""
     lists: dict[str, Sequence[object]] = {}
     more: dict[str, str] = {}

@@ -11,12 +11,14 @@ from urllib.parse import urlencode
 
 from app.errors import InvalidRequest, NotFound
 from app.model.selections import EVERYTHING_WORD, Selection, SelectionKind
+from app.model.text import _
 from app.service.audit import AuditFilter
-from app.service.revocations import select
+from app.service.revocations import NO_TOKENS_LEFT, select
 from app.store.audit import EventKind
 from app.store.jobs import Job, new_job_id
 from app.web.console.results import PREFIX, PageContent, Redirect
-from app.web.console.tokens import ADDRESS, is_pending, query_of
+from app.web.console.token_states import count_progress
+from app.web.console.tokens import ADDRESS, query_of
 from app.web.conversion import FormModel, FormValues
 from app.web.route import AdminRequest
 
@@ -38,15 +40,17 @@ class RevokePageQuery(FormModel, frozen=True):
         """The tokens that are meant, each once. Raises ``InvalidRequest`` for too many, and beside anything else."""
         handles = list(dict.fromkeys(self.handle))
         if len(handles) > MOST_HANDLES:
-            raise InvalidRequest(f"these are more than {MOST_HANDLES} tokens: select fewer, or all that match")
+            raise InvalidRequest(
+                _("more than %(most)s tokens are selected: select fewer, or all that match", most=MOST_HANDLES)
+            )
         if handles and (self.all or any(each is not None for each in (self.client_id, self.role, self.topic))):
-            raise InvalidRequest("either some tokens or all that match can be revoked, not both at once")
+            raise InvalidRequest(_("select either some tokens or all that match, not both"))
         return handles
 
     def selection(self) -> Selection:
         """What is meant, if it is not some tokens. Raises ``InvalidRequest``."""
         if not self.all and self.client_id is None and self.role is None and self.topic is None:
-            raise InvalidRequest("nothing is selected: tick a token, or search for those that are meant")
+            raise InvalidRequest(_("nothing is selected: select a token, or search for the tokens you mean"))
         return select(client_id=self.client_id, role=self.role, topic=self.topic, everything=self.all)
 
 
@@ -55,6 +59,16 @@ class RevokeForm(RevokePageQuery, frozen=True):
 
     job: str = ""
     confirm: str = ""
+
+    def confirmed_selection(self) -> Selection:
+        """What is meant, if it was confirmed. Raises ``InvalidRequest``."""
+        selection = self.selection()
+        if selection.kind is SelectionKind.EVERYTHING and self.confirm.strip() != EVERYTHING_WORD:
+            raise InvalidRequest(_("to revoke everything, type %(word)s into the field", word=EVERYTHING_WORD))
+        if selection.kind is not SelectionKind.CLIENT_ID and not self.job:
+            # Without it a second click would start a second job.
+            raise InvalidRequest(_("this form has no job ID: open the page that asks, and send its form"))
+        return selection
 
 
 class RevokedPageQuery(FormModel, frozen=True):
@@ -72,7 +86,7 @@ async def ask_to_revoke(request: AdminRequest, query: RevokePageQuery) -> PageCo
 
 
 async def ask_to_revoke_again(request: AdminRequest, form: FormValues) -> PageContent:
-    """Ask for the word once more; any other form that was refused says nothing that could be asked for again."""
+    """Ask for the word once more; of any other form that was refused there is nothing to ask for again."""
     if "all" in form:
         return await _ask_for(request, select(everything=True), typed=form.get("confirm", ""))
     return PageContent.of("refused.html")
@@ -80,54 +94,49 @@ async def ask_to_revoke_again(request: AdminRequest, form: FormValues) -> PageCo
 
 async def revoke_selection(request: AdminRequest, form: RevokeForm) -> Redirect:
     """Revoke: tokens and a device at once, anything else as the job that was shown."""
+    revocations = request.services.revocations
     if handles := form.handles:
-        await _revoke_tokens(request, handles)
+        await revocations.revoke_tokens(handles, actor=request.actor)
         return Redirect(f"{PREFIX}/revoked?{urlencode([('handle', handle) for handle in handles])}")
-    selection = form.selection()
-    if selection.kind is SelectionKind.EVERYTHING and form.confirm.strip() != EVERYTHING_WORD:
-        raise InvalidRequest(f"to revoke everything, type {EVERYTHING_WORD} into the field")
-    if selection.kind is not SelectionKind.CLIENT_ID and not form.job:
-        # Without it a second click would begin a second job.
-        raise InvalidRequest("this form has no job's ID: open the page that asks, and send its form")
-    done = await request.services.revocations.revoke_selection(selection, actor=request.actor, job=form.job)
-    if isinstance(done, Job):
-        return Redirect(f"{PREFIX}/jobs/{done.id}")
-    return Redirect(f"{PREFIX}/revoked", query={"client_id": done.client_id})
+    selection = form.confirmed_selection()
+    result = await revocations.revoke_selection(selection, actor=request.actor, job=form.job)
+    if isinstance(result, Job):
+        return Redirect(f"{PREFIX}/jobs/{result.id}")
+    return Redirect(f"{PREFIX}/revoked", query={"client_id": result.client_id})
 
 
 async def show_revoked(request: AdminRequest, query: RevokedPageQuery) -> PageContent:
     """Show how far the cloud is with some tokens, or with the last ones revoked of a device."""
     asked = RevokePageQuery(handle=query.handle, client_id=query.client_id)
-    handles = asked.handles
-    if not handles:
-        client_id = asked.selection().value
-        lines = (
-            await request.services.audit_log.search_events(
-                AuditFilter(client_id=client_id, what=EventKind.REVOKED), limit=MOST_HANDLES
-            )
-        ).lines
-        handles = list(dict.fromkeys(line.handle for line in lines))
+    handles = asked.handles or await _last_revoked(request, asked.selection().value)
     records = await request.services.revocations.get_tokens(handles)
-    known = [record for record in records if record]
-    pending = [record for record in known if is_pending(record, request.now_ms)]
     overview = await request.services.revocations.queue_overview()
+    rows = [(handle, record) for handle, record in zip(handles, records, strict=True) if record or query.handle]
+    progress = count_progress([record for record in records if record], request.now_ms)
     return PageContent.of(
         "revoked.html",
         client_id=query.client_id,
-        rows=[(handle, record) for handle, record in zip(handles, records, strict=True) if record or query.handle],
-        pending=len(pending),
-        failed=sum(record.revocation in {"failed", "dropped"} for record in known),
-        live=sum(record.state == "live" and record.expires_at_ms > request.now_ms for record in known),
-        standing=[record.handle for record in known if record.state != "revoked"],
+        rows=rows,
+        pending=progress.pending,
+        failed=progress.failed,
+        live=progress.live,
+        standing=progress.not_revoked,
         est_empty_s=overview.est_empty_s,
     )
+
+
+async def _last_revoked(request: AdminRequest, client_id: str) -> list[str]:
+    """Return the handles of the tokens of a device that were revoked last."""
+    revoked = AuditFilter(client_id=client_id, what=EventKind.REVOKED)
+    page = await request.services.audit_log.search_events(revoked, limit=MOST_HANDLES)
+    return list(dict.fromkeys(entry.handle for entry in page.lines))
 
 
 async def _ask_for_tokens(request: AdminRequest, handles: list[str]) -> PageContent:
     records = await request.services.revocations.get_tokens(handles)
     known = [record for record in records if record]
     if not known:
-        raise _gone()
+        raise NotFound(NO_TOKENS_LEFT)
     prospect = await request.services.revocations.survey_each(known)
     return PageContent.of(
         "revoke.html",
@@ -156,20 +165,3 @@ async def _ask_for(request: AdminRequest, selection: Selection, typed: str = "")
         job="" if selection.kind is SelectionKind.CLIENT_ID else new_job_id(),
         typed=typed,
     )
-
-
-async def _revoke_tokens(request: AdminRequest, handles: list[str]) -> None:
-    """Revoke each; one that is gone meanwhile needs no revoking. Raises ``NotFound`` if all are."""
-    found = False
-    for handle in handles:
-        try:
-            await request.services.revocations.revoke_selection(Selection.of_handle(handle), actor=request.actor)
-            found = True
-        except NotFound:
-            continue
-    if not found:
-        raise _gone()
-
-
-def _gone() -> NotFound:
-    return NotFound("there is no such token: it is none of ours, or expired more than 10 minutes ago")

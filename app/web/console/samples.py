@@ -1,4 +1,4 @@
-"""A call as others make it: by curl, by our own command line, by the cloud's official SDK for Python."""
+"""A call as others make it: by curl, by this command line, by the cloud's official SDK for Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.rpc.catalog import SECRETS, Action, Parameter
 
 
 def curl(url: str, sent: Sent) -> str:
-    """Return the very request that was sent, for curl: its nonce is used up, so it works this once and no more."""
+    """Return the very request that was sent, for curl: its nonce is used, so the cloud refuses it a second time."""
     fields = (f"  --data-urlencode {shlex.quote(f'{name}={value}')}" for name, value in sent.parameters.items())
     return " \\\n".join([f"curl -sS {shlex.quote(url)}", *fields])
 

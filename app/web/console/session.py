@@ -13,9 +13,9 @@ from app.logs import REQUEST_ID
 from app.model.secrets import Password
 from app.model.text import _
 from app.service.sign_in import SignedIn
-from app.web.console import pending_form
 from app.web.console.guard import client_address, find_operator, give_session, session_of, take_session
 from app.web.console.languages import COOKIE, LANGUAGES
+from app.web.console.pending_form import unseal_form
 from app.web.console.rendering import SIGNED_IN, render_page
 from app.web.console.results import PREFIX, PageContent, Redirect, see_other
 from app.web.conversion import FormModel
@@ -26,12 +26,12 @@ _YEAR_S: Final = 365 * 24 * 3600
 
 
 class SignInForm(FormModel, frozen=True):
-    """Who signs in; ``to`` is the page they meant, ``carried`` a form that was sent after their session had ended."""
+    """Who signs in; ``to`` is the page they meant, ``pending_form`` what they sent after their session had ended."""
 
     name: str = ""
     password: Password = msgspec.field(default_factory=lambda: Password(""))
     to: str = ""
-    carried: str = ""
+    pending_form: str = ""
 
 
 class LanguageForm(FormModel, frozen=True):
@@ -47,7 +47,7 @@ async def ask_to_sign_in(request: web.Request) -> web.StreamResponse:
     if await find_operator(request):
         return see_other(to)
     has_no_operators = await request.app[SERVICES].sign_in.has_no_operators()
-    content = PageContent.of("sign_in.html", to=to, carried="", has_no_operators=has_no_operators)
+    content = PageContent.of("sign_in.html", to=to, pending_form="", has_no_operators=has_no_operators)
     return render_page(request, content)
 
 
@@ -111,7 +111,7 @@ def _ask_again(request: web.Request, form: SignInForm, refusal: Refusal) -> web.
         "sign_in.html",
         status=refusal.status,
         to=console_address(form.to),
-        carried=form.carried,
+        pending_form=form.pending_form,
         name=form.name,
         problem=refusal,
     )
@@ -122,7 +122,9 @@ def _continue_as(request: web.Request, signed_in: SignedIn, form: SignInForm) ->
     """Give the browser its session, and continue with the pending form or the page that was meant."""
     add_log_fields(request, who=signed_in.operator.actor_name)
     request[SIGNED_IN] = signed_in.operator
-    response = _show_pending_form(request, form.carried) if form.carried else see_other(console_address(form.to))
+    response = (
+        _show_pending_form(request, form.pending_form) if form.pending_form else see_other(console_address(form.to))
+    )
     give_session(request, response, signed_in)
     return response
 
@@ -131,8 +133,8 @@ def _show_pending_form(request: web.Request, sealed: str) -> web.Response:
     """Show what was about to be sent when the session had ended; sending it takes another click."""
     services = request.app[SERVICES]
     try:
-        form = pending_form.unseal_form(services.stores.keys, sealed, services.clock.now_ms())
+        form = unseal_form(services.stores.keys, sealed, services.clock.now_ms())
     except InvalidRequest as refusal:
-        return render_page(request, PageContent.of("go_on.html", to=f"{PREFIX}/", carried="", problem=refusal))
-    said = [(name, value if name in form.plain else None) for name, value in form.fields if value]
-    return render_page(request, PageContent.of("go_on.html", to=form.path, carried=sealed, said=said))
+        return render_page(request, PageContent.of("go_on.html", to=f"{PREFIX}/", pending_form="", problem=refusal))
+    shown = [(name, value if name in form.plain else None) for name, value in form.fields if value]
+    return render_page(request, PageContent.of("go_on.html", to=form.path, pending_form=sealed, said=shown))

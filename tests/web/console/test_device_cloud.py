@@ -217,7 +217,7 @@ async def test_a_group_that_is_there_or_gone_is_told_of(browser: Browser) -> Non
     """A form that is sent twice is refused with the cloud's code and what that means."""
     seen = await browser.post("/admin/groups", {"group_id": "GID_plant"})
     assert seen.status == 409
-    assert "GroupIdAlreadyExsited; nothing is to be done: the group ID is there" in seen.text
+    assert "GroupIdAlreadyExsited; nothing is to be done: the group ID exists" in seen.text
     await browser.post("/admin/groups/GID_plant/delete")
     assert "no group ID yet" in (await browser.get("/admin/groups")).text
     assert (await browser.post("/admin/groups/GID_plant/delete")).status == 409

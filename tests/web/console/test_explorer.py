@@ -242,7 +242,7 @@ async def test_a_refused_signature_hides_the_token_it_quotes(
 ) -> None:
     """The cloud quotes the whole string to sign; the page has it without the token, and says what was compared."""
     wrong = Credentials(ACCESS_KEY_ID, AccessKeySecret("another-secret"))
-    monkeypatch.setattr(server.app[SERVICES].cloud._calls._credentials, "_credentials", wrong)
+    monkeypatch.setattr(server.app[SERVICES].upstream.credentials, "_credentials", wrong)
     admin = await signed_in(OperatorRole.ADMIN)
     seen = await call(admin, "QueryToken", {"Token": TOKEN})
     text = html.unescape(html.unescape(seen.text))

@@ -276,7 +276,7 @@ async def test_no_page_is_shown_and_no_form_taken_without_a_session(
     for page in POSTS:
         seen = await stranger.post(address(page), {"typed": "something"})
         assert seen.status == 401, page.path
-        assert 'name="carried" value="' in seen.text, page.path
+        assert 'name="pending_form" value="' in seen.text, page.path
         assert "something" not in seen.text, page.path
     assert everything_in(redis_url) == before
 
@@ -292,7 +292,7 @@ async def test_who_has_too_low_a_role_is_refused(signed_in: SignedIn, caller: Ca
                 send = browser.get if page.method == "GET" else browser.post
                 seen = await send(address(page))
                 assert seen.status == 403, (page, role)
-                assert "carried" not in seen.text
+                assert "pending_form" not in seen.text
     assert everything_in(redis_url) == before
 
 
@@ -408,7 +408,7 @@ async def test_no_redirect_leaves_the_console(signed_in: SignedIn, to: str) -> N
         {"name": "*", "password": "*"},
         {"name": "{ops}:people", "password": PASSWORD},
         {"name": "ada", "password": PASSWORD, "role": "admin"},
-        {"name": "ada", "password": PASSWORD, "carried": "x"},
+        {"name": "ada", "password": PASSWORD, "pending_form": "x"},
         [("name", "ada"), ("name", "eve"), ("password", PASSWORD)],
         [("name", "ada"), ("password", "wrong wrong wrong"), ("password", PASSWORD)],
         b"name=ada&password=%ff%fe",
@@ -430,7 +430,7 @@ async def test_a_hostile_sign_in_is_refused_politely(
         form = {name: value.encode("utf-16", "surrogatepass").decode("utf-16") for name, value in form.items()}
     seen = await stranger.post("/admin/sign-in", form if encoded is None else encoded, headers)
     # A good name and password get in even where what was to be gone on with is nothing: only that is refused.
-    if isinstance(form, dict) and "carried" in form:
+    if isinstance(form, dict) and "pending_form" in form:
         assert "entered before signing in cannot be read" in seen.text
         return
     assert seen.status in {400, 401}, seen.status

@@ -282,7 +282,7 @@ async def test_with_nothing_in_reach_there_is_no_page(
     async def nothing(_name: str, step: Awaitable[Any]) -> None:
         await step
 
-    monkeypatch.setattr(overview, "_part", nothing)
+    monkeypatch.setattr(overview, "_read_part", nothing)
     shown = await browser.get("/admin/")
     assert shown.status == 503
     assert "Temporarily unavailable" in shown.text

@@ -119,12 +119,12 @@ async def test_a_form_that_was_sent_too_late_is_not_lost(signed_in: SignedIn) ->
     late = await browser.post("/admin/tokens", {"q": "plant/7/#", "by": "topic"})
     assert late.status == 401
     assert "Your input is kept" in late.text
-    sealed = late.text.partition('name="carried" value="')[2].partition('"')[0]
-    form = {"name": "ada", "password": PASSWORD, "carried": sealed}
+    sealed = late.text.partition('name="pending_form" value="')[2].partition('"')[0]
+    form = {"name": "ada", "password": PASSWORD, "pending_form": sealed}
     back = await browser.post("/admin/sign-in", form)
     assert back.status == 200
     assert 'action="/admin/tokens"' in back.text
-    sent = await browser.post("/admin/tokens", {"carried": sealed})
+    sent = await browser.post("/admin/tokens", {"pending_form": sealed})
     assert sent.location == "/admin/tokens?topic=plant%2F7%2F%23"
     assert "plant" not in sealed
 
@@ -186,8 +186,8 @@ async def test_a_carried_form_says_what_it_holds_and_no_secret(signed_in: Signed
         ("/admin/tokens", {"q": "R|cloud-token", "by": "token"}, "<dd>hidden</dd>", "cloud-token"),
     ):
         late = await browser.post(path, form)
-        sealed = late.text.partition('name="carried" value="')[2].partition('"')[0]
-        back = await browser.post("/admin/sign-in", {"name": "ada", "password": PASSWORD, "carried": sealed})
+        sealed = late.text.partition('name="pending_form" value="')[2].partition('"')[0]
+        back = await browser.post("/admin/sign-in", {"name": "ada", "password": PASSWORD, "pending_form": sealed})
         assert shown in back.text
         assert not hidden or hidden not in back.text
         browser.cookies.clear()
