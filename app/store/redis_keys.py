@@ -50,6 +50,8 @@ mac:HMAC           handle of a cloud token in hand               until that toke
                    failed, and how
 {refused}:a        audit of refusals to proven callers           capped
 {strangers}:a      audit of refusals to all others               capped
+{…}:a:shipped      how far that audit stream is in the log       as long as the stream
+{audit}:lease      which instance ships the audit to the log     seconds
 =================  ============================================  ==========================================
 """
 
@@ -80,6 +82,8 @@ REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
 """Apart from what happened and from each other, so that no flood of refusals can flush it, not even a device's own."""
 
+AUDIT_SHIPPING_LEASE: Final = "{audit}:lease"
+
 Handle = NewType("Handle", str)
 """The short public name of a token: its shard and a random part."""
 
@@ -87,6 +91,11 @@ GrantKey = NewType("GrantKey", str)
 """Digest of client ID, canonical grant and capped life: what a token and a flight are keyed by."""
 
 _HANDLE: Final = re.compile(r"(\d\d)-[A-Za-z0-9_-]{22}")
+
+
+def shipped_key(stream: str) -> str:
+    """Return the key of an audit stream's position: how far it is in the log."""
+    return f"{stream}:shipped"
 
 
 def grant_key(client_id: str, scope: str, life_s: int) -> GrantKey:

@@ -14,7 +14,7 @@ import msgspec
 from app.errors import InvalidRequest
 from app.model.sanitize import sanitize_for_spreadsheet
 from app.model.secrets import Secret
-from app.service.audit import MAX_LINES, AuditFilter, AuditLog
+from app.service.audit import MAX_ENTRIES, AuditFilter, AuditLog
 from app.store.audit import AuditEntry, AuditPage, EventKind
 from app.web.console.results import PREFIX, Download, PageContent, Redirect
 from app.web.conversion import FormModel
@@ -81,7 +81,7 @@ async def search_by_token(request: AdminRequest, form: TokenInHand) -> Redirect:
 async def export_audit(request: AdminRequest, query: AuditPageQuery) -> Download:
     """Send all lines that fit, as CSV (RFC 4180). Raises as ``AuditLog.search``."""
     asked = query.query()
-    first = await request.services.audit_log.search_events(asked, limit=MAX_LINES)
+    first = await request.services.audit_log.search_events(asked, limit=MAX_ENTRIES)
     day = datetime.fromtimestamp(request.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
     return Download(_lines(request.services.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
 
@@ -92,14 +92,14 @@ async def _lines(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> As
     yield "\ufeff".encode() + _csv([_COLUMNS])
     left = MAX_EXPORTED
     while True:
-        yield _csv(map(_row, page.lines[:left]))
-        if len(page.lines) > left:
+        yield _csv(map(_row, page.entries[:left]))
+        if len(page.entries) > left:
             yield _csv([("", "", "cut off", "", "", f"after {MAX_EXPORTED} lines: narrow the time, and export again")])
             return
         if page.cursor is None:
             return
-        left -= len(page.lines)
-        page = await audit_log.search_events(asked, cursor=str(page.cursor), limit=MAX_LINES)
+        left -= len(page.entries)
+        page = await audit_log.search_events(asked, cursor=str(page.cursor), limit=MAX_ENTRIES)
 
 
 def _row(line: AuditEntry) -> tuple[str, ...]:
@@ -122,10 +122,10 @@ def _shown(asked: AuditPageQuery, page: AuditPage, problem: InvalidRequest | Non
         problem=problem,
         asked=asked,
         kinds=list(EventKind),
-        lines=page.lines,
+        lines=page.entries,
         older=f"{ADDRESS}?{urlencode(older)}" if older else "",
         seen_to_ms=page.cursor.at_ms if page.cursor else 0,
-        full=len(page.lines) == PAGE,
+        full=len(page.entries) == PAGE,
         export=f"{ADDRESS}.csv?{urlencode(asked.narrowed)}" if asked.narrowed else f"{ADDRESS}.csv",
         most_exported=MAX_EXPORTED,
     )

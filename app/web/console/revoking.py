@@ -105,7 +105,7 @@ async def show_revoked(request: AdminRequest, query: RevokedPageQuery) -> PageCo
             await request.services.audit_log.search_events(
                 AuditFilter(client_id=client_id, what=EventKind.REVOKED), limit=MOST_HANDLES
             )
-        ).lines
+        ).entries
         handles = list(dict.fromkeys(line.handle for line in lines))
     records = await request.services.revocations.get_tokens(handles)
     known = [record for record in records if record]

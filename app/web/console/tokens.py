@@ -104,7 +104,7 @@ async def show_token_search(_: AdminRequest, form: FormValues) -> PageContent:
 async def show_token(request: AdminRequest) -> PageContent:
     """Show what is known of a token, whatever became of it."""
     record = await request.services.revocations.get_token(request.path["handle"])
-    lines = (await request.services.audit_log.search_events(AuditFilter(handle=record.handle), limit=LINES)).lines
+    lines = (await request.services.audit_log.search_events(AuditFilter(handle=record.handle), limit=LINES)).entries
     return PageContent.of("token.html", record=record, lines=lines, pending=is_pending(record, request.now_ms))
 
 
