@@ -17,6 +17,7 @@ from app.errors import Misconfigured
 from app.service.api_keys import ApiKeyAdmin, KeyCheck
 from app.service.applications import Applications
 from app.service.audit import AuditLog
+from app.service.audit_shipper import AuditShipper
 from app.service.authenticate import Authenticator
 from app.service.cloud_admin import CloudAdmin
 from app.service.confirm import Confirmer
@@ -37,6 +38,7 @@ from app.service.token_lookup import TokenLookup
 from app.settings import Settings
 from app.store.api_keys import ApiKeys
 from app.store.audit import AuditStore
+from app.store.audit_shipping import AuditShipping
 from app.store.clock import RedisClock
 from app.store.constants import PACE
 from app.store.counters import CounterStore
@@ -219,6 +221,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
             services.delivery.deliver_revocations,
             services.jobs.work_on_jobs,
             services.refusals.write_refusals,
+            AuditShipper(AuditShipping(services.stores.redis)).ship_entries,
         ):
             await stack.enter_async_context(running(work))
         yield

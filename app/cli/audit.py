@@ -77,7 +77,7 @@ async def _search(state: Path | None, query: AuditFilter, in_hand: Secret | None
         cursor = ""
         while len(lines) < limit:
             page = await office.audit_log.search_events(query, cursor=cursor, limit=min(_PAGE, limit - len(lines)))
-            lines += page.lines
+            lines += page.entries
             if page.cursor is None:
                 break
             cursor = str(page.cursor)

@@ -9,9 +9,7 @@ from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound
 from app.model.actors import Actor
 from app.model.api_keys import ApiKey, Right, generate_api_key, is_api_key_name, read_api_key_id
 from app.model.secrets import ApiKeyText
-from app.service.audit import log_event
 from app.store.api_keys import MAX_KEYS, ApiKeys
-from app.store.audit import Event, EventKind
 from app.store.sealing import CannotOpen
 
 
@@ -77,15 +75,12 @@ class ApiKeyAdmin:
                 raise InvalidRequest(f"there is a key {name} already: remove it, or take another name")
             case "full":
                 raise InvalidRequest(f"there are {MAX_KEYS} keys already: remove what nobody uses")
-            case "done":
-                log_event(Event(actor, EventKind.KEY_ADDED, name))
         return NewApiKey(name, wanted, text)
 
     async def remove_api_key(self, name: str, *, actor: Actor) -> None:
         """Remove a key, from this moment on at every instance. Raises ``NotFound`` and ``Unavailable``."""
         if not is_api_key_name(name) or not await self._keys.remove_api_key(name, actor=actor):
             raise NotFound("there is no key of that name")
-        log_event(Event(actor, EventKind.KEY_REMOVED, name))
 
     async def list_api_keys(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``."""

@@ -18,12 +18,11 @@ from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError
 from app.cloud.quota import QuotaExhausted
 from app.errors import Unavailable
-from app.model.actors import SERVER, Actor
+from app.logs import REQUEST_ID
+from app.model.actors import Actor
 from app.model.grants import Grant, TokenType
 from app.model.lifetimes import MIN_LIFETIME_S
 from app.model.topics import TopicFilter
-from app.service.audit import log_event
-from app.store.audit import Event, EventKind
 from app.store.clock import RedisClock
 from app.store.constants import LEASE_MS
 from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
@@ -183,13 +182,11 @@ class Applications:
     async def _store(self, lease: ApplicationLease, obtained: _Obtained) -> None:
         """Store the cloud tokens; the script queues them for revocation where they are no longer wanted, or not all."""
         client_id = lease.wanted.device.client_id
-        actor = Actor(f"device:{client_id}")
+        actor = Actor(f"device:{client_id}", REQUEST_ID.get(""))
         store = partial(self._tokens.store, lease, obtained.tokens, obtained.expires_at_ms, actor=actor)
         outcome = await retry_until(partial(store, whole=not obtained.errors), within_s=STORE_DEADLINE_S)
         if outcome == "stored":
             self._applied()
-        event = Event(actor, EventKind.GRANTED) if outcome == "stored" else Event(SERVER, EventKind.DISCARDED)
-        log_event(event, client_id=client_id, handle=lease.handle, scope=lease.wanted.scope)
 
     async def _fail(self, lease: ApplicationLease, error: BaseException) -> None:
         """Give the lease up and leave a mark, so that requests that waited do not all apply one after another."""

@@ -1,40 +1,82 @@
-"""The audit trail: told in the log, and searched by operators."""
+"""The audit: events that no script records, and the operators' search."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import structlog
 
-from app.errors import InvalidRequest, NotFound
+from app.errors import InvalidRequest, NotFound, Unavailable
 from app.model.devices import MAX_CLIENT_ID_CHARS
 from app.model.mqtt_password import cloud_tokens_in
 from app.model.secrets import Secret
-from app.store.audit import STREAMS, AuditCursor, AuditEntry, AuditPage, AuditStore, Event, EventKind
-from app.store.redis_keys import REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
+from app.model.text import _
+from app.store.audit import (
+    STREAMS,
+    AuditCursor,
+    AuditEntry,
+    AuditPage,
+    AuditStore,
+    BulkRevocation,
+    EventKind,
+    NewEntry,
+)
+from app.store.redis_keys import JOBS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
+from app.store.retry import retry_until
 from app.store.tokens import Tokens
 
 log = structlog.get_logger(__name__)
 
-MAX_LINES: Final = 1000
+MAX_ENTRIES: Final = 1000
+"""In one page."""
+
 MAX_WHO_CHARS: Final = 128
 MAX_TOKEN_CHARS: Final = 16 * 1024
 MAX_CLOUD_TOKENS: Final = 3
 """One of each type, R, W and RW: no password holds more."""
 
+NOT_A_HANDLE: Final = _("not a valid handle: it has the form 07- and 22 letters, digits, _ or -")
+
+_JOBS: Final = STREAMS.index(JOBS_AUDIT)
 _REFUSALS: Final = (STREAMS.index(REFUSED_AUDIT), STREAMS.index(STRANGERS_AUDIT))
 
 
-def log_event(act: Event, *, client_id: str = "", **more: object) -> None:
-    """Log an act: one line for each that changes something, beside its line in the trail."""
-    log.info("audit", who=act.actor.name, what=act.kind, client_id=client_id, detail=act.detail, **more)
+class EventRecorder:
+    """Records events that no script records: in the audit, or in the log where Redis cannot take them."""
+
+    def __init__(self, audit: AuditStore) -> None:
+        """Append to ``audit``."""
+        self._audit = audit
+
+    async def record(self, *entries: NewEntry, within_s: float = 0.0) -> None:
+        """Append the events; try again for ``within_s`` seconds if Redis is away. What happened is never unrecorded."""
+        try:
+            await retry_until(partial(self._audit.append, entries), within_s=within_s)
+        except Unavailable as error:
+            for entry in entries:
+                log_unrecorded(entry, error)
+
+
+def log_unrecorded(entry: NewEntry, error: Unavailable) -> None:
+    """Log an event that Redis could not take; if only its answer was lost, the audit may hold it too."""
+    event = entry.event
+    log.warning(
+        "audit_unrecorded",
+        who=event.actor.name,
+        what=event.kind,
+        client_id=entry.client_id,
+        detail=event.detail,
+        cause=error.cause,
+        **({"request_id": event.actor.request_id} if event.actor.request_id else {}),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """What to look for; what is left out does not matter. Times are Unix ms, the later end not included."""
+    """What to search for; what is left out does not matter. Times are Unix ms; ``until_ms`` itself is not included."""
 
     client_id: str = ""
     who: str = ""
@@ -43,50 +85,57 @@ class AuditFilter:
     since_ms: int = 0
     until_ms: int = 0
 
-    def wants(self, line: AuditEntry) -> bool:
-        """Tell whether a line fits."""
+    def wants(self, entry: AuditEntry) -> bool:
+        """Tell whether an entry fits."""
         return all(
-            not asked or asked == said
-            for asked, said in (
-                (self.client_id, line.client_id),
-                (self.who, line.who),
-                (self.what, line.what),
-                (self.handle, line.handle),
+            not wanted or wanted == found
+            for wanted, found in (
+                (self.client_id, entry.client_id),
+                (self.who, entry.who),
+                (self.what, entry.what),
+                (self.handle, entry.handle),
             )
         )
 
 
 class AuditLog:
-    """What an operator may read of it."""
+    """What operators read of the audit."""
 
     def __init__(self, audit: AuditStore, tokens: Tokens) -> None:
-        """Lines are in ``audit``; ``tokens`` finds the handle of a token in hand."""
+        """Read entries from ``audit``; ``tokens`` finds the handle of a token in hand."""
         self._audit = audit
         self._tokens = tokens
 
     async def search_events(self, query: AuditFilter, *, cursor: str = "", limit: int = 100) -> AuditPage:
         """Return what fits, the newest first, from ``cursor`` on. A page may be short, or empty, and not the last.
 
-        Raises ``InvalidRequest`` for a filter that can fit nothing or a cursor that is none, and ``Unavailable``.
+        A large revocation is not recorded token by token: a search by handle finds the entry of the step that revoked
+        the token, and that job's start and end, for as long as the token's record is kept. Raises ``InvalidRequest``
+        for a filter that cannot fit anything or an invalid cursor, and ``Unavailable``.
         """
         _check(query)
-        if not 1 <= limit <= MAX_LINES:
-            raise InvalidRequest(f"limit must be 1 to {MAX_LINES}")
+        if not 1 <= limit <= MAX_ENTRIES:
+            raise InvalidRequest(_("limit must be 1 to %(most)s", most=MAX_ENTRIES))
         begin = AuditCursor(query.until_ms, 0, 0) if query.until_ms else AuditCursor(10**15 - 1, 0, 0)
         if cursor:
             parsed = AuditCursor.parse(cursor)
             if parsed is None:
-                raise InvalidRequest("the cursor is none that was given here")
+                raise InvalidRequest(_("invalid cursor: use next_cursor from the previous page"))
             begin = min(begin, parsed)
-        return await self._audit.page(_streams(query), query.wants, begin, since_ms=query.since_ms, limit=limit)
+        streams, wanted = _streams(query), query.wants
+        if query.handle and (found := await self._audit.find_bulk_revocation(query.handle)):
+            streams, wanted = [*streams, _JOBS], partial(_wants_of_bulk, query, found)
+        return await self._audit.read_page(streams, wanted, begin, since_ms=query.since_ms, limit=limit)
 
     async def filter_for_token(self, query: AuditFilter, token: Secret) -> AuditFilter:
         """Return the query for what concerns a token in hand. Raises as ``handle_of``, and ``NotFound`` for None."""
         handle = await self.handle_of(token)
         if handle is None:
-            raise NotFound("no record of this token is left: it is none of ours, or expired more than 10 minutes ago")
+            raise NotFound(
+                _("there is no record of this token: it is not from this server, or expired more than 10 minutes ago")
+            )
         if query.handle:
-            raise InvalidRequest("name the token by its handle or by itself, not by both")
+            raise InvalidRequest(_("send either the token or its handle, not both"))
         return replace(query, handle=handle)
 
     async def handle_of(self, token: Secret) -> Handle | None:
@@ -106,19 +155,27 @@ class AuditLog:
 
 def _check(query: AuditFilter) -> None:
     if query.what and query.what not in set(EventKind):
-        raise InvalidRequest(f"what must be one of {', '.join(EventKind)}")
+        raise InvalidRequest(_("what must be one of %(kinds)s", kinds=", ".join(EventKind)))
     if query.handle and Shard.of_handle(query.handle) is None:
-        raise InvalidRequest("this is no handle")
-    if len(query.client_id) > MAX_CLIENT_ID_CHARS or len(query.who) > MAX_WHO_CHARS:
-        raise InvalidRequest("no client ID and no name is that long")
+        raise InvalidRequest(NOT_A_HANDLE)
+    if len(query.client_id) > MAX_CLIENT_ID_CHARS:
+        raise InvalidRequest(_("client_id has at most %(most)s characters", most=MAX_CLIENT_ID_CHARS))
+    if len(query.who) > MAX_WHO_CHARS:
+        raise InvalidRequest(_("who has at most %(most)s characters", most=MAX_WHO_CHARS))
     if not 0 <= query.since_ms < sys.maxsize or not 0 <= query.until_ms < sys.maxsize:
-        raise InvalidRequest("a time must be ms since 1970")
+        raise InvalidRequest(_("a time must be in milliseconds since 1970-01-01 UTC"))
     if query.until_ms and query.since_ms >= query.until_ms:
-        raise InvalidRequest("since must lie before until")
+        raise InvalidRequest(_("since must be before until"))
+
+
+def _wants_of_bulk(query: AuditFilter, revocation: BulkRevocation, entry: AuditEntry) -> bool:
+    """Tell whether an entry fits, or belongs to the large revocation that revoked the token."""
+    # An entry of a job names no single device and token.
+    return query.wants(entry) or (revocation.includes(entry) and replace(query, handle="", client_id="").wants(entry))
 
 
 def _streams(query: AuditFilter) -> list[int]:
-    """Return the streams in which the query can find anything."""
+    """Return the streams that may hold what the query asks for."""
     if query.handle:
         shard = Shard.of_handle(query.handle)
         return [shard.number] if shard else []

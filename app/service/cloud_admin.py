@@ -13,8 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
-import structlog
-
 from app.cloud.answers import CloudGroup, DeviceCredential
 from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, ErrorKind
@@ -23,12 +21,9 @@ from app.model.actors import Actor
 from app.model.text import join_sentences
 from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
-from app.service.audit import log_event
-from app.store.audit import AuditStore, Event, EventKind
+from app.service.audit import EventRecorder
+from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.redis_keys import OPERATORS_AUDIT, Shard
-from app.store.retry import retry_until
-
-log = structlog.get_logger(__name__)
 
 LOOK_WITHIN_S: Final = 1.5
 """A page waits no longer to learn whether a device is online; the rest of it needs no cloud."""
@@ -51,7 +46,7 @@ class CloudAdmin:
     def __init__(self, cloud: CloudClient, audit: AuditStore) -> None:
         """Call ``cloud``, within the quotas, and write to ``audit`` what was done."""
         self._cloud = cloud
-        self._audit = audit
+        self._recorder = EventRecorder(audit)
 
     async def is_online(self, client_id: str) -> bool:
         """Tell whether the device is connected now (13.1)."""
@@ -134,14 +129,10 @@ class CloudAdmin:
         await self._note(event, client_id)
         return result
 
-    async def _note(self, act: Event, client_id: str) -> None:
-        """Write down what was done. That cannot be taken back, so the log alone has to do where Redis is away."""
-        log_event(act, client_id=client_id)
+    async def _note(self, event: Event, client_id: str) -> None:
+        """Record what was done. That cannot be taken back, so the log has to do where Redis is away."""
         stream = Shard.of(client_id).audit if client_id else OPERATORS_AUDIT
-        try:
-            await retry_until(partial(self._audit.write, [(stream, act, client_id)]), within_s=NOTE_WITHIN_S)
-        except Unavailable as error:
-            log.error("act_not_in_the_trail", who=act.actor.name, what=act.kind, cause=error.cause)  # noqa: TRY400 (expected)
+        await self._recorder.record(NewEntry(stream, event, client_id), within_s=NOTE_WITHIN_S)
 
 
 def refusal_of(error: CloudError, *, unknown: str = "", changes: bool = True) -> Refusal:

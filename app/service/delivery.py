@@ -16,10 +16,7 @@ import structlog
 from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.errors import Unavailable
-from app.model.actors import CLOUD
 from app.model.secrets import CloudToken
-from app.service.audit import log_event
-from app.store.audit import Event, EventKind
 from app.store.constants import CLAIM_MS
 from app.store.redis_keys import Shard
 from app.store.retry import retry_until
@@ -167,7 +164,6 @@ class Delivery:
             if not await self._settle(claim, "confirmed"):
                 return
             self._confirmed()
-            log_event(Event(CLOUD, EventKind.CONFIRMED), client_id=claim.client_id, handle=claim.handle)
             if self._close_connections:
                 await self._close_connection(claim)
 
@@ -193,8 +189,7 @@ class Delivery:
         # While the cloud is down nothing is learned about this revocation: ``counts`` False, it costs no attempt.
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
-            if await self._settle(claim, "failed"):
-                log_event(Event(CLOUD, EventKind.FAILED), client_id=claim.client_id, handle=claim.handle)
+            await self._settle(claim, "failed")
             return
         backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.tries, 10))
         again_in_ms = int(backoff_ms * _spread())

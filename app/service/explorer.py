@@ -13,8 +13,7 @@ from app.cloud.exchange import Received, Sent
 from app.model.actors import Actor
 from app.model.sanitize import sanitize_for_log
 from app.rpc.catalog import SECRETS, Action
-from app.service.audit import log_event
-from app.store.audit import AuditStore, Event, EventKind
+from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.redis_keys import OPERATORS_AUDIT
 
 _MOST_CHARS: Final = 100
@@ -55,10 +54,9 @@ class Explorer:
 
         Raises ``Unavailable``, and then nothing was sent.
         """
-        act = Event(actor, EventKind.CALLED, _detail(action, parameters))
-        # First: what was sent must not lack its line because Redis went away meanwhile.
-        await self._audit.write([(OPERATORS_AUDIT, act, "")])
-        log_event(act)
+        event = Event(actor, EventKind.CALLED, _detail(action, parameters))
+        # First, so that what was sent is recorded even if Redis goes away meanwhile.
+        await self._audit.append([NewEntry(OPERATORS_AUDIT, event)])
         clock = asyncio.get_running_loop().time
         sent: list[Sent] = []
         began = clock()

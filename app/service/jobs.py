@@ -14,8 +14,6 @@ import structlog
 from app.errors import InvalidRequest, NotFound, Unavailable
 from app.model.actors import Actor
 from app.model.selections import Selection, SelectionKind
-from app.service.audit import log_event
-from app.store.audit import Event, EventKind
 from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore, is_job_id, new_job_id
@@ -82,7 +80,6 @@ class Jobs:
             await retry_until(
                 partial(self._queue.raise_watermark, _watermark_of(selection), job), within_s=BEGIN_WITHIN_S
             )
-        log_event(Event(actor, EventKind.JOB_STARTED, f"{job}: {selection}, {counted} counted"))
         for woken in self._woken:
             woken.set()
         return await self.get_job(job)

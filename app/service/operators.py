@@ -10,7 +10,6 @@ from app.errors import InvalidRequest, NotFound, SignInFailed, Unavailable
 from app.model.actors import Actor
 from app.model.operators import Operator, OperatorRole, generate_password, is_operator_name
 from app.model.secrets import Password, PasswordHash
-from app.service.audit import log_event
 from app.service.passwords import PASSWORDS
 from app.service.sign_in import NO_OPERATOR, count_attempt, report_refused
 from app.store.audit import Event, EventKind
@@ -160,7 +159,6 @@ class OperatorAdmin:
             roll = await self._operators.read_operators()
             operator, hashed = change(roll)
             if await self._operators.write_operator(roll, operator, hashed, event=event):
-                log_event(event)
                 return
         raise Unavailable("others are changing operators at this moment: ask again")
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
-
 from app.errors import (
     InsufficientScope,
     InvalidClient,
@@ -18,17 +16,14 @@ from app.errors import (
     InvalidToken,
     Refusal,
     TooManyRequests,
-    Unavailable,
 )
 from app.model.actors import Actor
 from app.model.sanitize import sanitize_for_log
 from app.service.api_keys import Bearer
-from app.service.audit import log_event
+from app.service.audit import EventRecorder
 from app.service.client_credentials import ClientCredentials, claimed_client_id
-from app.store.audit import AuditStore, Event, EventKind
+from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.redis_keys import REFUSED_AUDIT, STRANGERS_AUDIT
-
-log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE: Final = 200
 """Different refusals written in one go; equal ones are one line that counts them."""
@@ -58,7 +53,7 @@ class Refusals:
 
     def __init__(self, audit: AuditStore) -> None:
         """Write to ``audit``."""
-        self._audit = audit
+        self._recorder = EventRecorder(audit)
         self._waiting: dict[_Refused, int] = {}
         self._left_out = 0
         self._woken = asyncio.Event()
@@ -92,20 +87,13 @@ class Refusals:
 
     async def _write(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        lines = [(each.stream, _act(each, times), each.client_id) for each, times in waiting.items()]
+        entries = [NewEntry(each.stream, _event(each, times), each.client_id) for each, times in waiting.items()]
         if self._left_out:
-            left_out = Event(Actor(STRANGER), EventKind.REFUSED, f"and {self._left_out} more refusals in this second")
-            lines.append((STRANGERS_AUDIT, left_out, ""))
+            left_out = f"and {self._left_out} more refusals in this second"
+            entries.append(NewEntry(STRANGERS_AUDIT, Event(Actor(STRANGER), EventKind.REFUSED, left_out)))
             self._left_out = 0
-        if not lines:
-            return
-        for _, act, client_id in lines:
-            log_event(act, client_id=client_id)
-        try:
-            await self._audit.write(lines)
-        except Unavailable as error:
-            # They stand in the log; a Redis that is away, or full, is not pressed for more.
-            log.warning("refusals_not_written", count=len(lines), cause=error.cause)
+        if entries:
+            await self._recorder.record(*entries)
 
 
 def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: str) -> _Refused:
@@ -125,7 +113,7 @@ def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: s
     return _Refused(REFUSED_AUDIT, f"device:{client_id}", client_id, refusal.code, detail, request_id)
 
 
-def _act(refused: _Refused, times: int) -> Event:
+def _event(refused: _Refused, times: int) -> Event:
     detail = sanitize_for_log(refused.detail)[:MAX_DETAIL_CHARS]
     actor = Actor(refused.who, refused.request_id)
     return Event(actor, EventKind.REFUSED, f"{detail} ({times} times)" if times > 1 else detail)

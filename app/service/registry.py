@@ -22,7 +22,6 @@ from app.model.devices import (
 from app.model.policy import Policy
 from app.model.secrets import ClientSecret, Secret
 from app.service import verification_keys
-from app.service.audit import log_event
 from app.service.device_records import check_record, differences, narrows
 from app.store.audit import Event, EventKind
 from app.store.clock import RedisClock
@@ -102,7 +101,6 @@ class Registry:
             device = await self._devices.add_device(device, key, event)
         except Conflict:
             raise InvalidRequest(f"{device.client_id} is registered already: rotate its key, or remove it") from None
-        log_event(event, client_id=device.client_id)
         return replace(added, device=device)
 
     async def get_device(self, client_id: str) -> Device:
@@ -238,7 +236,6 @@ class Registry:
             revoked = await self._devices.remove_device(registered.device, event)
         except Conflict:
             raise _changed() from None
-        log_event(event, client_id=client_id, revoked=revoked)
         return revoked
 
     async def revoke_device(self, client_id: str, *, actor: Actor) -> int:
@@ -265,7 +262,6 @@ class Registry:
             )
         except Conflict:
             raise _changed() from None
-        log_event(event, client_id=device.client_id, revoked=revoked)
         return changed, revoked
 
 

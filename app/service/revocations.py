@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
-import structlog
-
 from app.errors import InvalidRequest, NotFound
 from app.model.actors import Actor
 from app.model.grants import parse_scope
 from app.model.selections import MalformedSelection, Selection, SelectionKind
 from app.model.text import _
-from app.service.audit import log_event
 from app.service.jobs import Jobs
 from app.service.registry import Registry
-from app.store.audit import Event, EventKind
 from app.store.index import Progress, TokenIndex, TokenPage
 from app.store.jobs import Job
 from app.store.records import Priority, TokenRecord
@@ -26,8 +22,6 @@ from app.store.redis_keys import Handle, Shard
 from app.store.retry import retry_until
 from app.store.revocations import Queue, RevocationQueue
 from app.store.tokens import Tokens
-
-log = structlog.get_logger(__name__)
 
 REVOKE_WITHIN_S: Final = 1.0
 SEARCH_BUDGET_S: Final = 1.0
@@ -221,8 +215,6 @@ class Revocations:
         changed = await retry_until(
             partial(self._tokens.revoke_token, record, Priority.OPERATOR, actor=actor), within_s=REVOKE_WITHIN_S
         )
-        if changed:
-            log_event(Event(actor, EventKind.REVOKED), client_id=record.client_id, handle=handle)
         self._wake()
         return RevokeResult(record.client_id, handle, int(changed))
 
@@ -238,13 +230,7 @@ class Revocations:
         if not await self._queue.resolve_revocation(handle, verb, actor=actor):
             raise NotFound("there is no failed revocation of this handle")
         self._wake()
-        record = await self.get_token(handle)
-        log_event(
-            Event(actor, EventKind.RETRIED if verb == "retry" else EventKind.DROPPED),
-            client_id=record.client_id,
-            handle=handle,
-        )
-        return record
+        return await self.get_token(handle)
 
     async def list_queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> TokenPage:
         """List the revocations of one queue in its order. Raises as ``list_tokens``."""

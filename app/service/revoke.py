@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.errors import InvalidRequest
+from app.logs import REQUEST_ID
 from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.secrets import Secret
 from app.service.api_keys import Bearer
-from app.service.audit import log_event
 from app.service.client_credentials import ClientCredentials
 from app.service.delivery import Delivery
 from app.service.token_lookup import TokenLookup
-from app.store.audit import Event, EventKind
 from app.store.records import Priority
 from app.store.retry import backoff
 from app.store.tokens import Tokens
@@ -54,9 +53,7 @@ class Revoker:
         if not caller.owns(record):
             raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
         priority = Priority.DEVICE if caller.client_id else Priority.OPERATOR
-        changed = await self._tokens.revoke_token(record, priority, actor=Actor(caller.actor))
-        if changed:
-            log_event(Event(Actor(caller.actor), EventKind.REVOKED), client_id=record.client_id, handle=record.handle)
+        await self._tokens.revoke_token(record, priority, actor=Actor(caller.actor, REQUEST_ID.get("")))
         self._delivery.wake()
         return OwnRevocation(record.handle, confirmed=await self._confirmed(record.handle))
 

@@ -7,21 +7,18 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from app.errors import SignInFailed, TooManyRequests, Unavailable
 from app.model.actors import Actor
 from app.model.operators import Operator, is_operator_name
 from app.model.secrets import Password, SessionId
-from app.service.audit import log_event
+from app.service.audit import log_unrecorded
 from app.service.passwords import PASSWORDS
 from app.store.attempts import Attempts
-from app.store.audit import Event, EventKind
+from app.store.audit import Event, EventKind, NewEntry
 from app.store.operators import Operators, StoredOperator
+from app.store.redis_keys import STRANGERS_AUDIT
 from app.store.sealing import CannotOpen
 from app.store.sessions import Sessions
-
-log = structlog.get_logger(__name__)
 
 NO_OPERATOR: Final = "unknown name"
 """Stands in the audit for what was typed as a name and is no operator's."""
@@ -69,7 +66,6 @@ class SignIn:
         if begun is None:
             # The operator was changed while the password was looked at: it may be another one by now.
             raise _failed()
-        log_event(Event(account.operator.as_actor(request_id), EventKind.SIGNED_IN, _from(address)))
         session, ends_at_ms = begun
         return SignedIn(session, account.operator, ends_at_ms)
 
@@ -86,8 +82,7 @@ class SignIn:
 
     async def sign_out(self, session: SessionId, *, request_id: str = "") -> None:
         """End a session, if it has not ended already. Raises ``Unavailable``."""
-        if event := await self._sessions.end_session(session, request_id=request_id):
-            log_event(event)
+        await self._sessions.end_session(session, request_id=request_id)
 
     async def has_no_operators(self) -> bool:
         """Tell whether there is no operator at all; the command line adds the first one. Raises ``Unavailable``."""
@@ -114,11 +109,10 @@ async def report_refused(attempts: Attempts, detail: str, *, request_id: str) ->
     and everyone who reads the audit would have it.
     """
     event = Event(Actor("stranger", request_id), EventKind.SIGN_IN_REFUSED, detail)
-    log_event(event)
     try:
         await attempts.report_refused(event)
     except Unavailable as error:
-        log.warning("refusal_not_written", cause=error.cause)
+        log_unrecorded(NewEntry(STRANGERS_AUDIT, event), error)
 
 
 def _from(address: str) -> str:

@@ -46,12 +46,18 @@ local function in_chunks(items, command)
   end
 end
 
--- Appends an entry to the audit stream of the script's keys (audit.py): `who` did `what`; the other fields may be left
--- out. The stream keeps the time, and about this many entries.
+-- Appends an entry to the audit stream of the script's keys (audit.py) and returns its ID: `who` did `what`; the other
+-- fields may be left out. `revoked` is how many tokens and applications that revoked, `job` the job it belongs to.
 local function audit(entry)
-  redis.call('XADD', shard .. 'a', 'MAXLEN', '~', AUDIT_STREAM_LENGTH, '*',
-    'who', entry.who, 'what', entry.what, 'client_id', entry.client_id or '', 'handle', entry.handle or '',
-    'detail', entry.detail or '', 'request_id', entry.request_id or '')
+  local fields = {'who', entry.who, 'what', entry.what, 'client_id', entry.client_id or '',
+    'handle', entry.handle or '', 'detail', entry.detail or '', 'request_id', entry.request_id or ''}
+  if entry.revoked then
+    append(fields, 'revoked', entry.revoked)
+  end
+  if entry.job then
+    append(fields, 'job', entry.job)
+  end
+  return redis.call('XADD', shard .. 'a', 'MAXLEN', '~', AUDIT_MAX_ENTRIES, '*', unpack(fields))
 end
 
 -- Uses an assertion up until `used_until_ms`, when it expires anyway; 0: there is none. First the device's record must be
@@ -169,18 +175,20 @@ local function finish_revocation(handle, outcome, who, request_id)
     count_for_job(record.job, FAILED, -1)
   end
   count_for_job(record.job, outcome, 1)
-  audit{who = who, request_id = request_id, what = outcome, client_id = record.client_id, handle = handle}
+  audit{who = who, request_id = request_id, what = outcome, client_id = record.client_id, handle = handle,
+    job = record.job}
 end
 
-local function mark_revoked(handle, state, how)
+local function mark_revoked(record, how)
   local fields = {'state', REVOKED, 'revoked_at_ms', now_ms, 'priority', how.priority}
-  if state == LIVE then
+  if record.state == LIVE then
     append(fields, 'revocation', QUEUED)
   end
   if how.job then
     append(fields, 'job', how.job)
+    append(fields, 'revoked_in', how.entry_id)
   end
-  redis.call('HSET', record_key(handle), unpack(fields))
+  redis.call('HSET', record_key(record.handle), unpack(fields))
 end
 
 -- Moves a revocation forward in the queue, if this priority goes before its own.
@@ -191,13 +199,10 @@ local function raise_priority(handle, record, priority)
   end
 end
 
--- Revokes records, and returns how many. A live one is queued for the cloud. One that is still being applied for is only
--- marked: when its cloud tokens arrive, store_token.lua queues them instead of handing them out. One that is revoked
--- already may move forward in the queue.
--- `how`: `priority`; `who` revokes under which `request_id`; the `job` that counts it; `only_below_watermark`.
--- Indexes and queue are written once for all records: that is most of what a large revocation costs.
-local function revoke(handles, how)
-  local revoked, queued, removed = 0, {}, {}
+-- Reads the records that `how` means and that are not revoked yet. One that is revoked already may move forward in the
+-- queue.
+local function records_to_revoke(handles, how)
+  local records = {}
   for _, handle in ipairs(handles) do
     local record = read_fields(record_key(handle),
       'state', 'client_id', 'role', 'expires_at_ms', 'priority', 'generation')
@@ -206,16 +211,40 @@ local function revoke(handles, how)
     if meant and record.state == REVOKED then
       raise_priority(handle, record, how.priority)
     elseif meant then
-      revoked = revoked + 1
-      mark_revoked(handle, record.state, how)
-      if record.state == LIVE then
-        append(queued, queue_score(how.priority, record.expires_at_ms), handle)
-      end
-      for _, index in ipairs(indexes(record.client_id, record.role)) do
-        removed[index] = removed[index] or {}
-        append(removed[index], handle)
-      end
-      audit{who = how.who, request_id = how.request_id, what = REVOKED, client_id = record.client_id, handle = handle}
+      record.handle = handle
+      append(records, record)
+    end
+  end
+  return records
+end
+
+-- Records what was revoked: token by token, or for a job in one entry, by whose ID each token's record names it.
+local function audit_revoked(records, how)
+  if how.job then
+    how.entry_id = #records > 0 and audit{who = how.who, what = REVOKED, revoked = #records, job = how.job}
+    return
+  end
+  for _, record in ipairs(records) do
+    audit{who = how.who, request_id = how.request_id, what = REVOKED, client_id = record.client_id,
+      handle = record.handle}
+  end
+end
+
+-- Revokes records, and returns how many. A live one is queued for the cloud. One that is still being applied for is only
+-- marked: when its cloud tokens arrive, store_token.lua queues them instead of handing them out.
+-- `how`: `priority`; `who` revokes under which `request_id`; the `job` that counts it; `only_below_watermark`.
+-- Indexes and queue are written once for all records: that is most of what a large revocation costs.
+local function revoke(handles, how)
+  local records, queued, removed = records_to_revoke(handles, how), {}, {}
+  audit_revoked(records, how)
+  for _, record in ipairs(records) do
+    mark_revoked(record, how)
+    if record.state == LIVE then
+      append(queued, queue_score(how.priority, record.expires_at_ms), record.handle)
+    end
+    for _, index in ipairs(indexes(record.client_id, record.role)) do
+      removed[index] = removed[index] or {}
+      append(removed[index], record.handle)
     end
   end
   for index, members in pairs(removed) do
@@ -225,5 +254,15 @@ local function revoke(handles, how)
   if #queued > 0 then
     count_for_job(how.job, QUEUED, #queued / 2)
   end
-  return revoked
+  return #records
+end
+
+-- Returns how many entries a stream has ever been given.
+local function added_entries(stream)
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for place = 1, #info, 2 do
+    if info[place] == 'entries-added' then
+      return info[place + 1]
+    end
+  end
 end

@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 from typing import Final
 
-from app.store.audit import AuditStore, Event
+from app.store.audit import AuditStore, Event, NewEntry
 from app.store.redis_keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by_name_key
 from app.store.script import Script
 from app.store.store import Store
@@ -66,7 +66,7 @@ class Attempts:
 
         Raises ``Unavailable``.
         """
-        await self._audit.write([(STRANGERS_AUDIT, event, "")])
+        await self._audit.append([NewEntry(STRANGERS_AUDIT, event)])
 
 
 def network_of(address: str) -> str:

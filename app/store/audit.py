@@ -1,8 +1,8 @@
-"""The audit trail: who did what, to which device or token, in streams of bounded length.
+"""The audit: who did what, to which device or token, in streams of bounded length.
 
-What changes something writes its line in the very script that changes it (``audit`` in ``_shared.lua``), so that
-nothing answered can lack its line. A stream's own IDs tell the time, by Redis's clock. No line holds a token, a secret
-or an assertion: a token is named by its handle.
+A script that changes something appends the entry in the same step (``audit`` in ``_shared.lua``), so a change without
+its entry cannot exist. The log is made from the streams (``audit_shipping``). An entry's ID is its time by Redis's
+clock. No entry holds a token, a secret or an assertion: a token is named by its handle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
 from app.model.actors import Actor
-from app.store.constants import AUDIT_STREAM_LENGTH
+from app.store.constants import AUDIT_MAX_ENTRIES
 from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
 from app.store.store import Store
 
@@ -25,13 +25,7 @@ STREAMS: Final = (
     REFUSED_AUDIT,
     STRANGERS_AUDIT,
 )
-MOST_LINES: Final = AUDIT_STREAM_LENGTH
-"""About so many each stream keeps; the log, which is told the same, keeps all.
-
-One takes 160 bytes: all streams together, when they are full, 106 MB.
-"""
-
-_LINES_A_ROUND: Final = 500
+_ENTRIES_A_ROUND: Final = 500
 """Read at a time, so that requests for tokens, which go over the same connection, need not wait for long."""
 
 _ROUNDS_A_PAGE: Final = 16
@@ -77,9 +71,12 @@ class EventKind(StrEnum):
     CALLED = "called"
 
 
+_OF_A_JOB: Final = (EventKind.JOB_STARTED, EventKind.JOB_DONE)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What an actor did, as a script writes it down."""
+    """What an actor did."""
 
     actor: Actor
     kind: EventKind
@@ -87,8 +84,21 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An event that no script records, for the stream of this name; ``client_id`` is the device that it concerns."""
+
+    stream: str
+    event: Event
+    client_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One line of the trail; what does not apply is empty."""
+    """An entry of the audit; what does not apply is empty.
+
+    ``id`` is unique over all streams. ``revoked`` is how many tokens and applications a change revoked, and ``job`` the
+    large revocation that it belongs to.
+    """
 
     at_ms: int
     who: str
@@ -96,11 +106,26 @@ class AuditEntry:
     client_id: str
     handle: str
     detail: str
+    id: str = ""
     request_id: str = ""
+    revoked: int | None = None
+    job: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRevocation:
+    """The large revocation that revoked a token: its job, and the entry of the step that took this token."""
+
+    job: str
+    entry_id: str
+
+    def includes(self, entry: AuditEntry) -> bool:
+        """Tell whether an entry is that step's, or the job's start or end."""
+        return entry.job == self.job and (entry.id == self.entry_id or entry.what in _OF_A_JOB)
 
 
 class AuditCursor(NamedTuple):
-    """Where a line stands in the order of all streams: by Redis's time, and within it by stream."""
+    """An entry's place in the order of all streams: by Redis's time, then by stream."""
 
     at_ms: int
     sequence: int
@@ -108,7 +133,7 @@ class AuditCursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read a cursor; None if it is none."""
+        """Read a cursor; None if the text is not one."""
         match = _CURSOR.fullmatch(text)
         return cls(*map(int, match.groups())) if match and int(match[3]) < len(STREAMS) else None
 
@@ -122,39 +147,51 @@ class AuditCursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditPage:
-    """Lines, the newest first, and where to go on; None: there is nothing older. One may be empty and not the last."""
+    """Entries, the newest first, and the cursor of the next page; None: there is nothing older.
 
-    lines: list[AuditEntry]
+    A page may be empty and not the last.
+    """
+
+    entries: list[AuditEntry]
     cursor: AuditCursor | None
 
 
 class AuditStore:
-    """The trail as it lies in Redis."""
+    """The audit streams."""
 
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._redis = store.background
 
-    async def write(self, lines: Iterable[tuple[str, Event, str]]) -> None:
-        """Write lines that no change goes with: (stream, act, client ID), in one round trip. Raises ``Unavailable``.
+    async def append(self, entries: Iterable[NewEntry]) -> None:
+        """Append events that no script records, in one round trip. Raises ``Unavailable``.
 
-        Unlike the scripts' lines they are refused when Redis is full: what revokes has room then, what tells has none.
+        Unlike an entry of a script they are refused when Redis is full: revoking must work then, reporting need not.
         """
         commands: list[tuple[str | int, ...]] = []
-        for stream, act, client_id in lines:
+        for entry in entries:
+            event = entry.event
             fields = {
-                "who": act.actor.name,
-                "what": act.kind,
-                "client_id": client_id,
+                "who": event.actor.name,
+                "what": event.kind,
+                "client_id": entry.client_id,
                 "handle": "",
-                "detail": act.detail,
-                "request_id": act.actor.request_id,
+                "detail": event.detail,
+                "request_id": event.actor.request_id,
             }
             words = (word for field in fields.items() for word in field)
-            commands.append(("XADD", stream, "MAXLEN", "~", MOST_LINES, "*", *words))
+            commands.append(("XADD", entry.stream, "MAXLEN", "~", AUDIT_MAX_ENTRIES, "*", *words))
         await self._redis.pipeline(commands)
 
-    async def page(
+    async def find_bulk_revocation(self, handle: str) -> BulkRevocation | None:
+        """Return the large revocation that revoked a token whose record is kept, or None. Raises ``Unavailable``."""
+        shard = Shard.of_handle(handle)
+        if shard is None:
+            return None
+        job, entry_id = await self._redis.command("HMGET", shard.token(handle), "job", "revoked_in")
+        return BulkRevocation(job, f"{entry_id}-{shard.number}") if job and entry_id else None
+
+    async def read_page(
         self,
         streams: Sequence[int],
         wanted: Callable[[AuditEntry], bool],
@@ -163,44 +200,55 @@ class AuditStore:
         since_ms: int,
         limit: int,
     ) -> AuditPage:
-        """Return up to ``limit`` wanted lines older than ``begin`` and not older than ``since_ms``, the newest first.
+        """Return up to ``limit`` wanted entries older than ``begin`` and not older than ``since_ms``, the newest first.
 
-        The work is bounded, not the time back: where little is wanted, a page ends early with a cursor. Raises
+        The work is bounded, not the time back: where few entries are wanted, a page ends early with a cursor. Raises
         ``Unavailable``.
         """
         found: list[AuditEntry] = []
         for _ in range(_ROUNDS_A_PAGE):
-            lines, frontier = await self._round(streams, begin, since_ms)
-            for place, line in lines:
-                if wanted(line):
-                    found.append(line)
+            entries, frontier = await self._read_round(streams, begin, since_ms)
+            for entry in entries:
+                if wanted(entry):
+                    found.append(entry)
                     if len(found) == limit:
-                        return AuditPage(found, place)
+                        return AuditPage(found, _place(entry))
             if frontier is None:
                 return AuditPage(found, None)
             begin = frontier
         return AuditPage(found, begin)
 
-    async def _round(
+    async def _read_round(
         self, streams: Sequence[int], begin: AuditCursor, since_ms: int
-    ) -> tuple[list[tuple[AuditCursor, AuditEntry]], AuditCursor | None]:
-        """Read some of each stream; return, in order, what has nothing unread between it, and where that ends."""
-        count = _LINES_A_ROUND // len(streams)
+    ) -> tuple[list[AuditEntry], AuditCursor | None]:
+        """Read some of each stream. Return, in order, the entries down to which all streams were read, and that place.
+
+        The place is None if there is nothing older.
+        """
+        count = _ENTRIES_A_ROUND // len(streams)
         rows = await self._redis.pipeline(
             [("XREVRANGE", STREAMS[stream], begin.older_in(stream), since_ms, "COUNT", count) for stream in streams]
         )
-        lines = [_line(stream, *row) for stream, of_stream in zip(streams, rows, strict=True) for row in of_stream]
-        lines.sort(key=lambda line: line[0], reverse=True)
-        cut_off = [
-            _line(stream, *of_stream[-1])[0]
-            for stream, of_stream in zip(streams, rows, strict=True)
-            if len(of_stream) == count
+        by_stream = [
+            [parse_entry(stream, *row) for row in of_stream] for stream, of_stream in zip(streams, rows, strict=True)
         ]
-        frontier = max(cut_off, default=None)
-        return [each for each in lines if frontier is None or each[0] >= frontier], frontier
+        frontier = max((_place(entries[-1]) for entries in by_stream if len(entries) == count), default=None)
+        ordered = sorted((entry for entries in by_stream for entry in entries), key=_place, reverse=True)
+        return [entry for entry in ordered if frontier is None or _place(entry) >= frontier], frontier
 
 
-def _line(stream: int, entry: str, words: list[str]) -> tuple[AuditCursor, AuditEntry]:
-    at_ms, _, sequence = entry.partition("-")
-    said = dict(zip(words[::2], words[1::2], strict=True))
-    return AuditCursor(int(at_ms), int(sequence), stream), AuditEntry(int(at_ms), **said)
+def parse_entry(stream: int, entry_id: str, words: list[str]) -> AuditEntry:
+    """Read an entry as Redis returns it."""
+    at_ms, _, sequence = entry_id.partition("-")
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    revoked = fields.pop("revoked", None)
+    return AuditEntry(
+        at_ms=int(at_ms),
+        id=str(AuditCursor(int(at_ms), int(sequence), stream)),
+        revoked=None if revoked is None else int(revoked),
+        **fields,
+    )
+
+
+def _place(entry: AuditEntry) -> AuditCursor:
+    return AuditCursor(*map(int, entry.id.split("-")))

@@ -21,6 +21,6 @@ if redis.call('EXISTS', work) == 1 then
 end
 if redis.call('ZREM', open_jobs, job_id) == 1 and redis.call('EXISTS', job) == 1 then
   redis.call('HSET', job, 'done_at_ms', now_ms)
-  audit{who = SERVER, what = 'job_done', detail = job_id}
+  audit{who = SERVER, what = 'job_done', job = job_id, detail = job_id}
 end
 return -2

@@ -42,8 +42,20 @@ JOB_LEASE_MS: Final = 3_000
 JOB_SHARDS_AT_ONCE: Final = 2
 """Shards of a job that are gone through at once, whatever the number of instances."""
 
-AUDIT_STREAM_LENGTH: Final = 10_000
-"""About so many entries each audit stream keeps."""
+AUDIT_KEPT_ENTRIES: Final = 10_000
+"""About so many entries each audit stream keeps once they are in the log, which is the archive.
+
+An entry takes about 160 bytes: all 68 streams together, when they are full, 110 MB.
+"""
+
+AUDIT_MAX_ENTRIES: Final = 50_000
+"""About so many entries a stream holds that are not in the log yet; then the oldest are removed, and the log says so.
+
+That is 8 MB a stream, 550 MB for all of them; it takes a day without any instance, or a Redis that refuses positions.
+"""
+
+AUDIT_SCOPE_CHARS: Final = 2_000
+"""Of a longer scope the audit has the beginning; the token's record has all of it."""
 
 SESSION_IDLE_MS: Final = 30 * 60_000
 SESSION_LONGEST_MS: Final = 12 * HOUR_MS

@@ -26,7 +26,7 @@ elseif outcome == FAILED then
   redis.call('ZREM', delayed, handle)
   redis.call('ZADD', failed, record.expires_at_ms, handle)
   count_for_job(record.job, FAILED, 1)
-  audit{who = CLOUD, what = FAILED, client_id = record.client_id, handle = handle}
+  audit{who = CLOUD, what = FAILED, client_id = record.client_id, handle = handle, job = record.job}
 else
   finish_revocation(handle, CONFIRMED, CLOUD)
 end

@@ -52,7 +52,9 @@ mac:HMAC           handle of a cloud token                        until that tok
                    failed, and how
 {refused}:a        audit of refusals to authenticated callers     capped in length
 {strangers}:a      audit of refusals to all others                capped in length
-=================  =============================================  =========================================
+{…}:a:shipped      how far that audit stream is in the log        as long as the stream
+{audit}:lease      which instance ships the audit to the log      seconds
+=================  =============================================  ==================================
 """
 
 from __future__ import annotations
@@ -85,6 +87,8 @@ REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
 """Apart from other events and from each other: a flood of refusals, even a device's own, flushes nothing else."""
 
+AUDIT_SHIPPING_LEASE: Final = "{audit}:lease"
+
 Handle = NewType("Handle", str)
 """The short public name of a token: its shard and a random part."""
 
@@ -92,6 +96,11 @@ GrantKey = NewType("GrantKey", str)
 """Digest of client ID, canonical grant and capped life: what a token and its application are keyed by."""
 
 _HANDLE: Final = re.compile(r"(\d\d)-[A-Za-z0-9_-]{22}")
+
+
+def shipped_key(stream: str) -> str:
+    """Return the key of an audit stream's position: how far it is in the log."""
+    return f"{stream}:shipped"
 
 
 def grant_key(client_id: str, scope: str, life_s: int) -> GrantKey:

@@ -18,7 +18,8 @@ if verb == 'retry' then
   count_for_job(record.job, FAILED, -1)
   redis.call('HSET', token, 'revocation', QUEUED)
   redis.call('ZADD', shard .. 'q', queue_score(record.priority, record.expires_at_ms), handle)
-  audit{who = actor, request_id = request_id, what = 'retried', client_id = record.client_id, handle = handle}
+  audit{who = actor, request_id = request_id, what = 'retried', client_id = record.client_id, handle = handle,
+    job = record.job}
 else
   finish_revocation(handle, DROPPED, actor, request_id)
 end

@@ -19,6 +19,6 @@ end
 for _, key in ipairs({jobs, open_jobs, job, work}) do
   redis.call('PEXPIRE', key, JOB_KEPT_MS)
 end
-audit{who = actor, request_id = request_id, what = 'job_started',
+audit{who = actor, request_id = request_id, what = 'job_started', job = job_id,
   detail = job_id .. ': ' .. selection .. ', ' .. counted .. ' counted'}
 return 1

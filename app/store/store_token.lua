@@ -48,7 +48,7 @@ if is_wanted then
   expire_at(grant, expires_at_ms)
   index_record(handle, client_id, role, tonumber(expires_at_ms))
   audit{who = actor, request_id = request_id, what = 'granted', client_id = client_id, handle = handle,
-    detail = string.sub(scope, 1, 200)}
+    detail = string.sub(scope, 1, AUDIT_SCOPE_CHARS)}
   return 'stored'
 end
 

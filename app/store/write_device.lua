@@ -17,17 +17,17 @@ if (epoch or '') ~= read_epoch then
   return {'conflict'}
 end
 
-local revoked = 0
+local revoked
 if revokes == '1' then
   revoked = revoke(redis.call('ZRANGE', device_index, 0, -1),
     {priority = PRIORITY_OPERATOR, who = actor, request_id = request_id})
 end
 
-audit{who = actor, request_id = request_id, what = event, client_id = client_id, detail = detail}
+audit{who = actor, request_id = request_id, what = event, client_id = client_id, detail = detail, revoked = revoked}
 if record == '' then
   redis.call('DEL', device)
   redis.call('SREM', devices, client_id)
-  return {'done', '0', revoked}
+  return {'done', '0', revoked or 0}
 end
 
 local new_epoch = string.format('%.0f', math.max(now_us(), (tonumber(epoch) or 0) + 1))
@@ -38,4 +38,4 @@ else
   redis.call('HSET', device, 'previous', previous_key)
 end
 redis.call('SADD', devices, client_id)
-return {'done', new_epoch, revoked}
+return {'done', new_epoch, revoked or 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Self
 
 from app.model.secrets import Secret
@@ -29,19 +30,23 @@ class AuditTokenQuery(AuditQuery, frozen=True, kw_only=True):
 
 
 class AuditEntryView(ApiAnswer, frozen=True):
-    """One entry; what does not apply is empty."""
+    """An entry of the audit; what does not apply is empty, and ``revoked`` null."""
 
+    id: str
     at_ms: int
     who: str
     what: str
     client_id: str
     handle: str
     detail: str
+    request_id: str
+    revoked: int | None
+    job: str
 
     @classmethod
     def of(cls, entry: AuditEntry) -> Self:
         """Show an entry."""
-        return cls(entry.at_ms, entry.who, entry.what, entry.client_id, entry.handle, entry.detail)
+        return cls(**asdict(entry))
 
 
 async def list_events(request: AdminRequest, query: AuditQuery) -> ApiPage[AuditEntryView]:
@@ -56,7 +61,7 @@ async def search_events(request: AdminRequest, body: AuditTokenQuery) -> ApiPage
 
 async def _page(request: AdminRequest, asked: AuditQuery, query: AuditFilter) -> ApiPage[AuditEntryView]:
     page = await request.services.audit_log.search_events(query, cursor=asked.cursor, limit=asked.limit)
-    return ApiPage([AuditEntryView.of(entry) for entry in page.lines], str(page.cursor) if page.cursor else None)
+    return ApiPage([AuditEntryView.of(entry) for entry in page.entries], str(page.cursor) if page.cursor else None)
 
 
 def _query(asked: AuditQuery) -> AuditFilter:

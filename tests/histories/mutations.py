@@ -112,9 +112,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
         "the tombstone on a flight": Mutation({"elseif meant then": "elseif meant and record.state == LIVE then"}),
         "queueing before answering": Mutation(
             {
-                "append(queued, queue_score(how.priority, record.expires_at_ms), handle)": (
+                "append(queued, queue_score(how.priority, record.expires_at_ms), record.handle)": (
                     "redis.call('RPUSH', shard .. 'later', "
-                    "string.format('%s %d %.0f', handle, how.priority, record.expires_at_ms))"
+                    "string.format('%s %d %.0f', record.handle, how.priority, record.expires_at_ms))"
                 ),
                 "append(fields, 'revocation', QUEUED)": "",
             },

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-import structlog
 
 from app.errors import InvalidRequest, NotFound, Refusal, SignInFailed, TooManyRequests, Unavailable
 from app.model.operators import OperatorRole
@@ -148,14 +147,13 @@ async def test_every_change_ends_all_sessions(office: OperatorAdmin, door: SignI
 
 async def test_every_change_is_told(office: OperatorAdmin, store: Store) -> None:
     """In the audit, by whoever made it and what it was, and never with a password."""
-    with structlog.testing.capture_logs() as logs:
-        await office.add_operator("root", OperatorRole.ADMIN, PASSWORD, actor=CLI)
-        await office.add_operator("ann", OperatorRole.VIEWER, PASSWORD, actor=CLI)
-        await office.set_role("ann", OperatorRole.ADMIN, actor=CLI)
-        await office.set_password("ann", OTHER, actor=CLI)
-        await office.end_sessions("ann", actor=CLI)
-        await office.change_password("ann", OTHER, PASSWORD, actor=CLI)
-        await office.remove_operator("ann", actor=CLI)
+    await office.add_operator("root", OperatorRole.ADMIN, PASSWORD, actor=CLI)
+    await office.add_operator("ann", OperatorRole.VIEWER, PASSWORD, actor=CLI)
+    await office.set_role("ann", OperatorRole.ADMIN, actor=CLI)
+    await office.set_password("ann", OTHER, actor=CLI)
+    await office.end_sessions("ann", actor=CLI)
+    await office.change_password("ann", OTHER, PASSWORD, actor=CLI)
+    await office.remove_operator("ann", actor=CLI)
     told = [
         ("cli:test", "operator_added", "root: role admin"),
         ("cli:test", "operator_added", "ann: role viewer"),
@@ -166,7 +164,6 @@ async def test_every_change_is_told(office: OperatorAdmin, store: Store) -> None
         ("cli:test", "operator_removed", "ann"),
     ]
     assert await audit_lines(store) == told
-    assert [(line["who"], line["what"], line["detail"]) for line in logs] == told
 
 
 async def test_an_admin_is_left(office: OperatorAdmin) -> None:

@@ -42,7 +42,7 @@ async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
 
     own, services, in_bulk = await token(7200), await token(600), await token(3600)
     await revoker.revoke(Basic(device.client_id, ClientSecret(KEY.reveal())), Secret(own.handle))
-    await fleet.tokens.revoke(in_bulk, Priority.BULK, actor=SERVER)
+    await fleet.tokens.revoke_token(in_bulk, Priority.BULK, actor=SERVER)
     await revoker.revoke(Bearer(made.text), Secret(services.handle))
-    claims = [await revocations.claim(Shard.of(device.client_id)) for _ in range(3)]
+    claims = [await revocations.claim_revocation(Shard.of(device.client_id)) for _ in range(3)]
     assert [claim and claim.handle for claim in claims] == [services.handle, in_bulk.handle, own.handle]

@@ -8,7 +8,7 @@ from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.selections import Selection
 from app.store import audit as audit_log
-from app.store.audit import STREAMS, AuditCursor, AuditEntry, AuditStore, Event, EventKind
+from app.store.audit import STREAMS, AuditCursor, AuditEntry, AuditStore, Event, EventKind, NewEntry
 from app.store.devices import Devices
 from app.store.jobs import JobStore
 from app.store.records import Priority
@@ -34,9 +34,9 @@ async def everything(audit: AuditStore, limit: int = 1000, streams: range | list
     lines: list[AuditEntry] = []
     begin: AuditCursor | None = END
     while begin is not None:
-        page = await audit.page(streams, lambda line: True, begin, since_ms=0, limit=limit)
-        assert len(page.lines) <= limit
-        lines += page.lines
+        page = await audit.read_page(streams, lambda line: True, begin, since_ms=0, limit=limit)
+        assert len(page.entries) <= limit
+        lines += page.entries
         begin = page.cursor
     return lines
 
@@ -58,7 +58,7 @@ async def test_pages_put_together_are_everything_in_order(
         detail = str(AuditCursor(at_ms, sequence, stream))
         await store.requests.command("XADD", STREAMS[stream], f"{at_ms}-{sequence}", *fields, "detail", detail)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit_log, "_LINES_A_ROUND", round_)
+        patch.setattr(audit_log, "_ENTRIES_A_ROUND", round_)
         patch.setattr(audit_log, "_ROUNDS_A_PAGE", rounds)
         found = await everything(AuditStore(store), limit, SOME)
     assert [line.detail for line in found] == [str(AuditCursor(*place)) for place in sorted(written, reverse=True)]
@@ -151,9 +151,9 @@ async def test_a_job_is_told_and_what_it_takes_names_it(
 
 async def test_a_stream_stays_short(store: Store, audit: AuditStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest lines go, so that the trail cannot fill Redis."""
-    monkeypatch.setattr(audit_log, "MOST_LINES", 200)
+    monkeypatch.setattr(audit_log, "AUDIT_MAX_ENTRIES", 200)
     for _ in range(10):
-        await audit.write([(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED), "")] * 100)
+        await audit.append([NewEntry(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED))] * 100)
     assert await store.requests.command("XLEN", STRANGERS_AUDIT) <= 300
 
 
@@ -161,11 +161,11 @@ async def test_a_page_costs_a_bounded_amount_of_work(
     store: Store, audit: AuditStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing fits, a page ends empty with a cursor rather than reading on and on."""
-    monkeypatch.setattr(audit_log, "_LINES_A_ROUND", 10)
+    monkeypatch.setattr(audit_log, "_ENTRIES_A_ROUND", 10)
     monkeypatch.setattr(audit_log, "_ROUNDS_A_PAGE", 3)
-    await audit.write([(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED), "")] * 100)
-    page = await audit.page([STREAMS.index(STRANGERS_AUDIT)], lambda line: False, END, since_ms=0, limit=10)
-    assert (page.lines, page.cursor is None) == ([], False)
+    await audit.append([NewEntry(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED))] * 100)
+    page = await audit.read_page([STREAMS.index(STRANGERS_AUDIT)], lambda line: False, END, since_ms=0, limit=10)
+    assert (page.entries, page.cursor is None) == ([], False)
 
 
 @pytest.mark.parametrize(

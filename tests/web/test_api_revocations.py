@@ -122,8 +122,18 @@ async def test_more_than_one_device_is_a_job(make_caller: MakeCaller, operator: 
         ("job_started", job) for job in begun[::-1]
     ]
     revoked = await operator.all("/api/audit", 1, what="revoked")
-    assert {line["handle"] for line in revoked} == {token["handle"] for token in tokens}
-    assert {line["who"] for line in revoked} <= {f"job:{job}" for job in begun}
+    assert {(line["who"], line["handle"]) for line in revoked} <= {(f"job:{job}", "") for job in begun}
+    assert sum(line["revoked"] for line in revoked) == 3
+    for token in tokens:
+        by_handle = await operator.all("/api/audit", handle=token["handle"])
+        assert sorted(line["what"] for line in by_handle) == [
+            "confirmed",
+            "granted",
+            "job_done",
+            "job_started",
+            "revoked",
+        ]
+        assert len({line["job"] for line in by_handle if line["what"] != "granted"}) == 1
 
 
 WRONG: list[tuple[Any, int]] = [

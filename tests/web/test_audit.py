@@ -41,7 +41,7 @@ def audit_log(server: TestClient[Any, Any]) -> AuditLog:
 
 async def told(audit_log: AuditLog, **query: Any) -> list[tuple[str, str]]:
     """Return who did what, the newest first."""
-    return [(line.who, line.what) for line in (await audit_log.search_events(AuditFilter(**query))).lines]
+    return [(line.who, line.what) for line in (await audit_log.search_events(AuditFilter(**query))).entries]
 
 
 async def until_refused(audit_log: AuditLog, count: int, **query: Any) -> list[AuditEntry]:
@@ -49,7 +49,7 @@ async def until_refused(audit_log: AuditLog, count: int, **query: Any) -> list[A
     found: list[AuditEntry] = []
 
     async def there() -> bool:
-        found[:] = (await audit_log.search_events(AuditFilter(what="refused", **query))).lines
+        found[:] = (await audit_log.search_events(AuditFilter(what="refused", **query))).entries
         return len(found) >= count
 
     await until(there, f"{count} refusals in the trail")
@@ -126,7 +126,7 @@ async def test_a_refusal_names_whoever_proved_it_and_no_other(caller: Caller, au
     await caller.post("/oauth/introspect", {"token": "x"}, headers={"Authorization": "Bearer nonsense"})
 
     async def all_told() -> bool:
-        strangers = (await audit_log.search_events(AuditFilter(what="refused", who="stranger"))).lines
+        strangers = (await audit_log.search_events(AuditFilter(what="refused", who="stranger"))).entries
         kinds = {line.detail.split(" (")[0]: line.client_id for line in strangers}
         return set(kinds.values()) == {caller.client_id, ""} and "invalid_client: jti replayed" in kinds
 
@@ -177,7 +177,7 @@ async def test_no_line_holds_a_secret(
     await caller.post("/oauth/revoke", {"token": token["handle"]}, headers={"Authorization": f"Bearer {key}"})
     await caller.post("/oauth/revoke", {"token": token["handle"]}, headers={"Authorization": f"Bearer {key}x"})
     await until_refused(audit_log, 3)
-    text = repr((await audit_log.search_events(AuditFilter())).lines)
+    text = repr((await audit_log.search_events(AuditFilter())).entries)
     for secret in (assertion, caller.key, key, key[-43:], *(each["token"] for each in token["mqtt"]["tokens"])):
         assert secret not in text
 
@@ -230,7 +230,7 @@ async def test_a_malformed_search_is_refused(
 
 async def test_a_search_by_time_takes_what_lies_between(caller: Caller, audit_log: AuditLog) -> None:
     """From since on, and before until; a time far off finds nothing and breaks nothing."""
-    [line] = (await audit_log.search_events(AuditFilter())).lines
+    [line] = (await audit_log.search_events(AuditFilter())).entries
     assert json.loads(json.dumps(line.at_ms)) == line.at_ms
     assert len(await told(audit_log, since_ms=line.at_ms, until_ms=line.at_ms + 1)) == 1
     assert await told(audit_log, until_ms=line.at_ms) == []

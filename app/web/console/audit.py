@@ -15,7 +15,7 @@ from app.errors import InvalidRequest
 from app.model.sanitize import sanitize_for_spreadsheet
 from app.model.secrets import Secret
 from app.model.text import Text, _
-from app.service.audit import MAX_LINES, AuditFilter, AuditLog
+from app.service.audit import MAX_ENTRIES, AuditFilter, AuditLog
 from app.store.audit import AuditEntry, AuditPage, EventKind
 from app.web.console.results import PREFIX, Download, PageContent, Redirect
 from app.web.conversion import FormModel
@@ -82,7 +82,7 @@ async def search_by_token(request: AdminRequest, form: TokenInHand) -> Redirect:
 async def export_audit(request: AdminRequest, query: AuditPageQuery) -> Download:
     """Send all matching entries, as CSV (RFC 4180). Raises as ``AuditLog.search_events``."""
     asked = query.as_filter()
-    first = await request.services.audit_log.search_events(asked, limit=MAX_LINES)
+    first = await request.services.audit_log.search_events(asked, limit=MAX_ENTRIES)
     day = datetime.fromtimestamp(request.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
     return Download(_csv_parts(request.services.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
 
@@ -93,16 +93,16 @@ async def _csv_parts(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -
     yield "\ufeff".encode() + _csv([_COLUMNS])
     left = MAX_EXPORTED
     while True:
-        yield _csv(map(_row, page.lines[:left]))
-        if len(page.lines) > left:
+        yield _csv(map(_row, page.entries[:left]))
+        if len(page.entries) > left:
             yield _csv(
                 [("", "", "cut off", "", "", f"after {MAX_EXPORTED} entries: narrow the time, and export again")]
             )
             return
         if page.cursor is None:
             return
-        left -= len(page.lines)
-        page = await audit_log.search_events(asked, cursor=str(page.cursor), limit=MAX_LINES)
+        left -= len(page.entries)
+        page = await audit_log.search_events(asked, cursor=str(page.cursor), limit=MAX_ENTRIES)
 
 
 def _row(entry: AuditEntry) -> tuple[str, ...]:
@@ -125,10 +125,10 @@ def _audit_content(asked: AuditPageQuery, page: AuditPage, problem: InvalidReque
         problem=problem,
         asked=asked,
         kinds=list(EventKind),
-        lines=page.lines,
+        lines=page.entries,
         older=f"{ADDRESS}?{urlencode(older)}" if older else "",
         seen_to_ms=page.cursor.at_ms if page.cursor else 0,
-        full=len(page.lines) == PAGE,
+        full=len(page.entries) == PAGE,
         export=f"{ADDRESS}.csv?{urlencode(asked.narrowed)}" if asked.narrowed else f"{ADDRESS}.csv",
         most_exported=MAX_EXPORTED,
     )

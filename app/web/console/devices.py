@@ -82,7 +82,7 @@ async def show_device(request: AdminRequest, query: DevicePageQuery) -> PageCont
         explanation=services.policies().explain(device.client_id, device.role or None, device.attributes),
         records=tokens.records,
         more_tokens=bool(tokens.next_cursor),
-        lines=audit.lines,
+        lines=audit.entries,
         online=online,
         cloud_problem=cloud_problem,
         revoked=query.revoked,

@@ -129,7 +129,7 @@ async def _last_revoked(request: AdminRequest, client_id: str) -> list[str]:
     """Return the handles of the tokens of a device that were revoked last."""
     revoked = AuditFilter(client_id=client_id, what=EventKind.REVOKED)
     page = await request.services.audit_log.search_events(revoked, limit=MOST_HANDLES)
-    return list(dict.fromkeys(entry.handle for entry in page.lines))
+    return list(dict.fromkeys(entry.handle for entry in page.entries))
 
 
 async def _ask_for_tokens(request: AdminRequest, handles: list[str]) -> PageContent:

@@ -14,7 +14,7 @@ from app.errors import Unavailable
 from app.model.actors import Actor
 from app.model.operators import OperatorRole
 from app.model.secrets import CloudToken
-from app.store.audit import Event, EventKind
+from app.store.audit import Event, EventKind, NewEntry
 from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT
 from app.web.console import audit
 from app.web.route import SERVICES
@@ -29,7 +29,7 @@ async def write(
 ) -> None:
     """Write lines, the first one first."""
     for detail in details:
-        await server.app[SERVICES].stores.audit.write([(OPERATORS_AUDIT, Event(Actor(who), what, detail), "")])
+        await server.app[SERVICES].stores.audit.append([NewEntry(OPERATORS_AUDIT, Event(Actor(who), what, detail))])
 
 
 def rows(seen: Seen) -> list[list[str]]:
@@ -105,14 +105,14 @@ async def test_times_are_utc(signed_in: SignedIn, server: TestClient[Any, Any]) 
     ("query", "reason"),
     [
         ({"what": "nonsense"}, "what must be one of"),
-        ({"handle": "x"}, "this is no handle"),
-        ({"who": "x" * 7_000}, "no client ID and no name is that long"),
-        ({"client_id": MARKUP * 10}, "no client ID and no name is that long"),
+        ({"handle": "x"}, "not a valid handle"),
+        ({"who": "x" * 7_000}, "who has at most 128 characters"),
+        ({"client_id": MARKUP * 10}, "client_id has at most 64 characters"),
         ({"since": "yesterday"}, "From: write a time as"),
         ({"until": "2026-13-01T00:00"}, "Until: write a time as"),
-        ({"since": "1969-12-31T00:00"}, "a time must be ms since 1970"),
-        ({"since": "2026-01-02T00:00", "until": "2026-01-01T00:00"}, "since must lie before until"),
-        ({"cursor": "nonsense"}, "the cursor is none"),
+        ({"since": "1969-12-31T00:00"}, "a time must be in milliseconds since 1970"),
+        ({"since": "2026-01-02T00:00", "until": "2026-01-01T00:00"}, "since must be before until"),
+        ({"cursor": "nonsense"}, "invalid cursor"),
     ],
 )
 async def test_a_filter_that_can_fit_nothing_stays_as_it_was(
@@ -147,7 +147,7 @@ async def test_a_short_page_says_how_far_it_looked(
     signed_in: SignedIn, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where little fits, a page may be short or empty and not the last: it says so, and offers to search on."""
-    monkeypatch.setattr("app.store.audit._LINES_A_ROUND", 68)
+    monkeypatch.setattr("app.store.audit._ENTRIES_A_ROUND", 68)
     monkeypatch.setattr("app.store.audit._ROUNDS_A_PAGE", 2)
     await write(server, "first", who="operator:rare")
     await write(server, *(f"line {number}" for number in range(10)))
@@ -174,14 +174,14 @@ async def test_a_token_in_hand_leads_to_its_handle(signed_in: SignedIn, caller: 
     assert rows(await viewer.follow(seen))[-1][2] == "token issued"
     seen = await viewer.post("/admin/audit", {"token": "R|never-seen-anywhere"})
     assert seen.status == 404
-    assert "none of ours" in seen.text
+    assert "not from this server" in seen.text
     assert "never-seen-anywhere" not in seen.text
 
 
 async def test_what_is_shown_is_text(signed_in: SignedIn, server: TestClient[Any, Any]) -> None:
     """Markup and control characters in a line are escaped, in every column that can hold some."""
-    await server.app[SERVICES].stores.audit.write(
-        [(OPERATORS_AUDIT, Event(Actor(MARKUP), EventKind.CALLED, MARKUP), MARKUP)]
+    await server.app[SERVICES].stores.audit.append(
+        [NewEntry(OPERATORS_AUDIT, Event(Actor(MARKUP), EventKind.CALLED, MARKUP), MARKUP)]
     )
     viewer = await signed_in(OperatorRole.VIEWER)
     seen = await viewer.get("/admin/audit", what="called")
@@ -194,7 +194,7 @@ async def test_the_export_is_what_the_page_shows(
     signed_in: SignedIn, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every line that fits, over as many pages as it takes, in the same order, under names of columns."""
-    monkeypatch.setattr(audit, "MAX_LINES", 7)
+    monkeypatch.setattr(audit, "MAX_ENTRIES", 7)
     await write(server, *(f"line {number}" for number in range(40)))
     await write(server, "another", what=EventKind.REFUSED)
     viewer = await signed_in(OperatorRole.VIEWER)
@@ -217,8 +217,8 @@ async def test_no_cell_is_a_formula(signed_in: SignedIn, server: TestClient[Any,
     dangerous = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")']
     plain = ['a "quoted" one', "a,b;c", "two\nlines", "two\r\nlines", "中文", "a=b", " =1", ""]
     for text in dangerous + plain:
-        await server.app[SERVICES].stores.audit.write(
-            [(OPERATORS_AUDIT, Event(Actor(text), EventKind.CALLED, text), text)]
+        await server.app[SERVICES].stores.audit.append(
+            [NewEntry(OPERATORS_AUDIT, Event(Actor(text), EventKind.CALLED, text), text)]
         )
     told = parse(await (await signed_in(OperatorRole.VIEWER)).get("/admin/audit.csv", what="called"))
     expected = [f"'{text}" for text in dangerous] + plain
@@ -231,7 +231,7 @@ async def test_a_cut_off_export_says_so(
 ) -> None:
     """It ends at its limit with a line that tells; the page has the limit beforehand. At the limit all is there."""
     monkeypatch.setattr(audit, "MAX_EXPORTED", 10)
-    monkeypatch.setattr(audit, "MAX_LINES", 4)
+    monkeypatch.setattr(audit, "MAX_ENTRIES", 4)
     await write(server, *(f"line {number}" for number in range(11)))
     viewer = await signed_in(OperatorRole.VIEWER)
     told = parse(await viewer.get("/admin/audit.csv", what="called"))
@@ -249,7 +249,7 @@ async def test_an_export_that_breaks_off_is_seen_to(
     signed_in: SignedIn, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where Redis goes away in the middle, the browser gets no whole file, and the server goes on."""
-    monkeypatch.setattr(audit, "MAX_LINES", 4)
+    monkeypatch.setattr(audit, "MAX_ENTRIES", 4)
     await write(server, *(f"line {number}" for number in range(20)))
     viewer = await signed_in(OperatorRole.VIEWER)
     audit_log = server.app[SERVICES].audit_log

@@ -36,7 +36,7 @@ async def browser(signed_in: SignedIn, registry: Registry) -> Browser:
 async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return the audit trail of the device, the newest first."""
     parts = server.app[SERVICES].stores
-    return (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(client_id=D1))).lines
+    return (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(client_id=D1))).entries
 
 
 def shown_secret(seen: Seen) -> str:
@@ -196,7 +196,7 @@ async def test_groups_are_created_and_deleted(
 
     parts = server.app[SERVICES].stores
     for what in ("group_created", "group_deleted"):
-        [line] = (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(what=what))).lines
+        [line] = (await AuditLog(parts.audit, parts.tokens).search_events(AuditFilter(what=what))).entries
         assert (line.who, line.client_id, line.detail) == ("operator:operator-1", "", "GID_new")
 
 
@@ -250,7 +250,7 @@ async def test_what_the_cloud_made_is_shown_though_the_trail_is_full(
     async def full(*_: object) -> None:
         raise Unavailable("full", cause="OOM")
 
-    monkeypatch.setattr(AuditStore, "write", full)
+    monkeypatch.setattr(AuditStore, "append", full)
     monkeypatch.setattr("app.service.cloud_admin.NOTE_WITHIN_S", 0.05)
     assert shown_secret(await browser.post(f"{CREDENTIAL}/register")).startswith("DC.")
 

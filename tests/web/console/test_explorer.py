@@ -67,7 +67,7 @@ def block(seen: Seen, heading: str) -> str:
 async def lines(server: TestClient[Any, Any]) -> list[AuditEntry]:
     """Return what the audit has of calls by hand, the newest first."""
     audit_log = AuditLog(server.app[SERVICES].stores.audit, server.app[SERVICES].stores.tokens)
-    return (await audit_log.search_events(AuditFilter(what="called"))).lines
+    return (await audit_log.search_events(AuditFilter(what="called"))).entries
 
 
 async def test_every_action_is_listed(signed_in: SignedIn) -> None:
@@ -328,6 +328,6 @@ async def test_what_the_audit_cannot_hold_is_not_sent(
     async def gone(*_: object) -> None:
         raise Unavailable("Redis is out of reach")
 
-    monkeypatch.setattr(server.app[SERVICES].stores.audit, "write", gone)
+    monkeypatch.setattr(server.app[SERVICES].stores.audit, "append", gone)
     assert (await admin.post("/admin/explorer/ListGroupId")).status == 503
     assert await cloud.calls("ListGroupId") == {}

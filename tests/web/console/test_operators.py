@@ -65,7 +65,7 @@ async def test_an_operator_is_added_with_a_drawn_password(signed_in: SignedIn, s
     assert "grace" in listed.text
     assert password not in listed.text
     audit_log = AuditLog(server.app[SERVICES].stores.audit, server.app[SERVICES].stores.tokens)
-    [line] = (await audit_log.search_events(AuditFilter(who="operator:admin-1", what="operator_added"))).lines
+    [line] = (await audit_log.search_events(AuditFilter(who="operator:admin-1", what="operator_added"))).entries
     assert line.detail == "grace: role operator"
     again = await admin.post("/admin/operators", {"name": "grace", "role": "operator", "password": ""})
     assert (again.status, "there is an operator grace already" in again.text) == (400, True)
