@@ -109,7 +109,7 @@ class QuotaUsageReader:
 
     def __init__(self, store: Store, *, qps: Mapping[str, float], egress_qps: float, egress_group: str) -> None:
         """Take the account's limits, as ``SharedQuota``."""
-        self._redis = store.permits
+        self._redis = store.background
         self._qps = qps
         self._egress_qps = egress_qps
         self._group = egress_group
