@@ -178,7 +178,7 @@ async def test_a_short_queue_is_served_beside_the_long_queue_of_another(instance
 class Silent(SharedQuota):
     """The shared quota of an instance whose Redis does not answer."""
 
-    async def take(self, *_: Any, **__: Any) -> PermitGrant:
+    async def take_permits(self, *_: Any, **__: Any) -> PermitGrant:
         """Never answer."""
         await asyncio.Event().wait()
         raise AssertionError
