@@ -54,7 +54,7 @@ class Chain:
         self._providers = dict(_providers(sources, home or Path.home()))
 
     def __bool__(self) -> bool:
-        """Tell whether there is any source at all."""
+        """Return whether there is any source."""
         return bool(self._providers)
 
     def fetch(self) -> Fetched:
@@ -129,7 +129,7 @@ def _library() -> Any:
 
 
 def _is_ecs() -> bool:
-    """Tell whether this machine is the cloud's own, by the name its firmware gives (as cloud-init does)."""
+    """Return whether this machine is the cloud's own, by the name its firmware gives (as cloud-init does)."""
     try:
         return _PRODUCT_NAME.read_text(encoding="utf-8").strip() == _ON_ECS
     except (OSError, UnicodeDecodeError):

@@ -95,7 +95,7 @@ class CloudClient:
         checked: bool = True,
         sending: Callable[[bytes], None] = lambda _form: None,
     ) -> RawAnswer:
-        """Send any call of the catalog, once, and return what came back, a refusal too (``read_refusal`` tells).
+        """Send any call of the catalog, once, and return what came back, a refusal too: see ``read_refusal``.
 
         What the catalog would not accept is not sent unless ``checked`` is False; then parameters may replace those
         of chapter 7 too. ``sending`` is called with the form just before it is sent. Raises ``CloudError`` where

@@ -36,7 +36,7 @@ class ErrorKind(StrEnum):
 class Treatment(NamedTuple):
     """What is done about an error of one kind.
 
-    ``sentence`` is what a device may be told. ``back_off_s`` is the longest pause before the second attempt; 0: there
+    ``sentence`` is what a device may know. ``back_off_s`` is the longest pause before the second attempt; 0: there
     is none. ``renew_credentials`` says whether the access key may be the cause.
     """
 
@@ -117,7 +117,7 @@ def classify(code: str) -> ErrorKind:
 
 
 def sentence(kind: str) -> Text:
-    """Return what a device may be told of an error of this ``ErrorKind``; of any other text, that something failed."""
+    """Return what a device may know of an error of this ``ErrorKind``; for any other text, that something failed."""
     return TREATMENTS[ErrorKind(kind)].sentence if kind in set(ErrorKind) else _APPLICATION_FAILED
 
 
@@ -151,10 +151,10 @@ class CloudError(Exception):
 
     @property
     def sentence(self) -> Text:
-        """What a device may be told: what failed, and nothing of the account."""
+        """What a device may know: what failed, and nothing of the account."""
         return TREATMENTS[self.kind].sentence
 
     @property
     def error_hint(self) -> str:
-        """What an operator is told beside the cloud's own words: the probable cause and the cure, or nothing."""
+        """What operators see beside the cloud's own words: the probable cause and the cure, or nothing."""
         return error_hint(self.code)

@@ -48,7 +48,7 @@ def cloud_tokens_in(text: str) -> list[CloudToken]:
 
 
 def begins_like_password(text: str) -> bool:
-    """Tell whether a text begins with a type and its separator, as no topic, role or client ID does."""
+    """Return whether a text begins with a type and its separator, as no topic, role or client ID does."""
     return _FIRST_TYPE.match(text) is not None
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from app.model.devices import ClientId, MalformedClientId, group_id, parse_client_id
 from app.model.grants import TokenType
+from app.model.mqtt_password import MalformedPassword, parse_password
 from app.model.secrets import AccessKeySecret, CloudToken, Secret
 from app.rpc import signature
 from app.sandbox import codec
@@ -135,15 +136,10 @@ def _check_signature(secret: AccessKeySecret | None, client_id: ClientId, passwo
         raise ConnectRefused(_NOT_AUTHORIZED, "unknown key, or the password is not the client ID signed with it")
 
 
-def _parse_token_password(password: Secret) -> dict[TokenType, CloudToken]:
+def _parse_token_password(password: Secret) -> Mapping[TokenType, CloudToken]:
     """Return the tokens of ``TYPE|TOKEN|TYPE|TOKEN…``, at most one of each type. Raises ``ConnectRefused``."""
-    parts = password.reveal().split("|")
-    tokens: dict[TokenType, CloudToken] = {}
-    if len(parts) % 2:
-        raise ConnectRefused(_BAD_USERNAME_OR_PASSWORD, "the password is not a list of TYPE|TOKEN pairs")
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        if name not in TokenType.__members__ or not text or TokenType(name) in tokens:
-            reason = "the password has an unknown or repeated type, or an empty token"
-            raise ConnectRefused(_BAD_USERNAME_OR_PASSWORD, reason)
-        tokens[TokenType(name)] = CloudToken(text)
-    return tokens
+    try:
+        return parse_password(password.reveal())
+    except MalformedPassword:
+        reason = "the password is not a list of TYPE|TOKEN pairs, or has an unknown or repeated type"
+        raise ConnectRefused(_BAD_USERNAME_OR_PASSWORD, reason) from None

@@ -128,7 +128,7 @@ class Applications:
                 continue
 
     async def _run_application(self, lease: ApplicationLease, grant: Grant) -> None:
-        """Apply under the lease, and leave no lease behind whatever happens."""
+        """Apply under the lease, and leave no lease behind, also after a fault."""
         keeper = asyncio.create_task(self._keep_lease(lease), name=f"keep {lease.handle}")
         try:
             await self._apply(lease, grant)

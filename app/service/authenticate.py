@@ -100,8 +100,8 @@ class Authenticator:
         try:
             return self._check(proof, cached)
         except InvalidClient:
-            # An unknown client ID, and a known one with a wrong key, cost one check and one look into Redis each, so
-            # the time of the answer does not tell them apart. Only a record just changed costs a second check.
+            # An unknown client ID, and a known one with a wrong key, cost two checks and one read of Redis each, so
+            # that the time of the answer does not distinguish them. Only a record that was just changed costs more.
             fresh = await self._read_record(proof)
             if fresh and fresh.device.epoch == cached.device.epoch:
                 raise
@@ -117,8 +117,8 @@ class Authenticator:
     def _check(self, proof: ClientProof, registered: Registered | None) -> VerifiedClient:
         """Check a proof against the device's key, then against the one before it.
 
-        Whoever is refused has cost two checks, so that neither the answer nor its time tells an outsider which client
-        IDs exist, are disabled, or were re-keyed of late.
+        A refused caller always costs two checks, so that neither the answer nor its time shows an outsider which client
+        IDs exist, are disabled, or were re-keyed recently.
         """
         credentials, now_ms = proof.credentials, self._clock.now_ms()
         for candidate in _candidate_keys(registered, credentials.claim.algorithm, now_ms):

@@ -146,7 +146,7 @@ def claimed_client_id(credentials: ClientCredentials) -> str:
 
 
 def _read_unverified(text: str) -> tuple[object, object]:
-    """Read ``alg`` and ``sub``, which tell what key to look for. PyJWT reads both again under that key.
+    """Read ``alg`` and ``sub``, which say what key to look for. PyJWT reads both again under that key.
 
     An assertion that is read differently here and there gains nothing: PyJWT requires the ``alg`` and ``sub`` of here.
     """

@@ -136,7 +136,7 @@ class Issuer:
         Raises ``AssertionRefused``, ``InvalidScope``, ``InvalidRequest`` and ``Unavailable``.
         """
         try:
-            token_request, grant = self._check_request(client.device, scope, expires_in)
+            token_request, grant = _check_request(self._policy(), client.device, scope=scope, expires_in=expires_in)
         except (InvalidScope, InvalidRequest):
             # A refusal uses an assertion up as any answer does, or a thief could try with it what the policy allows.
             # If the record was stale the script says so, and the request is checked again under a fresh one.
@@ -157,23 +157,6 @@ class Issuer:
         if full and result.status == "busy":
             result = replace(result, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
         return _Answer(token_request, grant, result, asked_at)
-
-    def _check_request(self, device: Device, scope: str | None, expires_in: str | None) -> tuple[TokenRequest, Grant]:
-        """Check scope and life against the policy in force now. Raises ``InvalidScope`` and ``InvalidRequest``."""
-        role, allowed = _allowed(self._policy(), device)
-        grant = allowed if scope is None else _narrowed(role, allowed, scope)
-        if not grant:
-            raise InvalidScope(f"role {role.name} permits nothing")
-        life_s = min(_parse_life(expires_in, role.default_lifetime_s), role.max_lifetime_s)
-        token_request = TokenRequest(
-            device=device,
-            role=role.name,
-            scope=grant.scope,
-            life_s=life_s,
-            fresh_ms=fresh_ms(life_s),
-            spare_ms=FALLBACK_MS,
-        )
-        return token_request, grant
 
     async def _wait(self, answer: _Answer, until: float) -> None:
         """Wait for the application that is under way, not counted among the concurrent requests."""
@@ -214,6 +197,39 @@ class Issuer:
             expires_at_ms=token.expires_at_ms,
             cloud_tokens=cloud_tokens,
         )
+
+
+def _check_request(
+    policy: Policy, device: Device, *, scope: str | None, expires_in: str | None
+) -> tuple[TokenRequest, Grant]:
+    """Check what is asked for against the policy. Raises ``InvalidScope`` and ``InvalidRequest``."""
+    if scope is None and expires_in is None:
+        return _default_request(policy, device)
+    role, allowed = _allowed(policy, device)
+    grant = allowed if scope is None else _narrowed(role, allowed, scope)
+    return _token_request(device, role, grant, life_s=_parse_life(expires_in, role.default_lifetime_s))
+
+
+@lru_cache(maxsize=CACHED_DEVICES)
+def _default_request(policy: Policy, device: Device) -> tuple[TokenRequest, Grant]:
+    """Return the request for all that the device's role permits, which most devices send."""
+    role, allowed = _allowed(policy, device)
+    return _token_request(device, role, allowed, life_s=role.default_lifetime_s)
+
+
+def _token_request(device: Device, role: Role, grant: Grant, *, life_s: int) -> tuple[TokenRequest, Grant]:
+    if not grant:
+        raise InvalidScope(f"role {role.name} permits nothing")
+    life_s = min(life_s, role.max_lifetime_s)
+    token_request = TokenRequest(
+        device=device,
+        role=role.name,
+        scope=grant.scope,
+        life_s=life_s,
+        fresh_ms=fresh_ms(life_s),
+        spare_ms=FALLBACK_MS,
+    )
+    return token_request, grant
 
 
 @lru_cache(maxsize=CACHED_DEVICES)

@@ -61,7 +61,7 @@ class Pacing:
         return pacer.queue.refusal(1, deadline=deadline, now=now) if pacer else None
 
     async def close(self) -> None:
-        """End every queue; whoever still waits is refused."""
+        """End every queue; all that still wait are refused."""
         self._closed = True
         await end(self._tasks)
 

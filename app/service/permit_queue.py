@@ -99,7 +99,7 @@ class PermitQueue:
         return self.exhausted() if is_late else None
 
     def is_served(self, waiter: Waiter, now: float) -> bool:
-        """Tell whether the waiter may call now; its permits are then used. Raises its refusal.
+        """Return whether the waiter may call now; its permits are then used. Raises its refusal.
 
         Permits that became void meanwhile (this process was paused) put the waiter back to the head of the queue.
         """

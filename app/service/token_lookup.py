@@ -26,7 +26,7 @@ class Caller:
     client_id: str | None
 
     def owns(self, record: TokenRecord) -> bool:
-        """Tell whether the caller may know of this token."""
+        """Return whether the caller may know of this token."""
         return self.client_id in (None, record.client_id)
 
 

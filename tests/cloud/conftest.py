@@ -1,4 +1,4 @@
-"""A small cloud for the client's tests: a real HTTP server that verifies signatures and answers as it is told."""
+"""A small cloud for the client's tests: a real HTTP server that verifies signatures and answers as the test says."""
 
 from __future__ import annotations
 
@@ -155,6 +155,6 @@ def soon(seconds: float = 5) -> float:
 
 @pytest.fixture
 def stopwatch() -> Callable[[], float]:
-    """Tell the seconds since the test began."""
+    """Measure the seconds since the test began."""
     started = time.monotonic()
     return lambda: time.monotonic() - started

@@ -129,8 +129,8 @@ async def test_many_sessions_are_asked_for_by_tens(cloud: Cloud, client: CloudCl
 
     async def reply(_request: web.Request) -> web.StreamResponse:
         asked = [value for name, value in cloud.calls[-1].items() if name.startswith("ClientIdList.")]
-        told = [{"ClientId": each, "OnlineStatus": each.endswith("7")} for each in reversed(asked)]
-        return web.json_response({"RequestId": REQUEST_ID, "OnlineStatusList": told})
+        answered = [{"ClientId": each, "OnlineStatus": each.endswith("7")} for each in reversed(asked)]
+        return web.json_response({"RequestId": REQUEST_ID, "OnlineStatusList": answered})
 
     cloud.answers = [reply]
     names = [f"GID_test@@@{number}" for number in range(23, 0, -1)]
@@ -157,7 +157,7 @@ async def test_a_device_left_out_of_the_answer_is_not_called_offline(cloud: Clou
 async def test_what_must_not_happen_twice_is_sent_once(
     cloud: Cloud, client: CloudClient, method: str, arguments: tuple[str, ...]
 ) -> None:
-    """A message whose answer was lost may have been sent: it is not sent again, and the caller is told."""
+    """A message whose answer was lost may have been sent: it is not sent again, and the caller learns of it."""
     cloud.answers = [drop]
     with pytest.raises(CloudError) as caught:
         await getattr(client, method)(*arguments, deadline=soon())

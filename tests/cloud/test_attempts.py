@@ -50,7 +50,7 @@ def test_the_cloud_says_how_long_to_pause() -> None:
 
 
 def test_no_attempt_begins_after_its_time() -> None:
-    """A pause that would end too late is not begun: the caller learns of the failure now."""
+    """A pause that would end too late does not start: the caller learns of the failure now."""
     error = CloudError(ErrorKind.THROTTLED, "Throttling", retry_after_s=7.0)
     assert Attempts(until=17.0, repeatable=True).next_pause_s(error, 10.0) is None
     assert Attempts(until=18.0, repeatable=True).next_pause_s(error, 10.0) is not None

@@ -27,7 +27,7 @@ GIVEN = {
 
 
 class CredentialsServer:
-    """What ALIBABA_CLOUD_CREDENTIALS_URI names: a real HTTP server that answers as it is told, when it is told."""
+    """What ALIBABA_CLOUD_CREDENTIALS_URI names: a real HTTP server that answers what and when the test says."""
 
     def __init__(self) -> None:
         self.url = ""

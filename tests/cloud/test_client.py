@@ -206,7 +206,7 @@ async def test_there_are_three_attempts_at_most(cloud: Cloud, client: CloudClien
 
 
 async def test_what_will_not_pass_is_not_tried_again(cloud: Cloud, client: CloudClient) -> None:
-    """A refusal that another attempt cannot change is told at once."""
+    """A refusal that another attempt cannot change is raised at once."""
     for code in ("ParameterCheckFailed", "InvalidAccessKeyId.NotFound", "ApiNotSupport", "Forbidden.RAM", "Unheard"):
         cloud.answers = [refuse(code)]
         cloud.calls.clear()
@@ -218,7 +218,7 @@ async def test_what_will_not_pass_is_not_tried_again(cloud: Cloud, client: Cloud
 async def test_the_cloud_says_when_to_come_back(
     cloud: Cloud, client: CloudClient, stopwatch: Callable[[], float]
 ) -> None:
-    """``x-acs-retry-after`` is waited for where the deadline allows it, and told where it does not."""
+    """``x-acs-retry-after`` is waited for where the deadline allows it, and reported where it does not."""
     cloud.answers = [refuse("Throttling.User", x_acs_retry_after="300"), VALID]
     assert await client.query_token(TOKEN, deadline=soon())
     assert stopwatch() >= 0.3
@@ -233,7 +233,7 @@ async def test_the_cloud_says_when_to_come_back(
 async def test_a_token_is_not_asked_for_again_when_it_would_live_too_short(
     cloud: Cloud, client: CloudClient, again_in_ms: int, calls: int
 ) -> None:
-    """What the cloud would refuse for its life, less than 60 s by then, is not sent: the fault that passes is told."""
+    """What the cloud would refuse for its life, less than 60 s by then, is not sent: the passing fault is raised."""
     cloud.answers = [refuse("Throttling.User", x_acs_retry_after=str(again_in_ms))]
     with pytest.raises(CloudError) as refusal:
         await client.apply_token(TokenType.R, A, NOW_MS + 60_000 + 350, deadline=soon())
@@ -364,7 +364,7 @@ async def test_a_failed_call_is_logged_and_no_secret_with_it(cloud: Cloud, clien
 
 
 async def test_a_wrong_key_is_the_accounts_fault(cloud: Cloud) -> None:
-    """A signature under another secret is refused by the server and told as such."""
+    """A signature under another secret is refused by the server and reported as such."""
     cloud.answers = [VALID]
     async with CloudClient(
         endpoint=cloud.url,

@@ -21,7 +21,7 @@ from tests.waiting import until
 
 @dataclass
 class Source:
-    """A source that blocks its thread as long as it is told, and gives numbered keys."""
+    """A source that blocks its thread as long as the test says, and gives numbered keys."""
 
     life_s: float | None = 3600
     fails: bool = False
@@ -34,7 +34,7 @@ class Source:
         self.open.set()
 
     def now_ms(self) -> int:
-        """Tell the time, moved."""
+        """Return the time, moved."""
         return int(time.time() * 1000) + self.ahead_ms
 
     def fetch(self) -> Fetched:
@@ -103,7 +103,7 @@ async def test_nobody_waits_while_the_old_ones_are_good() -> None:
 
 
 async def test_a_caller_waits_no_longer_than_its_deadline() -> None:
-    """With nothing good in hand, a source that does not answer in time is a passing failure of the call."""
+    """Without valid credentials, a source that does not answer in time is a passing failure of the call."""
     source = Source()
     source.open.clear()
     async with renewed(source) as provider:

@@ -62,7 +62,7 @@ def test_every_code_of_the_catalog_is_classified_on_purpose() -> None:
 
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_every_kind_has_a_sentence_that_tells_nothing_of_the_cloud_account(kind: ErrorKind) -> None:
-    """A caller is told the kind of failure and none of the cloud's words."""
+    """A caller learns the kind of failure and none of the cloud's words."""
     error = CloudError(kind, "SomeCode", "some message", request_id="some-id")
     assert error.sentence.startswith("the cloud ")
     assert not any(part in error.sentence for part in ("SomeCode", "some message", "some-id"))

@@ -64,15 +64,15 @@ def test_a_hidden_call_holds_no_secret(secret: str) -> None:
 def test_fields_are_hidden_in_both_formats(name: str, value: str) -> None:
     """Each secret field, however short or oddly written its value, however spaced or cut off the body."""
     for body in (json.dumps({"A": 1, name: value, "B": [{name: value}]}), json.dumps({name: value}, indent=2)):
-        told = shown(received(body), sent())
-        assert json.loads(told)[name] == HIDDEN
+        result = shown(received(body), sent())
+        assert json.loads(result)[name] == HIDDEN
         assert HIDDEN not in body
     cut_off = json.dumps({name: value * 9})[:-2]
     assert shown(received(cut_off), sent()) == f'{{"{name}": "{HIDDEN}'
     escaped = html.escape(value)
     for inner in (escaped, f"<![CDATA[{value}]]>"):
-        told = shown(received(f"<R><A>1</A><{name}>{inner}</{name}></R>", "text/xml"), sent())
-        assert told == f"<R><A>1</A><{name}>{HIDDEN}</{name}></R>"
+        result = shown(received(f"<R><A>1</A><{name}>{inner}</{name}></R>", "text/xml"), sent())
+        assert result == f"<R><A>1</A><{name}>{HIDDEN}</{name}></R>"
     assert shown(received(f"<R><{name}>{escaped}", "text/xml"), sent()) == f"<R><{name}>{HIDDEN}"
 
 
@@ -93,10 +93,10 @@ def test_what_an_answer_quotes_of_the_call_is_hidden(secret: str) -> None:
         call.form.decode(),
     )
     for writing in writings:
-        told = shown(received(f"[{writing}]", "text/html"), call)
-        assert HIDDEN in told
+        result = shown(received(f"[{writing}]", "text/html"), call)
+        assert HIDDEN in result
         for one in (secret, quote(secret, safe=""), quote(quote(secret, safe=""), safe="")):
-            assert HIDDEN in one or one not in told.replace(HIDDEN, "\0") or len(one) < MIN_SECRET_CHARS
+            assert HIDDEN in one or one not in result.replace(HIDDEN, "\0") or len(one) < MIN_SECRET_CHARS
 
 
 def test_an_answer_without_secrets_is_the_very_answer() -> None:
@@ -107,9 +107,9 @@ def test_an_answer_without_secrets_is_the_very_answer() -> None:
 
 def test_a_result_is_put_into_the_guides_order() -> None:
     """In both formats; what the guide does not know comes last."""
-    told = received('{"New": 1, "Token": "t", "RequestId": "r"}', action="ApplyToken")
-    assert list(told.json()) == ["RequestId", "Token", "New"]
-    assert list(json.loads(told.pretty())) == ["RequestId", "Token", "New"]
+    result = received('{"New": 1, "Token": "t", "RequestId": "r"}', action="ApplyToken")
+    assert list(result.json()) == ["RequestId", "Token", "New"]
+    assert list(json.loads(result.pretty())) == ["RequestId", "Token", "New"]
     xml = "<ApplyTokenResponse><Token>t</Token><RequestId>r</RequestId></ApplyTokenResponse>"
     assert received(xml, "text/xml", "ApplyToken").pretty().split() == [
         "<ApplyTokenResponse>",

@@ -59,13 +59,13 @@ class Dead(Exception):
 
 
 class Watcher(Protocol):
-    """Who is told what is applied for, and what the cloud gave."""
+    """Observes what is applied for, and what the cloud gave."""
 
-    def began(self, instance: Instance, lead: ApplicationLease) -> None:
-        """Tell that this instance applies now."""
+    def began(self, instance: Instance, lease: ApplicationLease) -> None:
+        """Note that this instance applies now."""
 
     def arrived(self, handle: Handle, hashes: frozenset[str], expires_at_ms: int) -> None:
-        """Tell that the cloud tokens of ``handle`` are here, by their SHA-256."""
+        """Note that the cloud tokens of ``handle`` came, by their SHA-256."""
 
 
 def own_tasks(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
@@ -138,18 +138,18 @@ class _Cuttable(PipelinedConnection):
 
 
 class Instance:
-    """One server object: its own caches, flights, delivery and jobs."""
+    """One server object: its own caches, applications, delivery and jobs."""
 
     def __init__(self, settings: Settings, watcher: Watcher) -> None:
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self.calls_out = 0
         """Calls of ApplyToken without an answer."""
         self.halves: dict[Handle, int] = {}
-        """Of each own flight, the calls that it takes."""
+        """Of each own application, the calls that it takes."""
         self.looked: dict[Handle, int] = {}
-        """When, by ``turn``, another's flight was last seen to be still out."""
+        """When, by ``turn``, another instance's application was last seen under way."""
         self.waiting: dict[asyncio.Task[Any], Handle] = {}
-        """Which flight a request waits for."""
+        """Which application a request waits for."""
         self.turn = 0
         self._watcher = watcher
         self._app = build(settings)
@@ -168,7 +168,7 @@ class Instance:
         self.registry: Registry = self.revocations._registry
         self.delivery = self.services.revoker._delivery
         self.applications = self.services.issuer._applications
-        self._watch_flights()
+        self._watch_applications()
 
     def set_clock(self, shift_ms: int) -> None:
         """Set the clock so far ahead."""
@@ -220,17 +220,17 @@ class Instance:
         return True
 
     async def kill(self) -> None:
-        """End it as ``kill -9`` does: nothing is told to Redis, and what it knew is gone."""
+        """End it as ``kill -9`` does: nothing more is sent to Redis, and what it knew is gone."""
         self.wire.cut = True
         await end([task for task in self.tasks if not task.done()])
         await self._runner.cleanup()
 
-    def in_the_air(self) -> int:
-        """Return how many calls of ApplyToken its flights should have out when each has come as far as it can."""
+    def calls_expected(self) -> int:
+        """Return how many calls of ApplyToken are under way when each application has come as far as it can."""
         return sum(self.halves[handle] for handle in self.applications._own)
 
-    def _watch_flights(self) -> None:
-        """Have all told that a history judges by, and nothing changed."""
+    def _watch_applications(self) -> None:
+        """Observe all that a history judges by, and change nothing."""
         applications, tokens, cloud = self.applications, self.parts.tokens, self.applications._cloud
         start, wait_until_done, is_under_way, apply_token = (
             applications.start,
@@ -240,11 +240,11 @@ class Instance:
         )
         store = tokens.store
 
-        def starting(lead: ApplicationLease, grant: Grant) -> None:
-            if lead.handle not in applications._own:
-                self.halves[lead.handle] = len(grant.split())
-                self._watcher.began(self, lead)
-            start(lead, grant)
+        def starting(lease: ApplicationLease, grant: Grant) -> None:
+            if lease.handle not in applications._own:
+                self.halves[lease.handle] = len(grant.split())
+                self._watcher.began(self, lease)
+            start(lease, grant)
 
         async def waiting(wanted: TokenRequest, application: Handle, until: float) -> None:
             request = asyncio.current_task()
@@ -270,11 +270,11 @@ class Instance:
                 self.calls_out -= 1
 
         async def storing(
-            lead: ApplicationLease, obtained: tuple[CloudTokenOfType, ...], expires_at_ms: int, **options: Any
+            lease: ApplicationLease, obtained: tuple[CloudTokenOfType, ...], expires_at_ms: int, **options: Any
         ) -> Any:
             hashes = frozenset(sha256(each.token.reveal()) for each in obtained)
-            self._watcher.arrived(lead.handle, hashes, expires_at_ms)
-            return await store(lead, obtained, expires_at_ms, **options)
+            self._watcher.arrived(lease.handle, hashes, expires_at_ms)
+            return await store(lease, obtained, expires_at_ms, **options)
 
         replaced: tuple[tuple[object, str, Callable[..., Any]], ...] = (
             (applications, "start", starting),

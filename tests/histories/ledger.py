@@ -21,7 +21,7 @@ TOPICS: Final = (
     "plant/all",
     "x",
 )
-"""Topics that tell all the filters of these histories apart."""
+"""Topics that distinguish all the filters of these histories."""
 
 ALLOWED: Final = {
     "wide": {
@@ -61,24 +61,24 @@ class Broken(AssertionError):
 
 @dataclass(eq=False)
 class Application:
-    """What was begun under a handle, and what became of it. ``begun`` and ``dead_at`` are moments of the ledger."""
+    """An application under a handle, and what became of it. ``started`` and ``dead_at`` are moments of the ledger."""
 
     handle: str
     client_id: str
     role: str
     scope: str
     owner: object
-    begun: int
+    started: int
     hashes: frozenset[str] = frozenset()
     expires_at_ms: int = 0
     password: str = ""
     """Empty until it was handed out."""
     dead_at: int | None = None
     """When the revoke that took it was answered."""
-    doubts: int = 0
+    possible_revokes: int = 0
     """Revokes that were not answered, or not yet, and may have taken it."""
     lost: bool = False
-    """Its instance died before the cloud's answer came: nobody can know of it."""
+    """Its instance died before the cloud's answer came: no record of it is left."""
 
 
 Matches = Callable[[Application], bool]
@@ -86,7 +86,7 @@ Matches = Callable[[Application], bool]
 
 @dataclass(eq=False)
 class Attempt:
-    """A large revoke that may still take what is begun, as it was not answered, or goes on shard by shard."""
+    """A large revoke that may still take new applications, as it was not answered, or goes on shard by shard."""
 
     meant: Matches
     targets: list[Application]
@@ -105,7 +105,7 @@ class DeviceState:
     changed_at: int = 0
 
     def admits(self, key: str, now_ms: int) -> bool:
-        """Tell whether this key is good."""
+        """Return whether this key is good."""
         in_grace = key == self.previous and now_ms < self.previous_until_ms
         return self.registered and not self.disabled and (key == self.key or in_grace)
 
@@ -130,11 +130,11 @@ class Ledger:
 
     def began(self, application: Application) -> None:
         """Enter what is applied for."""
-        application.doubts = sum(each.meant(application) for each in self.attempts)
+        application.possible_revokes = sum(each.meant(application) for each in self.attempts)
         self.applications[application.handle] = application
 
     def meant(self, matches: Matches) -> list[Application]:
-        """Return what a revoke that is begun now means."""
+        """Return what a revoke that starts now means."""
         return [each for each in self.applications.values() if matches(each)]
 
     def answered(self, targets: Iterable[Application]) -> None:
@@ -143,13 +143,15 @@ class Ledger:
         for each in targets:
             if each.dead_at is None:
                 each.dead_at = now
-                self.seen["revoked in the air" if not each.hashes else "revoked"] += 1
+                self.seen["revoked under way" if not each.hashes else "revoked"] += 1
 
     def unanswered(self, targets: list[Application]) -> None:
-        """A revoke of these was begun and never answered: it took all, or none."""
-        self.halves.append([each for each in targets if each.dead_at is None and not each.doubts and each.password])
+        """A revoke of these was started and never answered: it took all, or none."""
+        self.halves.append(
+            [each for each in targets if each.dead_at is None and not each.possible_revokes and each.password]
+        )
         for each in targets:
-            each.doubts += 1
+            each.possible_revokes += 1
         self.seen["revoke unanswered"] += 1
 
     def handed_out(self, handle: str, scope: str, password: str, at: int, policies: Iterable[str]) -> None:
@@ -168,8 +170,8 @@ class Ledger:
         self.seen["handed out"] += 1
 
     def good(self, application: Application, now_ms: int) -> bool:
-        """Tell whether it must be active still: handed out, not expired, and no revoke may have taken it."""
-        spared = application.dead_at is None and not application.doubts
+        """Return whether it must still be active: handed out, not expired, and no revoke may have taken it."""
+        spared = application.dead_at is None and not application.possible_revokes
         return bool(application.password) and spared and now_ms < application.expires_at_ms
 
 
@@ -184,7 +186,7 @@ def _reach(permissions: Iterable[str]) -> set[tuple[str, str]]:
 
 
 def for_topic(selection: str) -> Matches:
-    """Return what a topic selection means: what reaches this topic (no filter, so that it is easily told)."""
+    """Return what a topic selection means: what reaches this topic (a topic, not a filter)."""
     verb, _, topic = selection.rpartition(":")
 
     def meant(application: Application) -> bool:

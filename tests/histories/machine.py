@@ -54,7 +54,7 @@ class Stage:
     def __init__(self, runner: asyncio.Runner, world: World) -> None:
         self.world = world
         self.histories = 0
-        """How many were begun."""
+        """How many were started."""
         self.broken: Broken | None = None
         self.broken_in = 0
         """The first history in which a promise was broken."""
@@ -102,7 +102,7 @@ class History(RuleBasedStateMachine):
 
     @rule(which=WHICH, at=AT)
     def replay(self, which: int, at: int) -> None:
-        """Somebody sends an assertion that was used."""
+        """A used assertion is sent again."""
         self._play(self.world.replay(which, at))
 
     @rule(what=st.sampled_from(REVOKED), at=AT, death=DEATH)
@@ -152,7 +152,7 @@ class History(RuleBasedStateMachine):
 
     @rule(which=WHICH, at=AT)
     def introspect(self, which: int, at: int) -> None:
-        """Somebody asks what a token is."""
+        """A service asks what a token is."""
         self._play(self.world.introspect(which, at))
 
     def teardown(self) -> None:

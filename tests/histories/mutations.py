@@ -20,7 +20,7 @@ LATER: Final = "later"
 
 @dataclass(frozen=True)
 class Mutation:
-    """Texts of the scripts and what stands in their place; each must be there, or the mutation is none any more."""
+    """Texts of the scripts and what stands in their place; each must be there, or the mutation changes nothing."""
 
     lua: Mapping[str, str]
     python: Callable[[], Any] | None = None
@@ -109,7 +109,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
             }
         ),
         "the jti claim": Mutation({"if user and user ~= request then": "if false then"}),
-        "the tombstone on a flight": Mutation({"elseif meant then": "elseif meant and record.state == LIVE then"}),
+        "the tombstone on an application": Mutation(
+            {"elseif meant then": "elseif meant and record.state == LIVE then"}
+        ),
         "queueing before answering": Mutation(
             {
                 "append(queued, queue_score(how.priority, record.expires_at_ms), record.handle)": (
@@ -120,6 +122,6 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
             },
             _queued_later,
         ),
-        "the floor": Mutation({"return tonumber(generation or 0) < watermark": "return false"}),
+        "the watermark": Mutation({"return tonumber(generation or 0) < watermark": "return false"}),
     }
 )

@@ -26,7 +26,7 @@ def test_no_history_breaks_a_promise(tmp_path: Path) -> None:
         sys.stdout.write(f"{here.histories} histories: {dict(here.seen)}\n")
     assert set(here.seen) >= {
         "revoked",
-        "revoked in the air",
+        "revoked under way",
         "revoke unanswered",
         "died while delivering",
         "confirmed",

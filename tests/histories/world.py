@@ -109,7 +109,7 @@ class World:
         self._shift_ms = 0
         self._holding = False
         self._orphans = 0
-        self._begun = 0
+        self._started = 0
         self._redis.flushall()
         await self._cloud.clear()
         await self._cloud.move_clock(0)
@@ -134,12 +134,12 @@ class World:
         for instance in self.instances.values():
             await instance.kill()
 
-    def began(self, instance: Instance, lead: ApplicationLease) -> None:
+    def began(self, instance: Instance, lease: ApplicationLease) -> None:
         """Enter an application."""
-        self._begun += 1
-        wanted, moment = lead.wanted, self.ledger.moment()
+        self._started += 1
+        wanted, moment = lease.wanted, self.ledger.moment()
         client_id = wanted.device.client_id
-        self.ledger.began(Application(lead.handle, client_id, wanted.role, wanted.scope, instance, moment))
+        self.ledger.began(Application(lease.handle, client_id, wanted.role, wanted.scope, instance, moment))
 
     def arrived(self, handle: Handle, hashes: frozenset[str], expires_at_ms: int) -> None:
         """Enter what the cloud gave."""
@@ -147,7 +147,7 @@ class World:
         application.hashes, application.expires_at_ms = hashes, expires_at_ms
 
     def pick(self, which: int) -> Application | None:
-        """Return one of the applications: those in the air first, then the youngest."""
+        """Return one of the applications: those under way first, then the youngest."""
         youngest_first = list(self.ledger.applications.values())[::-1]
         order = sorted(youngest_first, key=lambda each: bool(each.hashes) or each.lost)
         return order[which % len(order)] if order else None
@@ -159,7 +159,7 @@ class World:
         if held and not self._holding:
             self._holding = True
             await self._cloud.fault("ApplyToken", "hold", times=None)
-        await self.request(device, at, None, NEW_LIFE_S + self._begun, "new")
+        await self.request(device, at, None, NEW_LIFE_S + self._started, "new")
 
     async def request(self, device: str, at: int, scope: str | None, life_s: int | None, key: Key) -> None:
         """Have a device ask for a token."""
@@ -254,7 +254,7 @@ class World:
             self.ledger.attempts.append(Attempt(meant, targets, jobs[0].id if answered else ""))
         if answered and by_topic:
             for each in targets:
-                each.doubts += 1
+                each.possible_revokes += 1
 
     async def work(self, at: int, shards: int) -> None:
         """Go on with the open jobs."""
@@ -437,10 +437,10 @@ class World:
 
     async def _settle(self) -> None:
         """Wait until every request is answered, or waits for what only a later step can bring; then judge."""
-        begun = -1
-        while begun != self._begun or not await self._flights_are_in_place():
-            await until(self._flights_are_in_place, "applications at their end, or held")
-            begun = self._begun
+        started = -1
+        while started != self._started or not await self._applications_are_in_place():
+            await until(self._applications_are_in_place, "applications at their end, or held")
+            started = self._started
             for instance in self.instances.values():
                 instance.turn += 1
             await until(self._all_are_parked, "each request answered, or waiting")
@@ -459,9 +459,9 @@ class World:
     async def _all_are_parked(self) -> bool:
         return all(map(_is_parked, self._pending))
 
-    async def _flights_are_in_place(self) -> bool:
-        """Tell whether every application has come as far as it can: to its end, or to the cloud that holds it."""
-        out = sum(instance.in_the_air() for instance in self.instances.values())
+    async def _applications_are_in_place(self) -> bool:
+        """Return whether every application has come as far as it can: to its end, or to the cloud that holds it."""
+        out = sum(instance.calls_expected() for instance in self.instances.values())
         calls = sum(instance.calls_out for instance in self.instances.values())
         if out != calls:
             return False
@@ -522,12 +522,12 @@ class World:
             if not gone:
                 record = await self.instances[1].parts.tokens.read_token(application.handle)
                 if record is None or record.revocation not in {"failed", "lapsed"}:
-                    raise Broken(f"promise 3: {application.handle} is revoked here, good at the cloud, and not told")
+                    raise Broken(f"promise 3: {application.handle} is revoked here, valid at the cloud, and not shown")
             self.ledger.seen["confirmed" if gone else "shown as failed or lapsed"] += 1
 
     async def _judge_the_spared(self) -> None:
         for half in self.ledger.halves:
-            meant = [each for each in half if each.dead_at is None and each.doubts == 1]
+            meant = [each for each in half if each.dead_at is None and each.possible_revokes == 1]
             alive = [each for each in meant if self._now_ms() < each.expires_at_ms - 1000]
             if len({await self._active(each, 1) for each in alive}) > 1:
                 raise Broken("a revoke that was never answered was done by half")
@@ -542,7 +542,7 @@ def _meant(selection: Selection) -> Matches:
 
 
 def _is_parked(pending: Pending) -> bool:
-    """Tell whether a request is over, or waits for a flight that is known to be out still."""
+    """Return whether a request is over, or waits for an application that is known to be under way."""
     if pending.task.done():
         return True
     here = pending.instance

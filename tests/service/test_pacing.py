@@ -56,7 +56,7 @@ async def asked(store: Store) -> int:
 
 
 async def commands(store: Store) -> dict[str, int]:
-    """Return how often Redis has run each command since it was told to count anew."""
+    """Return how often Redis has run each command since the count was reset."""
     lines = str(await store.requests.command("INFO", "commandstats"))
     return {name: int(calls) for name, calls in re.findall(r"cmdstat_(\S+):calls=(\d+)", lines)}
 
@@ -144,7 +144,7 @@ async def test_a_queue_for_a_slow_api_does_not_hold_up_another(quota: Pacing) ->
 
 
 async def test_a_caller_that_would_come_too_late_is_refused_without_waiting(instance: Instance) -> None:
-    """It is told when all that wait, at any instance, will be served: whether its instance has a queue yet or not."""
+    """The refusal says when all that wait, at any instance, will be served, whether its instance has a queue or not."""
     one, other = instance(), instance()
     waiting = [*queue(one, "SlowToken", 10), *queue(other, "SlowToken", 20)]
 
@@ -178,7 +178,7 @@ async def test_a_short_queue_is_served_beside_the_long_queue_of_another(instance
 class Silent(SharedQuota):
     """The shared quota of an instance whose Redis does not answer."""
 
-    async def take(self, *_: Any, **__: Any) -> PermitGrant:
+    async def take_permits(self, *_: Any, **__: Any) -> PermitGrant:
         """Never answer."""
         await asyncio.Event().wait()
         raise AssertionError
@@ -233,7 +233,7 @@ async def test_a_permit_that_lay_too_long_is_void(store: Store) -> None:
 
 
 async def test_a_closed_quota_refuses(quota: Pacing) -> None:
-    """Closing ends every pacer, refuses all that wait, and whoever comes later."""
+    """Closing ends every pacer, refuses all that wait and all that come later."""
     await quota.permit("SlowToken", deadline=soon())
     waiting = queue(quota, "SlowToken", 3)
     await asyncio.sleep(0)

@@ -24,7 +24,7 @@ def grant(permits: int, *, again_in_s: float = 0.0, others: tuple[int, ...] = ()
 
 @pytest.fixture
 def queue() -> PermitQueue:
-    """A queue that nobody has joined."""
+    """An empty queue."""
     return PermitQueue("ApplyToken")
 
 
@@ -61,7 +61,7 @@ def test_first_come_is_first_served(queue: PermitQueue, join: Callable[..., Wait
 
 
 def test_what_is_left_over_serves_the_next_without_a_question(queue: PermitQueue, join: Callable[..., Waiter]) -> None:
-    """Permits that nobody waits for go to whoever comes while they are valid, and to nobody later."""
+    """Permits that are left over go to the next caller while they are valid, and not later."""
     join()
     give(queue, 3)
     assert served(queue, join(now=VALID_S / 2), now=VALID_S / 2) == [True]
@@ -142,7 +142,7 @@ def test_a_batch_follows_the_time_between_questions(queue: PermitQueue, join: Ca
 
 
 def test_a_caller_whose_turn_comes_too_late_is_refused_at_once(queue: PermitQueue, join: Callable[..., Waiter]) -> None:
-    """It is told when all that wait now, at any instance, will be served; ``refusal`` tells the same beforehand."""
+    """The refusal says when all that wait now, at any instance, will be served; ``refusal`` says it beforehand."""
     assert queue.refusal(1, deadline=0.5, now=0.0) is None  # nothing is known yet
     join(10)
     give(queue, 0, again_in_s=0.1, others=(20,), pace=10.0)

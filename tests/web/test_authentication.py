@@ -20,7 +20,7 @@ GENERIC = "client authentication failed: the client is unknown or disabled, or i
 
 
 def refused(answer: Answer, hint: str = GENERIC) -> None:
-    """Check that the caller was not let in, and was told why as far as it may know."""
+    """Check that the caller was not let in, and that the answer says why as far as the caller may know."""
     assert (answer.status, answer.body["error"]) == (401, "invalid_client"), answer
     assert hint
     assert hint in answer.body["error_description"]
@@ -64,7 +64,7 @@ CLAIMS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("claims", "hint"), CLAIMS)
 async def test_each_claim_is_checked(caller: Caller, cloud: OwnCloud, claims: dict[str, Any], hint: str) -> None:
-    """A well-signed assertion with one wrong claim is refused, and its signer is told which."""
+    """A well-signed assertion with one wrong claim is refused, and the answer says which."""
     refused(await caller.token(caller.assertion(**claims)), hint)
     assert await cloud.applied() == 0
 
@@ -104,7 +104,7 @@ async def test_an_assertion_is_good_once(caller: Caller, other_server: TestClien
 
 
 async def test_one_devices_jti_does_not_use_up_anothers(make_caller: MakeCaller) -> None:
-    """A ``jti`` is unique for its device alone: nobody can burn another's."""
+    """A ``jti`` is unique for its device alone: no device can use up another's."""
     one, two = await make_caller(), await make_caller("GID_plant@@@d2")
     assert (await one.token(one.assertion(jti="same"))).status == 200
     assert (await two.token(two.assertion(jti="same"))).status == 200
@@ -169,7 +169,7 @@ async def test_a_jti_may_be_any_text(caller: Caller) -> None:
 async def test_unknown_disabled_and_wrong_key_callers_get_one_answer(
     caller: Caller, registry: Registry, make_caller: MakeCaller
 ) -> None:
-    """Nobody outside learns which client IDs exist."""
+    """An outsider does not learn which client IDs exist."""
     disabled = await make_caller("GID_plant@@@d2")
     await registry.disable_device(disabled.client_id, actor=CLI)
     unknown = Caller(caller.client, ISSUER, "GID_plant@@@nobody", "x" * 40)

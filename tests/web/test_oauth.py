@@ -26,7 +26,7 @@ SCOPE = "pub:plant/d1/up/# sub:plant/all sub:plant/d1/down/#"
 
 
 async def test_a_token_answer_can_be_pasted_into_mqtt_connect(caller: Caller, cloud: OwnCloud) -> None:
-    """The answer holds user name, password and client ID as the broker takes them, and tells what it permits."""
+    """The answer holds user name, password and client ID as the broker takes them, and says what it permits."""
     answer = await caller.token()
     assert answer.status == 200
     body, mqtt = answer.body, answer.body["mqtt"]
@@ -87,7 +87,7 @@ async def test_equal_sides_make_one_cloud_token_of_both_rights(make_caller: Make
 
 
 async def test_scope_narrows_and_only_narrows(caller: Caller, cloud: OwnCloud) -> None:
-    """What is asked for is granted if the policy covers it; beyond it, nothing is, and nobody calls the cloud."""
+    """What is asked for is granted if the policy covers it; beyond it nothing is, and the cloud is not called."""
     narrow = await caller.token(scope="pub:plant/d1/up/temp")
     assert (narrow.status, narrow.body["scope"]) == (200, "pub:plant/d1/up/temp")
     [made] = await cloud.tokens()
@@ -225,7 +225,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 
 
 async def test_two_ways_of_authenticating_at_once_are_refused(caller: Caller) -> None:
-    """Basic beside an assertion is ambiguous, whoever they name (RFC 6749 section 2.3)."""
+    """Basic beside an assertion is ambiguous, whichever client they name (RFC 6749 section 2.3)."""
     answer = await caller.post("/oauth/token", caller.form(), headers=caller.basic())
     assert (answer.status, answer.body["error"]) == (400, "invalid_request")
 
@@ -243,7 +243,7 @@ async def test_a_device_introspects_its_own_token(caller: Caller) -> None:
 
 
 async def test_introspection_says_when_the_cloud_could_not_be_asked(caller: Caller, cloud: OwnCloud) -> None:
-    """An outage upstream is told, and is not taken for a revocation."""
+    """An outage of the cloud is reported, and is not taken for a revocation."""
     token = (await caller.token()).body
     await cloud.fault("QueryToken", "error", code="InternalError", times=None)
     answer = await caller.introspect(token["handle"])
@@ -401,7 +401,7 @@ async def test_one_revocation_that_hangs_does_not_hold_up_another(
 
 
 async def test_a_secret_sent_bare_is_not_repeated(caller: Caller) -> None:
-    """What looks like a parameter's name may be a secret: only known names are told."""
+    """What looks like a parameter's name may be a secret: only known names are repeated."""
     answer = await caller.post("/oauth/token", f"{caller.key}=", headers={"Content-Type": FORM})
     assert answer.status == 400
     assert caller.key not in answer.body["error_description"]

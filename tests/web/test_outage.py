@@ -62,7 +62,7 @@ async def test_a_passing_fault_is_not_seen_at_all(caller: Caller, cloud: OwnClou
 
 
 async def test_a_half_that_was_had_in_vain_is_revoked(caller: Caller, cloud: OwnCloud) -> None:
-    """When W can not be had, the R that was is not left behind; the device is told what probably lies behind it."""
+    """When W can not be had, the R that was is not left behind; the answer names the probable cause."""
     await cloud.fault("ApplyToken", "error", code="PermissionCheckFailed", times=1)
     answer = await caller.token()
     unavailable(answer)
@@ -79,9 +79,9 @@ async def test_during_an_outage_live_tokens_go_on_being_handed_out(
     await cloud.fault("ApplyToken", "error", code="InternalError", times=None)
     assert (await caller.token()).body["access_token"] == token["access_token"]
     server.app[SERVICES].stores.redis.clock.shift_ms = 3000 * 1000
-    spare = await aged(caller, 3000)
-    assert spare.body["access_token"] == token["access_token"]
-    assert 0 < spare.body["expires_in"] < 600
+    fallback = await aged(caller, 3000)
+    assert fallback.body["access_token"] == token["access_token"]
+    assert 0 < fallback.body["expires_in"] < 600
     server.app[SERVICES].stores.redis.clock.shift_ms = 3590 * 1000
     unavailable(await aged(caller, 3590))
 
@@ -139,7 +139,7 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
 async def test_a_redis_restart_in_mid_application_loses_no_request(
     settings: Settings, cloud: OwnCloud, tmp_path: Path
 ) -> None:
-    """Who waits for a flight goes on waiting, the leader goes on storing, and one ApplyToken a half is all it costs."""
+    """Waiters go on waiting, the application goes on storing, and it costs one ApplyToken for each half."""
     state = tmp_path / "own"
     with processes.running_valkey(state) as url:
         own = settings.model_copy(update={"redis_url": type(settings.redis_url)(url)})
@@ -170,7 +170,7 @@ async def test_a_redis_restart_in_mid_application_loses_no_request(
 async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
     caller: Caller, server: TestClient[Any, Any], policy_file: Path
 ) -> None:
-    """A narrower policy takes effect without a restart; a wrong file is refused and told in /readyz."""
+    """A narrower policy takes effect without a restart; a wrong file is refused and reported in /readyz."""
     assert (await caller.token(scope="sub:plant/all")).status == 200
     policies = server.app[SERVICES].policies
     policy_file.write_text(POLICY.replace(', "plant/all"]', "]"))
@@ -191,7 +191,7 @@ async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
 async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are_not(
     make_caller: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who would come too late is told when to come, and nothing is begun for him; who has a live token gets it.
+    """A caller that would come too late is told when to come, and applies for nothing; one with a live token gets it.
 
     Only an instance that has its hands full as well refuses without a look.
     """

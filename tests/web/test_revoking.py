@@ -26,7 +26,7 @@ async def test_a_large_revoke_is_gone_everywhere_and_at_the_cloud(
     cloud: OwnCloud,
     selection: Selection,
 ) -> None:
-    """Once it is answered (a topic: once its job is through) no instance hands out or calls active what was begun."""
+    """Once it is answered (a topic: once its job is through) no instance hands out or calls active what it took."""
     callers = [await make_caller(f"GID_plant@@@d{number}") for number in range(4)]
     others = [Caller(other_server, ISSUER, caller.client_id, caller.key) for caller in callers]
     old = [(await caller.token()).body for caller in callers]

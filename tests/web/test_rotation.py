@@ -31,7 +31,7 @@ def rotated(caller: Caller, added: Added) -> Caller:
 
 
 async def let_in(caller: Caller) -> bool:
-    """Tell whether a device is let in, by each method of its key alike; its clock is the server's."""
+    """Return whether a device is let in, by each method of its key alike; its clock is the server's."""
     now_s = int(time.time()) + server_shift_s(caller)
     answers = [await caller.token(caller.assertion(exp=now_s + 120))]
     if caller.algorithm == "HS256":
@@ -138,7 +138,7 @@ async def test_a_second_rotation_drops_the_oldest_key(caller: Caller, registry: 
 
 
 async def test_disabling_ends_the_grace(caller: Caller, registry: Registry) -> None:
-    """Whoever has the old key is not let in again when the device is enabled."""
+    """The old key is not good again when the device is enabled."""
     new = rotated(caller, (await registry.rotate_key(caller.client_id, grace_s=HOUR_S, actor=CLI))[0])
     await registry.disable_device(caller.client_id, actor=CLI)
     assert [await let_in(caller), await let_in(new)] == [False, False]
@@ -204,7 +204,7 @@ async def test_whoever_writes_to_redis_cannot_prolong_a_grace_or_bring_a_key_bac
 async def test_every_refusal_costs_the_same_checks(
     make_caller: MakeCaller, registry: Registry, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unknown, disabled, wrong-key and just re-keyed: two signature checks and one look, so time tells nothing."""
+    """Unknown, disabled, wrong-key and just re-keyed: two signature checks and one read, so time shows nothing."""
     plain, disabled, rekeyed = [await make_caller(f"GID_plant@@@d{number}") for number in range(3)]
     await registry.disable_device(disabled.client_id, actor=CLI)
     await registry.rotate_key(rekeyed.client_id, grace_s=HOUR_S, actor=CLI)
