@@ -180,6 +180,7 @@ def build_services(settings: Settings) -> Services:
         stores.queue,
         stores.tokens,
         upstream.cloud,
+        audit=stores.audit,
         pace=settings.qps["RevokeToken"] * PACE,
         close_connections=settings.close_connection_on_revoke,
         confirmed=metrics.revoked,

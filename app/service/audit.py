@@ -14,6 +14,7 @@ from app.model.devices import MAX_CLIENT_ID_CHARS
 from app.model.mqtt_password import cloud_tokens_in
 from app.model.secrets import Secret
 from app.model.text import _
+from app.service.refusal_texts import INVALID_CURSOR, NOT_A_HANDLE
 from app.store.audit import (
     STREAMS,
     AuditCursor,
@@ -38,8 +39,6 @@ MAX_TOKEN_CHARS: Final = 16 * 1024
 MAX_CLOUD_TOKENS: Final = 3
 """One of each type, R, W and RW: no password holds more."""
 
-NOT_A_HANDLE: Final = _("not a valid handle: it has the form 07- and 22 letters, digits, _ or -")
-
 _JOBS: Final = STREAMS.index(JOBS_AUDIT)
 _REFUSALS: Final = (STREAMS.index(REFUSED_AUDIT), STREAMS.index(STRANGERS_AUDIT))
 
@@ -60,6 +59,11 @@ class EventRecorder:
                 log_unrecorded(entry, error)
 
 
+def outcome_unknown(code: str) -> str:
+    """Return what the audit says about a call that the cloud may have carried out; ``code`` is the error's."""
+    return f"outcome unknown: the answer was lost ({code})"
+
+
 def log_unrecorded(entry: NewEntry, error: Unavailable) -> None:
     """Log an event that Redis could not take; if only its answer was lost, the audit may hold it too."""
     event = entry.event
@@ -68,6 +72,7 @@ def log_unrecorded(entry: NewEntry, error: Unavailable) -> None:
         who=event.actor.name,
         what=event.kind,
         client_id=entry.client_id,
+        handle=entry.handle,
         detail=event.detail,
         cause=error.cause,
         **({"request_id": event.actor.request_id} if event.actor.request_id else {}),
@@ -120,7 +125,7 @@ class AuditLog:
         if cursor:
             parsed = AuditCursor.parse(cursor)
             if parsed is None:
-                raise InvalidRequest(_("invalid cursor: use next_cursor from the previous page"))
+                raise InvalidRequest(INVALID_CURSOR)
             begin = min(begin, parsed)
         streams, wanted = _streams(query), query.wants
         if query.handle and (found := await self._audit.find_bulk_revocation(query.handle)):

@@ -16,7 +16,10 @@ import structlog
 from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.errors import Unavailable
+from app.model.actors import SERVER
 from app.model.secrets import CloudToken
+from app.service.audit import EventRecorder, outcome_unknown
+from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.constants import CLAIM_MS
 from app.store.redis_keys import Shard
 from app.store.retry import retry_until
@@ -31,32 +34,32 @@ LOOK_EVERY_S: Final = 1.0
 """How often an idle instance looks whether another has queued something."""
 
 FRESH_FOR_S: Final = 0.2
-"""An order of turns older than this is asked for again: what came meanwhile may go first."""
+"""The order of the shards is read again after so long: a revocation queued meanwhile may go first."""
 
 SEND_WITHIN_S: Final = CLAIM_MS / 1000 * 0.6
-"""Well inside the claim, so that no other worker sends the same meanwhile."""
+"""Well below the claim's time, so that no other worker sends the same revocation meanwhile."""
 
-SETTLE_WITHIN_S: Final = 5.0
+RECORD_WITHIN_S: Final = 5.0
 
-LINE_S: Final = 0.02
-"""So much of the pace stands in line for permits. The rest stays in the queue, where a better one can still pass it."""
+WAITING_S: Final = 0.02
+"""So many seconds of the pace wait for permits. The rest stays in the queue, where a more urgent one can pass it."""
 
 LATENCY_S: Final = 5.0
-"""Up to this time of an answer from the cloud the pace is kept: so many deliveries go side by side."""
+"""The pace is kept while the cloud answers within this time: that many deliveries go on at once."""
 
-MIN_AT_ONCE: Final = 4
-MAX_AT_ONCE: Final = 256
+MIN_WORKERS: Final = 4
+MAX_WORKERS: Final = 256
 
 FIRST_BACKOFF_MS: Final = 1_000
 LAST_BACKOFF_MS: Final = 30_000
 MAX_ATTEMPTS: Final = 30
 
-UNKNOWN: Final = frozenset({ErrorKind.PARAMETER, ErrorKind.PERMANENT})
-"""What the cloud may say of a token that it does not know, or no more."""
+MAYBE_UNKNOWN: Final = frozenset({ErrorKind.PARAMETER, ErrorKind.PERMANENT})
+"""How the cloud may refuse a token that it does not know, or no longer knows."""
 
 
 class Delivery:
-    """Takes revocations from the queue, any instance's, and brings them to the cloud at the pace of its quota."""
+    """Takes revocations of all instances from the queue and sends them to the cloud at the pace of its quota."""
 
     def __init__(
         self,
@@ -64,73 +67,80 @@ class Delivery:
         tokens: Tokens,
         cloud: CloudClient,
         *,
+        audit: AuditStore,
         pace: float,
         close_connections: bool = False,
         confirmed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Claim from ``queue``, open with ``tokens``, send through ``cloud``, whose quota lets ``pace`` calls a second.
+        """Claim from ``queue``, unseal with ``tokens``, and send through ``cloud``, which keeps to the quota.
 
-        The pace itself is kept by ``cloud``; this only makes room for it. ``close_connections``: cut the device off as
-        well, for the broker looks at a token only when it is used. ``confirmed`` is told of each that is done.
+        ``pace`` is how many calls a second the quota allows: enough workers are started for it. ``close_connections``:
+        close the device's connection as well, because the broker checks a token only when it is used, and record that
+        in ``audit``. ``confirmed`` is called for each confirmation.
         """
+        self._recorder = EventRecorder(audit)
         self._close_connections = close_connections
         self._confirmed = confirmed
         self._queue = queue
         self._tokens = tokens
         self._cloud = cloud
-        self._at_once = min(MAX_AT_ONCE, max(MIN_AT_ONCE, math.ceil(pace * LATENCY_S)))
-        self._line = asyncio.Semaphore(max(2, math.ceil(pace * LINE_S)))
-        self._looking = asyncio.Lock()
+        self._workers = min(MAX_WORKERS, max(MIN_WORKERS, math.ceil(pace * LATENCY_S)))
+        self._waiting_for_permits = asyncio.Semaphore(max(2, math.ceil(pace * WAITING_S)))
+        self._reading = asyncio.Lock()
         self._turns: deque[Shard] = deque()
         self._fresh_until = 0.0
-        self._woken = asyncio.Event()
+        self._wake_up = asyncio.Event()
 
     def wake(self) -> None:
-        """Look at the queue now rather than at the next second."""
+        """Look at the queue now instead of within a second."""
         self._fresh_until = 0.0
-        self._woken.set()
+        self._wake_up.set()
 
     async def deliver_revocations(self) -> None:
-        """Deliver until cancelled. A claim given up by the cancellation falls to another worker when it lapses."""
-        workers = [asyncio.create_task(self._work(), name=f"deliver {number}") for number in range(self._at_once)]
+        """Deliver until cancelled. A claim that is given up by that falls to another worker when it lapses."""
+        workers = [asyncio.create_task(self._work(), name=f"deliver {number}") for number in range(self._workers)]
         try:
             await asyncio.gather(*workers)
         finally:
             await end(workers)
 
     async def _work(self) -> NoReturn:
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                async with self._line:
-                    claim = await self._next()
-                    deadline = loop.time() + SEND_WITHIN_S
-                    permitted = await self._permitted(claim, deadline)
-                if permitted:
-                    await self._deliver(claim, deadline)
+                await self._deliver_next()
             except Unavailable as error:
-                log.warning("revocation_unsettled", cause=error.cause)
+                log.warning("delivery_not_recorded", cause=error.cause)
                 self._turns.clear()
             except Exception:
                 log.exception("delivery_broken")
                 await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _next(self) -> Claim:
-        """Claim the revocation whose turn is first over all shards; wait until there is one."""
+    async def _deliver_next(self) -> None:
+        """Claim a revocation, take the permit for its first call, and deliver it. Raises ``Unavailable``."""
+        async with self._waiting_for_permits:
+            claim = await self._claim_next()
+            deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S
+            permitted = await self._take_permit(claim, deadline)
+        if permitted:
+            await self._deliver(claim, deadline)
+
+    async def _claim_next(self) -> Claim:
+        """Claim the revocation that is first over all shards; wait until there is one."""
         while True:
-            async with self._looking:
+            async with self._reading:
                 if not self._turns or asyncio.get_running_loop().time() > self._fresh_until:
-                    await self._look()
+                    await self._read_turns()
                 shard = self._turns.popleft()
             if claim := await self._queue.claim_revocation(shard):
                 return claim
 
-    async def _look(self) -> None:
+    async def _read_turns(self) -> None:
+        """Read which shards' revocations go next; wait until there are any."""
         while True:
-            self._woken.clear()
+            self._wake_up.clear()
             try:
                 self._turns = deque(await self._queue.next_shards())
-            except Unavailable as error:  # the store tells, once, that Redis is away
+            except Unavailable as error:  # the store logs, once, that Redis is away
                 log.debug("revocations_unreachable", cause=error.cause)
                 self._turns.clear()
             if self._turns:
@@ -138,9 +148,10 @@ class Delivery:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S * _spread()):
-                    await self._woken.wait()
+                    await self._wake_up.wait()
 
-    async def _permitted(self, claim: Claim, deadline: float) -> bool:
+    async def _take_permit(self, claim: Claim, deadline: float) -> bool:
+        """Take the permit for the first call of a claim; False if there was none and the claim is postponed."""
         try:
             await self._cloud.permits("RevokeToken", 1, deadline=deadline)
         except CloudError as error:
@@ -149,62 +160,77 @@ class Delivery:
         return True
 
     async def _deliver(self, claim: Claim, deadline: float) -> None:
-        """Revoke the cloud tokens one after the other. The permit for the first is there."""
+        """Revoke the cloud tokens one after the other, and record what came of it."""
         try:
-            for position, each in enumerate(self._tokens.open(claim.sealed, claim.client_id, claim.handle)):
-                if position > 0:
-                    await self._cloud.permits("RevokeToken", 1, deadline=deadline)
-                await self._revoke(each.token, deadline)
+            await self._revoke_all(claim, deadline)
         except CannotOpen as error:
-            # Another instance may hold the newer key already.
+            # Another instance may have the newer sealing key already.
             await self._postpone(claim, error, counts=True)
         except CloudError as error:
             await self._postpone(claim, error, counts=error.kind not in RETRIED)
         else:
-            if not await self._settle(claim, "confirmed"):
-                return
-            self._confirmed()
-            if self._close_connections:
-                await self._close_connection(claim)
+            await self._confirm(claim)
 
-    async def _close_connection(self, claim: Claim) -> None:
-        """Cut the device's connection, once: what fails here takes nothing back of what is confirmed."""
-        deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S / 2
-        try:
-            await self._cloud.close_connection(claim.client_id, deadline=deadline)
-        except CloudError as error:
-            log.warning("connection_not_closed", client_id=claim.client_id, cause=str(error))
-        else:
-            log.info("connection_closed", client_id=claim.client_id)
+    async def _revoke_all(self, claim: Claim, deadline: float) -> None:
+        """Revoke each cloud token; the permit for the first is taken. Raises ``CannotOpen`` and ``CloudError``."""
+        for i, each in enumerate(self._tokens.open(claim.sealed, claim.client_id, claim.handle)):
+            if i > 0:
+                await self._cloud.permits("RevokeToken", 1, deadline=deadline)
+            await self._revoke_at_cloud(each.token, deadline)
 
-    async def _revoke(self, token: CloudToken, deadline: float) -> None:
-        """Revoke one cloud token; one that the cloud does not know is asked for: not valid is as good as revoked."""
+    async def _revoke_at_cloud(self, token: CloudToken, deadline: float) -> None:
+        """Revoke one cloud token. If the cloud may not know it, QueryToken decides: not valid is as good as revoked."""
         try:
             await self._cloud.revoke_token(token, deadline=deadline)
         except CloudError as error:
-            if error.kind not in UNKNOWN or await self._cloud.query_token(token, deadline=deadline):
+            if error.kind not in MAYBE_UNKNOWN or await self._cloud.query_token(token, deadline=deadline):
                 raise
 
+    async def _confirm(self, claim: Claim) -> None:
+        if not await self._record(claim, "confirmed"):
+            return
+        self._confirmed()
+        if self._close_connections:
+            await self._close_connection(claim)
+
+    async def _close_connection(self, claim: Claim) -> None:
+        """Close the device's connection, once; a failure does not change that the revocation is confirmed."""
+        deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S / 2
+        try:
+            await self._cloud.close_connection(claim.client_id, deadline=deadline)
+            detail = "after its token was revoked"
+        except CloudError as error:
+            log.warning("connection_not_closed", client_id=claim.client_id, cause=str(error))
+            if not error.uncertain:
+                return
+            detail = outcome_unknown(error.code)
+        event = Event(SERVER, EventKind.CONNECTION_CLOSED, detail)
+        stream = Shard.of(claim.client_id).audit
+        await self._recorder.record(NewEntry(stream, event, claim.client_id, claim.handle))
+
     async def _postpone(self, claim: Claim, error: Exception, *, counts: bool) -> None:
-        # While the cloud is down nothing is learned about this revocation: ``counts`` False, it costs no attempt.
+        """Try again later, or give up after ``MAX_ATTEMPTS``.
+
+        ``counts`` False: this is not an attempt, because nothing is learned about a revocation while the cloud is down.
+        """
         if counts and claim.attempts + 1 >= MAX_ATTEMPTS:
             log.error("revocation_failed", handle=claim.handle, cause=str(error))
-            await self._settle(claim, "failed")
+            await self._record(claim, "failed")
             return
         backoff_ms = min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** min(claim.tries, 10))
         again_in_ms = int(backoff_ms * _spread())
         log.warning("revocation_postponed", handle=claim.handle, cause=str(error), again_in_ms=again_in_ms)
-        await self._settle(claim, "queued", again_in_ms=again_in_ms, counts=counts)
+        await self._record(claim, "queued", again_in_ms=again_in_ms, counts=counts)
 
-    async def _settle(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
-        """Record what came of a claim; False: it had fallen to another meanwhile, whose word it is now."""
-        settle = partial(self._queue.record_delivery, claim, outcome, again_in_ms=again_in_ms, counts=counts)
-        ours = await retry_until(settle, within_s=SETTLE_WITHIN_S)
-        if not ours:
+    async def _record(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
+        """Record the outcome of a claim; False if the claim lapsed: the worker that has it now records its own."""
+        record = partial(self._queue.record_delivery, claim, outcome, again_in_ms=again_in_ms, counts=counts)
+        recorded = await retry_until(record, within_s=RECORD_WITHIN_S)
+        if not recorded:
             log.warning("revocation_overtaken", handle=claim.handle)
-        return ours
+        return recorded
 
 
 def _spread() -> float:
-    """Return a factor near 1, so that instances do not all look at one moment."""
+    """Return a factor near 1, so that instances do not all look at the same moment."""
     return random.uniform(0.8, 1.2)  # noqa: S311 (no secret, only spread)

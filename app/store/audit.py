@@ -85,11 +85,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """An event that no script records, for the stream of this name; ``client_id`` is the device that it concerns."""
+    """An event that no script records, for the stream of this name; what does not apply is empty."""
 
     stream: str
     event: Event
     client_id: str = ""
+    handle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class AuditStore:
                 "who": event.actor.name,
                 "what": event.kind,
                 "client_id": entry.client_id,
-                "handle": "",
+                "handle": entry.handle,
                 "detail": event.detail,
                 "request_id": event.actor.request_id,
             }

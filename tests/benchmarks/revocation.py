@@ -38,6 +38,7 @@ from app.model.selections import Selection
 from app.service.delivery import Delivery
 from app.service.pacing import Pacing
 from app.settings import Settings
+from app.store.audit import AuditStore
 from app.store.constants import PACE
 from app.store.jobs import Job
 from app.store.quota import SharedQuota
@@ -247,7 +248,7 @@ async def drain(settings: Settings) -> list[Row]:
             quota = Pacing(buckets)
             stack.push_async_callback(quota.close)
             client = await stack.enter_async_context(open_client(str(server.make_url("/")), quota, store))
-            delivery = Delivery(RevocationQueue(store), tokens, client, pace=PACE * DRAIN_QPS)
+            delivery = Delivery(RevocationQueue(store), tokens, client, audit=AuditStore(store), pace=PACE * DRAIN_QPS)
             tasks.append(asyncio.create_task(delivery.deliver_revocations()))
         await asyncio.sleep(DRAIN_S)
         await end(tasks)

@@ -93,7 +93,7 @@ class Instance(threading.Thread):
 def instance(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Outcome], Instance]]:
     """A function that starts an instance."""
     monkeypatch.setattr(service_jobs, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(service_jobs, "LEAST_BREATH_S", 0)
+    monkeypatch.setattr(service_jobs, "MIN_PAUSE_S", 0)
     monkeypatch.setattr(job_progress, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(job_progress, "LINE_EVERY_S", 0)
     started: list[Instance] = []

@@ -38,8 +38,8 @@ QUICK: Final = {
     "app.service.revoke.CONFIRM_WITHIN_S": 0.0,
     "app.service.delivery.SEND_WITHIN_S": 5.0,
     "app.service.delivery.MAX_ATTEMPTS": 2,
-    "app.service.jobs.PACE": 1e9,
-    "app.service.jobs.LEAST_BREATH_S": 0.0,
+    "app.service.jobs.TOKENS_PER_S": 1e9,
+    "app.service.jobs.MIN_PAUSE_S": 0.0,
     "app.store.retry.FIRST_DELAY_S": 0.003,
     "app.store.retry.LAST_DELAY_S": 0.003,
 }
@@ -207,7 +207,7 @@ class Instance:
         for shard in await queue.next_shards():
             if claim := await queue.claim_revocation(shard):
                 deadline = asyncio.get_running_loop().time() + delivering.SEND_WITHIN_S
-                if await self.delivery._permitted(claim, deadline):
+                if await self.delivery._take_permit(claim, deadline):
                     await self.delivery._deliver(claim, deadline)
                 return True
         return False
@@ -215,7 +215,7 @@ class Instance:
     async def work(self, shards: int) -> bool:
         """Go through so many shards of each open job; False if nothing is left that is free."""
         for _ in range(shards):
-            if not await self.jobs._take_turns():
+            if not await self.jobs._work_on_each_job():
                 return False
         return True
 

@@ -501,7 +501,7 @@ class World:
                     pass
             here = self.instances[1]
             waiting = await here.do(here.parts.queue.read_backlog())
-            if not waiting.queued and not await here.do(here.jobs._book.open_jobs()):
+            if not waiting.queued and not await here.do(here.jobs._store.open_jobs()):
                 return
             await self.clock_on(ROUND_S)
         raise Broken("promise 3: revocations are still queued, long after every claim and back-off ended")

@@ -17,6 +17,7 @@ from app.model.secrets import CloudToken
 from app.service import delivery as module
 from app.service.delivery import Delivery
 from app.service.pacing import Pacing
+from app.store.audit import AuditStore
 from app.store.constants import CLAIM_MS, PACE
 from app.store.quota import SharedQuota
 from app.store.records import CloudTokenOfType, Priority
@@ -44,12 +45,14 @@ def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def begin(revocations: RevocationQueue, tokens: Tokens, client: CloudClient) -> AsyncIterator[Begin]:
+async def begin(
+    store: Store, revocations: RevocationQueue, tokens: Tokens, client: CloudClient
+) -> AsyncIterator[Begin]:
     """A function that begins to deliver, as one more instance."""
     tasks: list[asyncio.Task[None]] = []
 
     def start(cloud: CloudClient = client, pace: float = 1000) -> Delivery:
-        delivery = Delivery(revocations, tokens, cloud, pace=pace)
+        delivery = Delivery(revocations, tokens, cloud, audit=AuditStore(store), pace=pace)
         tasks.append(asyncio.create_task(delivery.deliver_revocations()))
         return delivery
 

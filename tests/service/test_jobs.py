@@ -28,7 +28,7 @@ from tests.waiting import until
 def _no_long_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice another's job at once, and go on without much breath."""
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(module, "LEAST_BREATH_S", 0)
+    monkeypatch.setattr(module, "MIN_PAUSE_S", 0)
 
 
 @pytest.fixture
@@ -92,20 +92,48 @@ async def test_a_role_is_denied_at_once_and_queued_to_the_end(
     assert {(await fleet.read(record.handle)).state for record in lines} == {"live"}
 
 
-async def test_a_job_keeps_its_pace(
-    fleet: Fleet, jobs: Jobs, workers: Workers, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("tokens_per_s", "min_pause_s"), [(1e9, 0.03), (50, 0.001)])
+async def test_a_worker_pauses_after_each_step(
+    fleet: Fleet,
+    store: Store,
+    book: JobStore,
+    index: TokenIndex,
+    jobs: Jobs,
+    workers: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+    tokens_per_s: float,
+    min_pause_s: float,
 ) -> None:
-    """However quick Redis is, it takes the tokens of a job in its stride, so that requests go on meanwhile."""
-    monkeypatch.setattr(module, "PACE", 40)
-    monkeypatch.setattr(module, "AT_A_TIME", 2)
-    for name in [f"f{number}" for number in range(400)]:
-        if Shard.of(f"GID_plant@@@{name}") == Shard(7):
-            await fleet.issue(name)
+    """For the least pause at least, so that others use Redis meanwhile, and for its pace."""
+    monkeypatch.setattr(module, "TOKENS_PER_S", tokens_per_s)
+    monkeypatch.setattr(module, "MIN_PAUSE_S", min_pause_s)
+    monkeypatch.setattr(module, "STEP_TOKENS", 2)
+    clock = asyncio.get_running_loop().time
+    began: list[float] = []
+    ended: list[float] = []
+
+    class Timing(RevocationQueue):
+        """Notes when each step in one shard begins and ends."""
+
+        async def revoke_tokens(self, shard: Shard, *args: Any, **options: Any) -> int:
+            if shard != Shard(7):
+                return await super().revoke_tokens(shard, *args, **options)
+            began.append(clock())
+            revoked = await super().revoke_tokens(shard, *args, **options)
+            ended.append(clock())
+            return revoked
+
+    names = [f"f{number}" for number in range(700)]
+    for name in [name for name in names if Shard.of(f"GID_plant@@@{name}") == Shard(7)][:8]:
+        await fleet.issue(name)
     job = await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=0)
-    workers.begin()
-    after = await done(jobs, job)
-    assert after.queued >= 4
-    assert after.done_at_ms - after.created_at_ms >= after.queued / module.PACE * 1000
+    workers.tasks.append(asyncio.create_task(Jobs(book, index, Timing(store)).work_on_jobs()))
+    assert (await done(jobs, job)).queued == 8
+    pauses = [next_began - this_ended for this_ended, next_began in zip(ended, began[1:], strict=False)]
+    assert len(pauses) == 3
+    assert min(pauses) >= min_pause_s
+    # The first pause is shorter by the time from the claim to the first step.
+    assert began[3] - began[0] >= 2 * 2 / tokens_per_s
 
 
 async def test_a_job_that_breaks_holds_up_no_other(
@@ -174,7 +202,7 @@ async def test_an_id_that_was_shown_begins_one_job_of_one_selection(fleet: Fleet
         with pytest.raises(InvalidRequest, match="another selection"):
             await jobs.start_job(selection, actor=Actor("operator:o"), counted=3, job=job)
     for wrong in ("x", job.upper() + "\n", "*", "a" * 10_000):
-        with pytest.raises(InvalidRequest, match="no job's ID"):
+        with pytest.raises(InvalidRequest, match="not a valid job ID"):
             await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=3, job=wrong)
     assert {(await fleet.read(record.handle)).state for record in later} == {"live"}
     assert [each.id for each in (await jobs.list_jobs()).jobs] == [job]

@@ -14,6 +14,7 @@ from app.service.delivery import Delivery
 from app.service.revoke import Revoker
 from app.service.token_lookup import TokenLookup
 from app.store.api_keys import ApiKeys
+from app.store.audit import AuditStore
 from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
@@ -31,7 +32,8 @@ async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
     api_keys = ApiKeys(fleet.store, keys)
     made = await ApiKeyAdmin(api_keys).add_api_key("service", [Right.REVOKE], actor=SERVER)
     authenticator = Authenticator(fleet.devices, fleet.store.clock, "https://tokens.example")
-    delivery = Delivery(revocations, fleet.tokens, client, pace=1.0)  # nothing is delivered: it does not run
+    # It does not run, so nothing is delivered.
+    delivery = Delivery(revocations, fleet.tokens, client, audit=AuditStore(fleet.store), pace=1.0)
     lookup = TokenLookup(authenticator, KeyCheck(api_keys), fleet.tokens)
     revoker = Revoker(lookup, fleet.tokens, delivery)
 
