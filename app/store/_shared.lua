@@ -96,22 +96,23 @@ local function is_below_watermark(role, generation)
   return tonumber(generation or 0) < watermark
 end
 
--- Returns a record that still counts, or nothing: it is in this state, began under this epoch, and is not below a
--- watermark.
+-- Returns {handle, expires_at_ms, sealed} of a record that still counts, or nothing: it is in this state, began under
+-- this epoch, and is not below a watermark.
 local function valid_record(handle, state, epoch)
-  local record = read_fields(record_key(handle), 'state', 'epoch', 'role', 'generation', 'expires_at_ms', 'sealed')
-  if record.state == state and record.epoch == epoch and not is_below_watermark(record.role, record.generation) then
-    return record
+  local found_state, found_epoch, role, generation, expires_at_ms, sealed = unpack(redis.call('HMGET',
+    record_key(handle), 'state', 'epoch', 'role', 'generation', 'expires_at_ms', 'sealed'))
+  if found_state == state and found_epoch == epoch and not is_below_watermark(role, generation) then
+    return {handle = handle, expires_at_ms = expires_at_ms, sealed = sealed}
   end
 end
 
--- Returns a grant's live token, or nothing: {handle, expires_at_ms, sealed, remaining_ms}.
+-- Returns a grant's live token, or nothing: as valid_record, with its remaining_ms.
 local function live_token(grant, epoch)
   local handle = redis.call('GET', grant)
-  local record = handle and valid_record(handle, LIVE, epoch)
-  if record then
-    return {handle = handle, expires_at_ms = record.expires_at_ms, sealed = record.sealed,
-      remaining_ms = record.expires_at_ms - now_ms}
+  local token = handle and valid_record(handle, LIVE, epoch)
+  if token then
+    token.remaining_ms = token.expires_at_ms - now_ms
+    return token
   end
 end
 
