@@ -48,7 +48,7 @@ from app.store.jobs import JobStore
 from app.store.operators import Operators
 from app.store.quota import QuotaUsageReader
 from app.store.revocations import RevocationQueue
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from app.store.tokens import Tokens
@@ -64,7 +64,7 @@ class Stores:
     """What lies in Redis, by kind, and the keys that it is sealed with."""
 
     redis: Store
-    keys: KeyRing
+    keys: SealingKeys
     devices: Devices
     tokens: Tokens
     index: TokenIndex
@@ -124,7 +124,7 @@ class Services(StoreServices):
 def build_stores(settings: Settings) -> Stores:
     """Build what reads and writes Redis. Raises ``Misconfigured``."""
     try:
-        keys = KeyRing.parse(settings.sealing_keys)
+        keys = SealingKeys.parse(settings.sealing_keys)
     except ValueError as error:
         raise Misconfigured(f"SEALING_KEYS: {error}") from None
     redis = Store(settings.redis_url)

@@ -13,12 +13,12 @@ from app.model.api_keys import ApiKey, ApiKeyId, Right, read_api_key_id
 from app.model.secrets import ApiKeyText, Secret
 from app.store.redis_keys import API_KEY_NAMES, API_KEYS
 from app.store.script import Script
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.store import Store
 
 _ADD: Final = Script("add_api_key")
 _REMOVE: Final = Script("remove_api_key", may_oom=True)
-_KEYS: Final = {"api_keys": API_KEYS, "names": API_KEY_NAMES}
+_REDIS_KEYS: Final = {"api_keys": API_KEYS, "names": API_KEY_NAMES}
 
 MAX_KEYS: Final = 1000
 _NO_DIGEST: Final = "0" * 64
@@ -39,11 +39,11 @@ class _ApiKeyRecord(msgspec.Struct, frozen=True):
 class ApiKeys:
     """The API keys of services."""
 
-    def __init__(self, store: Store, keys: KeyRing) -> None:
-        """Read and write through ``store``, seal with ``keys``."""
+    def __init__(self, store: Store, sealing_keys: SealingKeys) -> None:
+        """Read and write through ``store``, seal with ``sealing_keys``."""
         self._redis = store.requests
         self._clock = store.clock
-        self._keys = keys
+        self._sealing_keys = sealing_keys
 
     async def find_api_key(self, text: ApiKeyText) -> ApiKey | None:
         """Return the key with this text, or None: malformed, unknown, removed or wrong.
@@ -67,11 +67,11 @@ class ApiKeys:
             raise ValueError("not the text of an API key")
         ordered = sorted(rights)
         record = _ApiKeyRecord(name, _digest(text), ordered, self._clock.now_ms())
-        sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "api-key", key_id)
+        sealed = self._sealing_keys.seal(Secret(msgspec.json.encode(record).decode()), "api-key", key_id)
         detail = f"{name}: {' '.join(ordered)}"
         answer: Literal["done", "taken", "full"] = await self._redis.run_script(
             _ADD,
-            _KEYS,
+            _REDIS_KEYS,
             key_id=key_id,
             name=name,
             sealed=sealed,
@@ -84,7 +84,9 @@ class ApiKeys:
 
     async def remove_api_key(self, name: str, *, actor: Actor) -> bool:
         """Remove a key: the very next request with it is refused. False if there is none. Raises ``Unavailable``."""
-        removed = await self._redis.run_script(_REMOVE, _KEYS, name=name, actor=actor.name, request_id=actor.request_id)
+        removed = await self._redis.run_script(
+            _REMOVE, _REDIS_KEYS, name=name, actor=actor.name, request_id=actor.request_id
+        )
         return bool(removed)
 
     async def all_api_keys(self) -> list[ApiKey]:
@@ -99,7 +101,7 @@ class ApiKeys:
         return sorted(found, key=lambda key: key.name)
 
     def _open(self, key_id: ApiKeyId, sealed: str) -> _ApiKeyRecord:
-        return msgspec.json.decode(self._keys.open(sealed, "api-key", key_id).reveal(), type=_ApiKeyRecord)
+        return msgspec.json.decode(self._sealing_keys.open(sealed, "api-key", key_id).reveal(), type=_ApiKeyRecord)
 
 
 def _digest(text: ApiKeyText) -> str:

@@ -17,7 +17,7 @@ from app.model.secrets import Secret
 from app.store.audit import Event
 from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.script import Script
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.store import Store
 
 _WRITE: Final = Script("write_device", may_oom=True)
@@ -62,12 +62,12 @@ class _DeviceRecord(msgspec.Struct, omit_defaults=True):
 class Devices:
     """The registered devices."""
 
-    def __init__(self, store: Store, keys: KeyRing) -> None:
-        """Read and write through ``store``; device keys are sealed with ``keys``."""
+    def __init__(self, store: Store, sealing_keys: SealingKeys) -> None:
+        """Read and write through ``store``; device keys are sealed with ``sealing_keys``."""
         self._redis = store.requests
         self._searches = store.background
         self._clock = store.clock
-        self._keys = keys
+        self._sealing_keys = sealing_keys
         self._cache: OrderedDict[str, Registered] = OrderedDict()
 
     def cached_device(self, client_id: str) -> Registered | None:
@@ -88,7 +88,7 @@ class Devices:
         device = self._device(client_id, epoch, record)
         registered = Registered(
             device,
-            self._keys.open(sealed, "client-key", client_id, device.algorithm),
+            self._sealing_keys.open(sealed, "client-key", client_id, device.algorithm),
             self._open_previous(device, record, sealed_previous),
         )
         self._cache[client_id] = registered
@@ -200,7 +200,7 @@ class Devices:
         device, key, previous = written.device, written.key, written.previous
         shard = Shard.of(device.client_id)
         # Sealed with the algorithm: an attacker who writes to Redis cannot turn a public key into a shared secret.
-        sealed_key = self._keys.seal(key, "client-key", device.client_id, device.algorithm) if key else ""
+        sealed_key = self._sealing_keys.seal(key, "client-key", device.client_id, device.algorithm) if key else ""
         answer = await self._redis.run_script(
             _WRITE,
             {
@@ -240,14 +240,14 @@ class Devices:
         )
 
     def _seal_previous(self, device: Device, previous: PreviousKey) -> str:
-        return self._keys.seal(previous.key, "previous-client-key", device.client_id, _previous_terms(previous))
+        return self._sealing_keys.seal(previous.key, "previous-client-key", device.client_id, _previous_terms(previous))
 
     def _open_previous(self, device: Device, record: _DeviceRecord, sealed: str | None) -> PreviousKey | None:
         if not sealed or not device.grace_until_ms:
             return None
         found = PreviousKey(Algorithm(record.previous_algorithm), Secret(""), record.previous_until_ms)
         return replace(
-            found, key=self._keys.open(sealed, "previous-client-key", device.client_id, _previous_terms(found))
+            found, key=self._sealing_keys.open(sealed, "previous-client-key", device.client_id, _previous_terms(found))
         )
 
 

@@ -14,13 +14,13 @@ from app.store.attempts import Attempts
 from app.store.audit import Event
 from app.store.redis_keys import OPERATOR_EPOCH, OPERATORS
 from app.store.script import Script
-from app.store.sealing import CannotOpen, KeyRing
+from app.store.sealing import CannotOpen, SealingKeys
 from app.store.store import Store
 
 # Operators are removed, their sessions ended, and signed in also when Redis is full.
 _WRITE: Final = Script("write_operator", may_oom=True)
 _REHASH: Final = Script("rehash_operator", may_oom=True)
-_KEYS: Final = {"operators": OPERATORS, "last_epoch": OPERATOR_EPOCH}
+_REDIS_KEYS: Final = {"operators": OPERATORS, "last_epoch": OPERATOR_EPOCH}
 
 MAX_OPERATORS: Final = 1000
 
@@ -55,11 +55,11 @@ class _OperatorRecord(msgspec.Struct, frozen=True):
 class Operators:
     """The operators of the console."""
 
-    def __init__(self, store: Store, keys: KeyRing) -> None:
-        """Read and write through ``store``, seal with ``keys``."""
+    def __init__(self, store: Store, sealing_keys: SealingKeys) -> None:
+        """Read and write through ``store``, seal with ``sealing_keys``."""
         self._redis = store.requests
         self._clock = store.clock
-        self._keys = keys
+        self._sealing_keys = sealing_keys
         self.attempts = Attempts(store)
         """Attempts to prove their passwords."""
 
@@ -76,7 +76,9 @@ class Operators:
         """Open a record as stored. Raises ``CannotOpen``."""
         epoch, _, sealed = text.partition(" ")
         # Sealed with the epoch: an attacker who writes to Redis cannot turn it back to one whose sessions were ended.
-        record = msgspec.json.decode(self._keys.open(sealed, "operator", name, epoch).reveal(), type=_OperatorRecord)
+        record = msgspec.json.decode(
+            self._sealing_keys.open(sealed, "operator", name, epoch).reveal(), type=_OperatorRecord
+        )
         return StoredOperator(
             Operator(name, record.role, record.created_at_ms), PasswordHash(record.hash), int(epoch), text
         )
@@ -107,7 +109,7 @@ class Operators:
         text = self._text(operator, password, epoch) if password else ""
         written = await self._redis.run_script(
             _WRITE,
-            _KEYS,
+            _REDIS_KEYS,
             read_epoch=read.epoch or "",
             epoch=epoch,
             name=operator.name,
@@ -131,7 +133,9 @@ class Operators:
 
     def _text(self, operator: Operator, password: PasswordHash, epoch: int) -> str:
         record = _OperatorRecord(operator.role, password.reveal(), operator.created_at_ms)
-        sealed = self._keys.seal(Secret(msgspec.json.encode(record).decode()), "operator", operator.name, str(epoch))
+        sealed = self._sealing_keys.seal(
+            Secret(msgspec.json.encode(record).decode()), "operator", operator.name, str(epoch)
+        )
         return f"{epoch} {sealed}"
 
     def _open_or_none(self, name: str, text: str) -> StoredOperator | None:

@@ -42,11 +42,11 @@ class _SealingKey:
     mac_key: bytes = field(repr=False)
 
 
-class KeyRing:
+class SealingKeys:
     """The sealing keys: the first one seals, all of them open."""
 
     def __init__(self, keys: tuple[_SealingKey, ...]) -> None:
-        """Use ``KeyRing.parse``."""
+        """Use ``SealingKeys.parse``."""
         self._keys = {key.id: key for key in keys}
         self._sealing = keys[0]
 
@@ -87,11 +87,6 @@ class KeyRing:
     def macs(self, token: CloudToken) -> list[str]:
         """Return the HMACs under every key: another key may have been the first when the token was stored."""
         return [_mac(key, token) for key in self._keys.values()]
-
-
-def new_key_text(key_id: str) -> Secret:
-    """Generate a key in the form of ``SEALING_KEYS``."""
-    return Secret(f"{key_id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}")
 
 
 def _parse_key(text: str) -> _SealingKey:

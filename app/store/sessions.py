@@ -16,7 +16,7 @@ from app.store.constants import SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS, session_key
 from app.store.script import Script
-from app.store.sealing import CannotOpen, KeyRing
+from app.store.sealing import CannotOpen, SealingKeys
 from app.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -32,11 +32,11 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 class Sessions:
     """The sessions of signed-in operators."""
 
-    def __init__(self, store: Store, keys: KeyRing, operators: Operators) -> None:
-        """Read and write through ``store``, seal with ``keys``; ``operators`` opens their records."""
+    def __init__(self, store: Store, sealing_keys: SealingKeys, operators: Operators) -> None:
+        """Read and write through ``store``, seal with ``sealing_keys``; ``operators`` opens their records."""
         self._redis = store.requests
         self._clock = store.clock
-        self._keys = keys
+        self._sealing_keys = sealing_keys
         self._operators = operators
 
     async def begin_session(
@@ -51,7 +51,9 @@ class Sessions:
         name, created_at_ms = account.operator.name, self._clock.now_ms()
         # The script reads the fields themselves; this empty seal proves them. Without it an attacker who writes to
         # Redis could sign in as any operator.
-        seal = self._keys.seal(Secret(""), "session", _digest(session), _terms(name, account.epoch, created_at_ms))
+        seal = self._sealing_keys.seal(
+            Secret(""), "session", _digest(session), _terms(name, account.epoch, created_at_ms)
+        )
         has_begun = await self._redis.run_script(
             _BEGIN,
             {"session": session_key(_digest(session)), "operators": OPERATORS},
@@ -81,7 +83,7 @@ class Sessions:
             return None
         name, epoch, created_at_ms, seal, text = answer
         try:
-            self._keys.open(seal, "session", _digest(session), _terms(name, epoch, created_at_ms))
+            self._sealing_keys.open(seal, "session", _digest(session), _terms(name, epoch, created_at_ms))
         except CannotOpen as error:
             # Forged, or sealed with a key that is no longer in SEALING_KEYS: the operator signs in again.
             log.warning("session_not_ours", cause=str(error))

@@ -27,7 +27,7 @@ from app.store.records import (
 )
 from app.store.redis_keys import Handle, Shard, mac_key
 from app.store.script import Script
-from app.store.sealing import KeyRing, Sealed
+from app.store.sealing import Sealed, SealingKeys
 from app.store.store import Store
 
 _FIND_LIVE: Final = Script("find_live_token")
@@ -45,13 +45,13 @@ REVOKE: Final = Script("revoke_tokens", may_oom=True)
 class Tokens:
     """Token records, and the applications for them."""
 
-    def __init__(self, store: Store, keys: KeyRing, *, max_live: int, max_new_per_hour: int) -> None:
-        """Read and write through ``store``, seal with ``keys``; the limits are for one device."""
+    def __init__(self, store: Store, sealing_keys: SealingKeys, *, max_live: int, max_new_per_hour: int) -> None:
+        """Read and write through ``store``, seal with ``sealing_keys``; the limits are for one device."""
         self._redis = store.requests
         self._polling = store.polling
         self._searches = store.background
         self._clock = store.clock
-        self._keys = keys
+        self._sealing_keys = sealing_keys
         self._max_live = max_live
         self._max_new_per_hour = max_new_per_hour
 
@@ -135,7 +135,7 @@ class Tokens:
         # Before the record: no token may be handed out that cannot be looked up.
         ttl_ms = max(1, expires_at_ms - self._clock.now_ms()) + RECORD_KEPT_MS
         for each in tokens:
-            mac = mac_key(self._keys.mac(each.token))
+            mac = mac_key(self._sealing_keys.mac(each.token))
             await self._redis.run_script(_WRITE_MAC, {"mac": mac}, handle=lease.handle, ttl_ms=ttl_ms)
         answer: Literal["stored", "revoked"] = await self._redis.run_script(
             _STORE,
@@ -196,7 +196,7 @@ class Tokens:
 
     async def find_handle(self, tokens: list[CloudToken]) -> Handle | None:
         """Find the one handle that all these cloud tokens belong to. Raises ``Unavailable``."""
-        keys = [[mac_key(mac) for mac in self._keys.macs(token)] for token in tokens]
+        keys = [[mac_key(mac) for mac in self._sealing_keys.macs(token)] for token in tokens]
         answers = iter(await self._redis.pipeline([("GET", key) for of_token in keys for key in of_token]))
         found = {next(filter(None, [next(answers) for _ in of_token]), None) for of_token in keys}
         # A foreign token beside one of this server's, or tokens of two handles, have no handle together.
@@ -233,13 +233,14 @@ class Tokens:
     def open(self, sealed: Sealed, client_id: str, handle: str) -> tuple[CloudTokenOfType, ...]:
         """Unseal a token's cloud tokens. Raises ``CannotOpen``."""
         pairs = msgspec.json.decode(
-            self._keys.open(sealed, "cloud-tokens", client_id, handle).reveal(), type=list[tuple[TokenType, str]]
+            self._sealing_keys.open(sealed, "cloud-tokens", client_id, handle).reveal(),
+            type=list[tuple[TokenType, str]],
         )
         return tuple(CloudTokenOfType(type_, CloudToken(token)) for type_, token in pairs)
 
     def _seal(self, tokens: tuple[CloudTokenOfType, ...], client_id: str, handle: str) -> Sealed:
         pairs = msgspec.json.encode([(each.type, each.token.reveal()) for each in tokens]).decode()
-        return self._keys.seal(Secret(pairs), "cloud-tokens", client_id, handle)
+        return self._sealing_keys.seal(Secret(pairs), "cloud-tokens", client_id, handle)
 
 
 def _request_result(

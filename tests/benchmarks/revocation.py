@@ -45,7 +45,7 @@ from app.store.quota import SharedQuota
 from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, TokenRequest
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import end
@@ -198,7 +198,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Store, Tokens]]:
     """Open a store and its tokens."""
     store = Store(settings.redis_url)
     await store.learn_time()
-    yield store, Tokens(store, KeyRing.parse(settings.sealing_keys), max_live=16, max_new_per_hour=120)
+    yield store, Tokens(store, SealingKeys.parse(settings.sealing_keys), max_live=16, max_new_per_hour=120)
     await store.close()
 
 

@@ -26,7 +26,7 @@ from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret
 from app.service.sign_in import SignedIn, SignIn
 from app.store.operators import Operators
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from tests import processes
@@ -134,7 +134,7 @@ def test_the_example_operator(dev: Dev) -> None:
     assert console in dev.said
     listed = json.loads(paste(f"{sys.executable} -m app operators list --json --state {dev.state}").stdout)
     assert [(each["name"], each["role"]) for each in listed] == [("admin", "admin")]
-    keys = KeyRing.parse(Secret(read_settings(dev.state / "settings.env")["SEALING_KEYS"]))
+    keys = SealingKeys.parse(Secret(read_settings(dev.state / "settings.env")["SEALING_KEYS"]))
 
     async def sign_in() -> SignedIn:
         store = Store(Secret(dev.json["redis"]))

@@ -14,7 +14,7 @@ from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret
 from app.service.sign_in import SignIn
 from app.store.operators import Operators
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from tests.cli.conftest import Cli
@@ -47,7 +47,7 @@ def role_of(settings: dict[str, str], name: str, password: str) -> OperatorRole:
 
 
 async def _role_of(settings: dict[str, str], name: str, password: str) -> OperatorRole:
-    store, keys = Store(Secret(settings["REDIS_URL"])), KeyRing.parse(Secret(settings["SEALING_KEYS"]))
+    store, keys = Store(Secret(settings["REDIS_URL"])), SealingKeys.parse(Secret(settings["SEALING_KEYS"]))
     operators = Operators(store, keys)
     try:
         sign_in = SignIn(operators, Sessions(store, keys, operators))

@@ -24,7 +24,7 @@ from app.store.jobs import Job, JobStore
 from app.store.records import TokenRecord
 from app.store.retry import retry_until
 from app.store.revocations import Outcome, RevocationQueue
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.cli.conftest import Cli
@@ -41,7 +41,7 @@ def issue(settings: dict[str, str]) -> Issue:
     """A function that gives devices d0, d1 and so on a live token each."""
 
     async def issue_all(count: int, role: str) -> list[TokenRecord]:
-        store, keys = Store(Secret(settings["REDIS_URL"])), KeyRing.parse(Secret(settings["SEALING_KEYS"]))
+        store, keys = Store(Secret(settings["REDIS_URL"])), SealingKeys.parse(Secret(settings["SEALING_KEYS"]))
         await store.learn_time()
         fleet = Fleet(store, Devices(store, keys), Tokens(store, keys, max_live=3, max_new_per_hour=5))
         records = await fleet.issue_many(count, role=role, prefix="d")
@@ -70,7 +70,10 @@ class Instance(threading.Thread):
         self.join()
 
     async def _run(self) -> None:
-        store, keys = Store(Secret(self._settings["REDIS_URL"])), KeyRing.parse(Secret(self._settings["SEALING_KEYS"]))
+        store, keys = (
+            Store(Secret(self._settings["REDIS_URL"])),
+            SealingKeys.parse(Secret(self._settings["SEALING_KEYS"])),
+        )
         await store.learn_time()
         tokens, queue = Tokens(store, keys, max_live=3, max_new_per_hour=5), RevocationQueue(store)
         working = asyncio.create_task(Jobs(JobStore(store), TokenIndex(store, tokens), queue).work_on_jobs())

@@ -20,12 +20,12 @@ from app.model.selections import Selection
 from app.sandbox.access_keys import AccessKey
 from app.sandbox.server import SandboxConfig, start_sandbox
 from app.settings import Settings
-from app.store.sealing import new_key_text
 from tests.clouds import Cloud
 from tests.histories.instance import Death, driven_by_hand, own_tasks
 from tests.histories.ledger import CLIENTS, POLICIES, ROLES, Broken
 from tests.histories.world import Change, Event, Key, World
 from tests.processes import running_valkey
+from tests.sealing_keys import new_key_text
 
 STEPS: Final = 25
 """The most steps of a history, before it is brought to its end."""

@@ -28,7 +28,7 @@ from app.store.tokens import Tokens
 from app.tasks import end
 from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, answer, hang, refuse, shorten_pauses
 from tests.store.fleet import Fleet
-from tests.store.test_tokens import take_lead, want
+from tests.store.test_tokens import begin_application, want
 from tests.waiting import until
 
 OK = answer({"RequestId": "r"})
@@ -164,7 +164,7 @@ async def test_both_cloud_tokens_of_a_token_are_revoked(
         return await OK(request)
 
     cloud.answers = [look]
-    lead = await take_lead(fleet.tokens, want(device, "pub:plant/x sub:plant/y"))
+    lead = await begin_application(fleet.tokens, want(device, "pub:plant/x sub:plant/y"))
     pair = (
         CloudTokenOfType(TokenType.R, CloudToken("read")),
         CloudTokenOfType(TokenType.W, CloudToken("write")),

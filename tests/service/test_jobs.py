@@ -161,7 +161,7 @@ async def test_a_topic_is_revoked_shard_by_shard(fleet: Fleet, store: Store, job
     """What overlaps is taken, flights too, what does not stays; one that lands later never leaves the server."""
     hit = [await fleet.issue(f"h{number}", scope=f"pub:Plant7/h{number} sub:x/y") for number in range(10)]
     missed = [await fleet.issue(f"m{number}", scope=f"pub:plant8/m{number} sub:plant7/#") for number in range(10)]
-    application = await fleet.lead("flight", scope="pub:plant7/#")
+    application = await fleet.begin_application("flight", scope="pub:plant7/#")
     job = await jobs.start_job(Selection.of_topic("pub:plant7/+"), actor=Actor("operator:o"), counted=11)
     workers.begin(2)
     after = await done(jobs, job)
@@ -273,7 +273,7 @@ async def test_the_same_job_twice_does_no_harm(fleet: Fleet, store: Store, jobs:
 
 async def test_a_flight_under_a_floor_gives_way(fleet: Fleet, jobs: Jobs) -> None:
     """Who waits for it leads in its place as soon as the job is answered."""
-    application = await fleet.lead("d1")
+    application = await fleet.begin_application("d1")
     assert (await ask(fleet.tokens, application.wanted, "r2")).status == "wait"
     await jobs.start_job(Selection.of_role("sensor"), actor=Actor("operator:o"), counted=1)
     assert (await ask(fleet.tokens, application.wanted, "r2")).status == "apply"

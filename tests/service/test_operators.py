@@ -12,10 +12,11 @@ from app.service.operators import OperatorAdmin
 from app.service.sign_in import SignIn
 from app.store.operators import Operators
 from app.store.redis_keys import OPERATORS
-from app.store.sealing import KeyRing, new_key_text
+from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from tests.actors import CLI
+from tests.sealing_keys import new_key_text
 from tests.service.conftest import CountingHasher
 
 PASSWORD = Password("correct horse battery")
@@ -260,7 +261,7 @@ async def test_a_record_that_cannot_be_opened_is_told_and_can_be_removed(
     """Under another sealing key nothing is guessed: 503 with the cure, and removing and adding helps."""
     await office.add_operator("ann", OperatorRole.ADMIN, PASSWORD, actor=CLI)
     session = (await door.sign_in("ann", PASSWORD, HERE)).session
-    keys = KeyRing.parse(new_key_text("k2"))
+    keys = SealingKeys.parse(new_key_text("k2"))
     others = Operators(store, keys)
     office, door = OperatorAdmin(others), SignIn(others, Sessions(store, keys, others))
     verbs: list[Awaitable[object]] = [

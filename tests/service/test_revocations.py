@@ -63,7 +63,7 @@ async def test_a_token_is_revoked_at_once_and_its_device_applies_anew(
 async def test_a_device_is_revoked_without_being_disabled(fleet: Fleet, service: Revocations, devices: Devices) -> None:
     """Its epoch rises, all it holds goes, and it may apply at once."""
     record = await fleet.issue("d1")
-    application = await fleet.lead("d2")
+    application = await fleet.begin_application("d2")
     before = await devices.read_device(record.client_id)
     result = await service.revoke_selection(Selection.of_client_id(record.client_id), actor=Actor("operator:o"))
     assert result == RevokeResult(record.client_id, "", 1)

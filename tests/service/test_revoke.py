@@ -18,13 +18,13 @@ from app.store.audit import AuditStore
 from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from tests.store.fleet import KEY, Fleet
-from tests.store.test_tokens import keep, take_lead, want
+from tests.store.test_tokens import begin_application, keep, want
 
 
 async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
-    fleet: Fleet, keys: KeyRing, revocations: RevocationQueue, client: CloudClient, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, keys: SealingKeys, revocations: RevocationQueue, client: CloudClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many tokens a device revokes, and however long they would live, a service's revoke goes first."""
     monkeypatch.setattr(revoke, "CONFIRM_WITHIN_S", 0.0)
@@ -38,7 +38,7 @@ async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
     revoker = Revoker(lookup, fleet.tokens, delivery)
 
     async def token(life_s: int) -> TokenRecord:
-        lead = await take_lead(fleet.tokens, want(device, life_s=life_s), f"r{life_s}")
+        lead = await begin_application(fleet.tokens, want(device, life_s=life_s), f"r{life_s}")
         await keep(fleet.tokens, fleet.store, lead, token=f"cloud-token-{life_s}")
         return await fleet.read(lead.handle)
 

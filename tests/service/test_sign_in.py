@@ -16,7 +16,7 @@ from app.service.passwords import MOST_AT_ONCE, Passwords
 from app.service.sign_in import SignIn
 from app.store.attempts import FREE_BY_ADDRESS, FREE_FROM_ONE_ADDRESS
 from app.store.operators import Operators
-from app.store.sealing import KeyRing
+from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from tests import processes
@@ -253,7 +253,7 @@ def test_hashes_are_those_of_the_current_profile() -> None:
 
 
 async def test_nothing_secret_lies_in_redis_or_the_log(
-    door: SignIn, office: OperatorAdmin, store: Store, keys: KeyRing
+    door: SignIn, office: OperatorAdmin, store: Store, keys: SealingKeys
 ) -> None:
     """Neither a password nor its hash nor a session: not in any key, value, log line or ``repr``."""
     with structlog.testing.capture_logs() as logs:
@@ -299,7 +299,7 @@ async def test_a_full_redis_keeps_nobody_out(
 
 
 async def test_a_restart_of_redis_keeps_operators_and_their_sessions(
-    tmp_path: Path, keys: KeyRing, hashing: CountingHasher
+    tmp_path: Path, keys: SealingKeys, hashing: CountingHasher
 ) -> None:
     """Killed and started again: who was added signs in, who was signed in still is, and who was removed is not."""
     state = tmp_path / "own"

@@ -13,10 +13,11 @@ from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
 from app.store.revocations import RevocationQueue
-from app.store.sealing import KeyRing, new_key_text
+from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from app.store.tokens import Tokens
+from tests.sealing_keys import new_key_text
 from tests.store.events import ADDED
 from tests.store.fleet import Fleet
 
@@ -31,19 +32,19 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def keys() -> KeyRing:
+def keys() -> SealingKeys:
     """A key ring of one key."""
-    return KeyRing.parse(new_key_text("k1"))
+    return SealingKeys.parse(new_key_text("k1"))
 
 
 @pytest.fixture
-def devices(store: Store, keys: KeyRing) -> Devices:
+def devices(store: Store, keys: SealingKeys) -> Devices:
     """The registry on that store."""
     return Devices(store, keys)
 
 
 @pytest.fixture
-def tokens(store: Store, keys: KeyRing) -> Tokens:
+def tokens(store: Store, keys: SealingKeys) -> Tokens:
     """Tokens on that store, with small limits."""
     return Tokens(store, keys, max_live=3, max_new_per_hour=5)
 
@@ -67,13 +68,13 @@ def book(store: Store) -> JobStore:
 
 
 @pytest.fixture
-def operators(store: Store, keys: KeyRing) -> Operators:
+def operators(store: Store, keys: SealingKeys) -> Operators:
     """The operators of that store."""
     return Operators(store, keys)
 
 
 @pytest.fixture
-def sessions(store: Store, keys: KeyRing, operators: Operators) -> Sessions:
+def sessions(store: Store, keys: SealingKeys, operators: Operators) -> Sessions:
     """The operators' sessions on that store."""
     return Sessions(store, keys, operators)
 

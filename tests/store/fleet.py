@@ -12,7 +12,7 @@ from app.store.records import ApplicationLease, TokenRecord
 from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.events import ADDED
-from tests.store.test_tokens import keep, take_lead, want
+from tests.store.test_tokens import begin_application, keep, want
 
 KEY = Secret("k" * 32)
 
@@ -32,16 +32,18 @@ class Fleet:
             Device(client_id, Algorithm.HS256, methods_of(Algorithm.HS256)), KEY, ADDED
         )
 
-    async def lead(self, name: str, *, role: str = "sensor", scope: str = "", life_s: int = 3600) -> ApplicationLease:
+    async def begin_application(
+        self, name: str, *, role: str = "sensor", scope: str = "", life_s: int = 3600
+    ) -> ApplicationLease:
         """Register a device and begin to apply for a token."""
         wanted = want(await self.add(name), scope or f"pub:plant/{name}/up", life_s, role=role)
-        return await take_lead(self.tokens, wanted, f"r-{name}")
+        return await begin_application(self.tokens, wanted, f"r-{name}")
 
     async def issue(self, name: str, *, role: str = "sensor", scope: str = "", life_s: int = 3600) -> TokenRecord:
         """Register a device and give it a live token."""
-        lead = await self.lead(name, role=role, scope=scope, life_s=life_s)
-        assert await keep(self.tokens, self.store, lead, token=f"cloud-token-{name}") == "stored"
-        return await self.read(lead.handle)
+        lease = await self.begin_application(name, role=role, scope=scope, life_s=life_s)
+        assert await keep(self.tokens, self.store, lease, token=f"cloud-token-{name}") == "stored"
+        return await self.read(lease.handle)
 
     async def issue_many(self, count: int, *, role: str = "sensor", prefix: str = "f") -> list[TokenRecord]:
         """Give so many devices a live token each."""

@@ -16,7 +16,7 @@ from app.store.redis_keys import STRANGERS_AUDIT, Shard
 from app.store.revocations import RevocationQueue
 from app.store.store import Store
 from app.store.tokens import Tokens
-from tests.store.test_tokens import keep, take_lead, want
+from tests.store.test_tokens import begin_application, keep, want
 
 END = AuditCursor(10**15 - 1, 0, 0)
 ALL = range(len(STREAMS))
@@ -68,15 +68,15 @@ async def test_the_life_of_a_token_is_told(
     tokens: Tokens, store: Store, devices: Devices, device: Device, audit: AuditStore
 ) -> None:
     """Each change writes its line as it happens; a revoke that changes nothing writes none."""
-    lead = await take_lead(tokens, want(device))
-    await keep(tokens, store, lead)
-    record = await tokens.read_token(lead.handle)
+    lease = await begin_application(tokens, want(device))
+    await keep(tokens, store, lease)
+    record = await tokens.read_token(lease.handle)
     assert record is not None
     assert [await tokens.revoke_token(record, actor=Actor("key:billing")) for _ in range(3)] == [True, False, False]
     told = [(line.who, line.what, line.client_id, line.handle) for line in await everything(audit)]
     assert told == [
-        ("key:billing", "revoked", device.client_id, lead.handle),
-        (f"device:{device.client_id}", "granted", device.client_id, lead.handle),
+        ("key:billing", "revoked", device.client_id, lease.handle),
+        (f"device:{device.client_id}", "granted", device.client_id, lease.handle),
         ("cli:test", "device_added", device.client_id, ""),
     ]
 
@@ -84,10 +84,10 @@ async def test_the_life_of_a_token_is_told(
 async def test_a_device_that_is_removed_takes_its_tokens_with_it_and_all_is_told(
     tokens: Tokens, store: Store, devices: Devices, device: Device, audit: AuditStore
 ) -> None:
-    """The device's line, and one for each token or flight it held, all of whoever did it."""
+    """The device's line, and one for each token or application it held, all of whoever did it."""
     live, flying = (
-        await take_lead(tokens, want(device)),
-        await take_lead(tokens, want(device, "pub:plant/d1/up/x"), "r2"),
+        await begin_application(tokens, want(device)),
+        await begin_application(tokens, want(device, "pub:plant/d1/up/x"), "r2"),
     )
     await keep(tokens, store, live)
     await devices.remove_device(device, Event(Actor("cli:ann"), EventKind.DEVICE_REMOVED, "scrapped"))
@@ -105,9 +105,9 @@ async def test_the_end_of_a_revocation_is_told(
     tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: AuditStore
 ) -> None:
     """Failed, taken up again, failed again and dropped: by the cloud, and by whoever decided."""
-    lead = await take_lead(tokens, want(device))
-    await keep(tokens, store, lead)
-    record = await tokens.read_token(lead.handle)
+    lease = await begin_application(tokens, want(device))
+    await keep(tokens, store, lease)
+    record = await tokens.read_token(lease.handle)
     assert record is not None
     await tokens.revoke_token(record, actor=Actor("cli:ann"))
     for verb in ("retry", "drop"):
@@ -117,7 +117,7 @@ async def test_the_end_of_a_revocation_is_told(
             await revocations.record_delivery(claim, "failed")
         for _ in range(2):
             await revocations.resolve_revocation(
-                lead.handle, "retry" if verb == "retry" else "drop", actor=Actor("cli:bob")
+                lease.handle, "retry" if verb == "retry" else "drop", actor=Actor("cli:bob")
             )
     told = [(line.who, line.what) for line in await everything(audit)][:5]
     assert told == [
@@ -133,15 +133,15 @@ async def test_a_job_is_told_and_what_it_takes_names_it(
     tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device, audit: AuditStore
 ) -> None:
     """Who began it, once however often that is sent; each token it took; its end."""
-    lead = await take_lead(tokens, want(device))
-    await keep(tokens, store, lead)
+    lease = await begin_application(tokens, want(device))
+    await keep(tokens, store, lease)
     book = JobStore(store)
     for _ in range(2):
         await book.start_job("j1", Selection.of_role("sensor"), actor=Actor("operator:ann"), counted=1)
     while shard := await book.claim_shard("j1"):
         for _ in range(2):
             if shard == Shard.of(device.client_id):
-                await revocations.revoke_tokens(shard, [lead.handle], Priority.BULK, actor=Actor("job:j1"), job="j1")
+                await revocations.revoke_tokens(shard, [lease.handle], Priority.BULK, actor=Actor("job:j1"), job="j1")
         await book.finish_shard("j1", shard)
     told = [(line.who, line.what) for line in await everything(audit)]
     assert told[:2] == [("server", "job_done"), ("job:j1", "revoked")]

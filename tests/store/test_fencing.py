@@ -14,7 +14,7 @@ from app.store.revocations import RevocationQueue
 from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.events import CHANGED
-from tests.store.test_tokens import LIFE_S, ask, handed_out, keep, queued, refused, take_lead, want
+from tests.store.test_tokens import LIFE_S, ask, begin_application, handed_out, keep, queued, refused, want
 
 KEY = Secret("k" * 32)
 
@@ -27,34 +27,34 @@ async def index(store: Store, device: Device) -> list[str]:
     return handles
 
 
-async def drop_flight(store: Store, device: Device) -> None:
-    """Let the lead of the device's one flight lapse."""
+async def drop_application(store: Store, device: Device) -> None:
+    """Let the lease of the device's one application lapse."""
     await store.requests.command("DEL", Shard.of(device.client_id).application(want(device).key))
 
 
 async def test_a_tombstone_counts_though_nobody_leads_in_its_place(
     tokens: Tokens, store: Store, device: Device
 ) -> None:
-    """A handle revoked in flight is queued when its token arrives, even if no other request came."""
-    lead = await take_lead(tokens, want(device))
-    record = await tokens.read_token(lead.handle)
+    """A handle revoked while it is applied for is queued when its token arrives, even if no other request came."""
+    lease = await begin_application(tokens, want(device))
+    record = await tokens.read_token(lease.handle)
     assert record is not None
     await tokens.revoke_token(record, actor=Actor("cli:test"))
-    assert await keep(tokens, store, lead) == "revoked"
-    assert await queued(store, device) == [lead.handle]
+    assert await keep(tokens, store, lease) == "revoked"
+    assert await queued(store, device) == [lease.handle]
 
 
 async def test_what_is_not_handed_out_leaves_the_index(
     tokens: Tokens, store: Store, devices: Devices, device: Device
 ) -> None:
-    """Neither an overtaken store nor a failed flight counts as something the device holds."""
-    lead = await take_lead(tokens, want(device))
+    """Neither an overtaken store nor a failed application counts as something the device holds."""
+    lease = await begin_application(tokens, want(device))
     changed, _ = await devices.change_device(
         device, Registered(replace(device, role="other"), KEY), CHANGED, revoke=False
     )
-    await keep(tokens, store, lead)
+    await keep(tokens, store, lease)
     assert await index(store, device) == []
-    failed = await take_lead(tokens, want(changed), "r2")
+    failed = await begin_application(tokens, want(changed), "r2")
     await tokens.fail(failed, mark_ms=0, counts=True)
     assert await index(store, device) == []
 
@@ -62,12 +62,12 @@ async def test_what_is_not_handed_out_leaves_the_index(
 async def test_nothing_of_an_older_epoch_is_handed_out_or_waited_for(
     tokens: Tokens, store: Store, devices: Devices, device: Device
 ) -> None:
-    """A live token and a flight of an older epoch are passed over: the next request leads."""
-    await keep(tokens, store, await take_lead(tokens, want(device)))
+    """A live token and an application of an older epoch are passed over: the next request applies."""
+    await keep(tokens, store, await begin_application(tokens, want(device)))
     second, _ = await devices.change_device(
         device, Registered(replace(device, role="second"), KEY), CHANGED, revoke=False
     )
-    await take_lead(tokens, want(second), "r2")
+    await begin_application(tokens, want(second), "r2")
     third, _ = await devices.change_device(
         second, Registered(replace(second, role="third"), KEY), CHANGED, revoke=False
     )
@@ -77,38 +77,38 @@ async def test_nothing_of_an_older_epoch_is_handed_out_or_waited_for(
 async def test_a_late_store_does_not_take_the_lead_from_a_successor(
     tokens: Tokens, store: Store, device: Device
 ) -> None:
-    """While a successor applies, the late leader's token is queued and the flight goes on."""
-    late = await take_lead(tokens, want(device))
-    await drop_flight(store, device)
-    await take_lead(tokens, want(device), "r2")
+    """While a successor applies, the late applicant's token is queued and the application goes on."""
+    late = await begin_application(tokens, want(device))
+    await drop_application(store, device)
+    await begin_application(tokens, want(device), "r2")
     assert await keep(tokens, store, late) == "revoked"
     assert (await ask(tokens, want(device), "r3")).status == "wait"
 
 
 async def test_a_late_failure_ends_nothing_but_itself(tokens: Tokens, store: Store, device: Device) -> None:
-    """It neither removes a live token nor ends a successor's flight, even one of the same request."""
-    lead = await take_lead(tokens, want(device))
-    await keep(tokens, store, lead)
-    await tokens.fail(lead, mark_ms=3000, counts=True)
-    assert await handed_out(tokens, want(device)) == lead.handle
+    """It neither removes a live token nor ends a successor's application, even one of the same request."""
+    lease = await begin_application(tokens, want(device))
+    await keep(tokens, store, lease)
+    await tokens.fail(lease, mark_ms=3000, counts=True)
+    assert await handed_out(tokens, want(device)) == lease.handle
     other = want(device, "pub:plant/d1/up/x")
-    first = await take_lead(tokens, other)
+    first = await begin_application(tokens, other)
     await store.requests.command("DEL", Shard.of(device.client_id).application(other.key))
-    second = await take_lead(tokens, other)
+    second = await begin_application(tokens, other)
     assert first.handle != second.handle
     await tokens.fail(first, mark_ms=3000, counts=True)
     assert await tokens.extend(second)
 
 
-async def test_a_late_word_of_a_leader_does_not_shorten_a_queued_record(
+async def test_a_late_message_of_an_applicant_does_not_shorten_a_queued_record(
     tokens: Tokens, store: Store, device: Device
 ) -> None:
-    """A revocation waits for the cloud for as long as its token lives, whatever its old leader still says."""
-    first = await take_lead(tokens, want(device))
+    """A revocation waits for the cloud for as long as its token lives, whatever its old applicant still says."""
+    first = await begin_application(tokens, want(device))
     record = await tokens.read_token(first.handle)
     assert record is not None
     await tokens.revoke_token(record, actor=Actor("cli:test"))
-    await take_lead(tokens, want(device))
+    await begin_application(tokens, want(device))
     assert await keep(tokens, store, first) == "revoked"
     assert not await tokens.extend(first)
     assert await store.requests.command("PTTL", Shard.of(device.client_id).token(first.handle)) > HORIZON_MS
@@ -118,16 +118,16 @@ async def test_a_resent_store_does_not_queue_again(
     tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:
     """What the cloud confirmed stays confirmed, and its token stays forgotten."""
-    lead = await take_lead(tokens, want(device))
-    record = await tokens.read_token(lead.handle)
+    lease = await begin_application(tokens, want(device))
+    record = await tokens.read_token(lease.handle)
     assert record is not None
     await tokens.revoke_token(record, actor=Actor("cli:test"))
-    await keep(tokens, store, lead)
+    await keep(tokens, store, lease)
     claim = await revocations.claim_revocation(Shard.of(device.client_id))
     assert claim is not None
     await revocations.record_delivery(claim, "confirmed")
-    assert await keep(tokens, store, lead) == "revoked"
-    after = await tokens.read_token(lead.handle)
+    assert await keep(tokens, store, lease) == "revoked"
+    after = await tokens.read_token(lease.handle)
     assert after is not None
     assert (await queued(store, device), after.revocation, after.sealed) == ([], "confirmed", None)
 
@@ -135,17 +135,17 @@ async def test_a_resent_store_does_not_queue_again(
 async def test_an_outage_does_not_use_up_the_devices_share(tokens: Tokens, device: Device) -> None:
     """Failures that pass by themselves are given back; those that only a person can mend are not."""
     for number in range(8):
-        lead = await take_lead(tokens, want(device), f"r{number}")
-        await tokens.fail(lead, mark_ms=0, counts=False)
+        lease = await begin_application(tokens, want(device), f"r{number}")
+        await tokens.fail(lease, mark_ms=0, counts=False)
     for number in range(5):
-        lead = await take_lead(tokens, want(device), f"s{number}")
-        await tokens.fail(lead, mark_ms=0, counts=True)
+        lease = await begin_application(tokens, want(device), f"s{number}")
+        await tokens.fail(lease, mark_ms=0, counts=True)
     assert (await ask(tokens, want(device), "last")).status == "limited"
 
 
-async def test_a_leader_is_told_of_the_spare_as_its_waiters_are(tokens: Tokens, store: Store, device: Device) -> None:
+async def test_an_applicant_gets_the_spare_as_its_waiters_do(tokens: Tokens, store: Store, device: Device) -> None:
     """Who applies anew can be given the token that is no longer fresh, if the cloud does not answer."""
-    old = await take_lead(tokens, want(device))
+    old = await begin_application(tokens, want(device))
     await keep(tokens, store, old)
     store.clock.shift_ms = int(LIFE_S * 0.8 * 1000)
     for _ in range(2):

@@ -12,7 +12,7 @@ from app.store.revocations import RevocationQueue
 from app.store.store import Store
 from tests.store.events import REMOVED
 from tests.store.fleet import Fleet
-from tests.store.test_tokens import keep, take_lead, want
+from tests.store.test_tokens import begin_application, keep, want
 
 
 async def listed(index: TokenIndex, selection: Selection, limit: int) -> list[str]:
@@ -34,7 +34,7 @@ async def test_pages_hold_each_live_token_once_by_expiry(fleet: Fleet, index: To
     lives = (3000, 1000, 2000, 2000)
     sensors = [await fleet.issue(f"s{number}", life_s=lives[number % 4]) for number in range(20)]
     lines = [await fleet.issue(f"l{number}", role="line", scope=f"sub:Plant/l{number}/#") for number in range(5)]
-    await fleet.lead("applying")
+    await fleet.begin_application("applying")
     revoked = await fleet.issue("revoked")
     await fleet.tokens.revoke_token(revoked, actor=Actor("cli:test"))
     expected = {
@@ -91,14 +91,14 @@ async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: To
 
 
 async def test_a_walk_meets_what_moves_on_its_way(fleet: Fleet, store: Store, index: TokenIndex) -> None:
-    """A flight that lands while a shard is gone through, its token ending before the flight would have, is met."""
-    lead = await fleet.lead("d1", life_s=70)
-    shard = Shard.of(lead.wanted.device.client_id)
+    """An application that is stored while a shard is searched is met, though its token ends before its horizon."""
+    lease = await fleet.begin_application("d1", life_s=70)
+    shard = Shard.of(lease.wanted.device.client_id)
     store.clock.shift_ms = 20_000
-    assert await fleet.tokens.extend(lead)
+    assert await fleet.tokens.extend(lease)
     [(_, before)] = await scored(store, shard)
     store.clock.shift_ms = 21_000
-    await fleet.tokens.store(lead, (), store.clock.now_ms() + 50_000, whole=True, actor=Actor("device:test"))
+    await fleet.tokens.store(lease, (), store.clock.now_ms() + 50_000, whole=True, actor=Actor("device:test"))
     [(_, after)] = await scored(store, shard)
     assert after >= before
 
@@ -133,10 +133,10 @@ async def test_a_wrong_cursor_is_refused(index: TokenIndex, cursor: str) -> None
 async def test_counting_is_what_a_revoke_would_take(
     fleet: Fleet, store: Store, index: TokenIndex, revocations: RevocationQueue
 ) -> None:
-    """Live tokens and applications count; revoked, expired and swept ones do not, once they are queued."""
+    """Live tokens and applications count; revoked, expired and revoked ones do not, once they are queued."""
     records = await fleet.issue_many(4)
     short = await fleet.issue("short", life_s=100)
-    application = await fleet.lead("flight")
+    application = await fleet.begin_application("application")
     await fleet.issue("line", role="line", scope="sub:line/x")
     await fleet.tokens.revoke_token(records[0], actor=Actor("cli:test"))
     told: list[tuple[int, int]] = []
@@ -157,7 +157,7 @@ async def test_counting_is_what_a_revoke_would_take(
     assert told[-1] == (64, 5)
     assert len(told) == 64
     store.clock.shift_ms = 101_000
-    assert await index.count_tokens(Selection.of_role("sensor")) == 3  # the flight's horizon is over too
+    assert await index.count_tokens(Selection.of_role("sensor")) == 3  # the application's horizon is over too
     assert short.state == "live"
     assert application.wanted.role == "sensor"
     await revocations.raise_watermark(EVERYTHING, "job")
@@ -168,10 +168,10 @@ async def test_a_survey_counts_devices_too_and_ends_in_time(fleet: Fleet, index:
     """Tokens and applications, of how many devices, with the scopes of some; out of time, what it has so far."""
     device = await fleet.add("d1")
     for number in range(3):
-        lead = await take_lead(fleet.tokens, want(device, f"pub:plant/d1/{number}"))
-        await keep(fleet.tokens, fleet.store, lead, token=f"t{number}")
+        lease = await begin_application(fleet.tokens, want(device, f"pub:plant/d1/{number}"))
+        await keep(fleet.tokens, fleet.store, lease, token=f"t{number}")
     await fleet.issue("d2")
-    await fleet.lead("d3")
+    await fleet.begin_application("d3")
     await fleet.issue("line", role="line", scope="sub:line/x")
     for selection, counts in {
         Selection.of_everything(): (6, 4),
@@ -207,12 +207,12 @@ async def test_an_index_ends_with_its_last_record(fleet: Fleet, store: Store) ->
     shard = Shard.of(device.client_id)
     keys = [shard.index, shard.role_index("sensor"), shard.device_index(device.client_id)]
     for number, life_s in enumerate((3000, 100)):
-        lead = await take_lead(fleet.tokens, want(device, f"pub:plant/{number}", life_s))
-        await keep(fleet.tokens, store, lead, token=f"t{number}")
+        lease = await begin_application(fleet.tokens, want(device, f"pub:plant/{number}", life_s))
+        await keep(fleet.tokens, store, lease, token=f"t{number}")
         for key in keys:
             assert 2_990_000 < await store.requests.command("PTTL", key) <= 3_000_100
     store.clock.shift_ms = 200_000
-    await take_lead(fleet.tokens, want(device, "pub:plant/9"), "r9")
+    await begin_application(fleet.tokens, want(device, "pub:plant/9"), "r9")
     for key in keys:
         assert await store.requests.command("ZCARD", key) == 2
 

@@ -110,10 +110,10 @@ async def test_jobs_are_listed_from_the_newest(book: JobStore, store: Store) -> 
 async def test_a_job_tells_what_became_of_its_revocations(
     fleet: Fleet, book: JobStore, revocations: RevocationQueue
 ) -> None:
-    """Each is counted once, whatever is sent again; a retry takes its failure back; a flight counts on arrival."""
+    """Each is counted once, whatever is sent again; a retry takes a failure back; an application counts on arrival."""
     await book.start_job("job", ROLE, actor=Actor("operator:o"), counted=6)
     records = await fleet.issue_many(4)
-    application = await fleet.lead("flight")
+    application = await fleet.begin_application("application")
     for _ in range(2):
         for handle in (*(record.handle for record in records), application.handle):
             shard = Shard.of_handle(handle)

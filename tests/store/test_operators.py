@@ -8,8 +8,9 @@ from app.model.secrets import PasswordHash
 from app.store.audit import Event, EventKind
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS
-from app.store.sealing import CannotOpen, KeyRing, new_key_text
+from app.store.sealing import CannotOpen, SealingKeys
 from app.store.store import Store
+from tests.sealing_keys import new_key_text
 
 ANN = Operator("ann", OperatorRole.VIEWER, 1)
 HASH = PasswordHash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$kept-hash")
@@ -61,13 +62,15 @@ async def test_an_epoch_never_comes_back(operators: Operators, store: Store) -> 
     assert epochs == sorted(set(epochs))
 
 
-async def test_whoever_writes_to_redis_makes_nobody_an_admin(operators: Operators, store: Store, keys: KeyRing) -> None:
+async def test_whoever_writes_to_redis_makes_nobody_an_admin(
+    operators: Operators, store: Store, keys: SealingKeys
+) -> None:
     """A record moved to another name, under another epoch, from another server or made up does not open."""
     await put(operators)
     await put(operators, Operator("root", OperatorRole.ADMIN, 1))
     text = await store.requests.command("HGET", OPERATORS, "root")
     epoch, _, sealed = text.partition(" ")
-    foreign = Operators(store, KeyRing.parse(new_key_text("k1")))
+    foreign = Operators(store, SealingKeys.parse(new_key_text("k1")))
     assert await foreign.write_operator(await operators.read_operators(), ANN, HASH, event=CHANGED)
     stolen = await store.requests.command("HGET", OPERATORS, "ann")
     as_key = keys.seal(HASH, "api-key", "ann", epoch)

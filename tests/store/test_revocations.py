@@ -22,22 +22,22 @@ from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.store.events import CHANGED
 from tests.store.fleet import KEY, Fleet
-from tests.store.test_tokens import take_lead, want
+from tests.store.test_tokens import begin_application, want
 
 LIFE_S = 3600
 
 
 async def revoked_token(tokens: Tokens, store: Store, device: Device) -> TokenRecord:
     """Return the record of a token that was issued and revoked."""
-    lead = await take_lead(tokens, want(device, life_s=LIFE_S))
+    lease = await begin_application(tokens, want(device, life_s=LIFE_S))
     await tokens.store(
-        lead,
+        lease,
         (CloudTokenOfType(TokenType.W, CloudToken("t")),),
         store.clock.now_ms() + LIFE_S * 1000,
         whole=True,
         actor=Actor("device:test"),
     )
-    record = await tokens.read_token(lead.handle)
+    record = await tokens.read_token(lease.handle)
     assert record is not None
     await tokens.revoke_token(record, actor=Actor("cli:test"))
     return record
@@ -296,12 +296,12 @@ async def test_revoking_works_when_redis_is_full(
 
     That takes a device's proof, and permits for the calls.
     """
-    lead = await take_lead(fleet.tokens, want(device, life_s=LIFE_S))
+    lease = await begin_application(fleet.tokens, want(device, life_s=LIFE_S))
     single, *below_watermark = await fleet.issue_many(4)
     registered = await fleet.add("registered")
     await store.requests.command("CONFIG", "SET", "maxmemory", 1)
     try:
-        assert await fleet.tokens.revoke_token(await fleet.read(lead.handle), actor=Actor("cli:test"))
+        assert await fleet.tokens.revoke_token(await fleet.read(lease.handle), actor=Actor("cli:test"))
         with pytest.raises(Unavailable):
             await fleet.tokens.request(want(device, life_s=LIFE_S), request="r2", jti="", used_until_ms=0)
         await fleet.tokens.use_assertion(device, request="r3", jti="jti", used_until_ms=store.clock.now_ms() + 60_000)

@@ -12,9 +12,10 @@ from app.model.secrets import PasswordHash, SessionId
 from app.store.audit import Event, EventKind
 from app.store.constants import SESSION_IDLE_MS, SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
-from app.store.sealing import KeyRing, new_key_text
+from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
+from tests.sealing_keys import new_key_text
 from tests.store.test_operators import ANN, CHANGED, HASH, REMOVED, put
 
 MARGIN_MS = 60_000
@@ -29,9 +30,9 @@ async def account(operators: Operators) -> StoredOperator:
 
 async def begin(sessions: Sessions, account: StoredOperator) -> SessionId:
     """Begin a session."""
-    begun = await sessions.begin_session(account, "from 192.0.2.1")
-    assert begun is not None
-    return begun[0]
+    started = await sessions.begin_session(account, "from 192.0.2.1")
+    assert started is not None
+    return started[0]
 
 
 async def the_key(store: Store) -> str:
@@ -99,9 +100,9 @@ async def test_a_session_ends_after_half_a_day_however_much_it_is_used(
     sessions: Sessions, account: StoredOperator, store: Store
 ) -> None:
     """Its end is told when it begins."""
-    begun = await sessions.begin_session(account, "")
-    assert begun is not None
-    session, ends_at_ms = begun
+    started = await sessions.begin_session(account, "")
+    assert started is not None
+    session, ends_at_ms = started
     assert abs(ends_at_ms - store.clock.now_ms() - SESSION_LONGEST_MS) < 5000
     while store.clock.now_ms() < ends_at_ms - SESSION_IDLE_MS:
         store.clock.shift_ms += SESSION_IDLE_MS // 2
@@ -187,7 +188,7 @@ async def test_whoever_writes_to_redis_signs_in_as_nobody(
     assert await sessions.find_session(session, touch=False) is not None
     store.clock.shift_ms = SESSION_LONGEST_MS
     assert await sessions.find_session(session, touch=False) is None
-    other = Sessions(store, KeyRing.parse(new_key_text("k1")), operators)
+    other = Sessions(store, SealingKeys.parse(new_key_text("k1")), operators)
     assert await sessions.find_session(await begin(other, root), touch=True) is None
 
 

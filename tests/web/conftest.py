@@ -17,11 +17,11 @@ from app.sandbox.access_keys import AccessKey
 from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from app.service.registry import Registration, Registry
 from app.settings import Settings
-from app.store.sealing import new_key_text
 from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.clouds import Cloud
+from tests.sealing_keys import new_key_text
 
 ISSUER = "https://tokens.example"
 ACCESS_KEY_ID = "test-access-key"

@@ -9,10 +9,11 @@ from aiohttp.test_utils import TestClient
 from app.model.api_keys import Right
 from app.service.api_keys import ApiKeyAdmin
 from app.store.api_keys import ApiKeys
-from app.store.sealing import KeyRing, new_key_text
+from app.store.sealing import SealingKeys
 from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Answer, Caller, read
+from tests.sealing_keys import new_key_text
 from tests.web.conftest import OwnCloud
 
 Ask = Callable[..., Awaitable[Answer]]
@@ -163,6 +164,6 @@ async def test_whoever_writes_to_redis_gains_no_right(
     record = await store.requests.command("HGET", "{ops}:keys", strong[11:27])
     await store.requests.command("HSET", "{ops}:keys", weak[11:27], record)
     assert (await ask("introspect", weak, token="x")).status == 503
-    foreign = ApiKeys(store, KeyRing.parse(new_key_text("k1")))
+    foreign = ApiKeys(store, SealingKeys.parse(new_key_text("k1")))
     key = await bearer(ApiKeyAdmin(foreign), Right.ADMIN, name="foreign")
     assert (await ask("introspect", key, token="x")).status == 503

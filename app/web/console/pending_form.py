@@ -15,7 +15,7 @@ from multidict import MultiDict, MultiMapping
 from app.errors import InvalidRequest
 from app.model.secrets import Secret
 from app.model.text import _
-from app.store.sealing import CannotOpen, KeyRing
+from app.store.sealing import CannotOpen, SealingKeys
 
 FIELD: Final = "pending_form"
 GOOD_FOR_MS: Final = 30 * 60 * 1000
@@ -32,13 +32,13 @@ class PendingForm(msgspec.Struct, frozen=True):
     plain: list[str] = []
 
 
-def seal_form(keys: KeyRing, pending: PendingForm) -> str:
+def seal_form(keys: SealingKeys, pending: PendingForm) -> str:
     """Seal a form; an empty text if it is too large for that."""
     text = keys.seal(Secret(msgspec.json.encode(pending).decode()), "carried-form", "")
     return text if len(text) <= MAX_CHARS else ""
 
 
-def unseal_form(keys: KeyRing, text: str, now_ms: int) -> PendingForm:
+def unseal_form(keys: SealingKeys, text: str, now_ms: int) -> PendingForm:
     """Open a form. Raises ``InvalidRequest`` for what was not sealed here, or too long ago."""
     try:
         opened = keys.open(text, "carried-form", "")
@@ -52,7 +52,7 @@ def unseal_form(keys: KeyRing, text: str, now_ms: int) -> PendingForm:
     return pending
 
 
-def restore_form(keys: KeyRing, path: str, fields: MultiDict[str], now_ms: int) -> MultiMapping[str]:
+def restore_form(keys: SealingKeys, path: str, fields: MultiDict[str], now_ms: int) -> MultiMapping[str]:
     """Return a form's fields: those of the pending form, where it holds one. Raises ``InvalidRequest``."""
     if FIELD not in fields:
         return fields
