@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from app.errors import InvalidClient, Unavailable
 from app.model.devices import Algorithm, Device
@@ -30,8 +30,7 @@ _GENERIC: Final = "client authentication failed: the client is unknown or disabl
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedClient:
+class VerifiedClient(NamedTuple):
     """A caller who proved to be ``device`` as its record of that epoch says; the proof is not used up yet.
 
     ``jti`` names the assertion; it must stay used until ``used_until_ms`` in Unix ms (0: there is nothing to use up).
@@ -53,8 +52,7 @@ class ClientProof:
     client: VerifiedClient | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _CandidateKey:
+class _CandidateKey(NamedTuple):
     """A key to check a proof against, good until ``until_ms`` (Unix ms). A decoy has no device: no proof fits it."""
 
     key: verification_keys.VerificationKey
@@ -123,7 +121,7 @@ class Authenticator:
         credentials, now_ms = proof.credentials, self._clock.now_ms()
         for candidate in _candidate_keys(registered, credentials.claim.algorithm, now_ms):
             single_use = credentials.proven_by(candidate.key, issuer=self._issuer, now_ms=now_ms)
-            if single_use and candidate.device:
+            if single_use is not None and candidate.device:
                 # No longer than its key is good: so the scripts, too, refuse by Redis's clock what an old key signed.
                 used_until_ms = min(single_use.until_ms, candidate.until_ms)
                 return VerifiedClient(candidate.device, proof.request, single_use.jti, used_until_ms)

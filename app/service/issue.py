@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final
@@ -70,9 +70,6 @@ class _Answer:
     asked_at: float
 
 
-_Ask = Callable[[VerifiedClient], Awaitable[_Answer]]
-
-
 class Issuer:
     """Issues tokens to devices."""
 
@@ -95,31 +92,25 @@ class Issuer:
         ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
         """
         self._refuse_in_storm()
+        proof, ask = ClientProof(credentials), partial(self._ask, scope, expires_in)
+        started_at = asyncio.get_running_loop().time()
         self._concurrent += 1
         try:
-            return await self._issue(ClientProof(credentials), partial(self._ask, scope, expires_in), deadline)
+            while True:
+                answer = await self._authenticator.authenticate(proof, ask)
+                wait_until = deadline - ANSWERING_S
+                if answer.result.token:
+                    wait_until = min(wait_until, started_at + FALLBACK_PATIENCE_S)
+                may_wait = answer.asked_at < wait_until
+                if _is_outdated(answer, may_wait=may_wait):
+                    continue
+                if answer.result.status == "apply":
+                    self._start_application(answer, proof)
+                if answer.result.status not in {"apply", "wait"} or not may_wait:
+                    return self._conclude(answer)
+                await self._wait(answer, wait_until)
         finally:
             self._concurrent -= 1
-
-    async def _issue(self, proof: ClientProof, ask: _Ask, deadline: float) -> IssuedToken:
-        """Ask Redis until there is a token, or nothing more to wait for."""
-        loop = asyncio.get_running_loop()
-        started_at = loop.time()
-        while True:
-            answer = await self._authenticator.authenticate(proof, ask)
-            result = answer.result
-            wait_until = min(deadline - ANSWERING_S, started_at + FALLBACK_PATIENCE_S if result.token else math.inf)
-            may_wait = answer.asked_at < wait_until
-            if loop.time() - answer.asked_at > MAX_ANSWER_AGE_S:
-                if may_wait:
-                    continue
-                raise Unavailable("the server was held up: ask again", cause="paused while Redis answered")
-            if result.status == "apply":
-                lease = ApplicationLease(answer.token_request, result.application, proof.request)
-                self._applications.start(lease, answer.grant)
-            if result.status not in {"apply", "wait"} or not may_wait:
-                return self._conclude(answer)
-            await self._wait(answer, wait_until)
 
     def _refuse_in_storm(self) -> None:
         """Refuse without a look at the request where it would only delay the others."""
@@ -157,6 +148,10 @@ class Issuer:
         if full and result.status == "busy":
             result = replace(result, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
         return _Answer(token_request, grant, result, asked_at)
+
+    def _start_application(self, answer: _Answer, proof: ClientProof) -> None:
+        lease = ApplicationLease(answer.token_request, answer.result.application, proof.request)
+        self._applications.start(lease, answer.grant)
 
     async def _wait(self, answer: _Answer, until: float) -> None:
         """Wait for the application that is under way, not counted among the concurrent requests."""
@@ -197,6 +192,18 @@ class Issuer:
             expires_at_ms=token.expires_at_ms,
             cloud_tokens=cloud_tokens,
         )
+
+
+def _is_outdated(answer: _Answer, *, may_wait: bool) -> bool:
+    """Return whether Redis must be asked again: a revoke may have been answered since.
+
+    Raises ``Unavailable`` if there is no time left to ask.
+    """
+    if asyncio.get_running_loop().time() - answer.asked_at <= MAX_ANSWER_AGE_S:
+        return False
+    if not may_wait:
+        raise Unavailable("the server was held up: ask again", cause="paused while Redis answered")
+    return True
 
 
 def _check_request(
