@@ -1,4 +1,4 @@
-"""``audit``: who did what."""
+"""``audit``: search the audit."""
 
 from __future__ import annotations
 
@@ -27,20 +27,36 @@ _PAGE: Final = 1000
 
 
 def audit(
-    client_id: Annotated[str, typer.Option(help="Lines about this device.")] = "",
-    who: Annotated[str, typer.Option(help="Whose acts: device:ID, key:NAME, cli:USER, cloud, server, stranger.")] = "",
-    what: Annotated[str, typer.Option(help="granted, refused, revoked, confirmed, device_disabled and so on.")] = "",
-    handle: Annotated[str, typer.Option(help="Lines about this token.")] = "",
-    token: Annotated[
-        str, typer.Option(metavar="-", help="Lines about the token on standard input, until 10 min after its expiry.")
+    client_id: Annotated[str, typer.Option(help="Only entries about this device.")] = "",
+    who: Annotated[
+        str,
+        typer.Option(
+            help="Only what device:ID, key:NAME, operator:NAME, cli:USER, job:ID, cloud, server or stranger did."
+        ),
     ] = "",
-    since: Annotated[str, typer.Option(metavar="TIME", help="2h: not older than that; or an ISO 8601 time.")] = "",
-    until: Annotated[str, typer.Option(metavar="TIME", help="The same, for what is older.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Most lines to show.")] = 100,
+    what: Annotated[
+        str,
+        typer.Option(
+            help="Only events of this kind: granted, refused, revoked, confirmed, device_disabled and others."
+        ),
+    ] = "",
+    handle: Annotated[str, typer.Option(help="Only entries about this token.")] = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            metavar="-", help="Only entries about the token on standard input, until 10 minutes after it expires."
+        ),
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Only entries since then: 2h for the last two hours, or an ISO 8601 time."),
+    ] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Only entries before then, given likewise.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Show at most so many entries.")] = 100,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what was granted, refused, revoked and changed, the newest first."""
+    """List what was granted, refused, revoked and changed, the newest first."""
     from app.service.audit import AuditFilter  # noqa: PLC0415 - `--help` stays quick
 
     now_ms = int(time.time() * 1000)
@@ -53,39 +69,40 @@ def audit(
         until_ms=moment_ms(until, "--until", now_ms) if until else 0,
     )
     if token and handle:
-        raise InvalidRequest("name the token by --handle or by --token, not by both")
-    in_hand = _read_token(token) if token else None
-    lines = asyncio.run(_search(state, query, in_hand, limit))
+        raise InvalidRequest("use either --handle or --token, not both")
+    entries = asyncio.run(_search(state, query, _read_token(token) if token else None, limit=limit))
     if as_json:
-        print(json.dumps([asdict(line) for line in lines]))
+        print(json.dumps([asdict(entry) for entry in entries]))
     else:
-        _show(lines)
+        _print_entries(entries)
 
 
 def _read_token(option: str) -> Secret:
     if option != "-":
-        # Whatever stands in a command line can be read by everyone on the machine, and stays in the shell's history.
-        raise InvalidRequest("write --token - and give the token on standard input")
+        # Every user of the machine can read a command line, and the shell's history keeps it.
+        raise InvalidRequest("--token takes only -: give the token on standard input")
     return Secret(getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.read())
 
 
-async def _search(state: Path | None, query: AuditFilter, in_hand: Secret | None, limit: int) -> list[AuditEntry]:
-    async with open_admin_services(settings(state)) as office:
-        if in_hand is not None:
-            query = await office.audit_log.filter_for_token(query, in_hand)
-        lines: list[AuditEntry] = []
+async def _search(state: Path | None, query: AuditFilter, token: Secret | None, *, limit: int) -> list[AuditEntry]:
+    async with open_admin_services(settings(state)) as services:
+        if token is not None:
+            query = await services.audit_log.filter_for_token(query, token)
+        entries: list[AuditEntry] = []
         cursor = ""
-        while len(lines) < limit:
-            page = await office.audit_log.search_events(query, cursor=cursor, limit=min(_PAGE, limit - len(lines)))
-            lines += page.entries
+        while len(entries) < limit:
+            most = min(_PAGE, limit - len(entries))
+            page = await services.audit_log.search_events(query, cursor=cursor, limit=most)
+            entries += page.entries
             if page.cursor is None:
                 break
             cursor = str(page.cursor)
-        return lines
+        return entries
 
 
-def _show(lines: list[AuditEntry]) -> None:
-    """Print one line each, uncut: they are copied from, so no table is squeezed into a terminal's width."""
-    for line in lines:
-        said = (shown_time(line.at_ms), f"{line.what:<15}", f"{line.who:<28}", line.client_id, line.handle, line.detail)
-        print("  ".join(cell for cell in said if cell).rstrip())
+def _print_entries(entries: list[AuditEntry]) -> None:
+    """Print one line an entry. A table would be cut to the terminal's width, and people copy from here."""
+    for entry in entries:
+        revoked = f"revoked {entry.revoked}" if entry.revoked else ""
+        cells = (f"{entry.what:<15}", f"{entry.who:<28}", entry.client_id, entry.handle, entry.detail, revoked)
+        print("  ".join(cell for cell in (shown_time(entry.at_ms), *cells) if cell).rstrip())

@@ -16,7 +16,7 @@ from app.model.devices import Algorithm, Device
 
 if TYPE_CHECKING:
     from app.assembly import AdminServices
-    from app.service.registry import Added
+    from app.service.registry import AddedDevice
 
 app = typer.Typer(no_args_is_help=True, help="The registry of devices.")
 
@@ -161,7 +161,7 @@ def as_record(device: Device) -> dict[str, Any]:
     }
 
 
-def as_added(added: Added) -> dict[str, str]:
+def as_added(added: AddedDevice) -> dict[str, str]:
     """Return what is printed of a new device: its client ID, and its secret or private key if it was generated."""
     printed = {"client_id": str(added.device.client_id)}
     if added.secret:
@@ -182,7 +182,7 @@ def _attribute(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _print_added(added: Added, what: str, *, as_json: bool) -> None:
+def _print_added(added: AddedDevice, what: str, *, as_json: bool) -> None:
     printed = as_added(added)
     if as_json:
         print(json.dumps(printed))

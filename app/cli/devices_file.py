@@ -19,7 +19,7 @@ from app.model.secrets import ClientSecret
 
 if TYPE_CHECKING:
     from app.assembly import AdminServices
-    from app.service.registry import Added, Registration, Registry
+    from app.service.registry import AddedDevice, Registration, Registry
 
 
 class _FileEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -115,7 +115,7 @@ async def _check_entries(registry: Registry, entries: _Entries) -> None:
         line_of[entry.client_id] = number
 
 
-async def _add_entry(services: AdminServices, entry: _FileEntry) -> Added:
+async def _add_entry(services: AdminServices, entry: _FileEntry) -> AddedDevice:
     added = await services.registry.add_device(entry.registration(), actor=services.actor)
     if entry.disabled:
         await services.registry.disable_device(entry.client_id, actor=services.actor)

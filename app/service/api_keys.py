@@ -1,4 +1,4 @@
-"""API keys of services: made, removed, and asked for a right."""
+"""API keys of services: adding, removing and verifying them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound
 from app.model.actors import Actor
 from app.model.api_keys import ApiKey, Right, generate_api_key, is_api_key_name, read_api_key_id
 from app.model.secrets import ApiKeyText
+from app.model.text import _
+from app.service.refusal_texts import CANNOT_DECRYPT
 from app.store.api_keys import MAX_KEYS, ApiKeys
 from app.store.sealing import CannotOpen
 
@@ -33,58 +35,65 @@ class KeyCheck:
     """Verifies API keys."""
 
     def __init__(self, keys: ApiKeys) -> None:
-        """Look them up in ``keys``, at each request: a removed one counts at once."""
+        """Look keys up in ``keys`` at each request, so that a removal takes effect at once."""
         self._keys = keys
 
     async def verify(self, bearer: Bearer, right: Right) -> ApiKey:
-        """Return the key if it is good and has ``right``.
+        """Return the key if it is valid and has ``right``.
 
         Raises ``InvalidToken``, ``InsufficientScope`` (RFC 6750 section 3.1) and ``Unavailable``.
         """
         try:
             key = await self._keys.find_api_key(bearer.text)
         except CannotOpen as error:
-            raise Unavailable("the server cannot open this API key", cause=str(error), retry_after_s=60) from error
+            raise Unavailable(CANNOT_DECRYPT, cause=str(error), retry_after_s=60) from error
         if key is None:
             known = read_api_key_id(bearer.text)
             raise InvalidToken(
-                "the API key is malformed, unknown or removed", cause=f"key {known}" if known else "no API key's text"
+                _("the API key is malformed, unknown or removed"),
+                cause=f"key {known}" if known else "not the form of an API key",
             )
         if not key.may(right):
-            raise InsufficientScope(f"this API key has not the right {right}", cause=key.actor_name)
+            raise InsufficientScope(
+                _("this API key does not have the right %(right)s", right=right.value), cause=key.actor_name
+            )
         return key
 
 
 class ApiKeyAdmin:
-    """What an operator does with API keys."""
+    """Adds, removes and lists API keys."""
 
     def __init__(self, keys: ApiKeys) -> None:
         """Keep them in ``keys``."""
         self._keys = keys
 
     async def add_api_key(self, name: str, rights: Iterable[Right], *, actor: Actor) -> NewApiKey:
-        """Make a key. Raises ``InvalidRequest`` for a wrong or taken name or no right at all, and ``Unavailable``."""
+        """Add a key. Raises ``InvalidRequest`` for an invalid or taken name or no right, and ``Unavailable``."""
         if not is_api_key_name(name):
-            raise InvalidRequest("a key's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
+            raise InvalidRequest(
+                _("not a valid name for a key: expected 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first")
+            )
         wanted = frozenset(rights)
         if not wanted:
-            raise InvalidRequest(f"name at least one right: {', '.join(Right)}")
+            raise InvalidRequest(_("no right was given: choose at least one of %(rights)s", rights=", ".join(Right)))
         text = generate_api_key()
         match await self._keys.add_api_key(text, name, wanted, actor=actor):
             case "taken":
-                raise InvalidRequest(f"there is a key {name} already: remove it, or take another name")
+                raise InvalidRequest(
+                    _("there is already a key named %(name)s: remove it, or choose another name", name=name)
+                )
             case "full":
-                raise InvalidRequest(f"there are {MAX_KEYS} keys already: remove what nobody uses")
+                raise InvalidRequest(_("there are %(most)s keys already: remove unused ones first", most=MAX_KEYS))
         return NewApiKey(name, wanted, text)
 
     async def remove_api_key(self, name: str, *, actor: Actor) -> None:
-        """Remove a key, from this moment on at every instance. Raises ``NotFound`` and ``Unavailable``."""
+        """Remove a key, with effect at once at every instance. Raises ``NotFound`` and ``Unavailable``."""
         if not is_api_key_name(name) or not await self._keys.remove_api_key(name, actor=actor):
-            raise NotFound("there is no key of that name")
+            raise NotFound(_("there is no key of that name"))
 
     async def list_api_keys(self) -> list[ApiKey]:
         """Return every key by name. Raises ``Unavailable``."""
         try:
             return await self._keys.all_api_keys()
         except CannotOpen as error:
-            raise Unavailable("an API key's record cannot be opened", cause=str(error)) from error
+            raise Unavailable(CANNOT_DECRYPT, cause=str(error)) from error

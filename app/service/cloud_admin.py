@@ -1,7 +1,7 @@
 """What operators do at the cloud by hand: group IDs, devices' credentials, connections, messages.
 
-The guide's chapters 11 to 14, and CloseConnection. What changed something, or may have, gets its line in the audit
-trail, without any secret and without what a message said.
+The guide's chapters 11 to 14, and CloseConnection. Whatever changed something, or may have, is recorded in the audit,
+without secrets and without a message's payload.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.errors import CloudRefused, InvalidRequest, Refusal, Unavailable
 from app.model.actors import Actor
-from app.model.text import join_sentences
+from app.model.text import Text, _, join_sentences
 from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
-from app.service.audit import EventRecorder
+from app.service.audit import EventRecorder, outcome_unknown
 from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.redis_keys import OPERATORS_AUDIT, Shard
 
 LOOK_WITHIN_S: Final = 1.5
-"""A page waits no longer to learn whether a device is online; the rest of it needs no cloud."""
+"""A page waits no longer to learn whether a device is online: the rest of the page does not need the cloud."""
 
 LIST_WITHIN_S: Final = 3.0
 ACT_WITHIN_S: Final = 4.0
-"""What was refused for lack of an answer is shown beside the list, which is asked for anew: both in one page's time."""
+"""After an action without an answer a page also lists groups again: both fit into the time of one page."""
 
-NOTE_WITHIN_S: Final = 1.0
+RECORD_WITHIN_S: Final = 1.0
 
-_NO_CREDENTIAL: Final = "probably this device has no credential at the cloud: register one"
+_NO_CREDENTIAL: Final = _("the device may have no credential at the cloud: register one")
 _MISSING_ACTION: Final = ("apinotsupport", "invalidaction", "invalidapi")
 
 _Result = TypeVar("_Result")
 
 
 class CloudAdmin:
-    """The cloud as operators use it by hand. Every method raises the refusals of ``refusal_of``."""
+    """Calls of the cloud by operators. Every method raises the refusals of ``refusal_of``."""
 
     def __init__(self, cloud: CloudClient, audit: AuditStore) -> None:
-        """Call ``cloud``, within the quotas, and write to ``audit`` what was done."""
+        """Call ``cloud``, within the quotas, and record changes in ``audit``."""
         self._cloud = cloud
         self._recorder = EventRecorder(audit)
 
@@ -57,29 +57,29 @@ class CloudAdmin:
         return await self._look(partial(self._cloud.get_device_credential, client_id), unknown=_NO_CREDENTIAL)
 
     async def register_credential(self, client_id: str, *, actor: Actor) -> DeviceCredential:
-        """Give the device a credential (14.1); one that it had is good no more."""
+        """Register a credential for the device (14.1); an earlier one becomes invalid."""
         call = partial(self._cloud.register_device_credential, client_id)
         return await self._act(Event(actor, EventKind.CREDENTIAL_REGISTERED), client_id, call)
 
     async def refresh_credential(self, client_id: str, *, actor: Actor) -> DeviceCredential:
-        """Replace the secret of the device's credential (14.4); the old one is good no more."""
+        """Replace the secret of the device's credential (14.4); the old one becomes invalid."""
         call = partial(self._cloud.refresh_device_credential, client_id)
         return await self._act(Event(actor, EventKind.CREDENTIAL_REFRESHED), client_id, call, unknown=_NO_CREDENTIAL)
 
     async def unregister_credential(self, client_id: str, *, actor: Actor) -> None:
-        """Take the device's credential away (14.3)."""
+        """Unregister the device's credential (14.3)."""
         call = partial(self._cloud.unregister_device_credential, client_id)
         await self._act(Event(actor, EventKind.CREDENTIAL_UNREGISTERED), client_id, call, unknown=_NO_CREDENTIAL)
 
     async def close_connection(self, client_id: str, *, actor: Actor) -> None:
-        """Cut the device's connection; it may come back with what it holds (FACTS 3.1)."""
+        """Close the device's connection; the device may connect again with its token (FACTS 3.1)."""
         call = partial(self._cloud.close_connection, client_id)
         await self._act(Event(actor, EventKind.CONNECTION_CLOSED), client_id, call)
 
     async def send_message(self, client_id: str, topic: str, payload: str, *, actor: Actor) -> str:
-        """Publish to a topic (12.1), written down as for this device; returns the message's ID.
+        """Publish to a topic (12.1), recorded for this device; returns the message ID.
 
-        Raises ``InvalidRequest`` too, for what can be no topic or payload.
+        Also raises ``InvalidRequest`` for an invalid topic or payload.
         """
         _check("SendMessage", MqttTopic=topic, Payload=payload)
         call = partial(self._cloud.send_message, topic, payload)
@@ -108,7 +108,7 @@ class CloudAdmin:
         )
 
     async def _look(
-        self, call: Callable[..., Awaitable[_Result]], *, within_s: float = ACT_WITHIN_S, unknown: str = ""
+        self, call: Callable[..., Awaitable[_Result]], *, within_s: float = ACT_WITHIN_S, unknown: Text | None = None
     ) -> _Result:
         try:
             return await call(deadline=asyncio.get_running_loop().time() + within_s)
@@ -116,41 +116,46 @@ class CloudAdmin:
             raise refusal_of(error, unknown=unknown, changes=False) from error
 
     async def _act(
-        self, event: Event, client_id: str, call: Callable[..., Awaitable[_Result]], *, unknown: str = ""
+        self, event: Event, client_id: str, call: Callable[..., Awaitable[_Result]], *, unknown: Text | None = None
     ) -> _Result:
         try:
             result = await call(deadline=asyncio.get_running_loop().time() + ACT_WITHIN_S)
         except CloudError as error:
             if error.uncertain:
-                lost = f"perhaps: its answer was lost ({error.code})"
-                detail = f"{event.detail}; {lost}" if event.detail else lost
-                await self._note(replace(event, detail=detail), client_id)
+                unknown_outcome = outcome_unknown(error.code)
+                detail = f"{event.detail}; {unknown_outcome}" if event.detail else unknown_outcome
+                await self._record(replace(event, detail=detail), client_id)
             raise refusal_of(error, unknown=unknown) from error
-        await self._note(event, client_id)
+        await self._record(event, client_id)
         return result
 
-    async def _note(self, event: Event, client_id: str) -> None:
+    async def _record(self, event: Event, client_id: str) -> None:
         """Record what was done. That cannot be taken back, so the log has to do where Redis is away."""
         stream = Shard.of(client_id).audit if client_id else OPERATORS_AUDIT
-        await self._recorder.record(NewEntry(stream, event, client_id), within_s=NOTE_WITHIN_S)
+        await self._recorder.record(NewEntry(stream, event, client_id), within_s=RECORD_WITHIN_S)
 
 
-def refusal_of(error: CloudError, *, unknown: str = "", changes: bool = True) -> Refusal:
-    """Return what an operator is told of an error of the cloud: its code, the probable cause and the cure.
+def refusal_of(error: CloudError, *, unknown: Text | None = None, changes: bool = True) -> Refusal:
+    """Return the refusal for an error of the cloud, with its code, the probable cause and the cure.
 
-    ``Unavailable`` where asking again helps, else ``CloudRefused``. ``unknown`` is the probable cause of a refused
-    parameter; ``changes``: the call would have changed something, so it matters that it may have.
+    ``Unavailable`` where trying again helps, else ``CloudRefused``. ``unknown`` is the probable cause of a refused
+    parameter; ``changes``: the call changes something, so it matters that it may have been carried out.
     """
     cause = unknown if unknown and error.kind is ErrorKind.PARAMETER else error.error_hint
-    told = f"{error.code}; {cause}" if cause else error.code
+    reason = _("%(code)s; %(cause)s", code=error.code, cause=cause) if cause else error.code
     if error.code.lower().startswith(_MISSING_ACTION):
-        return CloudRefused(f"this cloud instance does not have this action ({told})", cause=str(error))
+        return CloudRefused(
+            _("this cloud instance does not have this action (%(reason)s)", reason=reason), cause=str(error)
+        )
     if error.uncertain and changes:
-        return Unavailable(f"the cloud may have done it, its answer was lost: look again ({told})", cause=str(error))
+        return Unavailable(
+            _("outcome unknown: the cloud's answer was lost, so check whether it was done (%(reason)s)", reason=reason),
+            cause=str(error),
+        )
+    sentence = _("%(problem)s (%(reason)s)", problem=error.sentence, reason=reason)
     if error.kind in RETRIED:
-        wait_s = max(1, math.ceil(error.retry_after_s or 1))
-        return Unavailable(f"{error.sentence} ({told})", cause=str(error), retry_after_s=wait_s)
-    return CloudRefused(f"{error.sentence} ({told})", cause=str(error))
+        return Unavailable(sentence, cause=str(error), retry_after_s=max(1, math.ceil(error.retry_after_s or 1)))
+    return CloudRefused(sentence, cause=str(error))
 
 
 def _check(action: str, **parameters: str) -> None:

@@ -1,4 +1,4 @@
-"""What stands in a device's record beside its key: whether it can, what it permits, and what of it was changed."""
+"""A device's record without its key: whether it is valid, what it permits, and what a change changes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from app.model.devices import Device
 from app.model.grants import Grant
 from app.model.policy import Policy
 from app.model.templates import NoGrant, is_value
+from app.model.text import _
 from app.model.topics import quoted
 
 MAX_NOTE_CHARS: Final = 200
@@ -20,17 +21,23 @@ _ATTRIBUTE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 def check_record(device: Device, policy: Policy) -> None:
-    """See that the role is in the policy, and that attributes and note can be. Raises ``InvalidRequest``."""
+    """Check that the role is in the policy, and that attributes and note are valid. Raises ``InvalidRequest``."""
     if policy.role_for(device.client_id, device.role or None) is None:
         names = ", ".join(policy.roles)
         raise InvalidRequest(
-            f"there is no role {quoted(device.role)} in the policy: it has {names}"
+            _("the policy has no role %(role)s: choose one of %(names)s", role=quoted(device.role), names=names)
             if device.role
-            else f"no role of the policy matches {device.client_id}: name one of {names}"
+            else _(
+                "no role of the policy matches %(client_id)s: choose one of %(names)s",
+                client_id=device.client_id,
+                names=names,
+            )
         )
     _check_attributes(device.attributes)
     if len(device.note) > MAX_NOTE_CHARS or not device.note.isprintable():
-        raise InvalidRequest(f"the note must be one line of at most {MAX_NOTE_CHARS} characters")
+        raise InvalidRequest(
+            _("not a valid note: expected one line of at most %(most)s characters", most=MAX_NOTE_CHARS)
+        )
 
 
 def permitted(device: Device, policy: Policy) -> Grant:
@@ -43,9 +50,9 @@ def permitted(device: Device, policy: Policy) -> Grant:
 
 
 def narrows(old: Device, new: Device, policy: Policy) -> bool:
-    """Tell whether a token that was issued by the old record may carry what the new one does not permit.
+    """Tell whether a token issued under the old record may carry a permission that the new one does not give.
 
-    What a device without a grant holds was issued under another policy, so nothing is known of it.
+    Tokens of a device that the old record permits nothing were issued under another policy: they may carry anything.
     """
     if (new.role, new.attributes) == (old.role, old.attributes):
         return False
@@ -54,7 +61,7 @@ def narrows(old: Device, new: Device, policy: Policy) -> bool:
 
 
 def differences(old: Device, new: Device) -> Iterator[str]:
-    """Yield what was changed, as the audit says it."""
+    """Yield what was changed, in the words of the audit."""
     if new.role != old.role:
         yield f"role {new.role}" if new.role else "role by match"
     names = sorted({name for name, _ in set(old.attributes.items()) ^ set(new.attributes.items())})
@@ -66,10 +73,17 @@ def differences(old: Device, new: Device) -> Iterator[str]:
 
 def _check_attributes(attributes: Mapping[str, str]) -> None:
     if len(attributes) > MAX_ATTRIBUTES:
-        raise InvalidRequest(f"a device has at most {MAX_ATTRIBUTES} attributes")
+        raise InvalidRequest(_("at most %(most)s attributes are allowed", most=MAX_ATTRIBUTES))
     for name, value in attributes.items():
         if not _ATTRIBUTE_NAME.fullmatch(name):
-            raise InvalidRequest(f"an attribute's name has 1 to 32 of A-Z a-z 0-9 _ -, not {quoted(name)}")
+            raise InvalidRequest(
+                _("%(name)s is not a valid attribute name: expected 1 to 32 of A-Z a-z 0-9 _ -", name=quoted(name))
+            )
         if not is_value(value):
-            # It is put into topics: + # or / in it would widen them, or move them into a neighbour's.
-            raise InvalidRequest(f"attribute {name}: its value must be of A-Z a-z 0-9 _ . @ : - and not empty")
+            # A value becomes part of topics: + or # would widen them, and / would move them among another device's.
+            raise InvalidRequest(
+                _(
+                    "the value of attribute %(name)s is not valid: expected characters of A-Z a-z 0-9 _ . @ : -",
+                    name=name,
+                )
+            )

@@ -1,4 +1,4 @@
-"""Calling the cloud by hand: any action, with any parameters, written down before it is sent."""
+"""Calling the cloud by hand: any action, with any parameters, recorded before it is sent."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MOST_CHARS: Final = 100
 
 
 @dataclass(frozen=True)
-class Called:
-    """A call and what became of it: an answer, or the error for which there is none.
+class ExplorerCall:
+    """A call and its answer, or the error if there was none.
 
     ``sent`` is None if nothing went out. ``took_s`` is from then to the answer, in seconds.
     """
@@ -34,10 +34,10 @@ class Called:
 
 
 class Explorer:
-    """What an admin tries out at the cloud."""
+    """Calls the cloud for an admin."""
 
     def __init__(self, cloud: CloudClient, audit: AuditStore) -> None:
-        """Call through ``cloud``, within its quotas; write down in ``audit``."""
+        """Call through ``cloud``, within its quotas, and record calls in ``audit``."""
         self._cloud = cloud
         self._audit = audit
 
@@ -49,8 +49,8 @@ class Explorer:
         *,
         actor: Actor,
         deadline: float,
-    ) -> Called:
-        """Call ``action`` once, whatever the catalog says of ``parameters``. ``deadline`` is loop time in seconds.
+    ) -> ExplorerCall:
+        """Call ``action`` once, with parameters that the catalog need not allow. ``deadline`` is loop time in seconds.
 
         Raises ``Unavailable``, and then nothing was sent.
         """
@@ -74,11 +74,11 @@ class Explorer:
             received = Received(action, raw)
         except CloudError as failed:
             error = failed
-        return Called(sent[0] if sent else None, received, error, clock() - began)
+        return ExplorerCall(sent[0] if sent else None, received, error, clock() - began)
 
 
 def _detail(action: Action, parameters: Mapping[str, str]) -> str:
-    """Tell what was called, without its secrets and without what a message said."""
+    """Return what was called, without secrets and without a message's payload."""
     shown = (
         f"{name} of {len(value)} characters" if name == "Payload" else f"{name}={sanitize_for_log(value)[:_MOST_CHARS]}"
         for name, value in parameters.items()

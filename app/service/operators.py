@@ -1,4 +1,4 @@
-"""Operators: added, changed and removed, by an admin or at the command line."""
+"""Operators: adding, changing and removing them, for an admin or the command line."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from app.errors import InvalidRequest, NotFound, SignInFailed, Unavailable
 from app.model.actors import Actor
 from app.model.operators import Operator, OperatorRole, generate_password, is_operator_name
 from app.model.secrets import Password, PasswordHash
+from app.model.text import _
 from app.service.passwords import PASSWORDS
+from app.service.refusal_texts import CANNOT_DECRYPT
 from app.service.sign_in import NO_OPERATOR, count_attempt, report_refused
 from app.store.audit import Event, EventKind
 from app.store.operators import MAX_OPERATORS, Operators, OperatorsSnapshot, StoredOperator
 from app.store.sealing import CannotOpen
 
 _TRIES: Final = 5
-"""How often a change is decided anew because another one came first."""
+"""How often a change is decided again because another change came first."""
 
 Change = Callable[[OperatorsSnapshot], tuple[Operator, PasswordHash | None]]
-"""What to write of an operator as things stand, without a hash to remove them. Raises what it refuses."""
+"""Decides from a snapshot what to write for an operator; without a hash they are removed. Raises refusals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class NewPassword:
 
 
 class OperatorAdmin:
-    """What an admin does with operators, and an operator with their own password."""
+    """Changes operators for an admin, and an operator's own password."""
 
     def __init__(self, operators: Operators) -> None:
         """Keep them in ``operators``."""
@@ -48,17 +50,21 @@ class OperatorAdmin:
         """
         if not is_operator_name(name):
             raise InvalidRequest(
-                "an operator's name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
+                _("not a valid name: expected 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first")
             )
         chosen = generate_password() if password is None else password
         hashed = await PASSWORDS.make(name, chosen)
         new = Operator(name, role, self._operators.now_ms())
 
-        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
-            if name in roll.accounts:
-                raise InvalidRequest(f"there is an operator {name} already: change or remove that one")
-            if len(roll.accounts) >= MAX_OPERATORS:
-                raise InvalidRequest(f"there are {MAX_OPERATORS} operators already: remove who has left")
+        def change(snapshot: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
+            if name in snapshot.accounts:
+                raise InvalidRequest(
+                    _("there is already an operator named %(name)s: change that one, or choose another name", name=name)
+                )
+            if len(snapshot.accounts) >= MAX_OPERATORS:
+                raise InvalidRequest(
+                    _("there are %(most)s operators already: remove those who have left first", most=MAX_OPERATORS)
+                )
             return new, hashed
 
         await self._write(change, Event(actor, EventKind.OPERATOR_ADDED, f"{name}: role {role}"))
@@ -73,7 +79,7 @@ class OperatorAdmin:
         chosen = generate_password() if password is None else password
         hashed = await PASSWORDS.make(name, chosen)
         await self._write(
-            lambda roll: (_account(roll, name).operator, hashed),
+            lambda snapshot: (_account(snapshot, name).operator, hashed),
             Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: password"),
         )
         return NewPassword(name, account.operator.role, chosen if password is None else None)
@@ -84,44 +90,44 @@ class OperatorAdmin:
         Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
         """
 
-        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
-            account = _account(roll, name)
+        def change(snapshot: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
+            account = _account(snapshot, name)
             if role is not OperatorRole.ADMIN:
-                _check_admin_left(roll, name)
+                _check_admin_left(snapshot, name)
             return replace(account.operator, role=role), account.hash
 
         await self._write(change, Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: role {role}"))
 
     async def end_sessions(self, name: str, *, actor: Actor) -> None:
-        """Log an operator out everywhere. Raises ``NotFound`` and ``Unavailable``."""
+        """Sign an operator out everywhere. Raises ``NotFound`` and ``Unavailable``."""
 
-        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
-            account = _account(roll, name)
+        def change(snapshot: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
+            account = _account(snapshot, name)
             return account.operator, account.hash
 
         await self._write(change, Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: logged out everywhere"))
 
     async def remove_operator(self, name: str, *, actor: Actor) -> None:
-        """Remove an operator, and end all their sessions; also one whose record cannot be opened.
+        """Remove an operator and end all their sessions, also if their record cannot be decrypted.
 
         Raises ``NotFound``, ``InvalidRequest`` if no admin would be left, and ``Unavailable``.
         """
 
-        def change(roll: OperatorsSnapshot) -> tuple[Operator, None]:
-            if name not in roll.accounts:
+        def change(snapshot: OperatorsSnapshot) -> tuple[Operator, None]:
+            if name not in snapshot.accounts:
                 raise _not_found()
-            _check_admin_left(roll, name)
+            _check_admin_left(snapshot, name)
             return Operator(name, OperatorRole.VIEWER, 0), None
 
         await self._write(change, Event(actor, EventKind.OPERATOR_REMOVED, name))
 
     async def list_operators(self) -> list[Operator]:
         """Return every operator by name. Raises ``Unavailable``."""
-        roll = await self._operators.read_operators()
-        return [_account(roll, name).operator for name in sorted(roll.accounts)]
+        snapshot = await self._operators.read_operators()
+        return [_account(snapshot, name).operator for name in sorted(snapshot.accounts)]
 
     async def change_password(self, name: str, old: Password, new: Password, *, actor: Actor) -> None:
-        """Change an operator's own password, and end all their sessions, the one that this is done in too.
+        """Change an operator's own password, and end all their sessions, the current one too.
 
         The old one is asked for and attempts are slowed down as at signing in, or whoever finds a browser left open
         could keep the account. Raises ``SignInFailed`` for a wrong old one, ``InvalidRequest`` for a new one that must
@@ -134,15 +140,15 @@ class OperatorAdmin:
         if not account or not right:
             detail = f"{name if account else NO_OPERATOR} changing the password"
             await report_refused(self._operators.attempts, detail, request_id=actor.request_id)
-            raise SignInFailed("the old password is not right: try again, or have an admin set a new one")
+            raise SignInFailed(_("the old password is wrong: try again, or ask an admin for a new password"))
         await self._operators.attempts.forgive_attempts(name, "")
         proved = account
         hashed = await PASSWORDS.make(name, new)
 
-        def change(roll: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
-            # What was proved is the password of this epoch: it may have been changed against an intruder meanwhile.
-            if (now := _account(roll, name)).epoch != proved.epoch:
-                raise SignInFailed("the operator was changed by another at this moment: sign in again")
+        def change(snapshot: OperatorsSnapshot) -> tuple[Operator, PasswordHash]:
+            # The checked password was that of this epoch: an admin may have changed it since, to lock an intruder out.
+            if (now := _account(snapshot, name)).epoch != proved.epoch:
+                raise SignInFailed(_("the operator was changed by someone else at the same moment: sign in again"))
             return now.operator, hashed
 
         await self._write(change, Event(actor, EventKind.OPERATOR_CHANGED, f"{name}: password"))
@@ -154,40 +160,36 @@ class OperatorAdmin:
             raise _unopened(str(error)) from error
 
     async def _write(self, change: Change, event: Event) -> None:
-        """Decide on a change as things stand, and write it if they still do."""
-        for _ in range(_TRIES):
-            roll = await self._operators.read_operators()
-            operator, hashed = change(roll)
-            if await self._operators.write_operator(roll, operator, hashed, event=event):
+        """Decide a change from a snapshot and write it, if the operators are still the same."""
+        for _attempt in range(_TRIES):
+            snapshot = await self._operators.read_operators()
+            operator, hashed = change(snapshot)
+            if await self._operators.write_operator(snapshot, operator, hashed, event=event):
                 return
-        raise Unavailable("others are changing operators at this moment: ask again")
+        raise Unavailable(_("operators are being changed by others at the moment: try again"))
 
 
-def _account(roll: OperatorsSnapshot, name: str) -> StoredOperator:
-    if name not in roll.accounts:
+def _account(snapshot: OperatorsSnapshot, name: str) -> StoredOperator:
+    if name not in snapshot.accounts:
         raise _not_found()
-    account = roll.accounts[name]
+    account = snapshot.accounts[name]
     if account is None:
         raise _unopened(f"operator {name}")
     return account
 
 
-def _check_admin_left(roll: OperatorsSnapshot, name: str) -> None:
-    """Raise if this is the last admin: nobody could make another one at the console."""
+def _check_admin_left(snapshot: OperatorsSnapshot, name: str) -> None:
+    """Raise ``InvalidRequest`` if this is the last admin: no operator could add another one at the console."""
     admins = {
-        each for each, account in roll.accounts.items() if account and account.operator.role is OperatorRole.ADMIN
+        each for each, account in snapshot.accounts.items() if account and account.operator.role is OperatorRole.ADMIN
     }
     if admins == {name}:
-        raise InvalidRequest(f"{name} is the last admin: make another operator one first")
+        raise InvalidRequest(_("%(name)s is the last admin: give another operator the role admin first", name=name))
 
 
 def _not_found() -> NotFound:
-    return NotFound("there is no operator of that name")
+    return NotFound(_("there is no operator of that name"))
 
 
 def _unopened(cause: str) -> Unavailable:
-    return Unavailable(
-        "an operator's record cannot be opened: put its key back into SEALING_KEYS, or remove and add the operator",
-        cause=cause,
-        retry_after_s=60,
-    )
+    return Unavailable(CANNOT_DECRYPT, cause=cause, retry_after_s=60)

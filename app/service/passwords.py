@@ -17,69 +17,73 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from app.errors import InvalidRequest, Unavailable
 from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, normalize_password
 from app.model.secrets import Password, PasswordHash
+from app.model.text import _
 
 _Result = TypeVar("_Result")
 
 THREADS: Final = 2
-"""Hashing at a time: each takes 64 MiB and several cores for a moment."""
+"""Hashes computed at once: each takes 64 MiB and several cores for a moment."""
 
-MOST_AT_ONCE: Final = 16
-"""Checks of passwords begun at a time, or a flood from many addresses would queue up without end."""
+MAX_CHECKS: Final = 16
+"""Password checks in progress at once; without a limit a flood from many addresses would queue up without end."""
 
-_UNUSABLE: Final = Password("no password is like this one")
-"""Hashed in place of what no password can be, so that refusing it takes as long."""
+_INVALID: Final = Password("in place of an invalid password")
+"""Checked in place of a text that cannot be a password, so that refusing it takes as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a password was right, and its hash anew where the parameters have changed since."""
+    """Whether a password was right; and a new hash of it, if the parameters have changed since."""
 
     right: bool
     rehashed: PasswordHash | None = None
 
 
 class Passwords:
-    """Makes and checks hashes; one for the process, so that its limits are the process's."""
+    """Computes and checks hashes; there is one for the process, so that its limits hold for the process."""
 
     def __init__(self, hasher: PasswordHasher) -> None:
         """Hash as ``hasher`` does."""
         self._hasher = hasher
         self._threads = ThreadPoolExecutor(THREADS, "argon2")
-        self._begun = 0
-        # With the same parameters as all others, so that an unknown name costs what a known one does. Whose password it
-        # would be, nobody knows: it is no hash of anything, only random.
+        self._checks = 0
+        # For unknown names: random, with the same parameters as real hashes, so that checking it takes as long.
         terms = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
         salt, tag = (_base64(secrets.token_bytes(size)) for size in (hasher.salt_len, hasher.hash_len))
-        self._nobodys = PasswordHash(f"$argon2id$v=19${terms}${salt}${tag}")
+        self._decoy = PasswordHash(f"$argon2id$v=19${terms}${salt}${tag}")
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Check one password in here. Raises ``Unavailable`` if too many are being checked."""
-        if self._begun >= MOST_AT_ONCE:
+        """Allow one password check in the block. Raises ``Unavailable`` if too many are in progress."""
+        if self._checks >= MAX_CHECKS:
             raise Unavailable(
-                "too many people are signing in at this moment: try again", cause="hashing is at its limit"
+                _("too many people are signing in at the moment: try again"), cause="hashing is at its limit"
             )
-        self._begun += 1
+        self._checks += 1
         try:
             yield
         finally:
-            self._begun -= 1
+            self._checks -= 1
 
     async def make(self, name: str, password: Password) -> PasswordHash:
-        """Hash a new password of an operator. Raises ``InvalidRequest`` for one that must not be."""
+        """Hash a new password of an operator. Raises ``InvalidRequest`` for a password that is not allowed."""
         text = normalize_password(password)
         if text is None:
             raise InvalidRequest(
-                f"a password has {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters: a few words make a good one"
+                _(
+                    "a password must have %(least)s to %(most)s characters: use a few words",
+                    least=MIN_PASSWORD_CHARS,
+                    most=MAX_PASSWORD_CHARS,
+                )
             )
         if text.reveal().casefold() == name.casefold():
-            raise InvalidRequest("the password must not be the name: take another")
+            raise InvalidRequest(_("the password must not be the name: choose another password"))
         return await self._in_thread(lambda: self._hash(text))
 
     async def check(self, kept: PasswordHash | None, password: Password) -> Verdict:
-        """Tell whether the password is the one of which ``kept`` is the hash; None is nobody's, and takes as long."""
+        """Check a password against the hash ``kept``; None is for an unknown name, and takes as long."""
         text = normalize_password(password)
-        hashed = kept or self._nobodys
+        hashed = kept or self._decoy
         return await self._in_thread(lambda: self._check(hashed, text))
 
     def _hash(self, text: Password) -> PasswordHash:
@@ -87,7 +91,7 @@ class Passwords:
 
     def _check(self, hashed: PasswordHash, text: Password | None) -> Verdict:
         try:
-            self._hasher.verify(hashed.reveal(), (text or _UNUSABLE).reveal())
+            self._hasher.verify(hashed.reveal(), (text or _INVALID).reveal())
         except (VerificationError, InvalidHashError):
             return Verdict(right=False)
         if text is None:

@@ -1,4 +1,4 @@
-"""The policy in force: read at the start, read again when its file changes."""
+"""The policy in force: read at the start, and again when its file changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class Policies:
-    """Holds the policy in force; a wrong file is refused and the old one stays."""
+    """Keeps the policy in force; a file that cannot be used is refused, and the policy stays."""
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises ``Misconfigured`` with file, line and key."""
@@ -35,16 +35,20 @@ class Policies:
         return self._policy
 
     async def ping(self) -> str:
-        """Tell how it stands: a refused file is no reason to stop, as the old policy is in force."""
-        return "the changed file was refused, the older one is in force: see the log" if self.problem else "in force"
+        """Say whether the newest file is in force. A refused file is not an outage: the policy before it stays."""
+        return (
+            "the changed file was refused, the policy before it is in force: see policy_refused in the log"
+            if self.problem
+            else "in force"
+        )
 
     async def follow(self) -> None:
-        """Read the file again whenever it changes, until cancelled."""
+        """Read the file whenever it changes, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self.refresh()
+            await self.read_if_changed()
 
-    async def refresh(self) -> None:
+    async def read_if_changed(self) -> None:
         """Read the file if it changed since it was last looked at."""
         stamp = await asyncio.to_thread(_stamp, self._path)
         if stamp == self._seen:
@@ -61,7 +65,7 @@ class Policies:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; editors put a new file in the old one's place."""
+    """Return what differs after a change, also when an editor replaces the file."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Refusals in the audit trail: written beside the answers, never in their way, and never more than a little at once."""
+"""Refusals in the audit: collected while requests are answered, and written once a second, in bounded number."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.redis_keys import REFUSED_AUDIT, STRANGERS_AUDIT
 
 MOST_AT_ONCE: Final = 200
-"""Different refusals written in one go; equal ones are one line that counts them."""
+"""Different refusals written at once; equal refusals are one entry with their number."""
 
 WRITE_EVERY_S: Final = 1.0
 MAX_DETAIL_CHARS: Final = 200
 STRANGER: Final = "stranger"
 
-_TOLD: Final = (InsufficientScope, InvalidClient, InvalidRequest, InvalidScope, InvalidToken, TooManyRequests)
-"""What says something about a caller; an outage of ours does not."""
+_AUDITED: Final = (InsufficientScope, InvalidClient, InvalidRequest, InvalidScope, InvalidToken, TooManyRequests)
+"""What the caller did wrong; an outage of this server is not that."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """A refusal as it is written; equal ones are counted, whatever else a proven caller says each time."""
+    """A refusal as it is recorded; refusals that differ only in detail and request ID are counted as one."""
 
     stream: str
     who: str
@@ -49,30 +49,30 @@ class _Refused:
 
 
 class Refusals:
-    """Collects refusals and writes them once a second: a flood costs Redis no more than a trickle."""
+    """Collects refusals and writes them once a second, so that a flood of them costs Redis little."""
 
     def __init__(self, audit: AuditStore) -> None:
         """Write to ``audit``."""
         self._recorder = EventRecorder(audit)
         self._waiting: dict[_Refused, int] = {}
         self._left_out = 0
-        self._woken = asyncio.Event()
+        self._any_noted = asyncio.Event()
 
     @contextmanager
     def of(self, caller: ClientCredentials | Bearer, *, request_id: str = "") -> Iterator[None]:
-        """Note it if the caller is refused in here; equal refusals keep the first's request ID. Nothing is awaited."""
+        """Note a refusal that the block raises. Equal refusals keep the first one's request ID. Nothing is awaited."""
         try:
             yield
-        except _TOLD as refusal:
+        except _AUDITED as refusal:
             self._note(_refused(caller, refusal, request_id))
             raise
 
     async def write_refusals(self) -> None:
-        """Write until cancelled; then once more what is still there."""
+        """Write until cancelled, and then what is left."""
         try:
             while True:
-                await self._woken.wait()
-                self._woken.clear()
+                await self._any_noted.wait()
+                self._any_noted.clear()
                 await self._write()
                 await asyncio.sleep(WRITE_EVERY_S)
         finally:
@@ -83,13 +83,13 @@ class Refusals:
             self._waiting[refused] = self._waiting.get(refused, 0) + 1
         else:
             self._left_out += 1
-        self._woken.set()
+        self._any_noted.set()
 
     async def _write(self) -> None:
         waiting, self._waiting = self._waiting, {}
         entries = [NewEntry(each.stream, _event(each, times), each.client_id) for each, times in waiting.items()]
         if self._left_out:
-            left_out = f"and {self._left_out} more refusals in this second"
+            left_out = f"{self._left_out} more refusals in this second"
             entries.append(NewEntry(STRANGERS_AUDIT, Event(Actor(STRANGER), EventKind.REFUSED, left_out)))
             self._left_out = 0
         if entries:

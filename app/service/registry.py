@@ -1,4 +1,4 @@
-"""The registry: adding devices and taking them away, with the guarantee that what they held goes too."""
+"""The registry: adding, changing and removing devices, and revoking their tokens where that is needed."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from app.model.devices import (
 )
 from app.model.policy import Policy
 from app.model.secrets import ClientSecret, Secret
+from app.model.text import _
 from app.service import verification_keys
 from app.service.device_records import check_record, differences, narrows
+from app.service.refusal_texts import INVALID_CURSOR
 from app.store.audit import Event, EventKind
 from app.store.clock import RedisClock
 from app.store.devices import Conflict, Devices, PreviousKey, Registered
 
 SEARCH_BUDGET_S: Final = 1.0
-"""So long at most a page of devices is searched for, or a group's are counted, before the caller gets what there is."""
+"""A search for a page of devices, or a count of a group, ends after so long with what it found."""
 
 MAX_GRACE_S: Final = 30 * 24 * 3600
-"""Longest time an old key may stay good beside a new one: as long as a token may live."""
+"""Longest time that an old key may stay valid beside a new one: as long as a token may live."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What is asked to be registered. Without a secret or public key, one is made."""
+    """A device to register. Without a secret or public key, one is generated."""
 
     client_id: str
     role: str = ""
@@ -48,8 +50,8 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """A registered device and, if it was made here, its secret or private key: shown this once."""
+class AddedDevice:
+    """A registered device and, if it was generated here, its secret or private key, which is shown this once."""
 
     device: Device
     secret: ClientSecret | None = None
@@ -58,14 +60,14 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class DevicesPage:
-    """Some devices, and the cursor with which to ask for the next; empty at the end."""
+    """Some devices, and the cursor of the next page; empty at the end."""
 
     devices: tuple[Device, ...]
     next_cursor: str
 
 
 class Registry:
-    """What operators do with devices."""
+    """Registers, changes, removes and lists devices for operators."""
 
     def __init__(self, devices: Devices, policy: Callable[[], Policy], clock: RedisClock) -> None:
         """``policy`` returns the policy in force: a role that is not in it is refused."""
@@ -74,7 +76,7 @@ class Registry:
         self._clock = clock
 
     def check_registration(self, registration: Registration) -> Device:
-        """Check everything that can be without Redis or a new key. Raises ``InvalidRequest`` with the cure."""
+        """Check a registration as far as possible without Redis and without a new key. Raises ``InvalidRequest``."""
         try:
             client_id = parse_client_id(registration.client_id)
         except MalformedClientId as error:
@@ -92,15 +94,17 @@ class Registry:
         _check_key(registration.algorithm, registration.secret, registration.public_key)
         return device
 
-    async def add_device(self, registration: Registration, *, actor: Actor) -> Added:
-        """Register a new device. Raises ``InvalidRequest`` (also if it is there already) and ``Unavailable``."""
+    async def add_device(self, registration: Registration, *, actor: Actor) -> AddedDevice:
+        """Register a new device. Raises ``InvalidRequest``, also if it is registered already, and ``Unavailable``."""
         device = self.check_registration(registration)
         key, added = await _key_for(device, registration.secret, registration.public_key)
         try:
             event = Event(actor, EventKind.DEVICE_ADDED, f"role {device.role}" if device.role else "")
             device = await self._devices.add_device(device, key, event)
         except Conflict:
-            raise InvalidRequest(f"{device.client_id} is registered already: rotate its key, or remove it") from None
+            raise InvalidRequest(
+                _("%(client_id)s is registered already: rotate its key, or remove it", client_id=device.client_id)
+            ) from None
         return replace(added, device=device)
 
     async def get_device(self, client_id: str) -> Device:
@@ -113,7 +117,7 @@ class Registry:
         return None if registered.device.algorithm.symmetric else registered.key
 
     async def list_devices(self, cursor: str = "", limit: int = 50) -> DevicesPage:
-        """List devices. Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``."""
+        """List devices. Raises ``InvalidRequest`` for an invalid cursor, and ``Unavailable``."""
         devices, next_cursor = await self._devices.list_devices(_after(cursor), limit)
         return DevicesPage(tuple(devices), next_cursor)
 
@@ -126,12 +130,14 @@ class Registry:
         return self._devices.all_devices()
 
     async def search_devices(self, part: str, cursor: str = "", limit: int = 50) -> DevicesPage:
-        """List the devices that have ``part`` in their client ID; the one that it is the client ID of comes first.
+        """List the devices with ``part`` in their client ID; the device whose client ID it is comes first.
 
         A page may be short, or empty, and still have a next. Raises as ``list_devices``.
         """
         if not 0 < len(part) <= MAX_CLIENT_ID_CHARS:
-            raise InvalidRequest(f"search for 1 to {MAX_CLIENT_ID_CHARS} characters: no client ID is longer")
+            raise InvalidRequest(
+                _("search for 1 to %(most)s characters: a client ID is not longer than that", most=MAX_CLIENT_ID_CHARS)
+            )
         exact = await self._devices.find_device(part) if CLIENT_ID_MARK in part else None
         devices, next_cursor = await self._devices.list_devices(
             _after(cursor), limit, part=part, budget_s=SEARCH_BUDGET_S
@@ -142,7 +148,7 @@ class Registry:
         return DevicesPage(tuple(devices), next_cursor)
 
     async def count_group(self, group_id: str) -> tuple[int, bool]:
-        """Count the devices of a group ID for a second at most; returns also whether that is all. ``Unavailable``."""
+        """Count the devices of a group ID for at most a second; also tell if those are all. Raises ``Unavailable``."""
         return await self._devices.count_group(group_id, budget_s=SEARCH_BUDGET_S)
 
     async def update_device(
@@ -155,14 +161,14 @@ class Registry:
         note: str,
         epoch: str = "",
     ) -> tuple[Device, int]:
-        """Change what is registered of a device beside its key; returns it, and how much was revoked.
+        """Change a device's record, all but its key. Returns the device, and how many tokens were revoked.
 
-        ``epoch`` is that of the record which the caller looked at, if they say: with another one it is refused, for a
-        form that was opened before would put back what somebody took away since.
+        ``epoch`` is of the record that the caller saw, if given: another epoch is refused, because an old form would
+        undo what was changed since.
 
-        If it may do less by the new record than by the old one, or had no grant by that, all it holds is revoked: a
-        token that was issued may carry what is no longer permitted. Otherwise its tokens stay good at the broker, and
-        it gets a new one the next time it asks. Raises ``InvalidRequest``, and as ``disable_device``.
+        If the new record permits less than the old one, or the old one permitted nothing, all tokens are revoked: they
+        may carry a permission that the device no longer has. Otherwise they stay valid at the broker, and the device
+        gets a new token at its next request. Raises ``InvalidRequest``, and as ``disable_device``.
         """
         registered = await self._read(client_id)
         old = registered.device
@@ -170,26 +176,28 @@ class Registry:
         if device == old:
             return old, 0
         if epoch not in {"", old.epoch}:
-            raise InvalidRequest("the device was changed since this was filled in: open it anew, and see what it says")
+            raise InvalidRequest(
+                _("the device was changed after this form was opened: open the form again and check the values")
+            )
         check_record(device, self._policy())
         revoke = narrows(old, device, self._policy())
         detail = ", ".join(differences(old, device))
         return await self._change(registered, device, Event(actor, EventKind.DEVICE_CHANGED, detail), revoke=revoke)
 
     async def disable_device(self, client_id: str, *, actor: Actor) -> int:
-        """Refuse the device from now on and revoke all it holds; returns how much that was.
+        """Refuse the device from now on and revoke its tokens; returns how many.
 
         Raises ``NotFound`` and ``Unavailable``, like all that follow.
         """
         registered = await self._read(client_id)
-        # Without the key before it, if that was still good: enabling shall not bring it back.
+        # Without the previous key, even if it was still valid: enabling must not bring it back.
         registered = replace(registered, previous=None)
         disabled = replace(registered.device, disabled=True)
         _, revoked = await self._change(registered, disabled, Event(actor, EventKind.DEVICE_DISABLED), revoke=True)
         return revoked
 
     async def enable_device(self, client_id: str, *, actor: Actor) -> None:
-        """Let a disabled device in again. What was revoked stays so."""
+        """Accept a disabled device again. Revoked tokens stay revoked."""
         registered = await self._read(client_id)
         enabled = replace(registered.device, disabled=False)
         await self._change(registered, enabled, Event(actor, EventKind.DEVICE_ENABLED), revoke=False)
@@ -203,33 +211,34 @@ class Registry:
         public_key: str | None = None,
         algorithm: Algorithm | None = None,
         grace_s: int = 0,
-    ) -> tuple[Added, int]:
-        """Give the device another key, also one for another algorithm; returns how much was revoked.
+    ) -> tuple[AddedDevice, int]:
+        """Give the device a new key, possibly for another algorithm; also returns how many tokens were revoked.
 
-        Without grace the old key is useless at once, and all the device holds is revoked. With ``grace_s`` (seconds, at
-        most 30 days) the old key stays good for so long beside the new one, and nothing is revoked; a key older than
-        that is dropped either way. Raises ``InvalidRequest`` for a key that does not fit the algorithm, or a grace out
-        of range.
+        Without grace the old key is invalid at once, and all tokens are revoked. With ``grace_s`` (seconds, at most 30
+        days) the old key stays valid for so long beside the new one, and nothing is revoked; a key older than that is
+        dropped either way. Raises ``InvalidRequest`` for a key that does not fit the algorithm, or an invalid grace.
         """
         if not 0 <= grace_s <= MAX_GRACE_S:
-            raise InvalidRequest(f"the grace must be 0 to {MAX_GRACE_S} seconds, which is 30 days")
+            raise InvalidRequest(_("the grace must be 0 to %(most)s seconds, which is 30 days", most=MAX_GRACE_S))
         registered = await self._read(client_id)
         old = registered.device
         if old.disabled and grace_s:
-            raise InvalidRequest(f"{client_id} is disabled, so no key of it is good: rotate without grace")
+            raise InvalidRequest(
+                _("%(client_id)s is disabled, so its old key is not valid: rotate without grace", client_id=client_id)
+            )
         algorithm = algorithm or old.algorithm
         device = replace(old, algorithm=algorithm, methods=methods_of(algorithm))
         _check_key(algorithm, secret, public_key)
         key, added = await _key_for(device, secret, public_key)
         until_ms = self._clock.now_ms() + grace_s * 1000
         previous = PreviousKey(old.algorithm, registered.key, until_ms) if grace_s else None
-        detail = f"{algorithm}, the old key good for {grace_s} s more" if previous else f"{algorithm}"
+        detail = f"{algorithm}, the old key valid for {grace_s} s more" if previous else f"{algorithm}"
         event = Event(actor, EventKind.DEVICE_ROTATED, detail)
         device, revoked = await self._change(Registered(old, key, previous), device, event, revoke=previous is None)
         return replace(added, device=device), revoked
 
     async def remove_device(self, client_id: str, *, actor: Actor) -> int:
-        """Forget the device and revoke all it holds; returns how much that was."""
+        """Remove the device and revoke its tokens; returns how many."""
         registered = await self._read(client_id)
         event = Event(actor, EventKind.DEVICE_REMOVED)
         try:
@@ -239,7 +248,7 @@ class Registry:
         return revoked
 
     async def revoke_device(self, client_id: str, *, actor: Actor) -> int:
-        """Revoke all the device holds; it may apply anew. Returns how much that was."""
+        """Revoke the device's tokens; it may request new ones. Returns how many."""
         registered = await self._read(client_id)
         _, revoked = await self._change(
             registered, registered.device, Event(actor, EventKind.DEVICE_REVOKED), revoke=True
@@ -249,8 +258,9 @@ class Registry:
     async def _read(self, client_id: str) -> Registered:
         registered = await self._devices.read_device(client_id)
         if registered is None:
-            shown = client_id if len(client_id) <= MAX_CLIENT_ID_CHARS else "a client ID of that length"
-            raise NotFound(f"{shown} is not registered")
+            if len(client_id) > MAX_CLIENT_ID_CHARS:
+                raise NotFound(_("a client ID has at most %(most)s characters", most=MAX_CLIENT_ID_CHARS))
+            raise NotFound(_("%(client_id)s is not registered", client_id=client_id))
         return registered
 
     async def _change(
@@ -269,31 +279,33 @@ def _after(cursor: str) -> ClientId | None:
     try:
         return parse_client_id(cursor) if cursor else None
     except MalformedClientId:
-        raise InvalidRequest("the cursor is none that was given here") from None
+        raise InvalidRequest(INVALID_CURSOR) from None
 
 
 def _changed() -> Unavailable:
-    return Unavailable("the device was changed by another at the same moment: look at it and try again")
+    return Unavailable(_("the device was changed by someone else at the same moment: check it and try again"))
 
 
-async def _key_for(device: Device, secret: ClientSecret | None, public_key: str | None) -> tuple[Secret, Added]:
-    """Return the key to register, and what of it is shown to whoever registers."""
+async def _key_for(device: Device, secret: ClientSecret | None, public_key: str | None) -> tuple[Secret, AddedDevice]:
+    """Return the key to register, and what is shown of it to the operator."""
     if public_key is not None:
-        return verification_keys.check_public_key(public_key, device.algorithm), Added(device)
+        return verification_keys.check_public_key(public_key, device.algorithm), AddedDevice(device)
     if device.algorithm.symmetric:
         made = verification_keys.new_secret()
-        return (secret, Added(device)) if secret is not None else (made, Added(device, secret=made))
-    # RSA keys take a good part of a second to find.
+        return (secret, AddedDevice(device)) if secret is not None else (made, AddedDevice(device, secret=made))
+    # Generating an RSA key takes a large part of a second.
     private, public = await asyncio.to_thread(verification_keys.new_pair, device.algorithm)
-    return public, Added(device, private_key=private)
+    return public, AddedDevice(device, private_key=private)
 
 
 def _check_key(algorithm: Algorithm, secret: ClientSecret | None, public_key: str | None) -> None:
     if secret is not None:
         if not algorithm.symmetric:
-            raise InvalidRequest(f"{algorithm} takes a public key, not a secret")
+            raise InvalidRequest(
+                _("%(algorithm)s needs a public key, not a secret: register the public key", algorithm=algorithm.value)
+            )
         verification_keys.check_secret(secret)
     if public_key is not None:
         if algorithm.symmetric:
-            raise InvalidRequest("a public key goes with ES256, EdDSA or RS256: say which")
+            raise InvalidRequest(_("a public key needs the algorithm ES256, EdDSA or RS256: choose one of them"))
         verification_keys.check_public_key(public_key, algorithm)

@@ -14,6 +14,7 @@ from app.model.grants import parse_scope
 from app.model.selections import MalformedSelection, Selection, SelectionKind
 from app.model.text import _
 from app.service.jobs import Jobs
+from app.service.refusal_texts import INVALID_CURSOR
 from app.service.registry import Registry
 from app.store.index import Progress, TokenIndex, TokenPage
 from app.store.jobs import Job
@@ -25,14 +26,14 @@ from app.store.tokens import Tokens
 
 REVOKE_WITHIN_S: Final = 1.0
 SEARCH_BUDGET_S: Final = 1.0
-"""So long at most a page of a topic's tokens is searched for, before the caller gets what there is."""
+"""A search for a page of a topic's tokens ends after so long, with what it found."""
 
 NO_TOKENS_LEFT: Final = _(
     "none of these tokens is known: they were not issued here, or expired more than %(minutes)s minutes ago", minutes=10
 )
 
-SURVEY_BUDGET_S: Final = 1.0
-"""So long at most is counted for somebody who is about to revoke; nobody in a hurry waits for a last digit."""
+PREVIEW_BUDGET_S: Final = 1.0
+"""A preview counts for so long: an operator in a hurry does not wait for an exact number."""
 
 
 def select(
@@ -52,9 +53,9 @@ def select(
 
 @dataclass(frozen=True, slots=True)
 class RevokeResult:
-    """A revoke of one token or device: from now on no instance hands it out.
+    """One token or device was revoked: no instance hands its tokens out any more.
 
-    ``count`` is how many tokens and applications it took; 0: they were revoked already. ``handle`` is empty for a
+    ``count`` is how many tokens and applications that revoked; 0: they were revoked already. ``handle`` is empty for a
     device.
     """
 
@@ -64,22 +65,22 @@ class RevokeResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
-    """What a revoke would take, and in how many seconds the cloud would have been told, at the present queue.
+class RevocationPreview:
+    """What would be revoked, and in how many seconds the cloud would have confirmed it, with the current queue.
 
-    Tokens include what is being applied for. Where a number is not ``exact`` there was no time to count to the end.
+    Tokens include applications. Where a number is not ``exact``, there was no time to count all.
     """
 
     tokens: int
     devices: int
-    est_told_s: float
+    est_confirmed_s: float
     tokens_exact: bool = True
     devices_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The queue towards the cloud. ``est_empty_s`` is when it will be empty, in seconds, if nothing is added."""
+    """The queue of revocations; in ``est_empty_s`` seconds it is empty, if nothing is added."""
 
     queued: int
     failed: int
@@ -87,7 +88,7 @@ class Overview:
 
 
 class Revocations:
-    """What operators and services do about tokens."""
+    """What operators and services do with tokens."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Revocations:
         pace: float,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """``pace`` is in RevokeTokens a second; ``wake`` tells a delivery in this process of what is queued."""
+        """``pace`` is in RevokeToken calls a second; ``wake`` is called when something is queued."""
         self._tokens = tokens
         self._index = index
         self._queue = queue
@@ -110,7 +111,7 @@ class Revocations:
         self._wake = wake
 
     async def count_tokens(self, selection: Selection, progress: Progress | None = None) -> int:
-        """Count what a revoke would take, to be shown before it is done; ``progress`` is told for a topic.
+        """Count what would be revoked; ``progress`` is called while a topic is searched.
 
         Raises ``NotFound`` as ``revoke_selection`` would, and ``Unavailable``.
         """
@@ -120,14 +121,14 @@ class Revocations:
             await self._registry.get_device(selection.value)
         return await self._index.count_tokens(selection, progress)
 
-    async def survey(self, selection: Selection) -> Prospect:
-        """Tell what a revoke of more than single tokens would take. Raises ``NotFound`` as it does, ``Unavailable``.
+    async def preview_selection(self, selection: Selection) -> RevocationPreview:
+        """Return what would be revoked. Raises ``NotFound`` as ``revoke_selection`` would, and ``Unavailable``.
 
-        Within ``SURVEY_BUDGET_S``: a large topic, and the devices of a large role, are counted as far as that goes.
+        Within ``PREVIEW_BUDGET_S`` a large topic, and the devices of a large role, are counted as far as possible.
         """
         if selection.kind is SelectionKind.CLIENT_ID:
             await self._registry.get_device(selection.value)
-        found = await self._index.survey(selection, budget_s=SURVEY_BUDGET_S)
+        found = await self._index.survey(selection, budget_s=PREVIEW_BUDGET_S)
         exact = found.whole or selection.kind is not SelectionKind.TOPIC
         tokens = (
             found.tokens
@@ -135,51 +136,53 @@ class Revocations:
             else await self._index.count_tokens(selection)
         )
         priority = Priority.OPERATOR if selection.kind is SelectionKind.CLIENT_ID else Priority.BULK
-        est_told_s = await self._told_in_s(tokens, found.scopes, priority)
-        return Prospect(tokens, found.devices, est_told_s, tokens_exact=exact, devices_exact=found.whole)
+        est_confirmed_s = await self._estimate_s(tokens, found.scopes, priority)
+        return RevocationPreview(tokens, found.devices, est_confirmed_s, tokens_exact=exact, devices_exact=found.whole)
 
-    async def survey_each(self, records: Sequence[TokenRecord]) -> Prospect:
-        """Tell what a revoke of these would take. Raises ``Unavailable``."""
-        standing = [record for record in records if record.state != "revoked"]
-        est_told_s = await self._told_in_s(len(standing), [record.scope for record in standing], Priority.OPERATOR)
-        return Prospect(len(standing), len({record.client_id for record in standing}), est_told_s)
+    async def preview_tokens(self, records: Sequence[TokenRecord]) -> RevocationPreview:
+        """Return what revoking these tokens would revoke. Raises ``Unavailable``."""
+        unrevoked = [record for record in records if record.state != "revoked"]
+        est_confirmed_s = await self._estimate_s(
+            len(unrevoked), [record.scope for record in unrevoked], Priority.OPERATOR
+        )
+        return RevocationPreview(len(unrevoked), len({record.client_id for record in unrevoked}), est_confirmed_s)
 
-    async def _told_in_s(self, tokens: int, scopes: Sequence[str], priority: Priority) -> float:
+    async def _estimate_s(self, tokens: int, scopes: Sequence[str], priority: Priority) -> float:
         return (await self._queue.count_ahead(priority) + tokens) * _calls_each(scopes) / self._pace
 
-    async def how_far(self, cursor: str) -> float:
-        """Tell which share of all live tokens a list has behind it. Raises ``InvalidRequest`` and ``Unavailable``."""
+    async def search_progress(self, cursor: str) -> float:
+        """Return the share of live tokens up to a cursor, 0 to 1. Raises ``InvalidRequest`` and ``Unavailable``."""
         try:
-            behind, all_ = await self._index.count_passed(cursor)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
-        return behind / all_ if all_ else 1.0
+            passed, total = await self._index.count_passed(cursor)
+        except ValueError:
+            raise InvalidRequest(INVALID_CURSOR) from None
+        return passed / total if total else 1.0
 
     async def list_tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> TokenPage:
         """List live tokens, the first to expire first. A page may be short, or empty, and still have a next.
 
-        Raises ``InvalidRequest`` for a cursor that is none, and ``Unavailable``.
+        Raises ``InvalidRequest`` for an invalid cursor, and ``Unavailable``.
         """
         try:
             return await self._index.list_tokens(selection, cursor, limit, budget_s=SEARCH_BUDGET_S)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
+        except ValueError:
+            raise InvalidRequest(INVALID_CURSOR) from None
 
     async def get_token(self, handle: str) -> TokenRecord:
-        """Tell what is known of a token, whatever became of it. Raises ``NotFound`` and ``Unavailable``."""
+        """Return a token's record, live or revoked. Raises ``NotFound`` and ``Unavailable``."""
         record = await self._tokens.read_token(handle)
         if record is None:
-            raise NotFound("there is no such token")
+            raise NotFound(_("there is no such token: it was not issued here, or expired more than 10 minutes ago"))
         return record
 
     async def get_tokens(self, handles: Sequence[str]) -> list[TokenRecord | None]:
-        """Tell what is known of each of some handles, whatever became of it. Raises ``Unavailable``."""
+        """Return the record of each handle, or None where there is none. Raises ``Unavailable``."""
         known = [Handle(handle) for handle in handles if Shard.of_handle(handle)]
         records = dict(zip(known, await self._tokens.read_tokens(known), strict=True)) if known else {}
         return [records.get(Handle(handle)) for handle in handles]
 
     async def revoke_tokens(self, handles: Sequence[str], *, actor: Actor) -> None:
-        """Revoke each token at once; one that is gone meanwhile needs no revoking.
+        """Revoke tokens one by one; a token whose record is gone needs no revoking.
 
         Raises ``NotFound`` if all are gone, and ``Unavailable``.
         """
@@ -194,7 +197,7 @@ class Revocations:
     async def revoke_selection(
         self, selection: Selection, *, actor: Actor, counted: int | None = None, job: str = ""
     ) -> RevokeResult | Job:
-        """Revoke a selection for ``actor``: one token or device at once, anything larger as a job.
+        """Revoke a selection: one token or device at once, anything larger as a job.
 
         ``counted`` is what was shown before, if anything was, and ``job`` an ID generated then (``Jobs.start_job``). A
         topic is not counted here, because that takes a search and a revoke must not wait for it. Raises
@@ -228,7 +231,7 @@ class Revocations:
 
     async def _resolve(self, handle: str, verb: Literal["retry", "drop"], actor: Actor) -> TokenRecord:
         if not await self._queue.resolve_revocation(handle, verb, actor=actor):
-            raise NotFound("there is no failed revocation of this handle")
+            raise NotFound(_("this token has no failed revocation: only a failed one can be retried or dropped"))
         self._wake()
         return await self.get_token(handle)
 
@@ -236,17 +239,17 @@ class Revocations:
         """List the revocations of one queue in its order. Raises as ``list_tokens``."""
         try:
             return await self._index.list_records(self._queue.queue_keys(queue), cursor, limit)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
+        except ValueError:
+            raise InvalidRequest(INVALID_CURSOR) from None
 
     async def queue_overview(self) -> Overview:
         """Count the queue, and estimate when it will be empty. Raises ``Unavailable``."""
         backlog = await self._queue.read_backlog()
-        # Reckoned from those that go next.
+        # Estimated from the revocations that go next.
         return Overview(backlog.queued, backlog.failed, backlog.queued * _calls_each(backlog.scopes) / self._pace)
 
 
 def _calls_each(scopes: Sequence[str]) -> float:
-    """Return how many calls a token takes on average: it may be two cloud tokens."""
+    """Return how many calls a token takes on average: a token may consist of two cloud tokens."""
     calls = [len(parse_scope(scope).split()) for scope in scopes]
     return sum(calls) / len(calls) if calls else 1

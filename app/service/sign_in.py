@@ -1,4 +1,4 @@
-"""Signing in to the console, and the sessions that follow."""
+"""Signing in to the console, and the operators' sessions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from app.errors import SignInFailed, TooManyRequests, Unavailable
 from app.model.actors import Actor
 from app.model.operators import Operator, is_operator_name
 from app.model.secrets import Password, SessionId
+from app.model.text import _
 from app.service.audit import log_unrecorded
 from app.service.passwords import PASSWORDS
+from app.service.refusal_texts import CANNOT_DECRYPT
 from app.store.attempts import Attempts
 from app.store.audit import Event, EventKind, NewEntry
 from app.store.operators import Operators, StoredOperator
@@ -21,15 +23,15 @@ from app.store.sealing import CannotOpen
 from app.store.sessions import Sessions
 
 NO_OPERATOR: Final = "unknown name"
-"""Stands in the audit for what was typed as a name and is no operator's."""
+"""The audit has this in place of a typed name that no operator has: it may be a password."""
 
-_NOBODY = ""
-"""Looked up in place of what is no name; no operator can have it."""
+_INVALID_NAME: Final = ""
+"""Looked up in place of an invalid name; no operator can have it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A new session; ``ends_at_ms`` (Unix ms) is when it ends however much it is used."""
+    """A new session; it ends at ``ends_at_ms`` (Unix ms) at the latest."""
 
     session: SessionId
     operator: Operator
@@ -37,21 +39,21 @@ class SignedIn:
 
 
 class SignIn:
-    """Who is at the console."""
+    """Signs operators in and out, and finds their sessions."""
 
     def __init__(self, operators: Operators, sessions: Sessions) -> None:
-        """Look people up in ``operators``, keep who is signed in in ``sessions``."""
+        """Look names up in ``operators``, and keep sessions in ``sessions``."""
         self._operators = operators
         self._sessions = sessions
 
     async def sign_in(self, name: str, password: Password, address: str, *, request_id: str = "") -> SignedIn:
-        """Begin a session for whoever knows the password; ``address`` is the IP address of who asks.
+        """Start a session if the password is right; ``address`` is the client's IP address.
 
         Raises ``SignInFailed``, in the same words and after the same work whether the name or the password is wrong;
         ``TooManyRequests`` before any work, and ``Unavailable``.
         """
         with PASSWORDS.place():
-            # Before the password is looked at: guesses that come all at once count too.
+            # Before the password is checked, so that guesses sent all at once count too.
             await count_attempt(self._operators.attempts, name, address)
             account = await self._find(name)
             verdict = await PASSWORDS.check(account.hash if account else None, password)
@@ -62,15 +64,15 @@ class SignIn:
         await self._operators.attempts.forgive_attempts(name, address)
         if verdict.rehashed:
             await self._operators.rehash_operator(account, verdict.rehashed)
-        begun = await self._sessions.begin_session(account, _from(address), request_id=request_id)
-        if begun is None:
-            # The operator was changed while the password was looked at: it may be another one by now.
+        session = await self._sessions.begin_session(account, _from(address), request_id=request_id)
+        if session is None:
+            # The operator was changed while the password was checked: it may be another password now.
             raise _failed()
-        session, ends_at_ms = begun
-        return SignedIn(session, account.operator, ends_at_ms)
+        session_id, ends_at_ms = session
+        return SignedIn(session_id, account.operator, ends_at_ms)
 
     async def find_session(self, session: SessionId, *, touch: bool = True) -> Operator | None:
-        """Return whose session it is, with the role they have now; ``touch`` prolongs it.
+        """Return the operator of a session, with their current role; ``touch`` prolongs it.
 
         None: it is unknown, was idle for too long, is past its end, or was ended. Raises ``Unavailable``.
         """
@@ -85,12 +87,12 @@ class SignIn:
         await self._sessions.end_session(session, request_id=request_id)
 
     async def has_no_operators(self) -> bool:
-        """Tell whether there is no operator at all; the command line adds the first one. Raises ``Unavailable``."""
+        """Tell whether there is no operator yet; the command line adds the first one. Raises ``Unavailable``."""
         return not await self._operators.has_operators()
 
     async def _find(self, name: str) -> StoredOperator | None:
         try:
-            return await self._operators.find_operator(name if is_operator_name(name) else _NOBODY)
+            return await self._operators.find_operator(name if is_operator_name(name) else _INVALID_NAME)
         except CannotOpen as error:
             raise _unopened(error) from error
 
@@ -99,11 +101,13 @@ async def count_attempt(attempts: Attempts, name: str, address: str) -> None:
     """Count an attempt to prove a password. Raises ``TooManyRequests`` if it comes too early, and ``Unavailable``."""
     if wait_ms := await attempts.count_attempt(name, address):
         wait_s = math.ceil(wait_ms / 1000)
-        raise TooManyRequests(f"too many attempts: wait {wait_s} s, then try again", retry_after_s=wait_s)
+        raise TooManyRequests(
+            _("too many attempts: wait %(wait)s s, then try again", wait=wait_s), retry_after_s=wait_s
+        )
 
 
 async def report_refused(attempts: Attempts, detail: str, *, request_id: str) -> None:
-    """Write down an attempt that failed, in the log at least.
+    """Record a failed attempt: in the audit, or else in the log.
 
     ``detail`` names the operator, or is ``NO_OPERATOR``: any other name may be a password typed into the wrong field,
     and everyone who reads the audit would have it.
@@ -123,8 +127,8 @@ def _from(address: str) -> str:
 
 
 def _failed() -> SignInFailed:
-    return SignInFailed("the name or the password is not right: try again, or have an admin set a new password")
+    return SignInFailed(_("the name or the password is wrong: try again, or ask an admin for a new password"))
 
 
 def _unopened(error: CannotOpen) -> Unavailable:
-    return Unavailable("the server cannot open this operator's record", cause=str(error), retry_after_s=60)
+    return Unavailable(CANNOT_DECRYPT, cause=str(error), retry_after_s=60)

@@ -1,4 +1,4 @@
-"""Device keys: made, checked at registration, and prepared for verifying."""
+"""Device keys: generating them, checking them at registration, and preparing them for verification."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from jwt.exceptions import PyJWTError
 from app.errors import InvalidRequest
 from app.model.devices import MIN_SECRET_BYTES, Algorithm
 from app.model.secrets import ClientSecret, Secret
+from app.model.text import _
 
 PublicKey = EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
 VerificationKey = bytes | PublicKey
@@ -37,7 +38,7 @@ VerificationKey = bytes | PublicKey
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
 MAX_RSA_EXPONENT_BITS: Final = 32
-"""By one as long as the modulus a stranger's nonsense takes a hundred times as long to refuse."""
+"""With an exponent as long as the modulus, refusing a random signature would take a hundred times as long."""
 
 _RSA_EXPONENT: Final = 65_537
 _ANY_PUBLIC_TYPE: Final = (EllipticCurvePublicKey, Ed25519PublicKey, RSAPublicKey)
@@ -74,19 +75,25 @@ def check_secret(secret: ClientSecret) -> ClientSecret:
     """Check a shared secret chosen elsewhere (RFC 7518 3.2). Raises ``InvalidRequest``."""
     size = len(secret.reveal().encode())
     if size < MIN_SECRET_BYTES:
-        raise InvalidRequest(f"the secret has {size} bytes; HS256 needs {MIN_SECRET_BYTES} or more, drawn at random")
+        raise InvalidRequest(
+            _(
+                "the secret has %(size)s bytes: HS256 needs at least %(least)s random bytes",
+                size=size,
+                least=MIN_SECRET_BYTES,
+            )
+        )
     return secret
 
 
 def check_public_key(pem: str, algorithm: Algorithm) -> Secret:
-    """Check a public key made elsewhere, and return it in one form. Raises ``InvalidRequest`` with the cure."""
+    """Check a public key that was generated elsewhere, and return it in one form. Raises ``InvalidRequest``."""
     return _public_pem(_fitting(_from_pem(pem), algorithm))
 
 
 def read_public_key(text: str) -> tuple[Algorithm, Secret]:
-    """Read a public key as PEM or as a JWK (RFC 7517); returns what it is for, and the key as PEM.
+    """Read a public key as PEM or as a JWK (RFC 7517); returns its algorithm, and the key as PEM.
 
-    Raises ``InvalidRequest`` with the cure; no part of the text is in it, for it may be the private half.
+    Raises ``InvalidRequest``, which quotes no part of the text: that may be a private key.
     """
     if text.lstrip().startswith("{"):
         key, said = _from_jwk(text)
@@ -95,7 +102,9 @@ def read_public_key(text: str) -> tuple[Algorithm, Secret]:
     algorithm = next(each for each, type_ in _PUBLIC_TYPES.items() if isinstance(key, type_))
     _fitting(key, algorithm)
     if said not in {None, algorithm}:
-        raise InvalidRequest(f"the JWK's alg is not for a key of this kind, which is for {algorithm}")
+        raise InvalidRequest(
+            _("the JWK's alg does not fit its key, which is for %(algorithm)s", algorithm=algorithm.value)
+        )
     return algorithm, _public_pem(key)
 
 
@@ -105,57 +114,68 @@ def _from_pem(pem: str) -> PublicKey:
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise InvalidRequest("the public key is no PEM of the form BEGIN PUBLIC KEY") from None
+        raise InvalidRequest(_("not a valid public key: expected PEM with BEGIN PUBLIC KEY, or a JWK")) from None
     if not isinstance(key, _ANY_PUBLIC_TYPE):
-        raise InvalidRequest("a device's key is on the curve P-256, an Ed25519 key, or RSA")
+        raise InvalidRequest(_("not a supported kind of key: expected P-256, Ed25519 or RSA"))
     return key
 
 
 def _from_jwk(text: str) -> tuple[PublicKey, Algorithm | None]:
-    """Read a JWK, and which algorithm it says it is for, if it does (RFC 7517 section 4, RFC 7518 section 6)."""
+    """Read a JWK, and the algorithm that it names, if any (RFC 7517 section 4, RFC 7518 section 6)."""
     try:
         jwk = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise InvalidRequest("the public key is no JWK: it is no JSON object, or a very deep one") from None
+        raise InvalidRequest(_("not a valid JWK: expected a JSON object without deep nesting")) from None
     if "keys" in jwk:
-        raise InvalidRequest("this is a set of keys: send the one JWK that is the device's")
+        raise InvalidRequest(_("this is a JWK set: send the single JWK of the device"))
     if jwk.get("kty") == "oct":
-        # A public key is for everybody's eyes; who sends a shared secret in its place has just shown it to a clipboard.
-        raise InvalidRequest("this JWK is a shared secret (kty oct), which must not be sent: have one made here")
+        # The field for a public key may be seen by anyone, so a secret that was pasted there is not secret any more.
+        raise InvalidRequest(
+            _("this JWK is a shared secret (kty oct): do not send it, and have a new one generated here")
+        )
     if _JWK_PRIVATE & jwk.keys():
         raise _private()
     reader = _JWK_KINDS.get(jwk["kty"]) if isinstance(jwk.get("kty"), str) else None
     if reader is None:
-        raise InvalidRequest("the JWK's kty must be EC, OKP or RSA")
+        raise InvalidRequest(_("the JWK's kty must be EC, OKP or RSA"))
     if jwk.get("use", "sig") != "sig":
-        raise InvalidRequest("the JWK's use must be sig, or left out: this key is not for signatures")
+        raise InvalidRequest(_("the JWK is not for signatures: its use must be sig, or left out"))
     said = jwk.get("alg")
     if said is not None and (not isinstance(said, str) or said not in _JWK_ALGORITHMS):
-        raise InvalidRequest(f"the JWK's alg must be one of {', '.join(_JWK_ALGORITHMS)}, or left out")
+        raise InvalidRequest(
+            _("the JWK's alg must be one of %(algorithms)s, or left out", algorithms=", ".join(_JWK_ALGORITHMS))
+        )
     try:
         key = reader.from_jwk(jwk)
     except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
         key = None
     if not isinstance(key, _ANY_PUBLIC_TYPE):
-        raise InvalidRequest("the JWK is incomplete, broken, or on another curve than P-256 and Ed25519")
+        raise InvalidRequest(_("not a valid JWK: it is incomplete, or not on the curve P-256 or Ed25519"))
     return key, _JWK_ALGORITHMS[said] if said else None
 
 
 def _private() -> InvalidRequest:
-    # The private half must stay with the device: what was sent here once is no proof any more.
-    return InvalidRequest("this is a private key, which never leaves its device: register the public half")
+    # A private key proves nothing any more once it was sent: it must never leave its device.
+    return InvalidRequest(_("this is a private key, which must not leave its device: register the public key"))
 
 
 def _fitting(key: PublicKey, algorithm: Algorithm) -> PublicKey:
-    """See that a key is one for ``algorithm``. Raises ``InvalidRequest``."""
+    """Check that a key fits ``algorithm``. Raises ``InvalidRequest``."""
     if not isinstance(key, _PUBLIC_TYPES[algorithm]):
-        raise InvalidRequest(f"the public key is not one for {algorithm}")
+        raise InvalidRequest(_("the public key does not fit %(algorithm)s", algorithm=algorithm.value))
     if isinstance(key, EllipticCurvePublicKey) and not isinstance(key.curve, SECP256R1):
-        raise InvalidRequest("ES256 takes a key on the curve P-256")
+        raise InvalidRequest(_("ES256 needs a key on the curve P-256"))
     if isinstance(key, RSAPublicKey) and not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-        raise InvalidRequest(f"RS256 takes a key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, not {key.key_size}")
+        raise InvalidRequest(
+            _(
+                "RS256 needs a key of %(least)s to %(most)s bits: this one has %(size)s",
+                least=MIN_RSA_BITS,
+                most=MAX_RSA_BITS,
+                size=key.key_size,
+            )
+        )
     if isinstance(key, RSAPublicKey) and key.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS:
-        raise InvalidRequest(f"RS256 takes a key whose exponent is {_RSA_EXPONENT}, or another small one")
+        raise InvalidRequest(_("RS256 needs a key with a small exponent, such as %(exponent)s", exponent=_RSA_EXPONENT))
     return key
 
 
@@ -172,9 +192,9 @@ def prepared(algorithm: Algorithm, key: Secret) -> VerificationKey:
 
 @lru_cache
 def decoy(algorithm: Algorithm) -> VerificationKey:
-    """Return a key nobody has the other half of: an unknown caller's proof is checked against it, and fails."""
+    """Return a key for unknown callers: checking their proof takes as long, and fails."""
     if algorithm is Algorithm.RS256:
-        # Only its size matters, for the time a check takes; making a real pair would hold up the loop.
+        # Only its size matters, for the time that a check takes; generating a real pair would block the event loop.
         modulus = secrets.randbits(MIN_RSA_BITS) | 1 | 1 << (MIN_RSA_BITS - 1)
         return RSAPublicNumbers(_RSA_EXPONENT, modulus).public_key()
     if algorithm is Algorithm.ES256:

@@ -9,7 +9,7 @@ import msgspec
 
 from app.model.devices import Algorithm, Device
 from app.model.secrets import ClientSecret
-from app.service.registry import Added, Registration
+from app.service.registry import AddedDevice, Registration
 from app.web.api import ApiAnswer, ApiPage, Paging
 from app.web.conversion import RequestModel
 from app.web.route import AdminRequest
@@ -152,5 +152,5 @@ async def remove_device(request: AdminRequest) -> ChangedView:
     return ChangedView(client_id, await request.services.registry.remove_device(client_id, actor=request.actor))
 
 
-def _shown_once(added: Added) -> tuple[str, ClientSecret | None, ClientSecret | None]:
+def _shown_once(added: AddedDevice) -> tuple[str, ClientSecret | None, ClientSecret | None]:
     return added.device.client_id, added.secret, added.private_key

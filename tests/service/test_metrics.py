@@ -57,15 +57,15 @@ async def test_figures_of_all_instances_lie_in_their_minutes(store: Store, book:
     """The hour has sixty minutes, each with what all instances counted; what is older has gone."""
     other = counting(store, book)
     metrics.answered(200)
-    await metrics.add()
+    await metrics.add_counts()
     store.clock.shift_ms += 59 * MINUTE_MS
     for status in (200, 200, 401, 429, 500, 503):
         other.answered(status)
     other.applied()
     metrics.revoked()
-    await metrics.add()
-    await other.add()
-    hour = await metrics.hour()
+    await metrics.add_counts()
+    await other.add_counts()
+    hour = await metrics.last_hour()
     assert len(hour.minutes) == HOUR
     assert (hour.minutes[0].answered, hour.minutes[0].turned_away) == (1, 0)
     last = hour.minutes[-1]
@@ -74,7 +74,7 @@ async def test_figures_of_all_instances_lie_in_their_minutes(store: Store, book:
     assert last.at_ms == store.clock.now_ms() // MINUTE_MS * MINUTE_MS
     assert hour.total.answered == 3
     store.clock.shift_ms += MINUTE_MS
-    assert (await other.hour()).total.answered == 2
+    assert (await other.last_hour()).total.answered == 2
 
 
 async def test_what_redis_cannot_take_is_added_later_to_its_minute(store: Store, book: Book, metrics: Metrics) -> None:
@@ -83,11 +83,11 @@ async def test_what_redis_cannot_take_is_added_later_to_its_minute(store: Store,
     for _ in range(3):
         metrics.answered(503)
         with pytest.raises(Unavailable):
-            await metrics.add()
+            await metrics.add_counts()
         store.clock.shift_ms += MINUTE_MS
     book.away = False
-    await metrics.add()
-    assert [minute.unavailable for minute in (await metrics.hour()).minutes[-5:]] == [0, 1, 1, 1, 0]
+    await metrics.add_counts()
+    assert [minute.unavailable for minute in (await metrics.last_hour()).minutes[-5:]] == [0, 1, 1, 1, 0]
 
 
 async def test_a_lost_answer_counts_nothing_twice(book: Book, metrics: Metrics) -> None:
@@ -95,11 +95,11 @@ async def test_a_lost_answer_counts_nothing_twice(book: Book, metrics: Metrics) 
     book.deaf = True
     metrics.answered(200)
     with pytest.raises(Unavailable):
-        await metrics.add()
+        await metrics.add_counts()
     metrics.answered(200)
     book.deaf = False
-    await metrics.add()
-    assert (await metrics.hour()).total.answered == 2
+    await metrics.add_counts()
+    assert (await metrics.last_hour()).total.answered == 2
 
 
 async def test_what_is_kept_has_a_bound(store: Store, book: Book, metrics: Metrics) -> None:
@@ -108,7 +108,7 @@ async def test_what_is_kept_has_a_bound(store: Store, book: Book, metrics: Metri
     for _ in range(COUNTERS_KEPT_MS // MINUTE_MS + 30):
         metrics.answered(503)
         with pytest.raises(Unavailable):
-            await metrics.add()
+            await metrics.add_counts()
         store.clock.shift_ms += MINUTE_MS
     assert len(metrics._minutes) <= COUNTERS_KEPT_MS // MINUTE_MS
 
@@ -116,8 +116,8 @@ async def test_what_is_kept_has_a_bound(store: Store, book: Book, metrics: Metri
 async def test_an_idle_instance_writes_nothing(book: Book, metrics: Metrics) -> None:
     """Without anything new Redis is left alone."""
     metrics.called("ApplyToken", None)
-    await metrics.add()
-    await metrics.add()
+    await metrics.add_counts()
+    await metrics.add_counts()
     assert book.written == 1
 
 
@@ -130,25 +130,25 @@ async def test_the_cloud_is_seen_by_all(store: Store, book: Book, metrics: Metri
     metrics.called("ApplyToken", CloudError(ErrorKind.THROTTLED, "Throttling.Api"))
     store.clock.shift_ms += 5_000
     metrics.called("RevokeToken", CloudError(ErrorKind.UNREACHABLE, "T" * 500))
-    await metrics.add()
-    seen = await other.cloud()
+    await metrics.add_counts()
+    seen = await other.cloud_health()
     assert abs(seen.ok_at_ms - answered_ms) < 1000
     assert abs(seen.failing_since_ms - answered_ms - 5_000) < 1000
     assert abs(seen.failed_at_ms - answered_ms - 10_000) < 1000
     assert (seen.action, seen.kind, seen.code) == ("RevokeToken", "unreachable", "T" * MAX_CODE_CHARS)
     other.called("QueryToken", None)
-    await other.add()
-    assert (await metrics.cloud()).failing_since_ms == 0
+    await other.add_counts()
+    assert (await metrics.cloud_health()).failing_since_ms == 0
 
 
 async def test_before_the_first_call_the_cloud_was_not_seen(metrics: Metrics) -> None:
     """A new set-up knows nothing of the cloud, and no request."""
-    assert await metrics.cloud() == CloudHealth()
-    assert not any((minute.answered, minute.turned_away) != (0, 0) for minute in (await metrics.hour()).minutes)
+    assert await metrics.cloud_health() == CloudHealth()
+    assert not any((minute.answered, minute.turned_away) != (0, 0) for minute in (await metrics.last_hour()).minutes)
 
 
 async def test_quotas_that_nobody_uses_are_left_out(store: Store, metrics: Metrics) -> None:
     """The egress group's limit and those of the three actions of tokens are always told, others when in use."""
-    assert [use.action for use in await metrics.quotas()] == ["", "ApplyToken", "QueryToken", "RevokeToken"]
+    assert [use.action for use in await metrics.quota_usage()] == ["", "ApplyToken", "QueryToken", "RevokeToken"]
     await store.requests.command("LPUSH", "{q}:a:SendMessage", store.clock.now_ms() * 1000)
-    assert [use.action for use in await metrics.quotas()][-1] == "SendMessage"
+    assert [use.action for use in await metrics.quota_usage()][-1] == "SendMessage"

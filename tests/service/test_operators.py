@@ -301,7 +301,7 @@ async def test_a_change_that_is_always_overtaken_ends(
         return False
 
     monkeypatch.setattr(operators, "write_operator", overtaken)
-    with pytest.raises(Unavailable, match="ask again"):
+    with pytest.raises(Unavailable, match="try again"):
         await office.add_operator("ann", OperatorRole.VIEWER, PASSWORD, actor=CLI)
 
 

@@ -9,7 +9,7 @@ from app.model.selections import Selection
 from app.service import revocations as module
 from app.service.jobs import Jobs
 from app.service.registry import Registry
-from app.service.revocations import Overview, Prospect, Revocations, RevokeResult
+from app.service.revocations import Overview, RevocationPreview, Revocations, RevokeResult
 from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore
@@ -96,20 +96,24 @@ async def test_what_a_revoke_would_take_is_told_before(
     """Tokens, devices, and when the cloud will know, behind what goes first; in a hurry, what is known so far."""
     records = [await fleet.issue(f"d{number}", scope=f"pub:a/{number} sub:b/{number}") for number in range(4)]
     await fleet.issue("line", role="line", scope="sub:line/x")
-    assert await service.survey(Selection.of_role("sensor")) == Prospect(4, 4, 8 / 5)
-    assert await service.survey(Selection.of_topic("line/#")) == Prospect(1, 1, 1 / 5)
-    assert await service.survey(Selection.of_client_id(records[0].client_id)) == Prospect(1, 1, 2 / 5)
-    assert await service.survey_each(records[:2]) == Prospect(2, 2, 4 / 5)
+    assert await service.preview_selection(Selection.of_role("sensor")) == RevocationPreview(4, 4, 8 / 5)
+    assert await service.preview_selection(Selection.of_topic("line/#")) == RevocationPreview(1, 1, 1 / 5)
+    assert await service.preview_selection(Selection.of_client_id(records[0].client_id)) == RevocationPreview(
+        1, 1, 2 / 5
+    )
+    assert await service.preview_tokens(records[:2]) == RevocationPreview(2, 2, 4 / 5)
     await service.revoke_selection(Selection.of_handle(records[0].handle), actor=Actor("operator:o"))
-    assert await service.survey_each([await fleet.read(records[0].handle), records[1]]) == Prospect(1, 1, 4 / 5)
-    assert (await service.survey(Selection.of_role("sensor"))).est_told_s == 8 / 5
+    assert await service.preview_tokens([await fleet.read(records[0].handle), records[1]]) == RevocationPreview(
+        1, 1, 4 / 5
+    )
+    assert (await service.preview_selection(Selection.of_role("sensor"))).est_confirmed_s == 8 / 5
     with pytest.raises(NotFound):
-        await service.survey(Selection.of_client_id("GID_plant@@@nobody"))
+        await service.preview_selection(Selection.of_client_id("GID_plant@@@nobody"))
 
-    monkeypatch.setattr(module, "SURVEY_BUDGET_S", -1)
-    everything = await service.survey(Selection.of_everything())
+    monkeypatch.setattr(module, "PREVIEW_BUDGET_S", -1)
+    everything = await service.preview_selection(Selection.of_everything())
     assert (everything.tokens, everything.tokens_exact, everything.devices_exact) == (4, True, False)
-    topic = await service.survey(Selection.of_topic("+/+"))
+    topic = await service.preview_selection(Selection.of_topic("+/+"))
     assert (topic.tokens < 4, topic.tokens_exact) == (True, False)
 
 
@@ -120,9 +124,9 @@ async def test_records_are_read_by_any_texts(fleet: Fleet, service: Revocations)
     assert await service.get_tokens([*unknown, record.handle]) == [None] * 4 + [record]
     assert await service.get_tokens(["nonsense"]) == [None]
     page = await service.list_tokens(Selection.of_everything(), limit=1)
-    assert await service.how_far(page.next_cursor) == 1
+    assert await service.search_progress(page.next_cursor) == 1
     with pytest.raises(InvalidRequest, match="cursor"):
-        await service.how_far("nonsense")
+        await service.search_progress("nonsense")
 
 
 async def test_the_queue_is_shown_with_the_time_it_will_take(

@@ -12,7 +12,7 @@ from app.model.operators import OperatorRole
 from app.model.secrets import Password, Secret, SessionId
 from app.service import passwords
 from app.service.operators import OperatorAdmin
-from app.service.passwords import MOST_AT_ONCE, Passwords
+from app.service.passwords import MAX_CHECKS, Passwords
 from app.service.sign_in import SignIn
 from app.store.attempts import FREE_BY_ADDRESS, FREE_FROM_ONE_ADDRESS
 from app.store.operators import Operators
@@ -120,10 +120,10 @@ async def test_guesses_become_slower_whether_or_not_the_name_exists(
 async def test_parallel_guesses_are_no_way_round(door: SignIn, hashing: CountingHasher) -> None:
     """Of many at once as many passwords are looked at as of one after another."""
     hashing.checked.clear()
-    tries = (door.sign_in("ann", WRONG, HERE) for _ in range(MOST_AT_ONCE))
+    tries = (door.sign_in("ann", WRONG, HERE) for _ in range(MAX_CHECKS))
     refusals = await asyncio.gather(*tries, return_exceptions=True)
     assert [type(each) for each in refusals].count(SignInFailed) == FREE_FROM_ONE_ADDRESS == len(hashing.checked)
-    assert [type(each) for each in refusals].count(TooManyRequests) == MOST_AT_ONCE - FREE_FROM_ONE_ADDRESS
+    assert [type(each) for each in refusals].count(TooManyRequests) == MAX_CHECKS - FREE_FROM_ONE_ADDRESS
 
 
 async def test_one_address_cannot_try_a_password_on_everybody(door: SignIn) -> None:
@@ -224,8 +224,8 @@ async def test_only_so_many_passwords_are_looked_at_at_once(door: SignIn) -> Non
     """A flood from many addresses is refused rather than queued without end; places come free again."""
     tries = (door.sign_in(f"name{number}", WRONG, f"192.0.2.{number}") for number in range(100))
     refusals = await asyncio.gather(*tries, return_exceptions=True)
-    assert [type(each) for each in refusals].count(SignInFailed) == MOST_AT_ONCE
-    assert [type(each) for each in refusals].count(Unavailable) == 100 - MOST_AT_ONCE
+    assert [type(each) for each in refusals].count(SignInFailed) == MAX_CHECKS
+    assert [type(each) for each in refusals].count(Unavailable) == 100 - MAX_CHECKS
     await door.sign_in("ann", PASSWORD, "198.51.100.1")
 
 
@@ -246,7 +246,7 @@ def test_hashes_are_those_of_the_current_profile() -> None:
     """Argon2id, with what the library recommends today; nobody's hash has the same form."""
     current = PasswordHasher()
     terms = f"$argon2id$v=19$m={current.memory_cost},t={current.time_cost},p={current.parallelism}$"
-    nobodys = passwords.PASSWORDS._nobodys.reveal()
+    nobodys = passwords.PASSWORDS._decoy.reveal()
     assert nobodys.startswith(terms)
     assert len(nobodys) == len(current.hash("x"))
     assert not current.check_needs_rehash(nobodys)

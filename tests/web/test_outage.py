@@ -174,17 +174,17 @@ async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
     assert (await caller.token(scope="sub:plant/all")).status == 200
     policies = server.app[SERVICES].policies
     policy_file.write_text(POLICY.replace(', "plant/all"]', "]"))
-    await policies.refresh()
+    await policies.read_if_changed()
     answer = await caller.token(scope="sub:plant/all")
     assert (answer.status, answer.body["error"]) == (400, "invalid_scope")
     policy_file.write_text(POLICY + "\n[roles.sensor]\n")
-    await policies.refresh()
+    await policies.read_if_changed()
     assert (await caller.token(scope="sub:plant/d1/down/#")).status == 200
     async with server.get("/readyz") as response:
         assert response.status == 200
         assert "refused" in (await response.json())["checks"]["policy"]["detail"]
     policy_file.write_text(POLICY)
-    await policies.refresh()
+    await policies.read_if_changed()
     assert (await caller.token(scope="sub:plant/all")).status == 200
 
 

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm
 from app.service.client_credentials import Assertion
-from app.service.registry import MAX_GRACE_S, Added, Registry
+from app.service.registry import MAX_GRACE_S, AddedDevice, Registry
 from app.store.redis_keys import Shard
 from app.web.route import SERVICES
 from tests.actors import CLI
@@ -23,7 +23,7 @@ GRACE_S = 300
 """One that a test waits out, by the server's clock alone: the cloud bears with a clock that is so far off."""
 
 
-def rotated(caller: Caller, added: Added) -> Caller:
+def rotated(caller: Caller, added: AddedDevice) -> Caller:
     """Return the device with its new key."""
     key = added.secret or added.private_key
     assert key is not None

@@ -10,7 +10,7 @@ from app.errors import InvalidRequest, NotFound, Refusal
 from app.model.devices import Algorithm
 from app.model.text import _
 from app.service import verification_keys
-from app.service.registry import MAX_GRACE_S, Added, Registration
+from app.service.registry import MAX_GRACE_S, AddedDevice, Registration
 from app.web.console.devices import ADDRESS, address_of, count_tokens_of, parse_attributes, to_device
 from app.web.console.results import PageContent, Redirect
 from app.web.conversion import FormModel, FormValues
@@ -98,7 +98,7 @@ async def rotate_key(request: AdminRequest, form: RotateForm) -> PageContent | R
     return _shown_once(request, added, new_device=False, revoked=revoked)
 
 
-def _shown_once(request: AdminRequest, added: Added, *, new_device: bool, revoked: int = 0) -> PageContent:
+def _shown_once(request: AdminRequest, added: AddedDevice, *, new_device: bool, revoked: int = 0) -> PageContent:
     return PageContent.of(
         "device_key.html",
         device=added.device,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from app.cloud.exchange import Received, Sent
 from app.rpc.catalog import Action
-from app.service.explorer import Called
+from app.service.explorer import ExplorerCall
 from app.web.console import samples
 from app.web.console.explorer_form import CallForm
 
@@ -23,7 +23,7 @@ class CallPlace:
     region: str
 
 
-def describe_call(action: Action, called: Called, form: CallForm, place: CallPlace) -> dict[str, Any]:
+def describe_call(action: Action, called: ExplorerCall, form: CallForm, place: CallPlace) -> dict[str, Any]:
     """Return what a page shows of a call; secrets only where the form asks for them."""
     compared = called.received.compare(called.sent) if called.received and called.sent else ""
     sent, received = (called.sent, called.received) if form.show_secrets else _hide_secrets(called)
@@ -37,7 +37,7 @@ def describe_call(action: Action, called: Called, form: CallForm, place: CallPla
     }
 
 
-def _hide_secrets(called: Called) -> tuple[Sent | None, Received | None]:
+def _hide_secrets(called: ExplorerCall) -> tuple[Sent | None, Received | None]:
     if called.sent is None:
         return None, called.received
     return called.sent.hidden(), called.received.hidden(called.sent) if called.received else None

@@ -40,10 +40,10 @@ async def show_overview(request: AdminRequest) -> PageContent:
     steps: dict[str, Awaitable[Any]] = {
         "live": revocations.count_tokens(everything),
         "devices": request.services.registry.count_devices(),
-        "hour": metrics.hour(),
+        "hour": metrics.last_hour(),
         "queue": revocations.queue_overview(),
-        "cloud": metrics.cloud(),
-        "quotas": metrics.quotas(),
+        "cloud": metrics.cloud_health(),
+        "quotas": metrics.quota_usage(),
         "soonest": revocations.list_tokens(everything, limit=SOONEST),
         "trail": request.services.audit_log.search_events(AuditFilter(), limit=LAST_ENTRIES),
     }

@@ -137,7 +137,7 @@ async def _ask_for_tokens(request: AdminRequest, handles: list[str]) -> PageCont
     known = [record for record in records if record]
     if not known:
         raise NotFound(NO_TOKENS_LEFT)
-    prospect = await request.services.revocations.survey_each(known)
+    prospect = await request.services.revocations.preview_tokens(known)
     return PageContent.of(
         "revoke.html",
         selection=None,
@@ -159,7 +159,7 @@ async def _ask_for(request: AdminRequest, selection: Selection, typed: str = "")
         handles=[],
         rows=[],
         devices=[selection.value] if selection.kind is SelectionKind.CLIENT_ID else [],
-        prospect=await request.services.revocations.survey(selection),
+        prospect=await request.services.revocations.preview_selection(selection),
         back=Redirect(ADDRESS, query=query_of(selection)).location,
         fields=list((query_of(selection) or {"all": "1"}).items()),
         job="" if selection.kind is SelectionKind.CLIENT_ID else new_job_id(),

@@ -68,7 +68,7 @@ async def show_tokens(request: AdminRequest, query: TokensPageQuery) -> PageCont
         records=page.records,
         first=not query.cursor,
         count=await revocations.count_tokens(selection) if counted else None,
-        searched=await revocations.how_far(page.next_cursor) if searching else None,
+        searched=await revocations.search_progress(page.next_cursor) if searching else None,
         next_page=_address_of(selection, page.next_cursor) if page.next_cursor else "",
         revoke_all=f"{PREFIX}/revoke?{urlencode(query_of(selection) or {'all': 1})}",
     )

@@ -38,11 +38,11 @@ async def test_a_key_is_added_shown_once_and_removed(signed_in: SignedIn, server
 @pytest.mark.parametrize(
     ("form", "reason"),
     [
-        ({"name": '<b>"', "rights": "revoke"}, "a key's name has 1 to 64"),
-        ({"name": "x" * 10_000, "rights": "revoke"}, "a key's name has 1 to 64"),
-        ({"name": "billing"}, "name at least one right"),
+        ({"name": '<b>"', "rights": "revoke"}, "not a valid name for a key: expected 1 to 64"),
+        ({"name": "x" * 10_000, "rights": "revoke"}, "not a valid name for a key: expected 1 to 64"),
+        ({"name": "billing"}, "no right was given: choose at least one"),
         ({"name": "billing", "rights": "root"}, "rights"),
-        ({"name": "taken", "rights": "revoke"}, "there is a key taken already"),
+        ({"name": "taken", "rights": "revoke"}, "there is already a key named taken"),
     ],
 )
 async def test_a_slip_is_shown_above_the_form(signed_in: SignedIn, form: dict[str, str], reason: str) -> None:

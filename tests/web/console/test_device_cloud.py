@@ -90,7 +90,7 @@ async def test_a_device_without_a_credential_is_told_of(
     """The cloud's code is there, and what to do; the trail holds nothing, for nothing was done."""
     seen = await browser.post(CREDENTIAL + act)
     assert seen.status == 409
-    assert "ParameterCheckFailed; probably this device has no credential" in html.unescape(seen.text)
+    assert "ParameterCheckFailed; the device may have no credential" in html.unescape(seen.text)
     assert D1 in seen.text
     assert [line.what for line in await lines(server)] == ["device_added"]
 
@@ -139,12 +139,12 @@ async def test_what_may_have_been_sent_is_said_to_be_so(
     seen = await browser.post(f"{AT_D1}/message", {"topic": "plant/x", "payload": "not twice"})
     assert seen.status == 503
     assert int(seen.headers["Retry-After"]) >= 1
-    assert "may have done it, its answer was lost: look again" in seen.text
+    assert "the cloud's answer was lost, so check whether it was done" in html.unescape(seen.text)
     assert ">\nnot twice</textarea>" in seen.text
     assert sum((await cloud.calls("SendMessage")).values()) == 1
     told = (await lines(server))[0]
     assert told.what == "message_sent"
-    assert told.detail.startswith("to plant/x; perhaps: its answer was lost")
+    assert told.detail.startswith("to plant/x; outcome unknown: the answer was lost")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ async def test_a_group_that_may_have_been_created_is_said_to_be_so(browser: Brow
     await cloud.fault("CreateGroupId", "half")
     seen = await browser.post("/admin/groups", {"group_id": "GID_new"})
     assert seen.status == 503
-    assert "may have done it, its answer was lost: look again" in seen.text
+    assert "the cloud's answer was lost, so check whether it was done" in html.unescape(seen.text)
     assert "<code>GID_new</code>" in seen.text
 
 
@@ -251,7 +251,7 @@ async def test_what_the_cloud_made_is_shown_though_the_trail_is_full(
         raise Unavailable("full", cause="OOM")
 
     monkeypatch.setattr(AuditStore, "append", full)
-    monkeypatch.setattr("app.service.cloud_admin.NOTE_WITHIN_S", 0.05)
+    monkeypatch.setattr("app.service.cloud_admin.RECORD_WITHIN_S", 0.05)
     assert shown_secret(await browser.post(f"{CREDENTIAL}/register")).startswith("DC.")
 
 

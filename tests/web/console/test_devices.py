@@ -85,7 +85,7 @@ async def test_a_cursor_that_is_none_is_refused(browser: Browser) -> None:
     """The page stands, and says what was wrong."""
     seen = await browser.get("/admin/devices", cursor="; FLUSHALL")
     assert seen.status == 400
-    assert "the cursor is none that was given here" in seen.text
+    assert "invalid cursor: use next_cursor" in seen.text
 
 
 async def test_a_registered_device_gets_a_token_at_once(server: TestClient[Any, Any], browser: Browser) -> None:
@@ -140,7 +140,7 @@ async def test_a_pasted_key_is_registered_and_nothing_is_shown(browser: Browser,
         ({"client_id": D1, "key": "none"}, "key"),
         ({"client_id": D1, "key": "pasted"}, "the public key is missing"),
         ({"client_id": D1, "key": "HS256", "public_key": "x"}, "choose the pasted one"),
-        ({"client_id": D1, "key": "pasted", "public_key": MARKUP}, "no PEM"),
+        ({"client_id": D1, "key": "pasted", "public_key": MARKUP}, "not a valid public key"),
         ({"client_id": D1, "secret": "x" * 32}, "an unknown parameter was sent"),
         ([("client_id", D1), ("client_id", D1)], "more than once"),
         ({}, "GID_group@@@device"),
@@ -165,7 +165,7 @@ async def test_a_private_key_is_never_shown_again(browser: Browser) -> None:
     jwk = '{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKx"}'
     seen = await browser.post("/admin/devices", {"client_id": D1, "key": "pasted", "public_key": jwk})
     assert seen.status == 400
-    assert "private key, which never leaves its device" in seen.text
+    assert "private key, which must not leave its device" in seen.text
     assert "nWGxne" not in seen.text
     assert f'value="{D1}"' in seen.text
     assert '<option value="pasted" selected>' in seen.text
@@ -299,7 +299,7 @@ async def test_a_form_opened_before_a_change_puts_nothing_back(browser: Browser,
     form |= dict(hidden_fields(refused.text, f"{AT_D1}/edit") or []) | {"attributes": ""}
     refused = await browser.post(f"{AT_D1}/edit", form)
     assert refused.status == 400
-    assert "was changed since" in refused.text
+    assert "was changed after this form was opened" in refused.text
     device = await registry.get_device(D1)
     assert (device.role, device.note) == ("line", "")
 

@@ -38,7 +38,7 @@ def figure(shown: Seen, name: str) -> str:
 async def tell(*servers: Server) -> None:
     """Have instances add at once what they counted."""
     for server in servers:
-        await server.app[SERVICES].metrics.add()
+        await server.app[SERVICES].metrics.add_counts()
 
 
 @pytest.fixture
@@ -261,8 +261,8 @@ async def test_one_part_that_fails_takes_no_other_along(
         raise ValueError
 
     monkeypatch.setattr(overview, "PART_WITHIN_S", 1.0)
-    monkeypatch.setattr(Metrics, "hour", away)
-    monkeypatch.setattr(Metrics, "cloud", never)
+    monkeypatch.setattr(Metrics, "last_hour", away)
+    monkeypatch.setattr(Metrics, "cloud_health", never)
     monkeypatch.setattr(Registry, "count_devices", broken)
     shown = await browser.get("/admin/")
     assert shown.status == 200

@@ -292,7 +292,7 @@ async def test_a_count_without_time_says_what_it_has_so_far(
 ) -> None:
     """At least so many, and that all of them are revoked; never a number that is too small as if it were whole."""
     await make_fleet(3)
-    monkeypatch.setattr(module, "SURVEY_BUDGET_S", -1)
+    monkeypatch.setattr(module, "PREVIEW_BUDGET_S", -1)
     for topic in ("plant/#", "nothing/#"):
         asked = await browser.get(REVOKE, topic=topic)
         assert "This revokes at least" in asked.text
@@ -361,7 +361,7 @@ async def test_what_the_cloud_refused_is_retried_or_dropped(
         for verb in ("retry", "drop"):
             seen = await browser.post(f"/admin/tokens/{handle}/{verb}")
             assert seen.status == 404
-            assert "there is no failed revocation of this handle" in seen.text
+            assert "this token has no failed revocation" in seen.text
             assert handle in seen.text
     for handle in (UNKNOWN, "nonsense"):
         assert (await browser.post(f"/admin/tokens/{handle}/retry")).status == 404
