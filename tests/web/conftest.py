@@ -18,7 +18,7 @@ from app.sandbox.access_keys import AccessKey
 from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from app.service.registry import Registration, Registry
 from app.settings import Settings
-from app.store.connection import retry_until
+from app.store.retry import retry_until
 from app.store.sealing import new_key_text
 from app.web.route import SERVICES
 from tests.actors import CLI
