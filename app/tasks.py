@@ -1,4 +1,4 @@
-"""Tasks with an owner: side by side, kept going, ended for certain; and threads for what blocks."""
+"""Tasks that have an owner: run together, restarted after an error, surely ended; and threads for what blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-BEGIN_AGAIN_AFTER_S: Final = 1.0
+RESTART_AFTER_S: Final = 1.0
 
 _Result = TypeVar("_Result")
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1) -> None:
-    """Cancel ``tasks`` and wait until they are over; what they end with has been logged by themselves.
+    """Cancel ``tasks`` and wait until they are done; each has logged its own errors.
 
     A cancellation can be lost: ``asyncio.wait_for`` of Python 3.11, which libraries use, swallows one that comes in the
     same turn as its result (cpython#86296). So it is repeated; ``again_after_s`` leaves a task time to clean up.
@@ -35,9 +35,9 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float = 0.1)
 
 
 async def all_of(steps: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
-    """Take steps side by side and return what each returned, in order.
+    """Run steps concurrently and return what each returned, in order.
 
-    When one fails, its error is raised as it is, once the others are cancelled and over.
+    When one fails, its error is raised as it is, once the others are cancelled and done.
     """
     tasks = [asyncio.create_task(step) for step in steps]
     try:
@@ -67,17 +67,17 @@ async def in_thread(function: Callable[[], _Result], *, name: str) -> _Result:
 
 @asynccontextmanager
 async def running(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Own a background task: begun again if it breaks, cancelled and waited for at the end."""
+    """Own a background task: restarted after an error, cancelled and waited for at the end."""
 
-    async def without_end() -> None:
+    async def repeat() -> None:
         while True:
             try:
                 await work()
             except Exception:
                 log.exception("background_broken")
-            await asyncio.sleep(BEGIN_AGAIN_AFTER_S)
+            await asyncio.sleep(RESTART_AFTER_S)
 
-    task = asyncio.create_task(without_end())
+    task = asyncio.create_task(repeat())
     try:
         yield
     finally:

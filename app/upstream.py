@@ -1,4 +1,4 @@
-"""The way to the cloud, put together from the settings: whose access key, which quota, one client."""
+"""The connection to the cloud, built from the settings: access key, quota and client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 def credentials_of(settings: Settings, now_ms: Callable[[], int]) -> CredentialsProvider:
-    """Return where calls take their access key from: the settings, or the ecosystem's chain.
+    """Return the source of the access key: the settings, or the ecosystem's chain.
 
     Raises ``Misconfigured`` where there is neither.
     """
@@ -46,7 +46,7 @@ def credentials_of(settings: Settings, now_ms: Callable[[], int]) -> Credentials
 
 @dataclass(frozen=True)
 class Upstream:
-    """The way to the cloud: one client, whose calls keep to the quotas together with those of all other instances."""
+    """The connection to the cloud: one client, whose calls keep to the quotas shared by all instances."""
 
     cloud: CloudClient
     credentials: CredentialsProvider
@@ -63,7 +63,7 @@ class Upstream:
 
 
 def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _action, _error: None) -> Upstream:
-    """Build the way to the cloud; ``noted`` is called with the end of each call. Raises ``Misconfigured``."""
+    """Build the connection to the cloud; ``noted`` is called when a call ends. Raises ``Misconfigured``."""
     credentials = credentials_of(settings, store.clock.now_ms)
     pacing = Pacing(
         SharedQuota(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
@@ -92,9 +92,9 @@ async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
 
 
 def check_mqtt_access_key(settings: Settings) -> None:
-    """See that the access key in the devices' MQTT user name is one that stays.
+    """Check that the access key in the devices' MQTT user name is a lasting one.
 
-    Raises ``Misconfigured`` where it would change with each renewal, under tokens that are already out.
+    Raises ``Misconfigured`` where it would change with each renewal while issued tokens are in use.
     """
     if settings.mqtt_access_key_id:
         return

@@ -53,7 +53,7 @@ class ApiPage(ApiAnswer, Generic[_Item], frozen=True):
 
 
 async def _admit(request: web.Request, route: Route) -> Admitted:
-    """Authenticate first, and read then: whoever has no key learns nothing of what is served.
+    """Authenticate first, then read: a caller without a key learns nothing of what is served.
 
     Raises ``NoToken``, ``InvalidToken``, ``InsufficientScope``, ``InvalidRequest``, ``TooLarge`` and ``Unavailable``.
     """
@@ -93,4 +93,4 @@ def _encode(value: object) -> object:
 
 
 API_ADMIN: Final = Access(admit=_admit, render=_render, right=Right.ADMIN)
-"""For whoever sends an API key with the right ``admin``."""
+"""For callers with an API key that has the right ``admin``."""

@@ -22,7 +22,7 @@ ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class ClientForm(RequestModel, frozen=True, forbid_unknown_fields=False):
-    """What a form of OAuth may say about the client. Parameters that nobody knows are ignored (RFC 6749 3.2)."""
+    """What a form of OAuth may say about the client. Unknown parameters are ignored (RFC 6749 3.2)."""
 
     empty_fields = "refused"
 

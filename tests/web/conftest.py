@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.sandbox.access_keys import AccessKey
 from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from app.service.registry import Registration, Registry
 from app.settings import Settings
+from app.store.retry import retry_until
 from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
@@ -108,17 +110,29 @@ def settings(redis_url: str, policy_file: Path, cloud: OwnCloud) -> Settings:
     )
 
 
+@asynccontextmanager
+async def connected_server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]]:
+    """An instance that listens, and whose connection to Redis is made.
+
+    It is given up after half a second, which a busy machine may take: a test's set-up must not fail by that.
+    """
+    async with TestClient(TestServer(build(settings))) as client:
+        redis = client.app[SERVICES].stores.redis
+        await retry_until(redis.ping, within_s=20)
+        yield client
+
+
 @pytest.fixture
 async def server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]]:
     """One instance, listening."""
-    async with TestClient(TestServer(build(settings))) as client:
+    async with connected_server(settings) as client:
         yield client
 
 
 @pytest.fixture
 async def other_server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]]:
     """Another instance on the same Redis."""
-    async with TestClient(TestServer(build(settings))) as client:
+    async with connected_server(settings) as client:
         yield client
 
 

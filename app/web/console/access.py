@@ -37,7 +37,7 @@ _NO_FIELDS: Final[MultiMapping[str]] = MultiDict()
 
 
 async def _admit(request: web.Request, route: Route) -> Admitted:
-    """Admit an operator; whoever is not signed in is asked to, and the form they sent is kept.
+    """Admit an operator; one who is not signed in is asked to, and the form they sent is kept.
 
     The form is read first, for it must not be lost when the session has ended. Raises ``Forbidden`` for a form of
     another site and for a role that is not enough, ``InvalidRequest``, ``TooLarge`` and ``Unavailable``.

@@ -1,6 +1,6 @@
 """Who may do what from a browser: whose form it is, whose session, and with which role.
 
-A form of another site is told by what the browser says of it (Fetch Metadata, RFC 6454): a page can forge neither
+A form of another site is recognized by what the browser says of it (Fetch Metadata, RFC 6454): a page can forge neither
 ``Sec-Fetch-Site`` nor ``Origin``. So no form needs a token of its own, and none can be forgotten.
 """
 
@@ -53,7 +53,7 @@ def check_same_origin(request: web.Request) -> None:
 
 
 async def find_operator(request: web.Request) -> Operator | None:
-    """Return who is signed in, and remember it for the page; None if nobody is. Raises ``Unavailable``."""
+    """Return who is signed in, and remember it for the page; None if no operator is. Raises ``Unavailable``."""
     session = session_of(request)
     if session is None:
         return None
