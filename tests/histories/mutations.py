@@ -103,7 +103,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
         "the epoch comparison": Mutation(
             {
                 "if redis.call('HGET', device, 'epoch') ~= epoch then": "if false then",
-                "record.state == state and record.epoch == epoch and": "record.state == state and",
+                "found_state == state and found_epoch == epoch and": "found_state == state and",
                 "current.epoch == epoch and valid_record": "valid_record",
                 " and redis.call('HGET', device, 'epoch') == epoch": "",
             }
