@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import ClassVar, Final, Literal, TypeVar
 
@@ -96,12 +96,14 @@ def _collect(fields: MultiMapping[str], model: type[RequestModel]) -> dict[str, 
     """Return each field once, a list's with all its values."""
     collected: dict[str, str | list[str]] = {}
     kinds = _kinds(model)
-    forbids_unknown = model.__struct_config__.forbid_unknown_fields
     for name in dict.fromkeys(fields):
-        if name not in kinds and forbids_unknown:
-            raise InvalidRequest(_unknown(model))
-        shown = name if name in kinds else _("an unknown parameter")
-        values = list(_given(fields, name, model, shown))
+        shown = _name_to_show(name, model)
+        values = fields.getall(name)
+        if model.empty_fields == "refused" and "" in values:
+            raise InvalidRequest(_("%(field)s is empty: give it a value, or leave it out", field=shown))
+        if model.empty_fields == "left out":
+            # A form sends each line break as two characters (HTML, form submission).
+            values = [value.replace("\r\n", "\n") for value in values if value]
         if isinstance(kinds.get(name), inspect.ListType | inspect.VarTupleType):
             collected[name] = values
         elif len(values) > 1:
@@ -112,13 +114,13 @@ def _collect(fields: MultiMapping[str], model: type[RequestModel]) -> dict[str, 
     return collected
 
 
-def _given(fields: MultiMapping[str], name: str, model: type[RequestModel], shown: str) -> Iterator[str]:
-    for value in fields.getall(name):
-        if value or model.empty_fields == "kept":
-            # A form sends each line break as two characters (HTML, form submission).
-            yield value.replace("\r\n", "\n")
-        elif model.empty_fields == "refused":
-            raise InvalidRequest(_("%(field)s is empty: give it a value, or leave it out", field=shown))
+def _name_to_show(name: str, model: type[RequestModel]) -> str:
+    """Return a field's name if it is one, for it may be a secret. Raises ``InvalidRequest`` where none other may be."""
+    if name in model.__struct_fields__:
+        return name
+    if model.__struct_config__.forbid_unknown_fields:
+        raise InvalidRequest(_unknown(model))
+    return _("an unknown parameter")
 
 
 def _refuse_repeated(pairs: list[tuple[str, object]]) -> None:

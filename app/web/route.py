@@ -133,12 +133,15 @@ class Route:
     def _arguments(self, admitted: Admitted) -> dict[str, RequestModel]:
         """Convert all that was sent, also what the handler does not take: it is refused. Raises ``InvalidRequest``."""
         arguments: dict[str, RequestModel] = {}
-        for name, fields in (("query", admitted.query), ("form", admitted.form)):
-            if fields is not None:
-                arguments[name] = convert_fields(fields, self.model(name))
+        if admitted.query is not None:
+            arguments["query"] = convert_fields(admitted.query, self.model("query"))
+        if admitted.form is not None:
+            arguments["form"] = convert_fields(admitted.form, self.model("form"))
         if admitted.body is not None:
             arguments["body"] = convert_json(admitted.body, self.model("body"))
-        return {name: argument for name, argument in arguments.items() if name in self.types}
+        for name in arguments.keys() - self.types.keys():
+            del arguments[name]
+        return arguments
 
     def model(self, name: str) -> type[RequestModel]:
         """Return the struct that the handler takes as ``name``; one without fields where it takes none."""

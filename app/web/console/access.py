@@ -56,8 +56,9 @@ async def _admit(request: web.Request, route: Route) -> Admitted:
     if form is None:
         query = MultiDict((name, value) for name, value in request.query.items() if name != DONE)
         return Admitted(request, admin_request, query=query)
-    restored = pending_form.restore_form(services.stores.keys, request.path, form, services.clock.now_ms())
-    return Admitted(request, admin_request, form=restored)
+    if pending_form.FIELD in form:
+        form = pending_form.restore_form(services.stores.keys, request.path, form, services.clock.now_ms())
+    return Admitted(request, admin_request, form=form)
 
 
 async def _admit_visitor(request: web.Request, route: Route) -> Admitted:

@@ -52,10 +52,8 @@ def unseal_form(keys: SealingKeys, text: str, now_ms: int) -> PendingForm:
     return pending
 
 
-def restore_form(keys: SealingKeys, path: str, fields: MultiDict[str], now_ms: int) -> MultiMapping[str]:
-    """Return a form's fields: those of the pending form, where it holds one. Raises ``InvalidRequest``."""
-    if FIELD not in fields:
-        return fields
+def restore_form(keys: SealingKeys, path: str, fields: MultiMapping[str], now_ms: int) -> MultiDict[str]:
+    """Return the fields of the pending form that a form holds in ``FIELD``. Raises ``InvalidRequest``."""
     pending = unseal_form(keys, fields[FIELD], now_ms)
     if pending.path != path or len(fields) > 1:
         # One page's form must not be sent as another's.

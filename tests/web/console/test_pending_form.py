@@ -96,8 +96,3 @@ def test_a_form_that_is_too_large_is_not_carried(keys: SealingKeys) -> None:
     """What would not fit into a form again is not taken along, and the page says so."""
     assert len(seal(keys, PATH, MultiDict(note="x" * 29_000), NOW_MS)) <= MAX_CHARS
     assert seal(keys, PATH, MultiDict(note="x" * 30_000), NOW_MS) == ""
-
-
-def test_a_form_that_carries_nothing_is_what_it_is(keys: SealingKeys) -> None:
-    """Who is signed in sends forms as they are."""
-    assert restore_form(keys, PATH, FORM, NOW_MS) is FORM
