@@ -129,9 +129,9 @@ class OperatorAdmin:
     async def change_password(self, name: str, old: Password, new: Password, *, actor: Actor) -> None:
         """Change an operator's own password, and end all their sessions, the current one too.
 
-        The old one is asked for and attempts are slowed down as at signing in, or whoever finds a browser left open
-        could keep the account. Raises ``SignInFailed`` for a wrong old one, ``InvalidRequest`` for a new one that must
-        not be, ``TooManyRequests`` and ``Unavailable``.
+        The old password is checked, and attempts are slowed down as at signing in: a person who finds an open browser
+        must not be able to take the account over. Raises ``SignInFailed`` for a wrong old password, ``InvalidRequest``
+        for a new one that is not allowed, ``TooManyRequests`` and ``Unavailable``.
         """
         with PASSWORDS.place():
             await count_attempt(self._operators.attempts, name, "")

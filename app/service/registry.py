@@ -148,7 +148,7 @@ class Registry:
         return DevicesPage(tuple(devices), next_cursor)
 
     async def count_group(self, group_id: str) -> tuple[int, bool]:
-        """Count the devices of a group ID for at most a second; also tell if those are all. Raises ``Unavailable``."""
+        """Count a group ID's devices for at most a second; also return if those are all. Raises ``Unavailable``."""
         return await self._devices.count_group(group_id, budget_s=SEARCH_BUDGET_S)
 
     async def update_device(
