@@ -254,7 +254,7 @@ async def test_signing_in_holds_on_a_phone(new_page: NewPage, judge: Judge) -> N
     await page.get_by_label("Name").fill("nobody")
     await page.get_by_label("Password").fill("a wrong password")
     await page.get_by_role("button", name="Sign in").click()
-    await expect(page.get_by_role("alert")).to_contain_text("the name or the password is not right")
+    await expect(page.get_by_role("alert")).to_contain_text("the name or the password is wrong")
     await expect(page.get_by_label("Name")).to_have_value("nobody")
     await expect(page.get_by_label("Password")).to_have_value("")
     assert await overflow(page) == []
