@@ -1,0 +1,140 @@
+"""``python -m tests.mutations [NAME ...]``: takes out one safeguard after another and shows that a test turns red.
+
+Each mutation is one replacement in a copy of the project; the tests named beside it are run there. The suite itself
+only checks (``test_mutations.py``) that the text to replace is still there: running all of them takes about a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.processes import ROOT
+
+_COPIED: Final = ("app", "templates", "tests", "deploy", "pyproject.toml", "README.md", "CONTRIBUTING.md")
+_IGNORED: Final = shutil.ignore_patterns("__pycache__", "node_modules", "private")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A safeguard that is taken out of ``file`` by a replacement, and the tests of which one must then fail."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+MUTATIONS: Final = (
+    Mutation(
+        "an old key's assertion is not capped by its grace",
+        "app/service/authenticate.py",
+        "used_until_ms = min(single_use.until_ms, candidate.until_ms)",
+        "used_until_ms = single_use.until_ms",
+        ("tests/web/test_rotation.py",),
+    ),
+    Mutation(
+        "an answer of Redis older than 2 s is used",
+        "app/service/issue.py",
+        "if asyncio.get_running_loop().time() - answer.asked_at <= MAX_ANSWER_AGE_S:",
+        "if answer:",
+        ("tests/web/test_oauth.py",),
+    ),
+    Mutation(
+        "a page that refreshes itself prolongs the session",
+        "app/web/console/guard.py",
+        "touch=REFRESH_HEADER not in request.headers",
+        "touch=True",
+        ("tests/web/console/test_session.py",),
+    ),
+    Mutation(
+        "looking at a session always prolongs it",
+        "app/store/sessions.py",
+        "prolongs=int(touch)",
+        "prolongs=1",
+        ("tests/store/test_sessions.py",),
+    ),
+    Mutation(
+        "a device's own revoke gets operators' priority",
+        "app/service/revoke.py",
+        "Priority.DEVICE if caller.client_id else Priority.OPERATOR",
+        "Priority.OPERATOR",
+        ("tests/service/test_revoke.py",),
+    ),
+    Mutation(
+        "after a rotation nothing is verified again",
+        "app/service/authenticate.py",
+        "proof.client = self._check(proof, await self._read_record(proof))",
+        "pass",
+        ("tests/web/test_rotation.py",),
+    ),
+    Mutation(
+        "the leeway of exp is doubled",
+        "app/service/client_credentials.py",
+        "if expires_s <= now_s - LEEWAY_S:",
+        "if expires_s <= now_s - 2 * LEEWAY_S:",
+        ("tests/web/test_authentication.py",),
+    ),
+    Mutation(
+        "a job does not pause between its steps",
+        "app/service/jobs.py",
+        "await asyncio.sleep(max(MIN_PAUSE_S, self._due - self._clock()))",
+        "await asyncio.sleep(0)",
+        ("tests/service/test_jobs.py",),
+    ),
+)
+
+
+def main() -> None:
+    """Run the mutations that are named, or all. Ends with 1 if one of them turns no test red."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a mutation's name")
+    names = parser.parse_args().names
+    chosen = [each for each in MUTATIONS if not names or any(name in each.name for name in names)]
+    survived = 0
+    for each in chosen:
+        began = time.monotonic()
+        found = is_found(each)
+        survived += not found
+        print(f"{'red     ' if found else 'SURVIVED'} {time.monotonic() - began:5.1f} s  {each.name}", flush=True)
+    sys.exit(1 if survived or not chosen else 0)
+
+
+def is_found(mutation: Mutation) -> bool:
+    """Tell whether a test fails without the safeguard, in a copy of the project."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        copy = Path(folder)
+        for name in _COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=_IGNORED)
+            else:
+                shutil.copy(source, copy / name)
+        mutated = copy / mutation.file
+        mutated.write_text(mutate(mutation, mutated.read_text()))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests]
+        result = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    if result.returncode not in {0, 1}:
+        raise RuntimeError(
+            f"{mutation.name}: the tests could not be run\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+        )
+    return result.returncode == 1
+
+
+def mutate(mutation: Mutation, text: str) -> str:
+    """Return the file's text without the safeguard. Raises ``ValueError`` unless it occurs exactly once."""
+    if text.count(mutation.before) != 1:
+        raise ValueError(f"{mutation.name}: {mutation.file} must have once: {mutation.before}")
+    return text.replace(mutation.before, mutation.after)
+
+
+if __name__ == "__main__":
+    main()
