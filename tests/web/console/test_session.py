@@ -191,3 +191,12 @@ async def test_a_carried_form_says_what_it_holds_and_no_secret(signed_in: Signed
         assert shown in back.text
         assert not hidden or hidden not in back.text
         browser.cookies.clear()
+
+
+async def test_the_sign_in_page_says_how_to_add_the_first_operator(
+    server: TestClient[Any, Any], signed_in: SignedIn
+) -> None:
+    """While there is no operator nobody can sign in, and the page names the command; later it does not."""
+    assert "operators add" in (await Browser(server).get("/admin/sign-in")).text
+    await signed_in(OperatorRole.VIEWER, "ada")
+    assert "operators add" not in (await Browser(server).get("/admin/sign-in")).text
