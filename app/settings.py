@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
@@ -249,12 +250,12 @@ class Settings(_Quotas):
         """The API's URL."""
         return self.cloud_endpoint or f"https://{regions.endpoint(self.cloud_region)}"
 
-    @property
+    @cached_property
     def broker_host(self) -> str:
         """The host of the broker for devices."""
         return self.mqtt_host or f"{self.cloud_instance_id}.mqtt.aliyuncs.com"
 
-    @property
+    @cached_property
     def mqtt_username(self) -> str:
         """The MQTT user name of a device with a token."""
         return f"Token|{self.mqtt_access_key_id or self.alibaba_cloud_access_key_id}|{self.cloud_instance_id}"

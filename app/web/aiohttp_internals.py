@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 from app.errors import Internal, InvalidRequest, Refusal
 from app.model.text import _
 from app.web.middleware import SERVER_FAULT, render_json, stamp
+from app.web.route import SERVICES
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ class _Protocol(web.RequestHandler):
         if isinstance(refusal, Internal):
             log.error("broken", exc_info=exc, request_id=request_id)
         response = render_json(refusal)
-        stamp(response, server.app, request_id)
+        stamp(response, server.app[SERVICES], request_id)
         response.force_close()
         log.info(
             "request",

@@ -95,23 +95,31 @@ def describe_mismatch(error: msgspec.ValidationError, model: type[RequestModel])
 def _collect(fields: MultiMapping[str], model: type[RequestModel]) -> dict[str, str | list[str]]:
     """Return each field once, a list's with all its values."""
     collected: dict[str, str | list[str]] = {}
-    kinds = _kinds(model)
+    lists = _list_fields(model)
     for name in dict.fromkeys(fields):
-        shown = _name_to_show(name, model)
         values = fields.getall(name)
         if model.empty_fields == "refused" and "" in values:
+            shown = _name_to_show(name, model)
             raise InvalidRequest(_("%(field)s is empty: give it a value, or leave it out", field=shown))
         if model.empty_fields == "left out":
             # A form sends each line break as two characters (HTML, form submission).
             values = [value.replace("\r\n", "\n") for value in values if value]
-        if isinstance(kinds.get(name), inspect.ListType | inspect.VarTupleType):
+        if name in lists:
             collected[name] = values
         elif len(values) > 1:
             # Two readers might each take another one: the proxy that checks, and this server that acts.
+            shown = _name_to_show(name, model)
             raise InvalidRequest(_("%(field)s was sent more than once: send it once", field=shown))
         elif values:
             collected[name] = values[0]
     return collected
+
+
+@cache
+def _list_fields(model: type[RequestModel]) -> frozenset[str]:
+    """Return the fields that may be sent more than once."""
+    kinds = _kinds(model).items()
+    return frozenset(name for name, kind in kinds if isinstance(kind, inspect.ListType | inspect.VarTupleType))
 
 
 def _name_to_show(name: str, model: type[RequestModel]) -> str:

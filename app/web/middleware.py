@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from app.container import Services
 from app.errors import (
     InsufficientScope,
     Internal,
@@ -57,8 +58,8 @@ def envelope(render_refusal: RefusalRenderer) -> Middleware:
         logged = REQUEST_ID.set(request_id)
         try:
             response, refusal = await _answer(request, handler, render_refusal)
-            stamp(response, request.app, request_id)
             services = request.app[SERVICES]
+            stamp(response, services, request_id)
             if services.draining.is_set():
                 # So that no client sends its next request into a connection that is about to close.
                 response.force_close()
@@ -72,11 +73,11 @@ def envelope(render_refusal: RefusalRenderer) -> Middleware:
     return wrap
 
 
-def stamp(response: web.StreamResponse, app: web.Application, request_id: str) -> None:
+def stamp(response: web.StreamResponse, services: Services, request_id: str) -> None:
     """Give an answer the headers that every answer has."""
     response.headers["X-Request-ID"] = request_id
     # A device without a clock sets itself by this.
-    response.headers["X-Timestamp"] = str(app[SERVICES].clock.now_s())
+    response.headers["X-Timestamp"] = str(services.clock.now_s())
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "mqtt-token-server"  # without versions, which only an attacker would use
 

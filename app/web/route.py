@@ -25,6 +25,8 @@ from app.web.conversion import RequestModel, convert_fields, convert_json
 
 SERVICES: Final = web.AppKey("services", Services)
 
+_UNLIMITED: Final = nullcontext()
+
 
 @dataclass(frozen=True, slots=True)
 class AdminRequest:
@@ -70,15 +72,14 @@ class AnsweredEarly(Exception):
 class Access:
     """How requests of one kind are admitted and answered; ``right`` or ``role`` is the least that the caller needs.
 
-    ``limit`` bounds how many are handled at once, and for how
-    long. ``recover`` makes another answer of a refusal.
+    ``limit`` bounds how many are handled at once, and for how long. ``recover`` makes another answer of a refusal.
     """
 
     admit: Callable[[web.Request, Route], Awaitable[Admitted]]
     render: Callable[[web.Request, Any], web.StreamResponse]
     right: Right = Right.ADMIN
     role: OperatorRole = OperatorRole.ADMIN
-    limit: Callable[[Admitted], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
+    limit: Callable[[Admitted], AbstractAsyncContextManager[None]] = lambda _: _UNLIMITED
     recover: Callable[[Refusal, Admitted, Route], Awaitable[Any]] | None = None
 
 
