@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,7 @@ from app.cli.setup import JsonOption, StateOption, environment, find_device, run
 from app.errors import Misconfigured
 from app.model.devices import ClientId, MalformedClientId, parse_client_id
 from app.model.grants import PUBLISH, SUBSCRIBE
+from app.model.policy import Explanation
 from app.model.policy_file import load_policy
 from app.rpc.catalog import ACTIONS
 from app.rpc.ram import least_policy
@@ -57,7 +58,7 @@ def explain_device(
     device = run_with_services(state, lambda services: find_device(services.registry, name))
     explanation = policy.explain(name, device.role if device else None, device.attributes if device else {})
     if as_json:
-        print(json.dumps({**asdict(explanation), "registered": device is not None, "grant": explanation.has_grant}))
+        print(json.dumps({**_record(explanation), "registered": device is not None, "grant": explanation.has_grant}))
         return
     print(f"{name}{'' if device else ' (not registered: it gets no token)'}")
     print(f"role {explanation.role or 'none'}: {explanation.rule}")
@@ -99,6 +100,14 @@ def print_ram_policy(
     actions = (*SERVER_ACTIONS, "CloseConnection") if close_connection else SERVER_ACTIONS
     document = least_policy(ACTIONS if console else actions, instance_id or _setting("CLOUD_INSTANCE_ID", state), globs)
     print(json.dumps(document, indent=2))
+
+
+def _record(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation as JSON has it; ``reason`` is a text, empty where there is a result."""
+    record = asdict(explanation)
+    for template in record["templates"]:
+        template["reason"] = template["reason"] or ""
+    return record
 
 
 def _client_id(text: str) -> ClientId:

@@ -20,9 +20,11 @@ from app.errors import InvalidRequest
 from app.model.secrets import Secret
 from app.model.text import Text, _
 
-_FIELD: Final = re.compile(r" - at `\$\.([A-Za-z_0-9]+).*`")
+# What was sent may stand in the middle of such a message, and look like one: so only its beginning and end are read.
+_UNKNOWN: Final = "Object contains unknown field"
 _MISSING: Final = re.compile(r"Object missing required field `([A-Za-z_0-9]+)`")
 _BOUND: Final = re.compile(r"Expected `(?:int|float)` (<=|>=) (-?[0-9]+)")
+_FIELD: Final = re.compile(r" - at `\$\.([A-Za-z_0-9]+)[^`]*`\Z")
 
 _Model = TypeVar("_Model", bound="RequestModel")
 
@@ -78,12 +80,14 @@ def values_to_show(fields: MultiMapping[str], model: type[RequestModel]) -> Form
 def describe_mismatch(error: msgspec.ValidationError, model: type[RequestModel]) -> Text:
     """Say which field is wrong and what it takes."""
     text = str(error)
-    if missing := _MISSING.search(text):
+    if text.startswith(_UNKNOWN):
+        return _unknown(model)
+    if missing := _MISSING.match(text):
         return _("%(field)s is missing", field=missing[1])
     field = _FIELD.search(text)
-    if "unknown field" in text or not field:
-        return _unknown(model) if "unknown field" in text else _("this must be one object with named fields")
-    if bound := _BOUND.search(text):
+    if not field:
+        return _("this must be one object with named fields")
+    if bound := _BOUND.match(text):
         return (
             _("%(field)s must be at most %(bound)s", field=field[1], bound=bound[2])
             if bound[1] == "<="

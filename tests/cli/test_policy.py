@@ -54,6 +54,9 @@ def test_explain(cli: Cli, state: str) -> None:
     ]
     explained = json.loads(cli("policy", "explain", "GID_plant@@@d1", "--state", state, "--json").out)
     assert (explained["role"], explained["grant"], explained["registered"]) == ("press", True, True)
+    assert explained["templates"] == [
+        {"verb": "pub", "template": "plant/{attr.hall}/press/#", "result": "plant/h7/press/#", "reason": ""}
+    ]
 
 
 def test_explain_why_there_is_no_grant(cli: Cli, state: str) -> None:

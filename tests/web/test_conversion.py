@@ -145,3 +145,30 @@ def test_what_is_shown_again_holds_no_secret() -> None:
     """A form that was refused is shown as it was filled in, but for passwords and tokens, which are typed again."""
     typed = MultiDict([("client_id", "<b>"), ("secret", "s"), ("old", "p"), ("unknown", "u")])
     assert values_to_show(typed, Form) == {"client_id": "<b>"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "secret - at `$.token`",
+        "secret - at `$.role`",
+        "Object missing required field `secret`",
+        "unknown field",
+        "Expected `int` <= 12345",
+    ],
+)
+def test_a_value_that_looks_like_a_complaint_does_not_change_the_complaint(value: str) -> None:
+    """The library quotes what was sent; nobody may choose by it which field is named, or break the answer."""
+    with pytest.raises(InvalidRequest) as refused:
+        read(("by", value))
+    assert refused.value.description == "by must be one of auto, topic"
+    with pytest.raises(InvalidRequest) as refused:
+        convert_json(msgspec.json.encode({"algorithm": value}), Form)
+    assert refused.value.description == "algorithm must be one of HS256, ES256, EdDSA, RS256"
+
+
+def test_an_unknown_field_that_looks_like_a_complaint_is_not_repeated() -> None:
+    """A secret may be sent as a field's name."""
+    for name in ("Object missing required field `secret`", "secret - at `$.by`", "secret - at `$.token`"):
+        with pytest.raises(InvalidRequest, match=r"^an unknown parameter was sent"):
+            convert_json(msgspec.json.encode({name: "x"}), Form)
