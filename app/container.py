@@ -56,12 +56,12 @@ from app.tasks import running
 from app.upstream import Upstream, build_upstream, check_mqtt_access_key
 
 Ping = Callable[[], Awaitable[str]]
-"""Says how a part is, for people. Raises ``Unavailable`` where it is out of reach."""
+"""Describes the state of a part, for people. Raises ``Unavailable`` where it is out of reach."""
 
 
 @dataclass(frozen=True)
 class Stores:
-    """What lies in Redis, by kind, and the keys that it is sealed with."""
+    """What is stored in Redis, by kind, and the keys that it is sealed with."""
 
     redis: Store
     keys: SealingKeys

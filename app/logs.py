@@ -29,8 +29,8 @@ def configure_logging(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
-    # It quotes the bytes of a malformed request, an Authorization header among them; what a handler of ours raises is
-    # logged by the envelope.
+    # It quotes the bytes of a malformed request, an Authorization header among them. What a handler raises is logged by
+    # the envelope.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 

@@ -49,9 +49,15 @@ _PLAIN_AFTER_IS_NO: Final = (
 _PHRASES: Final = (
     # "is no handle" for "is not a valid handle". "there is no handle" and "is no longer" are plain.
     re.compile(rf"(?<!\bthere )\b(?:is|are) no (?!(?:{'|'.join(_PLAIN_AFTER_IS_NO)})\b)(?=\w)", re.IGNORECASE),
-    re.compile(r"\bnone of ours\b", re.IGNORECASE),
     re.compile(r"\bits memory\b", re.IGNORECASE),
     re.compile(r"\bsettled by\b", re.IGNORECASE),
+    # A riddle where the subject could be named.
+    re.compile(r"\b(?:nobody|somebody|whoever|of ours|good no more)\b", re.IGNORECASE),
+    # A picture where a plain verb or noun would do.
+    re.compile(r"\b(?:token in hand|lies in|stands in|speaks for|tells|told|drawn)\b", re.IGNORECASE),
+    re.compile(r"\b(?:desks?|doors?|flights?|swept)\b", re.IGNORECASE),
+    # A person is "they".
+    re.compile(r"\b(?:he|his|him|she|her)\b", re.IGNORECASE),
 )
 _LINE_BREAK: Final = re.compile(r"\n[ \t]*(?:#+|--+|//+|\*+|\.\.)?[ \t]*")
 _NOT_LUA_CODE: Final = re.compile(r"""--\[\[.*?\]\]|--[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*\"""", re.DOTALL)
@@ -231,6 +237,8 @@ def test_a_name_that_comes_back_is_found_in_lua() -> None:
         ("these are\n-- no words", [1]),
         ("None of ours. Redis loses\nits memory", [1, 1 + 1]),
         ("{{ _('settled by the file') }}", [1]),
+        ("Nobody knows; whoever\nasks is told by somebody", [1, 1, 1 + 1, 1 + 1]),
+        ("a token\n# in hand lies in the drawer, drawn by his\n# desk", [1, 1 + 1, 1 + 1, 1 + 1, 1 + 1 + 1]),
         ("there is no key; There\n  is no key; it is no longer there; there is no such key; it is not a key", []),
         ("it is nothing, and is known; a is not b", []),
     ],

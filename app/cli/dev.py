@@ -16,7 +16,7 @@ def _port_option(help_: str) -> Any:
 
 def run_dev(
     port: Annotated[int, _port_option("Port of the first instance; instance i listens on this port + i.")] = 8080,
-    sandbox_port: Annotated[int, _port_option("Port of the sandbox, which stands in for the cloud.")] = 8090,
+    sandbox_port: Annotated[int, _port_option("Port of the sandbox, which replaces the cloud.")] = 8090,
     mqtt_port: Annotated[int, _port_option("Port of the sandbox's MQTT broker.")] = 1883,
     instances: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="How many instances to run.")] = 1,
     directory: Annotated[

@@ -118,7 +118,7 @@ class _StallDetector:
         self._since = time.monotonic()
 
     def is_stalled(self, job: Job) -> bool:
-        """Tell whether the job has not changed for so long; true once for each such time."""
+        """Return whether the job has not changed for so long; true once for each such time."""
         now = time.monotonic()
         seen = (job.shards_done, job.queued, job.waiting)
         stalled = seen == self._last and now - self._since > STALLED_S

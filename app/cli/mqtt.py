@@ -19,7 +19,7 @@ REASONS: Final = {
     1: "the token is forged or cannot be read",
     2: "the token has expired",
     3: "the token was revoked",
-    4: "the topic lies outside the token's resources",
+    4: "the topic is outside the token's resources",
     5: "the token does not permit this direction",
     8: "the token's signature is wrong",
     -1: "the account's permission, the client's group or its credential is gone",
@@ -137,7 +137,7 @@ class MqttConnection:
             self.publish(_UPLOAD, json.dumps({"token": token["token"], "type": token["type"]}))
 
     def wait_closed(self, within_s: float) -> bool:
-        """Wait until the broker has closed the connection or ``stop_waiting`` is called; tell whether it has."""
+        """Wait until the broker has closed the connection or ``stop_waiting`` is called; return whether it has."""
         self._wait(lambda: self._stopped or not self._connected, within_s)
         return not self._connected
 

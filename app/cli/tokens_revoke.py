@@ -153,7 +153,7 @@ def _revoke(state: Path | None, selection: Selection, counted: int) -> RevokeRes
     try:
         return run_with_services(state, revoke_selection)
     except KeyboardInterrupt:
-        print("the revoke may have started: jobs list and tokens show tell", file=sys.stderr)
+        print("the revoke may have started: see jobs list and tokens show", file=sys.stderr)
         raise
 
 

@@ -82,7 +82,7 @@ class _Listener:
         self.connection.close()
 
     def receives(self, topic: str, text: str) -> bool:
-        """Wait until this message arrives; tell whether it did."""
+        """Wait until this message arrives; return whether it did."""
         deadline = time.monotonic() + _RECEIVE_WITHIN_S
         while (left_s := deadline - time.monotonic()) > 0:
             try:

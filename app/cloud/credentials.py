@@ -58,7 +58,7 @@ class CredentialsProvider(Protocol):
     """The source of the credentials for calls to the cloud."""
 
     async def get(self, *, deadline: float) -> Credentials:
-        """Return credentials that are good now, by ``deadline`` (loop time, in seconds). Raises ``CloudError``."""
+        """Return credentials that are valid now, by ``deadline`` (loop time, in seconds). Raises ``CloudError``."""
 
     def invalidate(self) -> None:
         """Note that the cloud did not accept the credentials."""

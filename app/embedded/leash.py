@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def tie_by_kernel() -> bool:
-    """Ask the kernel for SIGKILL when the parent ends; tell whether it will send it."""
+    """Ask the kernel for SIGKILL when the parent ends; return whether it will send it."""
     import ctypes  # noqa: PLC0415 - slow to load, and not needed by the other method
 
     libc = ctypes.CDLL(None, use_errno=True)

@@ -53,7 +53,7 @@ def instance_part(state: Path, environment: Mapping[str, str], *, number: int, p
 
 
 async def is_free(port: int, *, within_s: float = 0.5) -> bool:
-    """Tell whether a server can listen on ``port``, now or within ``within_s`` seconds.
+    """Return whether a server can listen on ``port``, now or within ``within_s`` seconds.
 
     A process that was just killed may still have it open.
     """

@@ -65,7 +65,7 @@ def _make_private(directory: Path) -> None:
 
 
 async def answers(socket: Path) -> bool:
-    """Tell whether Valkey answers PING on ``socket``: it runs, and has loaded its data."""
+    """Return whether Valkey answers PING on ``socket``: it runs, and has loaded its data."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket)
     except OSError:

@@ -43,12 +43,12 @@ class ApiKey:
         return Actor(self.actor_name, request_id)
 
     def may(self, right: Right) -> bool:
-        """Tell whether the key has a right; ``admin`` has all."""
+        """Return whether the key has a right; ``admin`` has all."""
         return right in self.rights or Right.ADMIN in self.rights
 
 
 def is_api_key_name(text: str) -> bool:
-    """Tell whether ``text`` is a valid key name: tables, logs and the audit show it."""
+    """Return whether ``text`` is a valid key name: tables, logs and the audit show it."""
     return ACTOR_NAME.fullmatch(text) is not None
 
 

@@ -12,7 +12,7 @@ _CLIENT_IDS: Final = ("GID_*@@@*", "GID-*@@@*")
 
 
 def glob_matches(glob: str, text: str) -> bool:
-    """Tell whether ``glob`` matches the whole of ``text``.
+    """Return whether ``glob`` matches the whole of ``text``.
 
     Only the last ``*`` is ever tried again, so the number of steps is at most the product of the two lengths, whatever
     the author of a policy or a caller sends.
@@ -36,7 +36,7 @@ def glob_matches(glob: str, text: str) -> bool:
 
 
 def may_overlap(one: str, other: str) -> bool:
-    """Tell whether some client ID may match both globs (``*`` alone), by what they begin and end with.
+    """Return whether some client ID may match both globs (``*`` alone), by what they begin and end with.
 
     ``False`` is always right. ``True`` is too much where a common text exists that is not a valid client ID: one longer
     than 64 characters, one with a character of the device ID in its group ID, or one without ``@@@``.
@@ -51,5 +51,5 @@ def may_overlap(one: str, other: str) -> bool:
 
 
 def may_match_client_id(glob: str) -> bool:
-    """Tell whether some client ID may match ``glob``; as exact as ``may_overlap``."""
+    """Return whether some client ID may match ``glob``; as exact as ``may_overlap``."""
     return any(may_overlap(glob, client_ids) for client_ids in _CLIENT_IDS)

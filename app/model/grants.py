@@ -89,7 +89,7 @@ class Grant:
         return bool(self.publish or self.subscribe)
 
     def covers(self, other: Grant) -> bool:
-        """Tell whether a permission of this grant covers each permission of ``other``, verb by verb."""
+        """Return whether a permission of this grant covers each permission of ``other``, verb by verb."""
         return self.first_uncovered(other) is None
 
     def first_uncovered(self, other: Grant) -> str | None:

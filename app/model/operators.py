@@ -26,7 +26,7 @@ class OperatorRole(StrEnum):
     ADMIN = "admin"
 
     def covers(self, needed: OperatorRole) -> bool:
-        """Tell whether this role may do all that ``needed`` may: each role includes the ones before it."""
+        """Return whether this role may do all that ``needed`` may: each role includes the ones before it."""
         ranks = list(OperatorRole)
         return ranks.index(self) >= ranks.index(needed)
 
@@ -50,7 +50,7 @@ class Operator:
 
 
 def is_operator_name(text: str) -> bool:
-    """Tell whether ``text`` is a valid operator name: pages, tables, logs and the audit show it."""
+    """Return whether ``text`` is a valid operator name: pages, tables, logs and the audit show it."""
     return ACTOR_NAME.fullmatch(text) is not None
 
 

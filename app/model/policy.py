@@ -22,7 +22,7 @@ _ROLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def is_role_name(text: str) -> bool:
-    """Tell whether ``text`` is a valid role name: it is part of Redis keys, where other characters have a meaning."""
+    """Return whether ``text`` is a valid role name: it is part of Redis keys, where other characters have a meaning."""
     return _ROLE_NAME.fullmatch(text) is not None
 
 

@@ -140,7 +140,7 @@ class Selection:
         return _split(self.value)
 
     def reaches(self, scope: str) -> bool:
-        """Tell whether a topic selection includes a token of this scope."""
+        """Return whether a topic selection includes a token of this scope."""
         verb, topic_filter = _split(self.value)
         for permission in scope.split(" "):
             its_verb, _, its_filter = permission.partition(":")

@@ -23,7 +23,7 @@ _VALUE: Final = re.compile(r"[A-Za-z0-9_.@:-]+")
 
 
 def is_value(text: str) -> bool:
-    """Tell whether ``text`` may take a variable's place: nothing in it can widen a topic or add a level."""
+    """Return whether ``text`` may take a variable's place: nothing in it can widen a topic or add a level."""
     return _VALUE.fullmatch(text) is not None
 
 

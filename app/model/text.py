@@ -47,4 +47,4 @@ def _(template: str, /, **values: Any) -> Text:
 
 def join_sentences(sentences: Iterable[Text]) -> Text:
     """Return several sentences as one, with semicolons between them. Raises ``TypeError`` if there is none."""
-    return reduce(lambda first, rest: Text("%(first)s; %(rest)s", {"first": first, "rest": rest}), sentences)
+    return reduce(lambda first, rest: _("%(first)s; %(rest)s", first=first, rest=rest), sentences)

@@ -1,6 +1,6 @@
 """MQTT topics and topic filters (MQTT 3.1.1 section 4.7), and how two filters relate.
 
-*Coverage* (every topic of one lies in the other) decides what is allowed. *Overlap* (some topic lies in both) decides
+*Coverage* (every topic of one is in the other) decides what is allowed. *Overlap* (some topic is in both) decides
 what a revocation selects. Both are exact: they compare the filters level by level.
 """
 
@@ -92,12 +92,12 @@ def _check_levels(text: str) -> None:
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Tell whether ``topic`` lies in ``topic_filter`` (section 4.7; a leading wildcard does not reach ``$`` topics)."""
+    """Return whether ``topic`` is in ``topic_filter`` (section 4.7; a leading wildcard does not reach ``$`` topics)."""
     return covers(topic_filter, topic)
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Tell whether every topic of ``narrow`` lies in ``wide``. A topic is the filter of itself alone."""
+    """Return whether every topic of ``narrow`` is in ``wide``. A topic is the filter of itself alone."""
     return _covers(_WHOLE.get(wide, wide), _WHOLE.get(narrow, narrow), hash_reaches_parent=True)
 
 
@@ -126,12 +126,12 @@ def _covers(wide: str, narrow: str, *, hash_reaches_parent: bool) -> bool:
 
 
 def _is_hidden_from(one: str, other: str) -> bool:
-    """Tell whether ``one`` begins with ``$``, which a leading wildcard of ``other`` does not match (section 4.7.2)."""
+    """Return whether ``one`` begins with ``$``, which a leading wildcard of ``other`` does not match (4.7.2)."""
     return one.startswith("$") and other.startswith(("+", "#"))
 
 
 def overlaps(one: str, other: str) -> bool:
-    """Tell whether some topic lies in both filters.
+    """Return whether some topic is in both filters.
 
     The first level is compared without case, because the cloud's parent topics ignore it: a revocation must find a
     token for ``Plant/#`` when ``plant/#`` is revoked.

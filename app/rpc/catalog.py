@@ -46,7 +46,7 @@ class Rule:
     pattern: re.Pattern[str]
 
     def admits(self, value: str) -> bool:
-        """Tell whether ``value`` follows the rule."""
+        """Return whether ``value`` follows the rule."""
         return self.pattern.fullmatch(value) is not None
 
 

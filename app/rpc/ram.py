@@ -49,7 +49,7 @@ class Statement:
     """Each in its five parts; those of a Deny in lower case."""
 
     def applies_to(self, need: Need) -> bool:
-        """Tell whether the statement decides about ``need``."""
+        """Return whether the statement decides about ``need``."""
         if not any(glob_matches(pattern, need.action.lower()) for pattern in self.actions):
             return False
         parts = _parts(need.resource if self.allows else need.resource.lower(), if_without="")

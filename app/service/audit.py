@@ -91,7 +91,7 @@ class AuditFilter:
     until_ms: int = 0
 
     def wants(self, entry: AuditEntry) -> bool:
-        """Tell whether an entry fits."""
+        """Return whether an entry fits."""
         return all(
             not wanted or wanted == found
             for wanted, found in (
@@ -107,7 +107,7 @@ class AuditLog:
     """What operators read of the audit."""
 
     def __init__(self, audit: AuditStore, tokens: Tokens) -> None:
-        """Read entries from ``audit``; ``tokens`` finds the handle of a token in hand."""
+        """Read entries from ``audit``; ``tokens`` finds the handle of a token."""
         self._audit = audit
         self._tokens = tokens
 
@@ -133,7 +133,7 @@ class AuditLog:
         return await self._audit.read_page(streams, wanted, begin, since_ms=query.since_ms, limit=limit)
 
     async def filter_for_token(self, query: AuditFilter, token: Secret) -> AuditFilter:
-        """Return the query for what concerns a token in hand. Raises as ``handle_of``, and ``NotFound`` for None."""
+        """Return the query for what concerns a token. Raises as ``handle_of``, and ``NotFound`` for None."""
         handle = await self.handle_of(token)
         if handle is None:
             raise NotFound(
@@ -144,7 +144,7 @@ class AuditLog:
         return replace(query, handle=handle)
 
     async def handle_of(self, token: Secret) -> Handle | None:
-        """Return the handle of a token in hand: a password, one cloud token of it, or a handle.
+        """Return the handle of what an operator entered: a password, one cloud token of it, or a handle.
 
         None if no record of it is left: one is kept for ten minutes beyond the token's expiry. Raises ``Unavailable``.
         """
@@ -174,7 +174,7 @@ def _check(query: AuditFilter) -> None:
 
 
 def _wants_of_bulk(query: AuditFilter, revocation: BulkRevocation, entry: AuditEntry) -> bool:
-    """Tell whether an entry fits, or belongs to the large revocation that revoked the token."""
+    """Return whether an entry fits, or belongs to the large revocation that revoked the token."""
     # An entry of a job names no single device and token.
     return query.wants(entry) or (revocation.includes(entry) and replace(query, handle="", client_id="").wants(entry))
 

@@ -53,7 +53,7 @@ class ClientProof:
 
 
 class _CandidateKey(NamedTuple):
-    """A key to check a proof against, good until ``until_ms`` (Unix ms). A decoy has no device: no proof fits it."""
+    """A key to check a proof against, valid until ``until_ms`` (Unix ms). A decoy has no device: no proof fits it."""
 
     key: verification_keys.VerificationKey
     device: Device | None = None
@@ -73,7 +73,7 @@ class Authenticator:
         """Verify ``proof``, have ``use`` run the script that uses it up, and return what ``use`` returns.
 
         ``use`` is repeated when an answer of Redis is lost. Where its script finds the cached record to be stale, the
-        proof is verified again under a fresh one, once. A later step of the same request is not verified anew.
+        proof is verified again under a fresh one, once. A later step of the same request is not verified again.
 
         Raises ``InvalidClient``, ``InvalidRequest``, ``Unavailable``, and what ``use`` raises.
         """
@@ -122,7 +122,7 @@ class Authenticator:
         for candidate in _candidate_keys(registered, credentials.claim.algorithm, now_ms):
             single_use = credentials.proven_by(candidate.key, issuer=self._issuer, now_ms=now_ms)
             if single_use is not None and candidate.device:
-                # No longer than its key is good: so the scripts, too, refuse by Redis's clock what an old key signed.
+                # No longer than its key is valid: so the scripts, too, refuse by Redis's clock what an old key signed.
                 used_until_ms = min(single_use.until_ms, candidate.until_ms)
                 return VerifiedClient(candidate.device, proof.request, single_use.jti, used_until_ms)
         raise InvalidClient(_GENERIC, cause=_why(registered))
@@ -141,7 +141,7 @@ def _candidate_keys(
     device, previous = registered.device, registered.previous
     if device.algorithm is algorithm:
         current = _CandidateKey(verification_keys.prepared(algorithm, registered.key), device)
-    # The record may have been cached while the key before was still good.
+    # The record may have been cached while the previous key was still valid.
     if previous and previous.algorithm is algorithm and previous.until_ms > now_ms:
         before = _CandidateKey(verification_keys.prepared(algorithm, previous.key), device, previous.until_ms)
     return current, before
@@ -153,7 +153,7 @@ def _decoy(algorithm: Algorithm) -> _CandidateKey:
 
 
 def _refuse_if_spent(refusal: AssertionRefused) -> None:
-    """Raise ``InvalidClient`` if the script said that the assertion is good no more."""
+    """Raise ``InvalidClient`` if the script said that the assertion was used or has expired."""
     if refusal.reason == "used":
         raise InvalidClient("the assertion was already used: sign a new one", cause="jti replayed") from None
     if refusal.reason == "expired":

@@ -163,7 +163,7 @@ def _check_times_and_jti(claims: dict[str, Any], now_s: float) -> SingleUse:
         raise InvalidClient(f"the assertion's exp is more than {MAX_ASSERTION_LIFE_S} s ahead: sign a shorter one")
     for name in ("nbf", "iat"):
         if name in claims and _numeric_date(claims, name) > now_s + LEEWAY_S:
-            raise InvalidClient(f"the assertion's {name} lies in the future: set the clock by X-Timestamp")
+            raise InvalidClient(f"the assertion's {name} is in the future: set the clock by X-Timestamp")
     jti = claims["jti"]
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_CHARS:
         raise InvalidClient(f"the assertion's jti must be a text of 1 to {MAX_JTI_CHARS} characters")

@@ -49,7 +49,7 @@ class CloudAdmin:
         self._recorder = EventRecorder(audit)
 
     async def is_online(self, client_id: str) -> bool:
-        """Tell whether the device is connected now (13.1)."""
+        """Return whether the device is connected now (13.1)."""
         return await self._look(partial(self._cloud.query_session, client_id), within_s=LOOK_WITHIN_S)
 
     async def get_credential(self, client_id: str) -> DeviceCredential:

@@ -50,7 +50,7 @@ def permitted(device: Device, policy: Policy) -> Grant:
 
 
 def narrows(old: Device, new: Device, policy: Policy) -> bool:
-    """Tell whether a token issued under the old record may carry a permission that the new one does not give.
+    """Return whether a token issued under the old record may carry a permission that the new one does not give.
 
     Tokens of a device that the old record permits nothing were issued under another policy: they may carry anything.
     """

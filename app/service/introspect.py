@@ -1,4 +1,4 @@
-"""Introspection (RFC 7662): is this token good, and for what?"""
+"""Introspection (RFC 7662): is this token active, and for what?"""
 
 from __future__ import annotations
 

@@ -255,13 +255,13 @@ def _allowed(policy: Policy, device: Device) -> tuple[Role, Grant]:
 
 
 def _narrowed(role: Role, allowed: Grant, scope: str) -> Grant:
-    """Read the scope that was asked for, which must lie in what is allowed."""
+    """Read the scope that was asked for, which must be within what is allowed."""
     try:
         grant = parse_scope(scope)
     except MalformedScope as error:
         raise InvalidScope(str(error)) from None
     if (permission := allowed.first_uncovered(grant)) is not None:
-        raise InvalidScope(f"{permission} lies outside the policy: role {role.name} does not cover it")
+        raise InvalidScope(f"{permission} is outside the policy: role {role.name} does not cover it")
     return grant
 
 

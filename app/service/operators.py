@@ -46,7 +46,7 @@ class OperatorAdmin:
     ) -> NewPassword:
         """Add an operator; without a password one is generated.
 
-        Raises ``InvalidRequest`` for a wrong or taken name or a password that must not be, and ``Unavailable``.
+        Raises ``InvalidRequest`` for a wrong or taken name or a password that is not allowed, and ``Unavailable``.
         """
         if not is_operator_name(name):
             raise InvalidRequest(
@@ -73,7 +73,7 @@ class OperatorAdmin:
     async def set_password(self, name: str, password: Password | None = None, *, actor: Actor) -> NewPassword:
         """Give an operator another password, and end all their sessions; without one it is generated.
 
-        Raises ``NotFound``, ``InvalidRequest`` for a password that must not be, and ``Unavailable``.
+        Raises ``NotFound``, ``InvalidRequest`` for a password that is not allowed, and ``Unavailable``.
         """
         account = _account(await self._operators.read_operators(), name)
         chosen = generate_password() if password is None else password

@@ -99,8 +99,8 @@ class Refusals:
 def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: str) -> _Refused:
     """Return who was refused what.
 
-    Whoever has proved nothing is a stranger, whatever client ID is named. A used assertion proves nothing either: it
-    may be stolen.
+    A caller who has proved nothing is a stranger, whatever client ID is named. A used assertion proves nothing
+    either: it may be stolen.
     """
     detail = f"{refusal.code}: {refusal.cause or refusal.description}"
     if isinstance(refusal, InsufficientScope):

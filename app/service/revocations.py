@@ -226,7 +226,7 @@ class Revocations:
         return await self._resolve(handle, "retry", actor)
 
     async def drop_revocation(self, handle: str, *, actor: Actor) -> TokenRecord:
-        """Drop a failed revocation: the token is good at the broker until it expires. Raises as the method before."""
+        """Drop a failed revocation: the broker accepts the token until it expires. Raises as the method before."""
         return await self._resolve(handle, "drop", actor)
 
     async def _resolve(self, handle: str, verb: Literal["retry", "drop"], actor: Actor) -> TokenRecord:

@@ -35,7 +35,7 @@ class Revoker:
     """Revokes a device's own token for the device, and any token for a service."""
 
     def __init__(self, lookup: TokenLookup, tokens: Tokens, delivery: Delivery) -> None:
-        """``delivery`` is woken at once to bring the revocation to the cloud."""
+        """``delivery`` is notified at once, to send the revocation to the cloud."""
         self._lookup = lookup
         self._tokens = tokens
         self._delivery = delivery

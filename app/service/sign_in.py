@@ -87,7 +87,7 @@ class SignIn:
         await self._sessions.end_session(session, request_id=request_id)
 
     async def has_no_operators(self) -> bool:
-        """Tell whether there is no operator yet; the command line adds the first one. Raises ``Unavailable``."""
+        """Return whether there is no operator yet; the command line adds the first one. Raises ``Unavailable``."""
         return not await self._operators.has_operators()
 
     async def _find(self, name: str) -> StoredOperator | None:

@@ -121,7 +121,7 @@ class BulkRevocation:
     entry_id: str
 
     def includes(self, entry: AuditEntry) -> bool:
-        """Tell whether an entry is that step's, or the job's start or end."""
+        """Return whether an entry is that step's, or the job's start or end."""
         return entry.job == self.job and (entry.id == self.entry_id or entry.what in _OF_A_JOB)
 
 

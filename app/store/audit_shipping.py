@@ -1,7 +1,7 @@
 """How far the audit is in the log: a lease for the one instance that ships it, and a position for each stream.
 
-The position lies beside its stream, in the same slot of a cluster, so that both are lost or set back together. It is
-the last shipped entry's ID and how many entries the stream had been given up to that one: from these two the scripts
+The position is stored beside its stream, in the same slot of a cluster, so that both are lost or set back together. It
+is the last shipped entry's ID and how many entries the stream had been given up to that one: from these two the scripts
 know what is new, what must not be removed yet, and what was removed before it was shipped.
 """
 

@@ -71,7 +71,7 @@ class Devices:
         self._cache: OrderedDict[str, Registered] = OrderedDict()
 
     def cached_device(self, client_id: str) -> Registered | None:
-        """Return the record as this process last read it. A script tells by the epoch whether it is still current."""
+        """Return the record as this process last read it. A script checks by the epoch that it is still current."""
         if registered := self._cache.get(client_id):
             self._cache.move_to_end(client_id)
         return registered

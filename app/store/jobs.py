@@ -144,7 +144,7 @@ def new_job_id() -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Tell whether ``text`` could be a job's ID."""
+    """Return whether ``text`` could be a job's ID."""
     return _ID.fullmatch(text) is not None
 
 

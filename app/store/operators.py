@@ -33,7 +33,7 @@ class StoredOperator:
     hash: PasswordHash
     epoch: int
     text: str
-    """The record itself, so that a script can tell whether it is still current."""
+    """The record itself, so that a script can check that it is still current."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Operators:
         )
 
     async def has_operators(self) -> bool:
-        """Tell whether there is an operator. Raises ``Unavailable``."""
+        """Return whether there is an operator. Raises ``Unavailable``."""
         return bool(await self._redis.command("HLEN", OPERATORS))
 
     async def read_operators(self) -> OperatorsSnapshot:

@@ -35,7 +35,7 @@ Connect = Callable[[], AbstractConnection]
 
 
 class PipelinedConnection:
-    """The connection, opened when something is asked, and opened anew after a fault."""
+    """The connection, opened when something is asked, and opened again after a fault."""
 
     def __init__(self, connect: Connect) -> None:
         """Open connections by ``connect``, one at a time."""

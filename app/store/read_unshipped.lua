@@ -15,13 +15,13 @@ end
 local last_id, count = saved[1] or '0-0', tonumber(saved[2] or 0)
 local entries = redis.call('XRANGE', stream, '(' .. last_id, '+', 'COUNT', limit)
 if #entries == 0 then
-  -- The position lies ahead of the stream, which was lost or set back: what is in it now is new.
+  -- The position is ahead of the stream, which was lost or set back: what is in it now is new.
   last_id = '0-0'
   entries = redis.call('XRANGE', stream, '-', '+', 'COUNT', limit)
 end
 local lost = 0
 if #redis.call('XRANGE', stream, '-', last_id, 'COUNT', 1) == 0 then
-  -- The stream ends behind the last shipped entry, or there is none: whatever lay between was removed.
+  -- The stream ends behind the last shipped entry, or there is none: whatever was between was removed.
   local before = added_entries(stream) - redis.call('XLEN', stream)
   lost = math.max(0, before - count)
   count = before

@@ -28,7 +28,7 @@ local function answer(status, wait_ms, handle_or_reason)
 end
 
 -- Returns the answer that an application which failed or is under way gives, if there is one. One that was revoked, is
--- below a watermark or began under another epoch brings nothing for this request, which then applies in its place.
+-- below a watermark or began under another epoch gives no token to this request, which then applies in its place.
 local function answer_of_application()
   local current = read_fields(application, 'handle', 'epoch', 'request', 'failed')
   local left_ms = redis.call('PTTL', application)

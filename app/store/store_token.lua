@@ -14,7 +14,7 @@ local record = read_fields(token, 'state', 'request', 'revocation', 'issued_at_m
 if record.state == LIVE and record.request == request then
   return 'stored'
 end
-if record.revocation then -- an earlier sending queued it, and what became of that stands
+if record.revocation then -- an earlier sending queued it, and the outcome of that remains
   return 'revoked'
 end
 
@@ -34,7 +34,7 @@ local is_ours = record.state == APPLYING and record.request == request and not i
 local is_below = is_below_watermark(role, record.generation)
 local is_wanted = is_whole == '1' and is_ours and not is_below and redis.call('HGET', device, 'epoch') == epoch
 
--- `request` too: the record may have expired while its applicant was paused, and this writes it anew.
+-- `request` too: the record may have expired while its applicant was paused, and this writes it again.
 redis.call('HSET', token, 'sealed', sealed, 'expires_at_ms', expires_at_ms, 'request', request, 'epoch', epoch,
   'client_id', client_id, 'role', role, 'scope', scope)
 expire_at(token, expires_at_ms + RECORD_KEPT_MS)

@@ -63,7 +63,7 @@ local function write_own_queue(waiting, taken)
   end
 end
 
--- Returns when the last permit was taken. If Redis's clock was set back by far since, the bucket is emptied: what lies
+-- Returns when the last permit was taken. If Redis's clock was set back by far since, the bucket is emptied: what is
 -- ahead of the clock would hold up every call until then.
 local function last_taken(log, due)
   local last = tonumber(redis.call('LINDEX', log, 0) or 0)

@@ -62,8 +62,9 @@ class Tokens:
 
         A live token takes one round trip. ``request`` is the request's random value: the same request may be sent
         again. The assertion is used until ``used_until_ms`` (Unix ms); 0: there is none. Where the request would have
-        to apply and ``may_apply`` is False, the answer is ``busy``, and nothing has begun. Raises ``AssertionRefused``
-        and ``Unavailable``.
+        to apply and ``may_apply`` is False, the answer is ``busy``, and nothing was started.
+
+        Raises ``AssertionRefused`` and ``Unavailable``.
         """
         client_id, shard = wanted.device.client_id, wanted.shard
         keys = {
@@ -102,7 +103,7 @@ class Tokens:
         return _request_result(*answer)
 
     async def is_under_way(self, wanted: TokenRequest, application: Handle) -> bool:
-        """Tell whether this application is still under way. Raises ``Unavailable``."""
+        """Return whether this application is still under way. Raises ``Unavailable``."""
         handle: str | None = await self._polling.command("HGET", wanted.shard.application(wanted.key), "handle")
         return handle == application
 

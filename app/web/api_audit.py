@@ -24,7 +24,7 @@ class AuditQuery(Paging, frozen=True):
 
 
 class AuditTokenQuery(AuditQuery, frozen=True, kw_only=True):
-    """The same about a token in hand: a whole password, or one cloud token of it. It must not be in a URL."""
+    """The same about the token that is sent: a whole password, or one cloud token of it. It must not be in a URL."""
 
     token: Secret
 
@@ -55,7 +55,7 @@ async def list_events(request: AdminRequest, query: AuditQuery) -> ApiPage[Audit
 
 
 async def search_events(request: AdminRequest, body: AuditTokenQuery) -> ApiPage[AuditEntryView]:
-    """List what concerns a token in hand."""
+    """List what concerns the token that is sent."""
     return await _page(request, body, await request.services.audit_log.filter_for_token(_query(body), body.token))
 
 

@@ -16,7 +16,7 @@ from app.web.route import AdminRequest
 
 
 class DeviceView(ApiAnswer, frozen=True):
-    """A device's record, without its key. Until ``grace_until_ms`` (0: not at all) the key before is good too."""
+    """A device's record, without its key. Until ``grace_until_ms`` (0: not at all) the previous key is valid too."""
 
     client_id: str
     role: str
@@ -54,7 +54,7 @@ class NewDevice(RequestModel, frozen=True):
 
 
 class NewKey(RequestModel, frozen=True):
-    """Another key for a device; the old one stays good for ``grace_s`` more, and is useless at once without."""
+    """Another key for a device; the old one stays valid for ``grace_s``, and is invalid at once without."""
 
     algorithm: Algorithm | None = None
     public_key: str | None = None

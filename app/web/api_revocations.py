@@ -172,7 +172,7 @@ async def retry_revocation(request: AdminRequest) -> TokenView:
 
 
 async def drop_revocation(request: AdminRequest) -> TokenView:
-    """Give a failed revocation up: the token stays good at the broker until it expires."""
+    """Give a failed revocation up: the token stays valid at the broker until it expires."""
     return TokenView.of(await request.services.revocations.drop_revocation(request.path["handle"], actor=request.actor))
 
 

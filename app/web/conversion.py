@@ -1,4 +1,4 @@
-"""Making a struct of what a request brings, or saying which field is wrong and what it takes.
+"""Making a struct of what a request sends, or saying which field is wrong and what it takes.
 
 What a handler takes is a struct. By its type fields and JSON are checked, a form is shown again, and the API is
 described. A complaint is made from that type alone, never from what was sent: a secret may stand in the wrong field.

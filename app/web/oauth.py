@@ -124,7 +124,7 @@ async def _admit(request: web.Request, _route: Route) -> Admitted:
     services = request.app[SERVICES]
     deadline = asyncio.get_running_loop().time() + services.settings.request_deadline_s
     if request.query_string:
-        # A URL lies in logs and histories; a secret there would be everyone's.
+        # Logs and histories keep URLs: a secret in one would be readable there.
         raise InvalidRequest(_("send the parameters in the body, not in the URL"))
     form = await read_form(request, max_fields=MAX_PARAMETERS)
     oauth_request = OAuthRequest(

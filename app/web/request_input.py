@@ -1,4 +1,4 @@
-"""Reading what a request brings: parameters of the URL, a form or JSON.
+"""Reading what a request sends: parameters of the URL, a form or JSON.
 
 One reader for OAuth, API and console: within the same limits of size and time, and strictly, so that no two readers of
 one request can differ about what it says. What was sent is never quoted: it may be a secret in the wrong place.

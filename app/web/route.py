@@ -50,7 +50,7 @@ class AdminRequest:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may be answered: what its handler gets, and what it brings, as far as its kind brings any."""
+    """A request that may be answered: what its handler gets, and what was sent, if its kind of route reads that."""
 
     http: web.Request
     handler_request: Any

@@ -110,7 +110,7 @@ class Seen:
         lines = {
             "made": f"{self.tokens} live tokens of {LIFE_S // 3600} h, {self.devices} devices, {self.made_in_s:.0f} s",
             "counted": f"{self.counted} before it was done; all queued after {self.queued_in_s:.1f} s",
-            "estimate": f"{self.first_estimate} at first; it took {self.revoked_in_s:.0f} s; {self.bars} bars drawn",
+            "estimate": f"{self.first_estimate} at first; it took {self.revoked_in_s:.0f} s; {self.bars} bars printed",
             "killed": f"{self.killed} of {INSTANCES} instances on the way",
             "client": f"cut by the broker {self.client_cut_after_s:.1f} s after the command began",
             "confirmed": f"{self.confirmed} ({self.confirmed / self.tokens:.2%}); "

@@ -105,18 +105,18 @@ async def test_a_bulk_revoke_is_watched_to_its_end_from_anywhere(site: Site, new
         await page.get_by_role("button", name="Revoke all matching tokens…").click()
         await expect(page.locator(".takes")).to_have_text("This revokes 8 tokens of 8 devices.")
         await page.get_by_role("button", name="Revoke 8 tokens").click()
-        told = "progress#told:not([value='8'])"
-        await expect(page.locator(told)).to_be_visible()
+        processed = "progress#processed:not([value='8'])"
+        await expect(page.locator(processed)).to_be_visible()
         await judge.look(page)
         await page.reload()
-        await expect(page.locator(told)).to_be_visible()
+        await expect(page.locator(processed)).to_be_visible()
         for instance in (site.url, site.other_url):
             await other.goto(page.url.replace(site.url, instance))
-            await expect(other.locator(told)).to_be_visible()
+            await expect(other.locator(processed)).to_be_visible()
         await cloud.clear()
         await cloud.release("RevokeToken")
     for each in (page, other):
-        await expect(each.locator("progress#told[value='8'][max='8']")).to_be_visible(timeout=2 * WAIT_MS)
+        await expect(each.locator("progress#processed[value='8'][max='8']")).to_be_visible(timeout=2 * WAIT_MS)
         await expect(each.locator("#progress .pill")).to_have_text("done")
     await judge.look(page)
 

@@ -156,7 +156,7 @@ def test_the_tour(dev: Dev) -> None:
         steps = ended.stdout.splitlines()
         names = ["token", "connected", "inside", "inside", "renewed", "revoked", "still on", "outside"]
         assert [step[:12].strip() for step in steps] == names
-        assert "reason 4: the topic lies outside the token's resources" in steps[-1]
+        assert "reason 4: the topic is outside the token's resources" in steps[-1]
 
 
 def test_the_tour_for_machines(dev: Dev) -> None:

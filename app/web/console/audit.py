@@ -58,8 +58,8 @@ class AuditPageQuery(FormModel, frozen=True):
         )
 
 
-class TokenInHand(FormModel, frozen=True):
-    """A token in hand. It travels in a body."""
+class AuditTokenForm(FormModel, frozen=True):
+    """A token that an operator entered. It is sent in the body, never in an address."""
 
     token: Secret = msgspec.field(default_factory=lambda: Secret(""))
 
@@ -73,8 +73,8 @@ async def show_audit(request: AdminRequest, query: AuditPageQuery) -> PageConten
     return _audit_content(query, page)
 
 
-async def search_by_token(request: AdminRequest, form: TokenInHand) -> Redirect:
-    """Go to what concerns a token in hand: by its handle, for the token itself must not be in an address."""
+async def search_by_token(request: AdminRequest, form: AuditTokenForm) -> Redirect:
+    """Go to what concerns the token that was entered: by its handle, for the token must not be in an address."""
     found = await request.services.audit_log.filter_for_token(AuditFilter(), form.token)
     return Redirect(ADDRESS, query={"handle": found.handle})
 

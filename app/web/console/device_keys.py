@@ -39,7 +39,7 @@ class NewDeviceForm(KeyForm, frozen=True):
 
 
 class RotateForm(KeyForm, frozen=True):
-    """Another key for a device; the old one stays good for ``grace_h`` hours."""
+    """Another key for a device; the old one stays valid for ``grace_h`` hours."""
 
     grace_h: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_S // HOUR_S)] = 0
 

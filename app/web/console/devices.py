@@ -193,7 +193,7 @@ async def _find_devices(request: AdminRequest, query: DevicesPageQuery) -> Devic
 
 
 async def _ask_online(request: AdminRequest, device: Device) -> tuple[bool | None, str]:
-    """Ask the cloud whether a device is online; None, and why, where it does not say: the page stands without."""
+    """Ask the cloud whether a device is online; None, and why, if it does not answer: the page is shown without it."""
     try:
         return await request.services.cloud_admin.is_online(device.client_id), ""
     except Refusal as refusal:

@@ -1,7 +1,7 @@
 """A form whose session had ended when it was sent: it is sealed into the sign-in page, and comes back after that.
 
 Nothing of it is stored in the server. It is sealed because the page that holds it is shown to the next to sign in,
-and a form may hold a token in hand. An attacker can have a form sealed too: so the operator who signs in is shown what
+and a form may hold a token. An attacker can have a form sealed too: so the operator who signs in is shown what
 it says, all but secrets, and decides whether to send it.
 """
 

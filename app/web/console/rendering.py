@@ -33,7 +33,7 @@ _HEADERS: Final = {
     # No inline script or style, nothing from elsewhere: what an attacker could smuggle into a page does not run.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    # What a page shows stays in no cache, and the back button asks anew.
+    # What a page shows stays in no cache, and the back button loads it again.
     "Cache-Control": "no-store",
     # With no-referrer browsers would send `Origin: null` with a form, and every form would look foreign.
     "Referrer-Policy": "same-origin",
@@ -113,12 +113,12 @@ def _set_up_language(app: web.Application, language: Language) -> None:
 
 
 def uses_https(app: web.Application) -> bool:
-    """Tell whether browsers come by https alone."""
+    """Return whether browsers come by https alone."""
     return app[SERVICES].settings.issuer_url.startswith("https:")
 
 
 def is_console(request: web.Request) -> bool:
-    """Tell whether a request is for the console, whatever comes of it."""
+    """Return whether a request is for the console, whatever comes of it."""
     return request.path == PREFIX or request.path.startswith(f"{PREFIX}/")
 
 

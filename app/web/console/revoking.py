@@ -55,7 +55,7 @@ class RevokePageQuery(FormModel, frozen=True):
 
 
 class RevokeForm(RevokePageQuery, frozen=True):
-    """The same once it was confirmed: ``job`` is the ID that was drawn then, ``confirm`` the word for everything."""
+    """The same after confirmation: ``job`` is the ID generated then, ``confirm`` the word for everything."""
 
     job: str = ""
     confirm: str = ""

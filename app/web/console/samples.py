@@ -18,7 +18,7 @@ def curl(url: str, sent: Sent) -> str:
 
 
 def command(action: Action, parameters: Mapping[str, str], *, xml: bool) -> str:
-    """Return the same call for ``python -m app call``, which signs anew. A token is left to a variable of the shell."""
+    """Return the same call for ``python -m app call``, which signs it again. A token is a variable of the shell."""
     words = [
         f'--{each.name}="${each.name.upper()}"' if each.name in SECRETS else shlex.quote(f"--{each.name}={value}")
         for each in action.parameters

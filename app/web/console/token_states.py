@@ -29,5 +29,5 @@ def count_progress(records: Sequence[TokenRecord], now_ms: int) -> RevokeProgres
 
 
 def is_pending(record: TokenRecord, now_ms: int) -> bool:
-    """Tell whether a token is revoked here and not yet at the cloud: until then the broker accepts it."""
+    """Return whether a token is revoked here and not yet at the cloud: until then the broker accepts it."""
     return record.state == "revoked" and record.revocation in {"", "queued"} and record.expires_at_ms > now_ms

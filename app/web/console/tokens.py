@@ -75,7 +75,7 @@ async def show_tokens(request: AdminRequest, query: TokensPageQuery) -> PageCont
 
 
 async def search_tokens(request: AdminRequest, form: TokenSearchForm) -> Redirect:
-    """Find out what was entered, and go there: a token in hand is looked up here and never gets into an address."""
+    """Find out what was entered, and go there: a token is looked up here and never gets into an address."""
     search = TokenSearch(form.q.reveal().strip(), form.by)
     if search.is_for_all:
         return Redirect(ADDRESS)
