@@ -101,9 +101,10 @@ def _collect(fields: MultiMapping[str], model: type[RequestModel]) -> dict[str, 
     collected: dict[str, str | list[str]] = {}
     lists = _list_fields(model)
     for name in dict.fromkeys(fields):
+        # A name that is not a field's may be a secret.
+        shown = name if name in model.__struct_fields__ else _unknown_field(model)
         values = fields.getall(name)
         if model.empty_fields == "refused" and "" in values:
-            shown = _name_to_show(name, model)
             raise InvalidRequest(_("%(field)s is empty: give it a value, or leave it out", field=shown))
         if model.empty_fields == "left out":
             # A form sends each line break as two characters (HTML, form submission).
@@ -112,7 +113,6 @@ def _collect(fields: MultiMapping[str], model: type[RequestModel]) -> dict[str, 
             collected[name] = values
         elif len(values) > 1:
             # Two readers might each take another one: the proxy that checks, and this server that acts.
-            shown = _name_to_show(name, model)
             raise InvalidRequest(_("%(field)s was sent more than once: send it once", field=shown))
         elif values:
             collected[name] = values[0]
@@ -126,10 +126,8 @@ def _list_fields(model: type[RequestModel]) -> frozenset[str]:
     return frozenset(name for name, kind in kinds if isinstance(kind, inspect.ListType | inspect.VarTupleType))
 
 
-def _name_to_show(name: str, model: type[RequestModel]) -> str:
-    """Return a field's name if it is one, for it may be a secret. Raises ``InvalidRequest`` where none other may be."""
-    if name in model.__struct_fields__:
-        return name
+def _unknown_field(model: type[RequestModel]) -> Text:
+    """Return what an unknown field is called. Raises ``InvalidRequest`` where there must be none."""
     if model.__struct_config__.forbid_unknown_fields:
         raise InvalidRequest(_unknown(model))
     return _("an unknown parameter")
