@@ -9,7 +9,7 @@ import base64
 import hmac
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 import jwt
@@ -25,6 +25,9 @@ LEEWAY_S: Final = 60
 """So far a device's clock may be off."""
 
 MAX_JTI_CHARS: Final = 256
+
+
+_ALGORITHMS: Final = frozenset(Algorithm)
 
 
 class Claim(NamedTuple):
@@ -79,11 +82,11 @@ class Assertion:
         try:
             # An assertion that PyJWT reads differently gains nothing: it requires the alg and sub that are read here.
             header, claims, _ = text.split(".")
-            algorithm, subject = _read_segment(header).get("alg"), _read_segment(claims).get("sub")
+            algorithm, subject = _read_algorithm(header), _read_segment(claims).get("sub")
         except (ValueError, AttributeError, RecursionError):
             message = "client_assertion is not a valid JWT: it has three parts, base64url-encoded JSON"
             raise InvalidClient(message) from None
-        if not isinstance(algorithm, str) or algorithm not in set(Algorithm):
+        if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
             # `none` above all: an unsigned assertion proves nothing.
             raise InvalidClient(f"client_assertion must be signed with one of {', '.join(Algorithm)}")
         if not isinstance(subject, str) or not subject or not subject.isascii():
@@ -146,6 +149,12 @@ def claimed_client_id(credentials: ClientCredentials) -> str:
         return parse_client_id(credentials.claim.client_id)
     except (InvalidClient, InvalidRequest, MalformedClientId):
         return ""
+
+
+@lru_cache(maxsize=64)
+def _read_algorithm(header: str) -> Any:
+    """Return the ``alg`` of a header. Most devices send one of a few headers, letter by letter the same."""
+    return _read_segment(header).get("alg")
 
 
 def _read_segment(segment: str) -> Any:
