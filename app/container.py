@@ -212,7 +212,10 @@ def build_services(settings: Settings) -> Services:
 async def run_services(services: Services) -> AsyncIterator[None]:
     """Connect the services and do their background work; end it in the opposite order."""
     async with AsyncExitStack() as stack:
+        shipper = AuditShipper(AuditShipping(services.stores.redis))
         stack.push_async_callback(services.stores.redis.close)
+        # After everything else has ended: so the log has what happened last, also where no other instance runs.
+        stack.push_async_callback(shipper.ship_last_entries)
         await stack.enter_async_context(running(services.metrics.add_regularly))
         await stack.enter_async_context(services.upstream.connect())
         stack.push_async_callback(services.applications.close)
@@ -222,7 +225,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
             services.delivery.deliver_revocations,
             services.jobs.work_on_jobs,
             services.refusals.write_refusals,
-            AuditShipper(AuditShipping(services.stores.redis)).ship_entries,
+            shipper.ship_entries,
         ):
             await stack.enter_async_context(running(work))
         yield

@@ -83,7 +83,9 @@ def run() -> None:
     except Refusal as error:
         # The user of the command line is an operator and may see the cause.
         _end(f"{error.description} ({error.cause})" if error.cause else error.description, 1)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
+        _end("the input ended before the question was answered: nothing was done", 1)
+    except KeyboardInterrupt:
         code = 130
     if code:
         sys.exit(code)

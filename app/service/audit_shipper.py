@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S: Final = 1.0
 """How often the streams are read while nothing happens, and how often an instance without the lease asks for it."""
 
+LAST_WITHIN_S: Final = 0.5
+"""How long an instance that stops ships what happened last; what is left then another instance ships, or the next."""
+
 
 class AuditShipper:
     """Ships the audit while this instance has the lease."""
@@ -49,6 +52,14 @@ class AuditShipper:
         finally:
             with suppress(Unavailable):
                 await self._save()
+                await self._shipping.release_lease(self._instance)
+
+    async def ship_last_entries(self) -> None:
+        """Ship what is left when nothing more happens at this instance, unless another has the lease."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(LAST_WITHIN_S):
+                while await self.ship_round():
+                    pass
                 await self._shipping.release_lease(self._instance)
 
     async def ship_round(self) -> bool:

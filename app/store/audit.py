@@ -71,6 +71,7 @@ class EventKind(StrEnum):
     CALLED = "called"
 
 
+_TEXT_FIELDS: Final = ("who", "what", "client_id", "handle", "detail", "request_id", "job")
 _OF_A_JOB: Final = (EventKind.JOB_STARTED, EventKind.JOB_DONE)
 
 
@@ -239,15 +240,15 @@ class AuditStore:
 
 
 def parse_entry(stream: int, entry_id: str, words: list[str]) -> AuditEntry:
-    """Read an entry as Redis returns it."""
+    """Read an entry as Redis returns it. Fields of a later version are left out: an upgrade is not made all at once."""
     at_ms, _, sequence = entry_id.partition("-")
     fields = dict(zip(words[::2], words[1::2], strict=True))
-    revoked = fields.pop("revoked", None)
+    revoked = fields.get("revoked")
     return AuditEntry(
         at_ms=int(at_ms),
         id=str(AuditCursor(int(at_ms), int(sequence), stream)),
         revoked=None if revoked is None else int(revoked),
-        **fields,
+        **{name: fields.get(name, "") for name in _TEXT_FIELDS},
     )
 
 

@@ -85,3 +85,16 @@ def test_no_help_shows_a_type_of_python(cli: Cli, words: tuple[str, ...]) -> Non
     said = cli(*words, "--help").out
     assert "Usage: python -m app" in said
     assert re.findall(r"<list.*?>", said) == []
+
+
+def test_the_end_of_input_at_a_question_is_a_failure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-D is no Ctrl-C: exit code 1, and one line says why nothing was done."""
+
+    def end(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", end)
+    answer = cli("operators", "add", "alice", "--role", "viewer")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.strip() == "error: the input ended before the question was answered: nothing was done"

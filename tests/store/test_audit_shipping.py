@@ -220,6 +220,16 @@ async def test_entries_that_were_lost_after_they_were_read_move_no_position(
     assert int(await store.requests.command("HGET", shipped_key(STREAM), "count")) == added["entries-added"]
 
 
+async def test_an_entry_of_another_version_holds_nothing_up(store: Store, shipping: AuditShipping) -> None:
+    """While instances are replaced one by one, an old one may read fields that it does not know."""
+    fields = ("who", "w", "what", "of_tomorrow", "client_id", "c", "handle", "h", "detail", "new", "colour", "blue")
+    await store.requests.command("XADD", STREAM, "*", *fields)
+    await append(store, "2")
+    entries, lost = await ship(shipping)
+    assert (details(entries), lost) == (["new", "2"], 0)
+    assert (entries[0].who, entries[0].what, entries[0].request_id) == ("w", "of_tomorrow", "")
+
+
 async def test_shipping_goes_on_when_redis_is_full(store: Store, shipping: AuditShipping) -> None:
     """Lease and positions need no room."""
     await append(store, "1")

@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from app.assembly import runner
 from app.service.registry import Registration, Registry
 from app.settings import Settings
+from app.web.route import SERVICES
 from app.web.shutdown import Runner
 from tests.actors import CLI
 from tests.callers import Caller
@@ -73,3 +75,15 @@ async def test_a_lead_is_handed_over_at_once(settings: Settings, registry: Regis
         assert asyncio.get_running_loop().time() - left_at < 2
         await cloud.release()
         await stayer.stop_at_once()
+
+
+async def test_what_an_instance_does_last_is_in_its_log_when_it_has_stopped(settings: Settings) -> None:
+    """A token, and a refusal that was not written to the audit yet: no other instance need come to log them."""
+    with capture_logs() as logs:
+        async with listening(settings.model_copy(update={"drain_s": 0.0})) as (instance, session):
+            caller = await register(instance.app[SERVICES].registry, session, "GID_plant@@@d1")
+            assert (await caller.token()).status == 200
+            assert (await caller.token(scope="pub:elsewhere/d1")).status == 400
+            await instance.cleanup()
+    shipped = [entry["what"] for entry in logs if entry["event"] == "audit"]
+    assert sorted(shipped) == ["device_added", "granted", "refused"]
