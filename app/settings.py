@@ -159,7 +159,7 @@ class Settings(_Quotas):
         2.0, ge=0, le=5, description="Seconds between SIGTERM, when /readyz turns to 503, and the end of listening."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="debug, info, warning or error."
+        "info", description="debug, info, warning or error. Above info, neither requests nor the audit are in the log."
     )
 
     @classmethod

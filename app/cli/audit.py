@@ -27,20 +27,22 @@ _PAGE: Final = 1000
 
 
 def audit(
-    client_id: Annotated[str, typer.Option(help="Only entries about this device.")] = "",
+    client_id: Annotated[str, typer.Option(metavar="CLIENT_ID", help="Only entries about this device.")] = "",
     who: Annotated[
         str,
         typer.Option(
-            help="Only what device:ID, key:NAME, operator:NAME, cli:USER, job:ID, cloud, server or stranger did."
+            metavar="WHO",
+            help="Only what device:ID, key:NAME, operator:NAME, cli:USER, job:ID, cloud, server or stranger did.",
         ),
     ] = "",
     what: Annotated[
         str,
         typer.Option(
-            help="Only events of this kind: granted, refused, revoked, confirmed, device_disabled and others."
+            metavar="KIND",
+            help="Only events of this kind: granted, refused, revoked, confirmed, device_disabled and others.",
         ),
     ] = "",
-    handle: Annotated[str, typer.Option(help="Only entries about this token.")] = "",
+    handle: Annotated[str, typer.Option(metavar="HANDLE", help="Only entries about this token.")] = "",
     token: Annotated[
         str,
         typer.Option(
@@ -51,8 +53,8 @@ def audit(
         str,
         typer.Option(metavar="TIME", help="Only entries since then: 2h for the last two hours, or an ISO 8601 time."),
     ] = "",
-    until: Annotated[str, typer.Option(metavar="TIME", help="Only entries before then, given likewise.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Show at most so many entries.")] = 100,
+    until: Annotated[str, typer.Option(metavar="TIME", help="Only entries before then, written as for --since.")] = "",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=_MOST, help="Show at most this many entries.")] = 100,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -57,7 +57,7 @@ def add_device(
         public_key=read_text(public_key) if public_key else None,
     )
     added = run_with_services(state, lambda services: services.registry.add_device(registration, actor=services.actor))
-    _print_added(added, "registered", as_json=as_json)
+    _print_added(added, "is registered", as_json=as_json)
 
 
 @app.command("show")
@@ -133,10 +133,10 @@ def rotate_device_key(
         print(json.dumps(as_added(added) | {"revoked": revoked, "grace_until_ms": until_ms}))
     elif until_ms:
         until = shown_time(until_ms)
-        what = f"re-keyed, nothing revoked: the old key is accepted until {until}, unless you rotate again or disable"
+        what = f"has a new key, no token is revoked: the old key works until {until}, unless you rotate it again"
         _print_added(added, what, as_json=False)
     else:
-        _print_added(added, f"re-keyed, {count_of_tokens(revoked)} revoked; the old key is refused", as_json=False)
+        _print_added(added, f"has a new key, {count_of_tokens(revoked)} revoked; the old key is refused", as_json=False)
 
 
 @app.command("remove")
@@ -187,7 +187,7 @@ def _print_added(added: AddedDevice, what: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(printed))
         return
-    print(f"{printed.pop('client_id')} is {what}")
+    print(f"{printed.pop('client_id')} {what}")
     for name, value in printed.items():
         print(f"{name.replace('_', ' ')}, shown only once:\n{value}")
 

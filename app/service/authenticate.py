@@ -116,7 +116,7 @@ class Authenticator:
         """Check a proof against the device's key, then against the one before it.
 
         A refused caller always costs two checks, so that neither the answer nor its time shows an outsider which client
-        IDs exist, are disabled, or were re-keyed recently.
+        IDs exist, are disabled, or got a new key recently.
         """
         credentials, now_ms = proof.credentials, self._clock.now_ms()
         for candidate in _candidate_keys(registered, credentials.claim.algorithm, now_ms):

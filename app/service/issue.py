@@ -1,4 +1,4 @@
-"""Issuing a token: from a caller's proof to an MQTT password (PRODUCT, ``POST /oauth/token``)."""
+"""Issuing a token: from a caller's proof to an MQTT password (``POST /oauth/token``)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Issuer:
     async def issue(
         self, credentials: ClientCredentials, scope: str | None, expires_in: str | None, *, deadline: float
     ) -> IssuedToken:
-        """Hand out the grant's live token, or a new one once the cloud has made it (DESIGN, steps 2 to 8).
+        """Hand out the grant's live token, or a new one once the cloud has made it.
 
         ``deadline`` is loop time in seconds. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``,
         ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.

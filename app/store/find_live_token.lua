@@ -1,4 +1,4 @@
--- Answers a token request with the grant's live token, if more than `fresh_ms` of its life remain (DESIGN, step 4).
+-- Answers a token request with the grant's live token, if more than `fresh_ms` of its life remain.
 -- Nearly every request ends here, so this asks for as little as it can. {'none'} says that only the assertion was used:
 -- go on with request_token.lua under the same `request`. May be sent again with the same `request`, a random value.
 --

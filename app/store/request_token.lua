@@ -1,5 +1,5 @@
--- Answers a token request that found no fresh token: whether to apply, to wait for an application, or why there is none
--- (DESIGN, step 4). May be sent again with the same `request`, a random value: it gets the same answer.
+-- Answers a token request that found no fresh token: whether to apply, to wait for an application, or why there is none.
+-- May be sent again with the same `request`, a random value: it gets the same answer.
 --
 -- `used_until_ms`: when the assertion expires anyway; 0: there is none (client_secret_basic)
 -- `fresh_ms`: a token with more than this left is handed out

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.model.secrets import CloudToken, Secret
 
-Purpose = Literal["client-key", "previous-client-key", "cloud-tokens", "api-key", "operator", "session", "carried-form"]
+Purpose = Literal["client-key", "previous-client-key", "cloud-tokens", "api-key", "operator", "session", "pending-form"]
 Sealed = NewType("Sealed", str)
 """A sealed value as stored: ``KEY_ID.BASE64URL(nonce, ciphertext, tag)``."""
 

@@ -1,5 +1,5 @@
--- Stores the cloud tokens that an application brought, if they are still wanted; else queues them for revocation (DESIGN,
--- step 7). May be sent again: a resend that finds its own record gets the same answer.
+-- Stores the cloud tokens that an application brought, if they are still wanted; else queues them for revocation. May be
+-- sent again: a resend that finds its own record gets the same answer.
 --
 -- `request`: the random value under which this was applied for
 -- `sealed`: the cloud tokens

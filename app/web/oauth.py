@@ -143,7 +143,7 @@ OAUTH: Final = Access(admit=_admit, render=_render)
 
 
 def _token_answer(issued: IssuedToken, settings: Settings) -> dict[str, object]:
-    """Build the answer that can be pasted into MQTT CONNECT (PRODUCT, the token answer)."""
+    """Build the answer that can be pasted into MQTT CONNECT."""
     password = issued.password
     return {
         "access_token": password,

@@ -70,12 +70,12 @@ def test_the_life_of_a_device(cli: Cli, state: str) -> None:
 
 
 def test_a_rotation_says_what_becomes_of_the_old_key(cli: Cli, state: str, tmp_path: Path) -> None:
-    """Useless at once, or good until a stated time, which ``show`` tells as well; an export does not carry it."""
+    """Refused at once, or valid until a stated time, which ``show`` prints as well; an export does not have it."""
     cli("devices", "add", D1, "--state", state)
     assert "0 tokens revoked; the old key is refused" in cli("devices", "rotate", D1, "--state", state).out
     said = cli("devices", "rotate", D1, "--grace", "24h", "--state", state).out
-    until = said.split("accepted until ")[1].split(",")[0]
-    assert "nothing revoked" in said
+    until = said.split("works until ")[1].split(",")[0]
+    assert "no token is revoked" in said
     assert until in cli("devices", "show", D1, "--state", state).out
     answer = json.loads(cli("devices", "rotate", D1, "--alg", "ES256", "--grace", "7d", "--state", state, "--json").out)
     assert answer.keys() == {"client_id", "private_key", "revoked", "grace_until_ms"}

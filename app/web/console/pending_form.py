@@ -34,14 +34,14 @@ class PendingForm(msgspec.Struct, frozen=True):
 
 def seal_form(keys: SealingKeys, pending: PendingForm) -> str:
     """Seal a form; an empty text if it is too large for that."""
-    text = keys.seal(Secret(msgspec.json.encode(pending).decode()), "carried-form", "")
+    text = keys.seal(Secret(msgspec.json.encode(pending).decode()), "pending-form", "")
     return text if len(text) <= MAX_CHARS else ""
 
 
 def unseal_form(keys: SealingKeys, text: str, now_ms: int) -> PendingForm:
     """Open a form. Raises ``InvalidRequest`` for what was not sealed here, or too long ago."""
     try:
-        opened = keys.open(text, "carried-form", "")
+        opened = keys.open(text, "pending-form", "")
     except CannotOpen as error:
         raise InvalidRequest(
             _("what you entered before signing in cannot be read: enter it again"), cause=str(error)
