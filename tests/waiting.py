@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
+
+from app.store.retry import retry_until
+from app.store.store import Store
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str, *, within_s: float = 20) -> None:
@@ -14,3 +18,13 @@ async def until(condition: Callable[[], Awaitable[object]], what: str, *, within
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"not within {within_s:g} s: {what}") from None
+
+
+async def connect_all(store: Store) -> None:
+    """Open each connection of a store and learn the time.
+
+    A store gives an attempt to connect up after half a second, and a busy machine may take that long.
+    """
+    for client in (store.requests, store.permits, store.background, store.polling):
+        await retry_until(partial(client.command, "PING"), within_s=20)
+    await store.learn_time()
