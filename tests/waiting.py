@@ -10,12 +10,14 @@ from app.store.retry import retry_until
 from app.store.store import Store
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, *, within_s: float = 20) -> None:
-    """Wait until ``condition`` holds; fail saying ``what`` was waited for."""
+async def until(
+    condition: Callable[[], Awaitable[object]], what: str, *, within_s: float = 20, every_s: float = 0.005
+) -> None:
+    """Wait until ``condition``, asked ``every_s``, holds; fail saying ``what`` was waited for."""
     try:
         async with asyncio.timeout(within_s):
             while not await condition():  # noqa: ASYNC110 (what is waited for is in another process)
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(every_s)
     except TimeoutError:
         raise AssertionError(f"not within {within_s:g} s: {what}") from None
 
