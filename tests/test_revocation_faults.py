@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -31,7 +31,7 @@ from tests.actors import CLI
 from tests.benchmarks.takeback import settle
 from tests.callers import Caller, read
 from tests.clouds import Cloud
-from tests.processes import Dev, running_dev
+from tests.processes import Dev, alive, running_dev
 from tests.waiting import until
 
 ALL: Final = (0, 1, 2)
@@ -95,15 +95,12 @@ class Site:
 
     @asynccontextmanager
     async def frozen(self, *instances: int) -> AsyncIterator[None]:
-        """Let instances stand still for the block."""
-        pids = [self.pid(at) for at in instances]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        """Let instances stand still for the block; whatever goes wrong in it, they all go on afterwards."""
+        with ExitStack() as stack:
+            for pid in [self.pid(at) for at in instances]:
+                stack.callback(os.kill, pid, signal.SIGCONT)
+                os.kill(pid, signal.SIGSTOP)
             yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
 
     async def record(self, held: Held) -> TokenRecord:
         """Return what is known of a token."""
@@ -145,7 +142,10 @@ class Site:
         await until(tried, f"{times} deliveries in vain")
 
     async def until_confirmed(self, *tokens: Held, job: str = "", quickly: bool = True) -> None:
-        """Wait for the cloud's word on tokens; ``quickly``: with time passing."""
+        """Wait for the cloud's word on tokens.
+
+        ``quickly``: with time passing again and again, so that a claim may lapse while its worker calls the cloud.
+        """
 
         async def confirmed() -> bool:
             if quickly:
@@ -168,15 +168,24 @@ class Site:
         return {each["sha256"] for each in await self.cloud.tokens() if each["revoked"]}
 
     async def until_ready(self) -> None:
-        """Wait until all instances are of use."""
+        """Wait until all instances are of use, and ``dev.json`` names their processes.
+
+        One that was restarted answers a little before ``dev.json`` has its new process ID.
+        """
 
         async def ready() -> bool:
             try:
-                return all([(await (await each.get("/readyz")).read(), True)[1] for each in self.sessions])
+                answering = [await self._is_ready(session) for session in self.sessions]
             except aiohttp.ClientError:
                 return False
+            return all(answering) and all(map(alive, self.dev.pids))
 
         await until(ready, "all instances ready")
+
+    @staticmethod
+    async def _is_ready(session: aiohttp.ClientSession) -> bool:
+        async with session.get("/readyz") as answer:
+            return answer.status == 200
 
     async def withhold_permits(self) -> None:
         """Let no instance have a permit for RevokeToken for now."""
@@ -226,7 +235,8 @@ async def test_a_kill_between_the_commit_and_the_call_loses_nothing(site: Site) 
         assert await site.cloud.calls("RevokeToken") == {}
     await site.grant_permits()
     assert [await site.active(held, at) for at in (1, 2)] == [False, False]
-    await site.until_confirmed(held)
+    await site.time_passes()
+    await site.until_confirmed(held, quickly=False)
     assert held.sha256 in await site.revoked_there()
     assert await site.cloud.calls("RevokeToken") == {"OK": 1}
 
@@ -246,7 +256,8 @@ async def test_a_kill_between_the_call_and_its_record_doubles_nothing(site: Site
         await site.cloud.until_revoked(len(there) + 1)
         assert await site.revoked_there() == {*there, held.sha256}
         assert (await site.record(held)).revocation == "queued"
-    await site.until_confirmed(held)
+    await site.time_passes()
+    await site.until_confirmed(held, quickly=False)
     assert await site.cloud.calls("RevokeToken") == {"OK": 2}
     assert await site.audited(held) == ["granted", "revoked", "confirmed"]
 

@@ -18,7 +18,6 @@ from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError
 from app.cloud.quota import QuotaExhausted
 from app.errors import Unavailable
-from app.logs import REQUEST_ID
 from app.model.actors import Actor
 from app.model.grants import Grant, TokenType
 from app.model.lifetimes import MIN_LIFETIME_S
@@ -90,10 +89,13 @@ class Applications:
         deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S * QUEUE_SHARE
         return self._cloud.refusal("ApplyToken", deadline=deadline)
 
-    def start(self, lease: ApplicationLease, grant: Grant) -> None:
-        """Start to apply. A request that is sent again and holds the lease already changes nothing."""
+    def start(self, lease: ApplicationLease, grant: Grant, *, actor: Actor) -> None:
+        """Start to apply; the audit names ``actor``, the device.
+
+        A request that is sent again and holds the lease already changes nothing.
+        """
         if lease.handle not in self._own:
-            task = asyncio.create_task(self._run_application(lease, grant), name=f"apply {lease.handle}")
+            task = asyncio.create_task(self._run_application(lease, grant, actor), name=f"apply {lease.handle}")
             self._own[lease.handle] = task
             task.add_done_callback(lambda _: self._own.pop(lease.handle))
 
@@ -127,11 +129,11 @@ class Applications:
             except Unavailable:
                 continue
 
-    async def _run_application(self, lease: ApplicationLease, grant: Grant) -> None:
+    async def _run_application(self, lease: ApplicationLease, grant: Grant, actor: Actor) -> None:
         """Apply under the lease, and leave no lease behind, also after a fault."""
         keeper = asyncio.create_task(self._keep_lease(lease), name=f"keep {lease.handle}")
         try:
-            await self._apply(lease, grant)
+            await self._apply(lease, grant, actor)
         except asyncio.CancelledError:
             await retry_until(lambda: self._tokens.fail(lease, mark_ms=0, counts=False), within_s=GIVE_UP_WITHIN_S)
             raise
@@ -143,7 +145,7 @@ class Applications:
         finally:
             await end([keeper])
 
-    async def _apply(self, lease: ApplicationLease, grant: Grant) -> None:
+    async def _apply(self, lease: ApplicationLease, grant: Grant, actor: Actor) -> None:
         """Take permits, call the cloud, and record the failure, the tokens, or both where only one half came."""
         deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S
         try:
@@ -155,7 +157,7 @@ class Applications:
         if obtained.errors:
             await self._fail(lease, obtained.errors[0])
         if obtained.tokens:
-            await self._store(lease, obtained)
+            await self._store(lease, obtained, actor)
         if obtained.unexpected:
             raise obtained.unexpected
 
@@ -179,10 +181,8 @@ class Applications:
         token = await self._cloud.apply_token(type_, filters, expires_at_ms, deadline=deadline)
         return CloudTokenOfType(type_, token)
 
-    async def _store(self, lease: ApplicationLease, obtained: _Obtained) -> None:
+    async def _store(self, lease: ApplicationLease, obtained: _Obtained, actor: Actor) -> None:
         """Store the cloud tokens; the script queues them for revocation where they are no longer wanted, or not all."""
-        client_id = lease.wanted.device.client_id
-        actor = Actor(f"device:{client_id}", REQUEST_ID.get(""))
         store = partial(self._tokens.store, lease, obtained.tokens, obtained.expires_at_ms, actor=actor)
         outcome = await retry_until(partial(store, whole=not obtained.errors), within_s=STORE_DEADLINE_S)
         if outcome == "stored":

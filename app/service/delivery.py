@@ -144,7 +144,9 @@ class Delivery:
                 log.debug("revocations_unreachable", cause=error.cause)
                 self._turns.clear()
             if self._turns:
-                self._fresh_until = asyncio.get_running_loop().time() + FRESH_FOR_S
+                # Woken while Redis answered: what was queued meanwhile may be missing, so the next worker reads again.
+                fresh_for_s = 0.0 if self._wake_up.is_set() else FRESH_FOR_S
+                self._fresh_until = asyncio.get_running_loop().time() + fresh_for_s
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S * _spread()):

@@ -11,6 +11,7 @@ from typing import Final
 
 from app.cloud.errors import sentence
 from app.errors import InvalidRequest, InvalidScope, TooManyRequests, Unavailable
+from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import Grant, MalformedScope, parse_scope
 from app.model.lifetimes import MAX_LIFETIME_S, MIN_LIFETIME_S, fresh_ms
@@ -84,12 +85,18 @@ class Issuer:
         self._concurrent = 0
 
     async def issue(
-        self, credentials: ClientCredentials, scope: str | None, expires_in: str | None, *, deadline: float
+        self,
+        credentials: ClientCredentials,
+        scope: str | None,
+        expires_in: str | None,
+        *,
+        deadline: float,
+        request_id: str = "",
     ) -> IssuedToken:
         """Hand out the grant's live token, or a new one once the cloud has made it.
 
-        ``deadline`` is loop time in seconds. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``,
-        ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
+        ``deadline`` is loop time in seconds, and ``request_id`` is for the audit. Raises the refusals of
+        ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
         """
         self._refuse_in_storm()
         proof, ask = ClientProof(credentials), partial(self._ask, scope, expires_in)
@@ -105,7 +112,7 @@ class Issuer:
                 if _is_outdated(answer, may_wait=may_wait):
                     continue
                 if answer.result.status == "apply":
-                    self._start_application(answer, proof)
+                    self._start_application(answer, proof, request_id)
                 if answer.result.status not in {"apply", "wait"} or not may_wait:
                     return self._conclude(answer)
                 await self._wait(answer, wait_until)
@@ -149,9 +156,10 @@ class Issuer:
             result = replace(result, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
         return _Answer(token_request, grant, result, asked_at)
 
-    def _start_application(self, answer: _Answer, proof: ClientProof) -> None:
+    def _start_application(self, answer: _Answer, proof: ClientProof, request_id: str) -> None:
         lease = ApplicationLease(answer.token_request, answer.result.application, proof.request)
-        self._applications.start(lease, answer.grant)
+        device = Actor(f"device:{answer.token_request.device.client_id}", request_id)
+        self._applications.start(lease, answer.grant, actor=device)
 
     async def _wait(self, answer: _Answer, until: float) -> None:
         """Wait for the application that is under way, not counted among the concurrent requests."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.errors import InvalidRequest
-from app.logs import REQUEST_ID
 from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.secrets import Secret
@@ -40,7 +39,9 @@ class Revoker:
         self._tokens = tokens
         self._delivery = delivery
 
-    async def revoke(self, credentials: ClientCredentials | Bearer, token: Secret) -> OwnRevocation | None:
+    async def revoke(
+        self, credentials: ClientCredentials | Bearer, token: Secret, *, request_id: str = ""
+    ) -> OwnRevocation | None:
         """Revoke the token, from this moment on at every instance; None if there was nothing to revoke.
 
         An unknown token is not an error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
@@ -53,7 +54,7 @@ class Revoker:
         if not caller.owns(record):
             raise InvalidRequest("the token was not issued to this client", cause=f"it is {record.client_id}'s")
         priority = Priority.DEVICE if caller.client_id else Priority.OPERATOR
-        await self._tokens.revoke_token(record, priority, actor=Actor(caller.actor, REQUEST_ID.get("")))
+        await self._tokens.revoke_token(record, priority, actor=Actor(caller.actor, request_id))
         self._delivery.wake()
         return OwnRevocation(record.handle, confirmed=await self._confirmed(record.handle))
 

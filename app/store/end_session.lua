@@ -1,14 +1,14 @@
--- Ends a session. May be sent again; the second answer is ''.
+-- Ends a session. May be sent again: the second time there is none, and nothing is recorded.
 --
--- Returns who signed out, or '' if there is no such session.
+-- Returns 1, or 0 if there is no such session.
 
 local session = unpack(KEYS)
 local request_id = unpack(ARGV, 2)
 
 local actor = redis.call('HGET', session, 'actor')
 if not actor then
-  return ''
+  return 0
 end
 redis.call('DEL', session)
 audit{who = actor, request_id = request_id, what = 'signed_out'}
-return actor
+return 1

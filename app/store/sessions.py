@@ -9,9 +9,7 @@ from typing import Final
 
 import structlog
 
-from app.model.actors import Actor
 from app.model.secrets import Secret, SessionId
-from app.store.audit import Event, EventKind
 from app.store.constants import SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS, session_key
@@ -90,12 +88,10 @@ class Sessions:
             return None
         return self._operators.open_record(name, text)
 
-    async def end_session(self, session: SessionId, *, request_id: str = "") -> Event | None:
-        """End a session and return the event; None if there was none. May be sent again. Raises ``Unavailable``."""
-        if not _ID.fullmatch(session.reveal()):
-            return None
-        who = await self._redis.run_script(_END, {"session": session_key(_digest(session))}, request_id=request_id)
-        return Event(Actor(who, request_id), EventKind.SIGNED_OUT) if who else None
+    async def end_session(self, session: SessionId, *, request_id: str = "") -> None:
+        """End a session, if it has not ended already. May be sent again. Raises ``Unavailable``."""
+        if _ID.fullmatch(session.reveal()):
+            await self._redis.run_script(_END, {"session": session_key(_digest(session))}, request_id=request_id)
 
 
 def _digest(session: SessionId) -> str:

@@ -61,7 +61,7 @@ async def issue_token(request: OAuthRequest, form: TokenForm) -> Mapping[str, ob
     credentials = read_credentials(request.authorization, form)
     with request.services.refusals.of(credentials, request_id=request.request_id):
         issued = await request.services.issuer.issue(
-            credentials, form.scope, form.expires_in, deadline=request.deadline
+            credentials, form.scope, form.expires_in, deadline=request.deadline, request_id=request.request_id
         )
     request.log_fields.update(client_id=issued.client_id, handle=issued.handle, expires_in_s=issued.expires_in_s)
     return _token_answer(issued, request.services.settings)
@@ -92,7 +92,7 @@ async def revoke_token(request: OAuthRequest, form: TokenLookupForm) -> Mapping[
     """Answer ``POST /oauth/revoke`` (RFC 7009 section 2): 200 also for what is not a token."""
     caller = read_caller(request.authorization, form)
     with request.services.refusals.of(caller, request_id=request.request_id):
-        revoked = await request.services.revoker.revoke(caller, form.token)
+        revoked = await request.services.revoker.revoke(caller, form.token, request_id=request.request_id)
     if revoked is None:
         return {}
     at_broker = "revoked" if revoked.confirmed else "still valid at the broker until the cloud confirms"

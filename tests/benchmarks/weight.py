@@ -18,10 +18,12 @@ KINDS: Final = {
     "x": "shard's index",
     "n": "device's hour",
     "mac": "look-up",
-    "f": "flight",
+    "f": "application",
     "j": "used assertion",
 }
 _KIND: Final = re.compile(r"(?:\{s\d+\}:)?([a-z]+)(?::|$)")
+_OF_INSTANCES: Final = re.compile(r"\{(?:q|stats|audit)\}:|.*:a:shipped$")
+"""Keys that come and go by the clock, whatever is issued: quotas, counters, and how far the audit is in the log."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,14 @@ async def look(client: Redis) -> Look:
 
 
 async def difference(client: Redis, before: Look, tokens: int) -> Weight:
-    """Return the growth since then, divided by this many tokens."""
+    """Return the growth since then, divided by this many tokens; keys that no token causes are left out."""
     after = await look(client)
     by_kind: Counter[str] = Counter()
     for key in after.keys - before.keys:
-        match = _KIND.match(key.decode())
+        name = key.decode()
+        if _OF_INSTANCES.match(name):
+            continue
+        match = _KIND.match(name)
         by_kind[KINDS.get(match[1], "other") if match else "other"] += await client.memory_usage(key, samples=0) or 0
     return Weight(
         tokens=tokens,

@@ -19,7 +19,7 @@ from app.store.constants import PACE
 from app.store.quota import PermitGrant, SharedQuota
 from app.store.store import Store
 from tests import processes
-from tests.waiting import until
+from tests.waiting import connect_all, until
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SlowToken": 1.0}
 
@@ -249,12 +249,14 @@ async def test_without_redis_there_is_no_permit_and_with_it_there_is(tmp_path: P
     """Calls are refused while Redis is away, not made on a guess; when it is back they are served by themselves."""
     with processes.running_valkey(tmp_path) as url:
         store = Store(Secret(url))
+        await connect_all(store)
         quota = Pacing(SharedQuota(store, qps=QPS, egress_qps=300, egress_group="all"))
         await quota.permit("ApplyToken", deadline=soon())
     with pytest.raises(QuotaUnreachable) as refusal:
         await quota.permit("ApplyToken", deadline=soon(30))
     assert refusal.value.kind is ErrorKind.UNREACHABLE
     with processes.running_valkey(tmp_path):
+        await connect_all(store)
         await quota.permit("ApplyToken", deadline=soon(30))
         await quota.close()
         await store.close()

@@ -20,13 +20,14 @@ from app.store.tokens import Tokens
 from tests.sealing_keys import new_key_text
 from tests.store.events import ADDED
 from tests.store.fleet import Fleet
+from tests.waiting import connect_all
 
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
     """A store on a real, empty Valkey."""
     store = Store(Secret(redis_url))
-    await store.learn_time()
+    await connect_all(store)
     yield store
     await store.close()
 

@@ -18,12 +18,12 @@ from app.sandbox.access_keys import AccessKey
 from app.sandbox.server import Sandbox, SandboxConfig, start_sandbox
 from app.service.registry import Registration, Registry
 from app.settings import Settings
-from app.store.retry import retry_until
 from app.web.route import SERVICES
 from tests.actors import CLI
 from tests.callers import Caller
 from tests.clouds import Cloud
 from tests.sealing_keys import new_key_text
+from tests.waiting import connect_all
 
 ISSUER = "https://tokens.example"
 ACCESS_KEY_ID = "test-access-key"
@@ -112,13 +112,9 @@ def settings(redis_url: str, policy_file: Path, cloud: OwnCloud) -> Settings:
 
 @asynccontextmanager
 async def connected_server(settings: Settings) -> AsyncIterator[TestClient[Any, Any]]:
-    """An instance that listens, and whose connection to Redis is made.
-
-    It is given up after half a second, which a busy machine may take: a test's set-up must not fail by that.
-    """
+    """An instance that listens, and whose connections to Redis are made."""
     async with TestClient(TestServer(build(settings))) as client:
-        redis = client.app[SERVICES].stores.redis
-        await retry_until(redis.ping, within_s=20)
+        await connect_all(client.app[SERVICES].stores.redis)
         yield client
 
 
