@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
@@ -224,7 +224,8 @@ class Instance:
         """End it as ``kill -9`` does: nothing more is sent to Redis, and what it knew is gone."""
         self.wire.cut = True
         await end([task for task in self.tasks if not task.done()])
-        await self._runner.cleanup()
+        with suppress(asyncio.CancelledError):  # what would be sent at a clean end is not sent either
+            await self._runner.cleanup()
 
     def calls_expected(self) -> int:
         """Return how many calls of ApplyToken are under way when each application has come as far as it can."""
