@@ -15,6 +15,7 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 from jinja2.bccache import Bucket
+from markupsafe import Markup
 
 from app import __version__
 from app.errors import NotFound, Refusal
@@ -178,7 +179,8 @@ def _replace_illegible(value: object) -> object:
     """Replace what HTML must not hold (control characters), or what turns the text around it, by a mark."""
     if not isinstance(value, str) or not _ILLEGIBLE.search(value):
         return value
-    return type(value)(_ILLEGIBLE.sub("\ufffd", value))
+    legible = _ILLEGIBLE.sub("\ufffd", value)
+    return Markup(legible) if isinstance(value, Markup) else legible
 
 
 @cache

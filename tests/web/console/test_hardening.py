@@ -14,11 +14,14 @@ import msgspec
 import pytest
 import redis
 from aiohttp.test_utils import TestClient
+from markupsafe import Markup
 
 from app.model.operators import OperatorRole
+from app.model.text import Text
 from app.service.registry import Registration, Registry
 from app.service.revocations import Revocations
 from app.settings import Settings
+from app.web.console.rendering import _replace_illegible
 from app.web.console.session import LanguageForm, SignInForm, console_address
 from app.web.conversion import RequestModel
 from app.web.route import Route
@@ -573,3 +576,11 @@ async def test_no_page_needs_what_the_policy_forbids(signed_in: SignedIn, caller
         seen = await browser.get(address(page))
         assert list(walk(seen.text)) == [], page.path
         assert re.findall(r'\ssrc="(?!/admin/static/)[^"]*"', seen.text) == [], page.path
+
+
+def test_a_translatable_text_is_made_legible_like_any_other() -> None:
+    """A control character in a value of a ``Text`` becomes a mark, and does not break the page."""
+    assert _replace_illegible(Text("bad %(what)s", {"what": "a\x00b"})) == "bad a\ufffdb"
+    marked = _replace_illegible(Markup("<b>\x00</b>"))
+    assert isinstance(marked, Markup)
+    assert marked == "<b>\ufffd</b>"
