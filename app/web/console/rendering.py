@@ -180,7 +180,8 @@ def _replace_illegible(value: object) -> object:
     if not isinstance(value, str) or not _ILLEGIBLE.search(value):
         return value
     legible = _ILLEGIBLE.sub("\ufffd", value)
-    return Markup(legible) if isinstance(value, Markup) else legible
+    # What was markup before is still escaped: a mark took the place of characters.
+    return Markup(legible) if isinstance(value, Markup) else legible  # noqa: S704
 
 
 @cache
