@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -16,6 +17,9 @@ from tests import processes
 # A machine that is busy with other things is no reason to fail, and the same examples run everywhere.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("house")
+
+# A run in the background of a script inherits that Ctrl-C is ignored, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
