@@ -30,10 +30,11 @@ from app.cloud.errors import CloudError, ErrorKind
 from app.cloud.quota import Quota, QuotaExhausted
 from app.cloud.signed_calls import Noted, SignedCalls
 from app.model.grants import TokenType
+from app.model.lifetimes import CLOUD_MIN_LIFETIME_S
 from app.model.secrets import CloudToken, Secret
 from app.model.text import _
 from app.model.topics import TopicFilter
-from app.rpc.catalog import ACTIONS, MAX_BATCH, MIN_TOKEN_LIFE_S
+from app.rpc.catalog import ACTIONS, MAX_BATCH
 from app.rpc.parameters import problems
 
 
@@ -137,7 +138,7 @@ class CloudClient:
             "ExpireTime": str(expires_at_ms),
             "Resources": ",".join(sorted(resources)),
         }
-        last_attempt_ms = expires_at_ms - MIN_TOKEN_LIFE_S * 1000
+        last_attempt_ms = expires_at_ms - CLOUD_MIN_LIFETIME_S * 1000
         answer = await self._calls.call(
             "ApplyToken", parameters, ApplyTokenAnswer, deadline=deadline, last_attempt_ms=last_attempt_ms
         )

@@ -14,7 +14,7 @@ from app.model.devices import MAX_CLIENT_ID_CHARS
 from app.model.mqtt_password import cloud_tokens_in
 from app.model.secrets import Secret
 from app.model.text import _
-from app.service.refusal_texts import INVALID_CURSOR, NOT_A_HANDLE
+from app.service.refusal_texts import NOT_A_HANDLE, UNKNOWN_TOKEN
 from app.store.audit import (
     STREAMS,
     AuditCursor,
@@ -25,6 +25,7 @@ from app.store.audit import (
     EventKind,
     NewEntry,
 )
+from app.store.cursor import InvalidCursor
 from app.store.redis_keys import JOBS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
 from app.store.retry import retry_until
 from app.store.tokens import Tokens
@@ -125,7 +126,7 @@ class AuditLog:
         if cursor:
             parsed = AuditCursor.parse(cursor)
             if parsed is None:
-                raise InvalidRequest(INVALID_CURSOR)
+                raise InvalidCursor
             begin = min(begin, parsed)
         streams, wanted = _streams(query), query.wants
         if query.handle and (found := await self._audit.find_bulk_revocation(query.handle)):
@@ -136,9 +137,7 @@ class AuditLog:
         """Return the query for what concerns a token. Raises as ``handle_of``, and ``NotFound`` for None."""
         handle = await self.handle_of(token)
         if handle is None:
-            raise NotFound(
-                _("there is no record of this token: it is not from this server, or expired more than 10 minutes ago")
-            )
+            raise NotFound(UNKNOWN_TOKEN)
         if query.handle:
             raise InvalidRequest(_("send either the token or its handle, not both"))
         return replace(query, handle=handle)

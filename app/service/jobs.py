@@ -16,7 +16,6 @@ from app.errors import InvalidRequest, NotFound, Unavailable
 from app.model.actors import Actor
 from app.model.selections import Selection, SelectionKind
 from app.model.text import _
-from app.service.refusal_texts import INVALID_CURSOR
 from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore, is_job_id, new_job_id
@@ -92,11 +91,8 @@ class Jobs:
         return found
 
     async def list_jobs(self, cursor: str = "", limit: int = 50) -> JobsPage:
-        """List jobs. Raises ``InvalidRequest`` for an invalid cursor, and ``Unavailable``."""
-        try:
-            jobs, next_cursor = await self._store.list_jobs(cursor, limit)
-        except ValueError:
-            raise InvalidRequest(INVALID_CURSOR) from None
+        """List jobs. Raises ``InvalidCursor`` and ``Unavailable``."""
+        jobs, next_cursor = await self._store.list_jobs(cursor, limit)
         return JobsPage(tuple(jobs), next_cursor)
 
     async def work_on_jobs(self) -> None:

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple, Self
 
 from app.model.actors import Actor
 from app.store.constants import AUDIT_MAX_ENTRIES
-from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
+from app.store.redis_keys import ALL_SHARDS, JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT, Shard
 from app.store.store import Store
 
 STREAMS: Final = (
-    *(Shard(number).audit for number in range(SHARDS)),
+    *(shard.audit for shard in ALL_SHARDS),
     JOBS_AUDIT,
     OPERATORS_AUDIT,
     REFUSED_AUDIT,
