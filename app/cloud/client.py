@@ -6,7 +6,7 @@ make sense, or when the deadline is there. How a call gets to the cloud is in ``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Self
 
@@ -23,7 +23,6 @@ from app.cloud.answers import (
     RawAnswer,
     SendMessageAnswer,
     SessionAnswer,
-    SessionsAnswer,
 )
 from app.cloud.credentials import CredentialsProvider
 from app.cloud.errors import CloudError, ErrorKind
@@ -34,7 +33,7 @@ from app.model.lifetimes import CLOUD_MIN_LIFETIME_S
 from app.model.secrets import CloudToken, Secret
 from app.model.text import _
 from app.model.topics import TopicFilter
-from app.rpc.catalog import ACTIONS, MAX_BATCH
+from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
 
 
@@ -178,24 +177,6 @@ class CloudClient:
         """Ask whether a device is connected (13.1)."""
         answer = await self._call("QuerySessionByClientId", {"ClientId": client_id}, SessionAnswer, deadline=deadline)
         return answer.online_status
-
-    async def query_sessions(self, client_ids: Iterable[str], *, deadline: float) -> dict[str, bool]:
-        """Ask which of many devices are connected (13.2), in the order asked for, each once.
-
-        One call names ten devices at most, so more devices are more calls.
-        """
-        online: dict[str, bool] = {}
-        asked = list(dict.fromkeys(client_ids))
-        for start in range(0, len(asked), MAX_BATCH):
-            some = asked[start : start + MAX_BATCH]
-            parameters = {f"ClientIdList.{number}": client_id for number, client_id in enumerate(some, 1)}
-            answer = await self._call("BatchQuerySessionByClientIds", parameters, SessionsAnswer, deadline=deadline)
-            answered = {each.client_id: each.online_status for each in answer.online_status_list}
-            if missing := [client_id for client_id in some if client_id not in answered]:
-                message = _("the answer leaves out %(client_id)s", client_id=missing[0])
-                raise CloudError(ErrorKind.TRANSIENT, "MalformedAnswer", message)
-            online |= {client_id: answered[client_id] for client_id in some}
-        return online
 
     async def register_device_credential(self, client_id: str, *, deadline: float) -> DeviceCredential:
         """Give a device an access key of its own (14.1); of several registrations the last one counts."""
