@@ -57,7 +57,7 @@ class EventRecorder:
             await retry_until(partial(self._audit.append, entries), within_s=within_s)
         except Unavailable as error:
             for entry in entries:
-                log_unrecorded(entry, error)
+                _log_unrecorded(entry, error)
 
 
 def outcome_unknown(code: str) -> str:
@@ -65,7 +65,7 @@ def outcome_unknown(code: str) -> str:
     return f"outcome unknown: the answer was lost ({code})"
 
 
-def log_unrecorded(entry: NewEntry, error: Unavailable) -> None:
+def _log_unrecorded(entry: NewEntry, error: Unavailable) -> None:
     """Log an event that Redis could not take; if only its answer was lost, the audit may hold it too."""
     event = entry.event
     log.warning(

@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from app.errors import SignInFailed, TooManyRequests, Unavailable
+from app.errors import SignInFailed, TooManyRequests
 from app.model.actors import STRANGER, Actor
 from app.model.operators import Operator, is_operator_name
 from app.model.secrets import Password, SessionId
 from app.model.text import _
-from app.service.audit import log_unrecorded
+from app.service.audit import EventRecorder
 from app.service.passwords import PASSWORDS
 from app.service.refusal_texts import cannot_decrypt
 from app.store.attempts import Attempts
@@ -111,10 +111,7 @@ async def report_refused(attempts: Attempts, detail: str, *, request_id: str) ->
     and everyone who reads the audit would have it.
     """
     event = Event(Actor(STRANGER, request_id), EventKind.SIGN_IN_REFUSED, detail)
-    try:
-        await attempts.report_refused(event)
-    except Unavailable as error:
-        log_unrecorded(NewEntry(STRANGERS_AUDIT, event), error)
+    await EventRecorder(attempts.audit).record(NewEntry(STRANGERS_AUDIT, event))
 
 
 def _from(address: str) -> str:

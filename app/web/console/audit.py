@@ -15,6 +15,7 @@ from app.errors import InvalidRequest
 from app.model.sanitize import sanitize_for_spreadsheet
 from app.model.secrets import Secret
 from app.model.text import Text, _
+from app.model.times import iso_time
 from app.service.audit import MAX_ENTRIES, AuditFilter, AuditLog
 from app.store.audit import AuditEntry, AuditPage, EventKind
 from app.web.console.results import PREFIX, Download, PageContent, Redirect
@@ -106,8 +107,8 @@ async def _csv_parts(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -
 
 
 def _row(entry: AuditEntry) -> tuple[str, ...]:
-    at = datetime.fromtimestamp(entry.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return (at, *map(sanitize_for_spreadsheet, (entry.who, entry.what, entry.client_id, entry.handle, entry.detail)))
+    texts = (entry.who, entry.what, entry.client_id, entry.handle, entry.detail)
+    return (iso_time(entry.at_ms), *map(sanitize_for_spreadsheet, texts))
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:
