@@ -181,7 +181,7 @@ local function finish_revocation(handle, outcome, who, request_id)
 end
 
 local function mark_revoked(record, how)
-  local fields = {'state', REVOKED, 'revoked_at_ms', now_ms, 'priority', how.priority}
+  local fields = {'state', REVOKED, 'priority', how.priority}
   if record.state == LIVE then
     append(fields, 'revocation', QUEUED)
   end

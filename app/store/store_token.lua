@@ -54,7 +54,6 @@ end
 
 -- A token that was merely overtaken was never handed out, so its revocation can wait.
 local priority = tonumber(record.priority) or (is_below and PRIORITY_BULK or PRIORITY_DEVICE)
-redis.call('HSETNX', token, 'revoked_at_ms', now_ms)
 redis.call('HSET', token, 'state', REVOKED, 'priority', priority)
 unindex_record(handle, client_id, role)
 enqueue(handle, priority, expires_at_ms, record.job)
