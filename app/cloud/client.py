@@ -1,4 +1,4 @@
-"""The cloud's API for one MQTT instance: one method for each action (guide chapters 10 to 14, and CloseConnection).
+"""The cloud's API for one MQTT instance: a method for each action that the server uses (guide chapters 10 to 14).
 
 Every method takes a ``deadline``, an instant of ``loop.time()``, and raises ``CloudError``: after all attempts that
 make sense, or when the deadline is there. How a call gets to the cloud is in ``signed_calls``.
@@ -38,7 +38,7 @@ from app.rpc.parameters import problems
 
 
 class CloudClient:
-    """The actions, typed, and calls of any action as people try them out."""
+    """The actions that the server uses, typed, and untyped calls of any action."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class NewApiKey:
-    """A new key; its text is shown this once."""
+    """A new key; its text is shown only once."""
 
     name: str
     rights: frozenset[Right]

@@ -52,7 +52,7 @@ class EventRecorder:
         self._audit = audit
 
     async def record(self, *entries: NewEntry, within_s: float = 0.0) -> None:
-        """Append the events; try again for ``within_s`` seconds if Redis is away. What happened is never unrecorded."""
+        """Append the events; try again for ``within_s`` seconds if Redis is away, then log them."""
         try:
             await retry_until(partial(self._audit.append, entries), within_s=within_s)
         except Unavailable as error:
@@ -113,9 +113,11 @@ class AuditLog:
         self._tokens = tokens
 
     async def search_events(self, query: AuditFilter, *, cursor: str = "", limit: int = 100) -> AuditPage:
-        """Return what fits, the newest first, from ``cursor`` on. A page may be short, or empty, and not the last.
+        """Return the entries that fit, the newest first, from ``cursor`` on.
 
-        A large revocation is not recorded token by token: a search by handle finds the entry of the step that revoked
+        A page may be short, or empty, and not the last.
+
+        A bulk revocation is not recorded token by token: a search by handle finds the entry of the step that revoked
         the token, and that job's start and end, for as long as the token's record is kept. Raises ``InvalidRequest``
         for a filter that cannot fit anything or an invalid cursor, and ``Unavailable``.
         """
@@ -173,7 +175,7 @@ def _check(query: AuditFilter) -> None:
 
 
 def _wants_of_bulk(query: AuditFilter, revocation: BulkRevocation, entry: AuditEntry) -> bool:
-    """Return whether an entry fits, or belongs to the large revocation that revoked the token."""
+    """Return whether an entry fits, or belongs to the bulk revocation that revoked the token."""
     # An entry of a job names no single device and token.
     return query.wants(entry) or (revocation.includes(entry) and replace(query, handle="", client_id="").wants(entry))
 

@@ -1,4 +1,4 @@
-"""Large revocations as jobs: any instance continues them, so none is lost with an instance."""
+"""Bulk revocations as jobs: any instance continues them, so none is lost with an instance."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEP_TOKENS: Final = 50
 """Tokens that one script revokes. That takes 2 ms of Redis, which other requests hardly notice."""
 
 TOKENS_PER_S: Final = 2_000.0
-"""What a worker revokes at most, so that a large revocation does not slow token requests down."""
+"""The most that a worker revokes, so that a bulk revocation does not slow token requests down."""
 
 MIN_PAUSE_S: Final = 0.005
 """The least pause between two scripts, however far a worker is behind its pace."""
@@ -175,7 +175,7 @@ class _Claim:
 
     async def extend_if_due(self) -> None:
         """Extend the claim if a third of the lease is over. Raises ``Unavailable``."""
-        if self._clock() - self._extended_at > JOB_LEASE_MS / 3000:
+        if self._clock() - self._extended_at > JOB_LEASE_MS / 1000 / 3:
             await self._store.extend_claim(self._job, self._shard)
             self._extended_at = self._clock()
 

@@ -27,7 +27,7 @@ Change = Callable[[OperatorsSnapshot], tuple[Operator, PasswordHash | None]]
 
 @dataclass(frozen=True, slots=True)
 class NewPassword:
-    """An operator, with the password if it was generated here: it is shown this once."""
+    """An operator, with the password if it was generated here: it is shown only once."""
 
     name: str
     role: OperatorRole

@@ -98,7 +98,7 @@ class Refusals:
 def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: str) -> _Refused:
     """Return who was refused what.
 
-    A caller who has proved nothing is a stranger, whatever client ID is named. A used assertion proves nothing
+    A caller who has proved nothing is a stranger, also under the client ID of a device. A used assertion proves nothing
     either: it may be stolen.
     """
     detail = f"{refusal.code}: {refusal.cause or refusal.description}"

@@ -31,7 +31,7 @@ from app.store.cursor import InvalidCursor
 from app.store.devices import Conflict, Devices, PreviousKey, Registered
 
 SEARCH_BUDGET_S: Final = 1.0
-"""A search for a page of devices, or a count of a group, ends after so long with what it found."""
+"""How long a search for a page of devices, or a count of a group, may take; it then returns what it found."""
 
 MAX_GRACE_S: Final = MAX_LIFETIME_S
 """Longest time that an old key may stay valid beside a new one: as long as a token may live."""
@@ -52,7 +52,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class AddedDevice:
-    """A registered device and, if it was generated here, its secret or private key, which is shown this once."""
+    """A registered device and, if it was generated here, its secret or private key, which is shown only once."""
 
     device: Device
     secret: ClientSecret | None = None
@@ -216,7 +216,7 @@ class Registry:
         """Give the device a new key, possibly for another algorithm; also returns how many tokens were revoked.
 
         Without grace the old key is invalid at once, and all tokens are revoked. With ``grace_s`` (seconds, at most 30
-        days) the old key stays valid for so long beside the new one, and nothing is revoked; a key older than that is
+        days) the old key stays valid for that time beside the new one, and nothing is revoked; a key older than that is
         dropped either way. Raises ``InvalidRequest`` for a key that does not fit the algorithm, or an invalid grace.
         """
         if not 0 <= grace_s <= MAX_GRACE_S:

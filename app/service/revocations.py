@@ -27,7 +27,7 @@ from app.store.tokens import Tokens
 
 REVOKE_WITHIN_S: Final = 1.0
 SEARCH_BUDGET_S: Final = 1.0
-"""A search for a page of a topic's tokens ends after so long, with what it found."""
+"""How long a search for a page of a topic's tokens may take; it then returns what it found."""
 
 NO_TOKENS_LEFT: Final = _(
     "none of these tokens is known: they were not issued here, or expired more than %(minutes)s minutes ago",
@@ -35,7 +35,7 @@ NO_TOKENS_LEFT: Final = _(
 )
 
 PREVIEW_BUDGET_S: Final = 1.0
-"""A preview counts for so long: an operator in a hurry does not wait for an exact number."""
+"""How long a preview may count: an operator in a hurry does not wait for an exact number."""
 
 
 def select(

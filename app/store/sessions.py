@@ -81,7 +81,7 @@ class Sessions:
             self._sealing_keys.open(seal, "session", _digest(session), _terms(name, epoch, created_at_ms))
         except CannotOpen as error:
             # Forged, or sealed with a key that is no longer in SEALING_KEYS: the operator signs in again.
-            log.warning("session_not_ours", cause=str(error))
+            log.warning("session_refused", cause=str(error))
             return None
         return self._operators.open_record(name, text)
 

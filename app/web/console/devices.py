@@ -124,7 +124,7 @@ async def ask_to_disable_device(request: AdminRequest) -> PageContent:
 
 
 async def disable_device(request: AdminRequest) -> Redirect:
-    """Refuse a device from now on."""
+    """Disable a device."""
     return to_device(
         request,
         "disabled",
@@ -145,7 +145,7 @@ async def ask_to_remove_device(request: AdminRequest) -> PageContent:
 
 
 async def remove_device(request: AdminRequest) -> Redirect:
-    """Forget a device."""
+    """Remove a device."""
     client_id = request.path["client_id"]
     revoked = await request.services.registry.remove_device(client_id, actor=request.actor)
     return Redirect(ADDRESS, done="removed", query={"gone": client_id, "revoked": str(revoked)})
