@@ -61,7 +61,7 @@ async def show_devices(request: AdminRequest, query: DevicesPageQuery) -> PageCo
     return PageContent.of(
         "devices.html",
         status=problem.status if problem else 200,
-        asked=query,
+        query=query,
         devices=page.devices,
         roles={device.client_id: _matched_role(request, device) for device in page.devices},
         next_page=f"{ADDRESS}?{urlencode(next_query)}" if page.next_cursor else "",
@@ -82,7 +82,7 @@ async def show_device(request: AdminRequest, query: DevicePageQuery) -> PageCont
         explanation=services.policies().explain(device.client_id, device.role or None, device.attributes),
         records=tokens.records,
         more_tokens=bool(tokens.next_cursor),
-        lines=audit.entries,
+        entries=audit.entries,
         online=online,
         cloud_problem=cloud_problem,
         revoked=query.revoked,

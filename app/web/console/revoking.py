@@ -86,7 +86,7 @@ async def ask_to_revoke(request: AdminRequest, query: RevokePageQuery) -> PageCo
 
 
 async def ask_to_revoke_again(request: AdminRequest, form: FormValues) -> PageContent:
-    """Ask for the word once more; of any other form that was refused there is nothing to ask for again."""
+    """Ask for the word once more; any other refused form has nothing to ask for again."""
     if "all" in form:
         return await _ask_for(request, select(everything=True), typed=form.get("confirm", ""))
     return PageContent.of("refused.html")

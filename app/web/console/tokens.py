@@ -103,7 +103,7 @@ async def show_token(request: AdminRequest) -> PageContent:
     """Show what is known of a token, live or revoked."""
     record = await request.services.revocations.get_token(request.path["handle"])
     page = await request.services.audit_log.search_events(AuditFilter(handle=record.handle), limit=LAST_ENTRIES)
-    return PageContent.of("token.html", record=record, lines=page.entries, pending=is_pending(record, request.now_ms))
+    return PageContent.of("token.html", record=record, entries=page.entries, pending=is_pending(record, request.now_ms))
 
 
 def query_of(selection: Selection) -> dict[str, str]:
