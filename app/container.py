@@ -155,14 +155,15 @@ def build_store_services(settings: Settings, stores: Stores, *, wake: Callable[[
     policies = Policies(settings.policy_file)
     registry = Registry(stores.devices, policies, stores.redis.clock)
     jobs = Jobs(stores.jobs, stores.index, stores.queue)
-    pace = settings.qps["RevokeToken"] * PACE
     return StoreServices(
         settings=settings,
         stores=stores,
         policies=policies,
         registry=registry,
         jobs=jobs,
-        revocations=Revocations(stores.tokens, stores.index, stores.queue, registry, jobs, pace=pace, wake=wake),
+        revocations=Revocations(
+            stores.tokens, stores.index, stores.queue, registry, jobs, pace=_revoke_pace(settings), wake=wake
+        ),
         api_keys=ApiKeyAdmin(stores.api_keys),
         operators=OperatorAdmin(stores.operators),
         audit_log=AuditLog(stores.audit, stores.tokens),
@@ -181,7 +182,7 @@ def build_services(settings: Settings) -> Services:
         stores.tokens,
         upstream.cloud,
         audit=stores.audit,
-        pace=settings.qps["RevokeToken"] * PACE,
+        pace=_revoke_pace(settings),
         close_connections=settings.close_connection_on_revoke,
         confirmed=metrics.revoked,
     )
@@ -234,6 +235,11 @@ async def run_services(services: Services) -> AsyncIterator[None]:
 def fields_of(services: StoreServices) -> dict[str, Any]:
     """Return the services by name, to build a larger container of them."""
     return {each.name: getattr(services, each.name) for each in fields(StoreServices)}
+
+
+def _revoke_pace(settings: Settings) -> float:
+    """Return how many revocations a second the cloud takes."""
+    return settings.qps["RevokeToken"] * PACE
 
 
 def _quota_usage(settings: Settings, stores: Stores) -> QuotaUsageReader:

@@ -3,6 +3,7 @@
     Exception
     ├── Refusal                        400 invalid_request
     │   ├── InvalidRequest             400 invalid_request
+    │   │   └── InvalidCursor          400 invalid_request (``app.store.cursor``)
     │   ├── InvalidScope               400 invalid_scope
     │   ├── UnsupportedGrantType       400 unsupported_grant_type
     │   ├── InvalidClient              401 invalid_client

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -32,14 +31,6 @@ class AnswerFormat(StrEnum):
 
     JSON = "json"
     XML = "xml"
-
-
-class _PrintMode(StrEnum):
-    """How the answer is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    RAW = "raw"
 
 
 @dataclass(frozen=True)
@@ -88,21 +79,10 @@ def run_call(
         return
     if as_json and (answer_format is AnswerFormat.XML or raw):
         raise Misconfigured("--json cannot be combined with --format xml or --raw: leave one of them out")
-    mode = _PrintMode.RAW if raw else _PrintMode.JSON if as_json else _PrintMode.TEXT
     call = _Call(action, parse_parameters(action, context.args, anyway=anyway), answer_format, show_signing)
-    _send_and_print(call, state, mode)
-
-
-def _send_and_print(call: _Call, state: Path | None, mode: _PrintMode) -> None:
-    """Send the call and print its answer. Raises ``typer.Exit`` if the cloud refused."""
     printer = asyncio.run(_send(call, settings(state)))
-    match mode:
-        case _PrintMode.RAW:
-            printer.print_raw()
-        case _PrintMode.JSON:
-            printer.print_for_machines()
-        case _PrintMode.TEXT:
-            printer.print_for_people()
+    print_answer = printer.print_raw if raw else printer.print_for_machines if as_json else printer.print_for_people
+    print_answer()
     if printer.refusal is not None:
         raise typer.Exit(1)
 

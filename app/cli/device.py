@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from app.cli.output import Report, report_json, report_text
+from app.cli.output import report_json, report_text
 from app.cli.setup import JsonOption, StateOption, running_dev
 from app.errors import Misconfigured
-
-if TYPE_CHECKING:
-    from app.cli.device_live import DeviceOptions
 
 
 def run_device(
@@ -46,11 +43,13 @@ def run_device(
     if not works:
         if client_id or secret_file or private_key or server or scope or expires_in is not None:
             raise Misconfigured("nothing to do: add --print, --password, --publish, --subscribe or --stay")
-        _run_tour(state, report)
-        return
-    from app.cli.device_live import DeviceOptions  # noqa: PLC0415 - `--help` stays quick
+        from app.cli.tour import run_tour  # noqa: PLC0415 - `--help` stays quick
 
-    options = DeviceOptions(
+        run_tour(running_dev(state), report)
+        return
+    from app.cli import device_live  # noqa: PLC0415 - `--help` stays quick
+
+    options = device_live.DeviceOptions(
         client_id=client_id,
         secret_file=secret_file,
         private_key=private_key,
@@ -62,18 +61,6 @@ def run_device(
         filters=tuple(subscribe or ()),
         stays=stay or bool(subscribe),
     )
-    _run_mode(options, report, print_answer=print_answer, password=password)
-
-
-def _run_tour(state: Path | None, report: Report) -> None:
-    from app.cli.tour import run_tour  # noqa: PLC0415
-
-    run_tour(running_dev(state), report)
-
-
-def _run_mode(options: DeviceOptions, report: Report, *, print_answer: bool, password: bool) -> None:
-    from app.cli import device_live  # noqa: PLC0415
-
     if print_answer:
         device_live.print_token_answer(options)
     elif password:

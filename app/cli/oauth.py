@@ -15,11 +15,11 @@ from urllib.request import Request, urlopen
 import jwt
 
 from app.errors import Misconfigured, Refusal
+from app.model.devices import ASSERTION_TYPE
 from app.model.secrets import ClientSecret
 
 _TIMEOUT_S: Final = 15
 _ASSERTION_LIFE_S: Final = 60
-_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Server:
             signed = jwt.encode(claims, self._credentials.key.reveal(), algorithm=self._credentials.algorithm)
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise Misconfigured(f"the device's key cannot sign with {self._credentials.algorithm}: {error}") from error
-        return {"client_assertion_type": _ASSERTION_TYPE, "client_assertion": signed}
+        return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": signed}
 
 
 def read_private_key(text: str) -> tuple[ClientSecret, str]:

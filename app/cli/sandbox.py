@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import signal
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,20 +29,6 @@ class InstanceGeneration(Enum):
     V3 = "v3"
     V2 = "v2"
     OFF = "off"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxOptions:
-    """The options of the command line."""
-
-    host: str
-    port: int
-    mqtt_port: int
-    state: Path
-    groups: tuple[str, ...]
-    topics: tuple[str, ...]
-    keys: Path | None
-    limits: InstanceGeneration
 
 
 _Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -94,21 +79,6 @@ def sandbox(
     is the instance to play. A client ID cannot connect unless its group exists. deploy/SANDBOX.md describes the file of
     --keys, and how to rehearse an outage.
     """
-    options = SandboxOptions(
-        host=host,
-        port=port,
-        mqtt_port=mqtt_port,
-        state=state,
-        groups=tuple(group or ()),
-        topics=tuple(topic or ()),
-        keys=keys,
-        limits=limits,
-    )
-    asyncio.run(_serve(_config_of(options)))
-
-
-def _config_of(options: SandboxOptions) -> SandboxConfig:
-    """Return the settings of a sandbox, from options and environment. Raises ``Misconfigured``."""
     from app.sandbox.access_keys import AccessKey  # noqa: PLC0415
     from app.sandbox.limits import QUOTA_PRESETS  # noqa: PLC0415
     from app.sandbox.server import SandboxConfig  # noqa: PLC0415
@@ -117,24 +87,25 @@ def _config_of(options: SandboxOptions) -> SandboxConfig:
         _environment(name)
         for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUD_INSTANCE_ID")
     )
-    added = _added_access_keys(options.keys, taken={key_id, instance_id})
-    for text in options.groups:
+    added = _added_access_keys(keys, taken={key_id, instance_id})
+    for text in group or ():
         _check_group_id(text)
-    parents = _parent_topics(options.topics)
-    _make_state_directory(options.state)
-    return SandboxConfig(
-        host=options.host,
-        port=options.port,
-        mqtt_port=options.mqtt_port,
-        database=options.state / "sandbox.sqlite",
+    parents = _parent_topics(tuple(topic or ()))
+    _make_state_directory(state)
+    config = SandboxConfig(
+        host=host,
+        port=port,
+        mqtt_port=mqtt_port,
+        database=state / "sandbox.sqlite",
         instance_id=instance_id,
         access_keys={key_id: AccessKey(AccessKeySecret(key_secret)), **added.keys},
         region=os.environ.get("CLOUD_REGION", "cn-hangzhou"),
-        groups=options.groups,
+        groups=tuple(group or ()),
         parents=parents,
         other_instances=added.instances,
-        limits=QUOTA_PRESETS[options.limits.value],
+        limits=QUOTA_PRESETS[limits.value],
     )
+    asyncio.run(_serve(config))
 
 
 def _environment(name: str) -> str:

@@ -88,19 +88,6 @@ class SessionAnswer(CloudAnswer, frozen=True):
     online_status: bool
 
 
-class OnlineStatus(msgspec.Struct, rename="pascal", frozen=True):
-    """Whether one of many devices is connected (13.2)."""
-
-    client_id: str
-    online_status: bool
-
-
-class SessionsAnswer(CloudAnswer, frozen=True):
-    """Which of many devices are connected (13.2)."""
-
-    online_status_list: tuple[OnlineStatus, ...]
-
-
 class DeviceCredential(msgspec.Struct, rename="pascal", frozen=True):
     """A device's own access key, for the broker's DeviceCredential mode (chapter 14); the times are Unix ms."""
 

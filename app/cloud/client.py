@@ -1,4 +1,4 @@
-"""The cloud's API for one MQTT instance: one method for each action (guide chapters 10 to 14, and CloseConnection).
+"""The cloud's API for one MQTT instance: a method for each action that the server uses (guide chapters 10 to 14).
 
 Every method takes a ``deadline``, an instant of ``loop.time()``, and raises ``CloudError``: after all attempts that
 make sense, or when the deadline is there. How a call gets to the cloud is in ``signed_calls``.
@@ -6,7 +6,7 @@ make sense, or when the deadline is there. How a call gets to the cloud is in ``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Self
 
@@ -23,22 +23,22 @@ from app.cloud.answers import (
     RawAnswer,
     SendMessageAnswer,
     SessionAnswer,
-    SessionsAnswer,
 )
 from app.cloud.credentials import CredentialsProvider
 from app.cloud.errors import CloudError, ErrorKind
 from app.cloud.quota import Quota, QuotaExhausted
 from app.cloud.signed_calls import Noted, SignedCalls
 from app.model.grants import TokenType
+from app.model.lifetimes import CLOUD_MIN_LIFETIME_S
 from app.model.secrets import CloudToken, Secret
 from app.model.text import _
 from app.model.topics import TopicFilter
-from app.rpc.catalog import ACTIONS, MAX_BATCH, MIN_TOKEN_LIFE_S
+from app.rpc.catalog import ACTIONS
 from app.rpc.parameters import problems
 
 
 class CloudClient:
-    """The actions, typed, and calls of any action as people try them out."""
+    """The actions that the server uses, typed, and untyped calls of any action."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class CloudClient:
             "ExpireTime": str(expires_at_ms),
             "Resources": ",".join(sorted(resources)),
         }
-        last_attempt_ms = expires_at_ms - MIN_TOKEN_LIFE_S * 1000
+        last_attempt_ms = expires_at_ms - CLOUD_MIN_LIFETIME_S * 1000
         answer = await self._calls.call(
             "ApplyToken", parameters, ApplyTokenAnswer, deadline=deadline, last_attempt_ms=last_attempt_ms
         )
@@ -177,24 +177,6 @@ class CloudClient:
         """Ask whether a device is connected (13.1)."""
         answer = await self._call("QuerySessionByClientId", {"ClientId": client_id}, SessionAnswer, deadline=deadline)
         return answer.online_status
-
-    async def query_sessions(self, client_ids: Iterable[str], *, deadline: float) -> dict[str, bool]:
-        """Ask which of many devices are connected (13.2), in the order asked for, each once.
-
-        One call names ten devices at most, so more devices are more calls.
-        """
-        online: dict[str, bool] = {}
-        asked = list(dict.fromkeys(client_ids))
-        for start in range(0, len(asked), MAX_BATCH):
-            some = asked[start : start + MAX_BATCH]
-            parameters = {f"ClientIdList.{number}": client_id for number, client_id in enumerate(some, 1)}
-            answer = await self._call("BatchQuerySessionByClientIds", parameters, SessionsAnswer, deadline=deadline)
-            answered = {each.client_id: each.online_status for each in answer.online_status_list}
-            if missing := [client_id for client_id in some if client_id not in answered]:
-                message = _("the answer leaves out %(client_id)s", client_id=missing[0])
-                raise CloudError(ErrorKind.TRANSIENT, "MalformedAnswer", message)
-            online |= {client_id: answered[client_id] for client_id in some}
-        return online
 
     async def register_device_credential(self, client_id: str, *, deadline: float) -> DeviceCredential:
         """Give a device an access key of its own (14.1); of several registrations the last one counts."""

@@ -16,7 +16,7 @@ from app.model.text import _
 from app.tasks import in_thread
 
 RENEW_AHEAD_S: Final = 900.0
-"""Temporary credentials are renewed so long before they expire, or at half of what is left of a shorter life."""
+"""How long before they expire temporary credentials are renewed; those with a shorter life at half of it."""
 
 LEAST_LEFT_MS: Final = 5_000
 """Credentials this near to their expiry are not used: the call would come too late."""

@@ -75,7 +75,7 @@ ERROR_HINTS: Final[Mapping[str, Text]] = {
     "invalidaction": _ACTION,
     "invalidapi": _ACTION,
     "invalidversion": _ENDPOINT,
-    "invalidprotocol": _("the action is served over https alone: CLOUD_ENDPOINT begins with http"),
+    "invalidprotocol": _("the action is available over https only: CLOUD_ENDPOINT begins with http"),
     "credentialsunavailable": _(
         "the source of the chain's credentials cannot be reached or refuses: see the log of this server"
     ),

@@ -57,7 +57,7 @@ class Sent:
         return [value for name, value in self.parameters.items() if name in SECRETS and value]
 
     def hidden(self) -> Sent:
-        """Return the same without its secrets; its string to sign is then not what was signed, but like it."""
+        """Return the same without its secrets; its string to sign then differs from what was signed."""
         shown = {name: HIDDEN if name in SECRETS and value else value for name, value in self.parameters.items()}
         encode = signature.percent_encode
         return Sent("&".join(f"{encode(name)}={encode(value)}" for name, value in shown.items()).encode())
@@ -84,8 +84,8 @@ class Received:
             return ""
         quoted = html.unescape(self.raw.body.decode(errors="replace")).replace("\\u0026", "&")
         if sent.string_to_sign in quoted:
-            return _("the cloud signed the very same string, so the secret is another")
-        return _("the cloud signed another string, so the call was changed on its way")
+            return _("the cloud signed the same string, so the access key secret is wrong")
+        return _("the cloud signed a different string, so the call was changed on the way")
 
     def json(self) -> Any:
         """Return a result in JSON with its fields in the guide's order."""

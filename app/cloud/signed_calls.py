@@ -144,13 +144,13 @@ class SignedCalls:
         if TREATMENTS[error.kind].renew_credentials:
             self._credentials.invalidate()
         log.warning(
-            "cloud call failed",
+            "cloud_call_failed",
             action=action,
             attempt=attempt,
             kind=error.kind.value,
             code=error.code,
             message=error.message,
-            probably=error.error_hint,
+            hint=error.error_hint,
             request_id=error.request_id,
             status=error.status,
         )

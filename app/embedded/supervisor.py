@@ -15,6 +15,7 @@ _POLL_S: Final = 0.03
 _STABLE_AFTER_S: Final = 10.0
 _MAX_BACK_OFF_S: Final = 15.0
 _STOP_WITHIN_S: Final = 8.0
+_LOG_END_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,6 @@ class PartFailed(Exception):
         """``reason`` says how it failed, for example ``ended with exit code 2``."""
         last_line = _last_line(part.log)
         super().__init__(f"{part.name} {reason}: {last_line or 'its log is empty'} (log: {part.log})")
-        self.part = part
 
 
 class Supervisor:
@@ -114,11 +114,11 @@ class Supervisor:
             self._pids_changed()
 
 
-def _last_line(log: Path, within_bytes: int = 4096) -> str:
+def _last_line(log: Path) -> str:
     """Return the last line of a log that is not blank, or an empty text."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - within_bytes))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_END_BYTES))
         lines = file.read().decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

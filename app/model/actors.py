@@ -14,8 +14,9 @@ ACTOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Actor:
     """A device, a service, an operator, a user of the command line, this server or the cloud.
 
-    ``name`` is what the audit shows: ``device:CLIENT_ID``, ``key:NAME``, ``operator:NAME``, ``cli:USER``, ``server`` or
-    ``cloud``. ``request_id`` is the ``X-Request-ID`` of the request in which they act; empty outside a request.
+    ``name`` is what the audit shows: ``device:CLIENT_ID``, ``key:NAME``, ``operator:NAME``, ``cli:USER``, ``server``,
+    ``cloud`` or ``stranger``. ``request_id`` is the ``X-Request-ID`` of the request in which they act; empty outside a
+    request.
     """
 
     name: str
@@ -24,6 +25,9 @@ class Actor:
     def __str__(self) -> str:
         return self.name
 
+
+STRANGER: Final = "stranger"
+"""The name of an actor who has proved nothing."""
 
 SERVER = Actor("server")
 """Acts by itself: when a token expires, or an application is overtaken."""

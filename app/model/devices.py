@@ -106,6 +106,10 @@ class Method(StrEnum):
     PRIVATE_KEY_JWT = "private_key_jwt"
 
 
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""The ``client_assertion_type`` of a signed assertion (RFC 7523 section 2.2)."""
+
+
 def methods_of(algorithm: Algorithm) -> tuple[Method, ...]:
     """Return the methods a device with a key for ``algorithm`` may use."""
     if algorithm.symmetric:

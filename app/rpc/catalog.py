@@ -19,12 +19,6 @@ from app.model.topics import MAX_TOPIC_CHARS
 
 API_VERSION: Final = "2020-04-20"
 
-MIN_TOKEN_LIFE_S: Final = CLOUD_MIN_LIFETIME_S
-"""ApplyToken refuses an ExpireTime nearer than this (10.1)."""
-
-MAX_TOKEN_LIFE_S: Final = MAX_LIFETIME_S
-"""A later ExpireTime is accepted and silently counts as this (10.1)."""
-
 MAX_RESOURCES: Final = MAX_FILTERS
 """Most topic filters of one token (10.1)."""
 
@@ -59,8 +53,8 @@ _PERMISSIONS: Final = _rule(_("R, W or R,W"), "R|W|R,W")
 _INSTANT: Final = _rule(
     _(
         "Unix time in milliseconds, %(min)s s to %(max)s days from now",
-        min=MIN_TOKEN_LIFE_S,
-        max=MAX_TOKEN_LIFE_S // (24 * 3600),
+        min=CLOUD_MIN_LIFETIME_S,
+        max=MAX_LIFETIME_S // (24 * 3600),
     ),
     r"\d{1,18}",
 )
@@ -113,12 +107,11 @@ class Permission:
     """A RAM action and the resource it is needed on (chapter 6).
 
     ``resource`` is what follows ``acs:mq:REGION:ACCOUNT``; names in braces are the call's parameters, ``{Topic}``
-    stands for each parent topic. ``inferred``: the guide's table does not have it.
+    stands for each parent topic. Where a row says "inferred", the guide's table does not have it.
     """
 
     action: str
     resource: str
-    inferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +188,10 @@ _ON_GROUP: Final = ":groupId/{InstanceId}/{GroupId}"
 _ACCESS: Final = "mq:MqttInstanceAccess"
 
 
-def _needs(action: str, resource: str, *, inferred: bool = False) -> tuple[Permission, ...]:
+def _needs(action: str, resource: str) -> tuple[Permission, ...]:
     # In chapter 6 the row of QueryToken and RevokeToken has only the account as resource, for both permissions.
     access = Permission(_ACCESS, resource if not resource else _ON_INSTANCE)
-    return access, Permission(f"mq:{action}", resource, inferred)
+    return access, Permission(f"mq:{action}", resource)
 
 
 _TOKEN_ERRORS: Final = (
@@ -232,7 +225,7 @@ def _credential_action(name: str, chapter: str, answer: tuple[Field, ...], *, ch
         500,
         (_DEVICE, _INSTANCE, _REGION),
         answer,
-        _needs(name, _ON_INSTANCE, inferred=True),
+        _needs(name, _ON_INSTANCE),  # inferred
         _CREDENTIAL_ERRORS,
         changes=changes,
     )
@@ -355,7 +348,7 @@ _ROWS: Final = (
         1000,
         (_INSTANCE, Parameter("MqttTopic", rule=_TOPIC), Parameter("Payload"), _REGION),
         (_REQUEST_ID, Field("MsgId")),
-        _needs("SendMessage", _ON_INSTANCE, inferred=True),
+        _needs("SendMessage", _ON_INSTANCE),  # inferred
         (*_TOKEN_ERRORS[:-2], "SendMessageFailed", *_TOKEN_ERRORS[-2:]),
     ),
     Action(
@@ -364,7 +357,7 @@ _ROWS: Final = (
         500,
         (Parameter("ClientId", rule=_ANY_CLIENT_ID), _INSTANCE, _REGION),
         (Field("OnlineStatus", "Boolean"), _REQUEST_ID),
-        _needs("QuerySessionByClientId", _ON_INSTANCE, inferred=True),
+        _needs("QuerySessionByClientId", _ON_INSTANCE),  # inferred
         _TOKEN_ERRORS,
         methods=("GET", "POST"),
         changes=False,
@@ -378,7 +371,7 @@ _ROWS: Final = (
             Field("OnlineStatusList", "Array", (Field("ClientId"), Field("OnlineStatus", "Boolean"))),
             _REQUEST_ID,
         ),
-        _needs("BatchQuerySessionByClientIds", _ON_INSTANCE, inferred=True),
+        _needs("BatchQuerySessionByClientIds", _ON_INSTANCE),  # inferred
         _TOKEN_ERRORS,
         methods=("GET", "POST"),
         changes=False,
@@ -394,7 +387,7 @@ _ROWS: Final = (
         (Parameter("ClientId", rule=_ANY_CLIENT_ID), _INSTANCE),
         # The only action whose success has a Code: 200, as in the vendor's page and SDK.
         (_REQUEST_ID, Field("Code", "Long"), Field("Message"), Field("Success", "Boolean")),
-        _needs("CloseConnection", _ON_INSTANCE, inferred=True),
+        _needs("CloseConnection", _ON_INSTANCE),  # inferred
         _TOKEN_ERRORS,
     ),
 )

@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import Final
 
 from app.model.grants import TokenType
+from app.model.lifetimes import CLOUD_MIN_LIFETIME_S, MAX_LIFETIME_S
 from app.model.secrets import CloudToken
 from app.model.topics import MalformedTopic, parse_filter
-from app.rpc.catalog import MAX_RESOURCES, MAX_TOKEN_LIFE_S, MIN_TOKEN_LIFE_S
+from app.rpc.catalog import MAX_RESOURCES
 from app.sandbox.account import ActionHandler, SandboxAccount
 from app.sandbox.answers import AnswerValue, CallRefused
 from app.sandbox.token_table import SandboxToken, TokenStanding, sha256_of
@@ -80,9 +81,9 @@ def _parse_resources(text: str) -> tuple[str, ...]:
 
 def _parse_expiry_ms(text: str, now_ms: int) -> int:
     """Return the effective expiry in milliseconds. The code for one that is too near is inferred (FACTS 8)."""
-    if int(text) < now_ms + MIN_TOKEN_LIFE_S * 1000:
+    if int(text) < now_ms + CLOUD_MIN_LIFETIME_S * 1000:
         raise CallRefused("InvalidParameter.%s", "ExpireTime")
-    return min(int(text), now_ms + MAX_TOKEN_LIFE_S * 1000)
+    return min(int(text), now_ms + MAX_LIFETIME_S * 1000)
 
 
 def _generate_token() -> str:

@@ -1,1 +1,1 @@
-"""The verbs: authenticate, issue, introspect, revoke. No HTTP here."""
+"""What the server does: authenticate, issue, introspect, revoke. No HTTP here."""

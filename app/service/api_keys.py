@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound, Unavailable
+from app.errors import InsufficientScope, InvalidRequest, InvalidToken, NotFound
 from app.model.actors import Actor
 from app.model.api_keys import ApiKey, Right, generate_api_key, is_api_key_name, read_api_key_id
 from app.model.secrets import ApiKeyText
 from app.model.text import _
-from app.service.refusal_texts import CANNOT_DECRYPT
+from app.service.refusal_texts import cannot_decrypt
 from app.store.api_keys import MAX_KEYS, ApiKeys
 from app.store.sealing import CannotOpen
 
@@ -24,7 +24,7 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class NewApiKey:
-    """A new key; its text is shown this once."""
+    """A new key; its text is shown only once."""
 
     name: str
     rights: frozenset[Right]
@@ -46,7 +46,7 @@ class KeyCheck:
         try:
             key = await self._keys.find_api_key(bearer.text)
         except CannotOpen as error:
-            raise Unavailable(CANNOT_DECRYPT, cause=str(error), retry_after_s=60) from error
+            raise cannot_decrypt(str(error)) from error
         if key is None:
             known = read_api_key_id(bearer.text)
             raise InvalidToken(
@@ -96,4 +96,4 @@ class ApiKeyAdmin:
         try:
             return await self._keys.all_api_keys()
         except CannotOpen as error:
-            raise Unavailable(CANNOT_DECRYPT, cause=str(error)) from error
+            raise cannot_decrypt(str(error)) from error

@@ -37,10 +37,10 @@ APPLY_DEADLINE_S: Final = 8.0
 
 QUEUE_SHARE: Final = 0.75
 """The share of that time that the wait for permits may take before no more applications are started. The rest is for
-those that are started at this moment, at every instance: they would be refused in the queue, with twice the work."""
+those that every instance starts at this moment: they would be refused in the queue, with twice the work."""
 
 STORE_DEADLINE_S: Final = 20.0
-"""Storing what the cloud gave is tried for so long: Redis may be restarting."""
+"""How long storing what the cloud gave is tried: Redis may be restarting."""
 
 GIVE_UP_WITHIN_S: Final = 1.0
 """How long an instance that stops tries to give up its leases; after that they run out."""
@@ -208,7 +208,7 @@ class Applications:
     async def _keep_lease(self, lease: ApplicationLease) -> None:
         """Extend the lease three times in its life, until cancelled."""
         while True:
-            await asyncio.sleep(LEASE_MS / 3000)
+            await asyncio.sleep(LEASE_MS / 1000 / 3)
             try:
                 await self._tokens.extend(lease)
             except Unavailable as error:
@@ -216,7 +216,7 @@ class Applications:
 
 
 def _mark_s(error: BaseException) -> float:
-    """Return for how many seconds others are kept from applying: as long as the cloud asks, within bounds."""
+    """Return for how many seconds no other request may apply: as long as the cloud asks, within bounds."""
     if isinstance(error, CloudError) and error.kind in RETRIED:
         return min(MAX_MARK_S, max(MARK_S, error.retry_after_s or 0))
     return LONG_MARK_S

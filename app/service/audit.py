@@ -14,7 +14,7 @@ from app.model.devices import MAX_CLIENT_ID_CHARS
 from app.model.mqtt_password import cloud_tokens_in
 from app.model.secrets import Secret
 from app.model.text import _
-from app.service.refusal_texts import INVALID_CURSOR, NOT_A_HANDLE
+from app.service.refusal_texts import NOT_A_HANDLE, UNKNOWN_TOKEN
 from app.store.audit import (
     STREAMS,
     AuditCursor,
@@ -25,6 +25,7 @@ from app.store.audit import (
     EventKind,
     NewEntry,
 )
+from app.store.cursor import InvalidCursor
 from app.store.redis_keys import JOBS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT, Handle, Shard
 from app.store.retry import retry_until
 from app.store.tokens import Tokens
@@ -51,12 +52,12 @@ class EventRecorder:
         self._audit = audit
 
     async def record(self, *entries: NewEntry, within_s: float = 0.0) -> None:
-        """Append the events; try again for ``within_s`` seconds if Redis is away. What happened is never unrecorded."""
+        """Append the events; try again for ``within_s`` seconds if Redis is away, then log them."""
         try:
             await retry_until(partial(self._audit.append, entries), within_s=within_s)
         except Unavailable as error:
             for entry in entries:
-                log_unrecorded(entry, error)
+                _log_unrecorded(entry, error)
 
 
 def outcome_unknown(code: str) -> str:
@@ -64,7 +65,7 @@ def outcome_unknown(code: str) -> str:
     return f"outcome unknown: the answer was lost ({code})"
 
 
-def log_unrecorded(entry: NewEntry, error: Unavailable) -> None:
+def _log_unrecorded(entry: NewEntry, error: Unavailable) -> None:
     """Log an event that Redis could not take; if only its answer was lost, the audit may hold it too."""
     event = entry.event
     log.warning(
@@ -112,9 +113,11 @@ class AuditLog:
         self._tokens = tokens
 
     async def search_events(self, query: AuditFilter, *, cursor: str = "", limit: int = 100) -> AuditPage:
-        """Return what fits, the newest first, from ``cursor`` on. A page may be short, or empty, and not the last.
+        """Return the entries that fit, the newest first, from ``cursor`` on.
 
-        A large revocation is not recorded token by token: a search by handle finds the entry of the step that revoked
+        A page may be short, or empty, and not the last.
+
+        A bulk revocation is not recorded token by token: a search by handle finds the entry of the step that revoked
         the token, and that job's start and end, for as long as the token's record is kept. Raises ``InvalidRequest``
         for a filter that cannot fit anything or an invalid cursor, and ``Unavailable``.
         """
@@ -125,7 +128,7 @@ class AuditLog:
         if cursor:
             parsed = AuditCursor.parse(cursor)
             if parsed is None:
-                raise InvalidRequest(INVALID_CURSOR)
+                raise InvalidCursor
             begin = min(begin, parsed)
         streams, wanted = _streams(query), query.wants
         if query.handle and (found := await self._audit.find_bulk_revocation(query.handle)):
@@ -136,9 +139,7 @@ class AuditLog:
         """Return the query for what concerns a token. Raises as ``handle_of``, and ``NotFound`` for None."""
         handle = await self.handle_of(token)
         if handle is None:
-            raise NotFound(
-                _("there is no record of this token: it is not from this server, or expired more than 10 minutes ago")
-            )
+            raise NotFound(UNKNOWN_TOKEN)
         if query.handle:
             raise InvalidRequest(_("send either the token or its handle, not both"))
         return replace(query, handle=handle)
@@ -174,7 +175,7 @@ def _check(query: AuditFilter) -> None:
 
 
 def _wants_of_bulk(query: AuditFilter, revocation: BulkRevocation, entry: AuditEntry) -> bool:
-    """Return whether an entry fits, or belongs to the large revocation that revoked the token."""
+    """Return whether an entry fits, or belongs to the bulk revocation that revoked the token."""
     # An entry of a job names no single device and token.
     return query.wants(entry) or (revocation.includes(entry) and replace(query, handle="", client_id="").wants(entry))
 

@@ -11,12 +11,12 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
 from app.errors import Unavailable
+from app.model.times import iso_time
 from app.store.audit import STREAMS, AuditEntry
 from app.store.audit_shipping import BATCH, AuditShipping, UnshippedEntries
 
@@ -107,7 +107,7 @@ def write_entry(entry: AuditEntry) -> None:
     log.info(
         "audit",
         id=entry.id,
-        at=datetime.fromtimestamp(entry.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        at=iso_time(entry.at_ms),
         who=entry.who,
         what=entry.what,
         client_id=entry.client_id,

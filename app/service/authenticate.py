@@ -131,7 +131,7 @@ class Authenticator:
 def _candidate_keys(
     registered: Registered | None, algorithm: Algorithm, now_ms: int
 ) -> tuple[_CandidateKey, _CandidateKey]:
-    """Return the device's key and the one before it, each replaced by a decoy where this proof must not fit it.
+    """Return the device's key and the one before it; a decoy replaces a key that this proof must not fit.
 
     An unknown, disabled or other-algorithm caller gets two decoys, and so does the same work as one with a wrong key.
     """

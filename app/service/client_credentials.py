@@ -22,7 +22,7 @@ from app.service.verification_keys import VerificationKey
 MAX_ASSERTION_BYTES: Final = 8 * 1024
 MAX_ASSERTION_LIFE_S: Final = 300
 LEEWAY_S: Final = 60
-"""So far a device's clock may be off."""
+"""How far a device's clock may be off."""
 
 MAX_JTI_CHARS: Final = 256
 
@@ -31,7 +31,7 @@ _ALGORITHMS: Final = frozenset(Algorithm)
 
 
 class Claim(NamedTuple):
-    """Whom a request claims to come from and by what kind of key, proven by nothing yet."""
+    """The device that a request claims to come from, and the kind of key; unverified."""
 
     client_id: str
     algorithm: Algorithm

@@ -1,4 +1,4 @@
-"""Asking the cloud whether a token is still valid (QueryToken, guide chapter 10.2), as seldom as possible."""
+"""Asking the cloud whether a token is still valid (QueryToken, guide chapter 10.2), as rarely as possible."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ LOOK_EVERY_S: Final = 1.0
 """How often an idle instance looks whether another has queued something."""
 
 FRESH_FOR_S: Final = 0.2
-"""The order of the shards is read again after so long: a revocation queued meanwhile may go first."""
+"""How long the order of the shards is used before it is read again: a revocation queued meanwhile may go first."""
 
 SEND_WITHIN_S: Final = CLAIM_MS / 1000 * 0.6
 """Well below the claim's time, so that no other worker sends the same revocation meanwhile."""
@@ -42,7 +42,7 @@ SEND_WITHIN_S: Final = CLAIM_MS / 1000 * 0.6
 RECORD_WITHIN_S: Final = 5.0
 
 WAITING_S: Final = 0.02
-"""So many seconds of the pace wait for permits. The rest stays in the queue, where a more urgent one can pass it."""
+"""How many seconds' worth of revocations wait for permits. The others stay queued: a more urgent one can go first."""
 
 LATENCY_S: Final = 5.0
 """The pace is kept while the cloud answers within this time: that many deliveries go on at once."""

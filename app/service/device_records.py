@@ -64,7 +64,7 @@ def differences(old: Device, new: Device) -> Iterator[str]:
     """Yield what was changed, in the words of the audit."""
     if new.role != old.role:
         yield f"role {new.role}" if new.role else "role by match"
-    names = sorted({name for name, _ in set(old.attributes.items()) ^ set(new.attributes.items())})
+    names = sorted({name for name, _value in set(old.attributes.items()) ^ set(new.attributes.items())})
     if names:
         yield f"attributes {' '.join(names)}"
     if new.note != old.note:

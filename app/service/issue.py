@@ -40,8 +40,8 @@ FALLBACK_PATIENCE_S: Final = 2.0
 """A caller for whom there is such a token waits no longer than this for a new one."""
 
 MAX_CONCURRENT_IN_STORM: Final = 32
-"""While more new tokens are asked for than can be had, an instance works on so many requests at once. Requests that
-only wait for the cloud are not counted. With thousands of them its permits would come too late to be of use."""
+"""How many requests an instance works on at once while more new tokens are asked for than can be had. Requests that
+only wait for the cloud are not counted. With thousands at once, permits would come too late to be of use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Issuer:
             self._concurrent -= 1
 
     def _refuse_in_storm(self) -> None:
-        """Refuse without a look at the request where it would only delay the others."""
+        """Refuse without reading the request if it would only delay the others."""
         if self._concurrent >= MAX_CONCURRENT_IN_STORM and (full := self._applications.refusal()):
             raise Unavailable(
                 f"no token for now: {sentence(full.kind.value)}",
@@ -142,7 +142,7 @@ class Issuer:
                 client.device, request=client.request, jti=client.jti, used_until_ms=client.used_until_ms
             )
             raise
-        # With the queue for the quota too long nothing is applied for, only to be refused there and cleared away.
+        # If the queue for permits is too long, do not apply: the application would be refused there.
         full = self._applications.refusal()
         asked_at = asyncio.get_running_loop().time()
         result = await self._tokens.request(
@@ -170,7 +170,7 @@ class Issuer:
             self._concurrent += 1
 
     def _conclude(self, answer: _Answer) -> IssuedToken:
-        """Hand out what there is: a fresh token, or rather one that is no longer fresh than none."""
+        """Hand out the token that was found, fresh or not; without one raise the refusal that says why."""
         result = answer.result
         if result.token is not None:
             return self._open(answer.token_request, result.now_ms, result.token)

@@ -1,4 +1,4 @@
-"""Large revocations as jobs: any instance continues them, so none is lost with an instance."""
+"""Bulk revocations as jobs: any instance continues them, so none is lost with an instance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from app.errors import InvalidRequest, NotFound, Unavailable
 from app.model.actors import Actor
 from app.model.selections import Selection, SelectionKind
 from app.model.text import _
-from app.service.refusal_texts import INVALID_CURSOR
 from app.store.constants import EVERYTHING, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
 from app.store.index import TokenIndex
 from app.store.jobs import Job, JobStore, is_job_id, new_job_id
@@ -37,7 +36,7 @@ STEP_TOKENS: Final = 50
 """Tokens that one script revokes. That takes 2 ms of Redis, which other requests hardly notice."""
 
 TOKENS_PER_S: Final = 2_000.0
-"""What a worker revokes at most, so that a large revocation does not slow token requests down."""
+"""The most that a worker revokes, so that a bulk revocation does not slow token requests down."""
 
 MIN_PAUSE_S: Final = 0.005
 """The least pause between two scripts, however far a worker is behind its pace."""
@@ -92,11 +91,8 @@ class Jobs:
         return found
 
     async def list_jobs(self, cursor: str = "", limit: int = 50) -> JobsPage:
-        """List jobs. Raises ``InvalidRequest`` for an invalid cursor, and ``Unavailable``."""
-        try:
-            jobs, next_cursor = await self._store.list_jobs(cursor, limit)
-        except ValueError:
-            raise InvalidRequest(INVALID_CURSOR) from None
+        """List jobs. Raises ``InvalidCursor`` and ``Unavailable``."""
+        jobs, next_cursor = await self._store.list_jobs(cursor, limit)
         return JobsPage(tuple(jobs), next_cursor)
 
     async def work_on_jobs(self) -> None:
@@ -179,7 +175,7 @@ class _Claim:
 
     async def extend_if_due(self) -> None:
         """Extend the claim if a third of the lease is over. Raises ``Unavailable``."""
-        if self._clock() - self._extended_at > JOB_LEASE_MS / 3000:
+        if self._clock() - self._extended_at > JOB_LEASE_MS / 1000 / 3:
             await self._store.extend_claim(self._job, self._shard)
             self._extended_at = self._clock()
 

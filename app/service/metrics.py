@@ -20,7 +20,7 @@ from app.store.quota import QuotaUsage, QuotaUsageReader
 log = structlog.get_logger(__name__)
 
 ADD_EVERY_S: Final = 2.0
-HOUR: Final = 60
+HOUR_MINUTES: Final = 60
 MAX_CODE_CHARS: Final = 80
 MAIN_ACTIONS: Final = ("ApplyToken", "QueryToken", "RevokeToken")
 
@@ -135,11 +135,11 @@ class Metrics:
     async def last_hour(self) -> Hour:
         """Return the counts of the last hour of all instances. Raises ``Unavailable``."""
         last = self._clock.now_ms() // MINUTE_MS
-        rows = await self._store.read_minutes(last - HOUR + 1, last)
+        rows = await self._store.read_minutes(last - HOUR_MINUTES + 1, last)
         return Hour(
             tuple(
                 Minute(minute * MINUTE_MS, **{counted.value: count for counted, count in row.items()})
-                for minute, row in enumerate(rows, last - HOUR + 1)
+                for minute, row in enumerate(rows, last - HOUR_MINUTES + 1)
             )
         )
 

@@ -12,7 +12,7 @@ from app.model.operators import Operator, OperatorRole, generate_password, is_op
 from app.model.secrets import Password, PasswordHash
 from app.model.text import _
 from app.service.passwords import PASSWORDS
-from app.service.refusal_texts import CANNOT_DECRYPT
+from app.service.refusal_texts import cannot_decrypt
 from app.service.sign_in import NO_OPERATOR, count_attempt, report_refused
 from app.store.audit import Event, EventKind
 from app.store.operators import MAX_OPERATORS, Operators, OperatorsSnapshot, StoredOperator
@@ -27,7 +27,7 @@ Change = Callable[[OperatorsSnapshot], tuple[Operator, PasswordHash | None]]
 
 @dataclass(frozen=True, slots=True)
 class NewPassword:
-    """An operator, with the password if it was generated here: it is shown this once."""
+    """An operator, with the password if it was generated here: it is shown only once."""
 
     name: str
     role: OperatorRole
@@ -157,7 +157,7 @@ class OperatorAdmin:
         try:
             return await self._operators.find_operator(name)
         except CannotOpen as error:
-            raise _unopened(str(error)) from error
+            raise cannot_decrypt(str(error)) from error
 
     async def _write(self, change: Change, event: Event) -> None:
         """Decide a change from a snapshot and write it, if the operators are still the same."""
@@ -174,7 +174,7 @@ def _account(snapshot: OperatorsSnapshot, name: str) -> StoredOperator:
         raise _not_found()
     account = snapshot.accounts[name]
     if account is None:
-        raise _unopened(f"operator {name}")
+        raise cannot_decrypt(f"operator {name}")
     return account
 
 
@@ -189,7 +189,3 @@ def _check_admin_left(snapshot: OperatorsSnapshot, name: str) -> None:
 
 def _not_found() -> NotFound:
     return NotFound(_("there is no operator of that name"))
-
-
-def _unopened(cause: str) -> Unavailable:
-    return Unavailable(CANNOT_DECRYPT, cause=cause, retry_after_s=60)

@@ -15,7 +15,7 @@ from app.cloud.quota import QuotaExhausted, QuotaUnreachable
 from app.store.quota import PermitGrant
 
 VALID_S: Final = 0.1
-"""A permit that was not used so long after it was asked for is void."""
+"""How long after it was asked for a permit may be used; then it is void."""
 
 MIN_BATCH_S: Final = 0.01
 MAX_BATCH_S: Final = 0.05
@@ -79,7 +79,7 @@ class PermitQueue:
         """How many permits are waited for."""
 
     def join(self, count: int, *, deadline: float, now: float, on_decided: Callable[[], None]) -> Waiter:
-        """Enter a caller; where permits are left over and no other waits they are granted at once.
+        """Add a caller; if permits are left over and no other caller waits, they are granted at once.
 
         Raises ``QuotaExhausted`` if the caller's turn would come too late, as far as is known.
         """

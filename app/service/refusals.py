@@ -17,7 +17,7 @@ from app.errors import (
     Refusal,
     TooManyRequests,
 )
-from app.model.actors import Actor
+from app.model.actors import STRANGER, Actor
 from app.model.sanitize import sanitize_for_log
 from app.service.api_keys import Bearer
 from app.service.audit import EventRecorder
@@ -30,7 +30,6 @@ MOST_AT_ONCE: Final = 200
 
 WRITE_EVERY_S: Final = 1.0
 MAX_DETAIL_CHARS: Final = 200
-STRANGER: Final = "stranger"
 
 _AUDITED: Final = (InsufficientScope, InvalidClient, InvalidRequest, InvalidScope, InvalidToken, TooManyRequests)
 """What the caller did wrong; an outage of this server is not that."""
@@ -99,7 +98,7 @@ class Refusals:
 def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: str) -> _Refused:
     """Return who was refused what.
 
-    A caller who has proved nothing is a stranger, whatever client ID is named. A used assertion proves nothing
+    A caller who has proved nothing is a stranger, also under the client ID of a device. A used assertion proves nothing
     either: it may be stolen.
     """
     detail = f"{refusal.code}: {refusal.cause or refusal.description}"

@@ -19,20 +19,21 @@ from app.model.devices import (
     methods_of,
     parse_client_id,
 )
+from app.model.lifetimes import MAX_LIFETIME_S
 from app.model.policy import Policy
 from app.model.secrets import ClientSecret, Secret
 from app.model.text import _
 from app.service import verification_keys
 from app.service.device_records import check_record, differences, narrows
-from app.service.refusal_texts import INVALID_CURSOR
 from app.store.audit import Event, EventKind
 from app.store.clock import RedisClock
+from app.store.cursor import InvalidCursor
 from app.store.devices import Conflict, Devices, PreviousKey, Registered
 
 SEARCH_BUDGET_S: Final = 1.0
-"""A search for a page of devices, or a count of a group, ends after so long with what it found."""
+"""How long a search for a page of devices, or a count of a group, may take; it then returns what it found."""
 
-MAX_GRACE_S: Final = 30 * 24 * 3600
+MAX_GRACE_S: Final = MAX_LIFETIME_S
 """Longest time that an old key may stay valid beside a new one: as long as a token may live."""
 
 
@@ -51,7 +52,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class AddedDevice:
-    """A registered device and, if it was generated here, its secret or private key, which is shown this once."""
+    """A registered device and, if it was generated here, its secret or private key, which is shown only once."""
 
     device: Device
     secret: ClientSecret | None = None
@@ -117,7 +118,7 @@ class Registry:
         return None if registered.device.algorithm.symmetric else registered.key
 
     async def list_devices(self, cursor: str = "", limit: int = 50) -> DevicesPage:
-        """List devices. Raises ``InvalidRequest`` for an invalid cursor, and ``Unavailable``."""
+        """List devices. Raises ``InvalidCursor`` and ``Unavailable``."""
         devices, next_cursor = await self._devices.list_devices(_after(cursor), limit)
         return DevicesPage(tuple(devices), next_cursor)
 
@@ -215,7 +216,7 @@ class Registry:
         """Give the device a new key, possibly for another algorithm; also returns how many tokens were revoked.
 
         Without grace the old key is invalid at once, and all tokens are revoked. With ``grace_s`` (seconds, at most 30
-        days) the old key stays valid for so long beside the new one, and nothing is revoked; a key older than that is
+        days) the old key stays valid for that time beside the new one, and nothing is revoked; a key older than that is
         dropped either way. Raises ``InvalidRequest`` for a key that does not fit the algorithm, or an invalid grace.
         """
         if not 0 <= grace_s <= MAX_GRACE_S:
@@ -279,7 +280,7 @@ def _after(cursor: str) -> ClientId | None:
     try:
         return parse_client_id(cursor) if cursor else None
     except MalformedClientId:
-        raise InvalidRequest(INVALID_CURSOR) from None
+        raise InvalidCursor from None
 
 
 def _changed() -> Unavailable:

@@ -14,8 +14,9 @@ from app.model.grants import parse_scope
 from app.model.selections import MalformedSelection, Selection, SelectionKind
 from app.model.text import _
 from app.service.jobs import Jobs
-from app.service.refusal_texts import INVALID_CURSOR
+from app.service.refusal_texts import UNKNOWN_TOKEN
 from app.service.registry import Registry
+from app.store.constants import RECORD_KEPT_MS
 from app.store.index import Progress, TokenIndex, TokenPage
 from app.store.jobs import Job
 from app.store.records import Priority, TokenRecord
@@ -26,14 +27,15 @@ from app.store.tokens import Tokens
 
 REVOKE_WITHIN_S: Final = 1.0
 SEARCH_BUDGET_S: Final = 1.0
-"""A search for a page of a topic's tokens ends after so long, with what it found."""
+"""How long a search for a page of a topic's tokens may take; it then returns what it found."""
 
 NO_TOKENS_LEFT: Final = _(
-    "none of these tokens is known: they were not issued here, or expired more than %(minutes)s minutes ago", minutes=10
+    "none of these tokens is known: they were not issued here, or expired more than %(minutes)s minutes ago",
+    minutes=RECORD_KEPT_MS // 60_000,
 )
 
 PREVIEW_BUDGET_S: Final = 1.0
-"""A preview counts for so long: an operator in a hurry does not wait for an exact number."""
+"""How long a preview may count: an operator in a hurry does not wait for an exact number."""
 
 
 def select(
@@ -151,28 +153,22 @@ class Revocations:
         return (await self._queue.count_ahead(priority) + tokens) * _calls_each(scopes) / self._pace
 
     async def search_progress(self, cursor: str) -> float:
-        """Return the share of live tokens up to a cursor, 0 to 1. Raises ``InvalidRequest`` and ``Unavailable``."""
-        try:
-            passed, total = await self._index.count_passed(cursor)
-        except ValueError:
-            raise InvalidRequest(INVALID_CURSOR) from None
+        """Return the share of live tokens up to a cursor, 0 to 1. Raises ``InvalidCursor`` and ``Unavailable``."""
+        passed, total = await self._index.count_passed(cursor)
         return passed / total if total else 1.0
 
     async def list_tokens(self, selection: Selection, cursor: str = "", limit: int = 50) -> TokenPage:
         """List live tokens, the first to expire first. A page may be short, or empty, and still have a next.
 
-        Raises ``InvalidRequest`` for an invalid cursor, and ``Unavailable``.
+        Raises ``InvalidCursor`` and ``Unavailable``.
         """
-        try:
-            return await self._index.list_tokens(selection, cursor, limit, budget_s=SEARCH_BUDGET_S)
-        except ValueError:
-            raise InvalidRequest(INVALID_CURSOR) from None
+        return await self._index.list_tokens(selection, cursor, limit, budget_s=SEARCH_BUDGET_S)
 
     async def get_token(self, handle: str) -> TokenRecord:
         """Return a token's record, live or revoked. Raises ``NotFound`` and ``Unavailable``."""
         record = await self._tokens.read_token(handle)
         if record is None:
-            raise NotFound(_("there is no such token: it was not issued here, or expired more than 10 minutes ago"))
+            raise NotFound(UNKNOWN_TOKEN)
         return record
 
     async def get_tokens(self, handles: Sequence[str]) -> list[TokenRecord | None]:
@@ -237,10 +233,7 @@ class Revocations:
 
     async def list_queue(self, queue: Queue, cursor: str = "", limit: int = 50) -> TokenPage:
         """List the revocations of one queue in its order. Raises as ``list_tokens``."""
-        try:
-            return await self._index.list_records(self._queue.queue_keys(queue), cursor, limit)
-        except ValueError:
-            raise InvalidRequest(INVALID_CURSOR) from None
+        return await self._index.list_records(self._queue.queue_keys(queue), cursor, limit)
 
     async def queue_overview(self) -> Overview:
         """Count the queue, and estimate when it will be empty. Raises ``Unavailable``."""

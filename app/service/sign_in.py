@@ -7,14 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from app.errors import SignInFailed, TooManyRequests, Unavailable
-from app.model.actors import Actor
+from app.errors import SignInFailed, TooManyRequests
+from app.model.actors import STRANGER, Actor
 from app.model.operators import Operator, is_operator_name
 from app.model.secrets import Password, SessionId
 from app.model.text import _
-from app.service.audit import log_unrecorded
+from app.service.audit import EventRecorder
 from app.service.passwords import PASSWORDS
-from app.service.refusal_texts import CANNOT_DECRYPT
+from app.service.refusal_texts import cannot_decrypt
 from app.store.attempts import Attempts
 from app.store.audit import Event, EventKind, NewEntry
 from app.store.operators import Operators, StoredOperator
@@ -31,11 +31,10 @@ _INVALID_NAME: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A new session; it ends at ``ends_at_ms`` (Unix ms) at the latest."""
+    """A new session."""
 
     session: SessionId
     operator: Operator
-    ends_at_ms: int
 
 
 class SignIn:
@@ -68,8 +67,7 @@ class SignIn:
         if session is None:
             # The operator was changed while the password was checked: it may be another password now.
             raise _failed()
-        session_id, ends_at_ms = session
-        return SignedIn(session_id, account.operator, ends_at_ms)
+        return SignedIn(session, account.operator)
 
     async def find_session(self, session: SessionId, *, touch: bool = True) -> Operator | None:
         """Return the operator of a session, with their current role; ``touch`` prolongs it.
@@ -79,7 +77,7 @@ class SignIn:
         try:
             account = await self._sessions.find_session(session, touch=touch)
         except CannotOpen as error:
-            raise _unopened(error) from error
+            raise cannot_decrypt(str(error)) from error
         return account.operator if account else None
 
     async def sign_out(self, session: SessionId, *, request_id: str = "") -> None:
@@ -94,7 +92,7 @@ class SignIn:
         try:
             return await self._operators.find_operator(name if is_operator_name(name) else _INVALID_NAME)
         except CannotOpen as error:
-            raise _unopened(error) from error
+            raise cannot_decrypt(str(error)) from error
 
 
 async def count_attempt(attempts: Attempts, name: str, address: str) -> None:
@@ -112,11 +110,8 @@ async def report_refused(attempts: Attempts, detail: str, *, request_id: str) ->
     ``detail`` names the operator, or is ``NO_OPERATOR``: any other name may be a password typed into the wrong field,
     and everyone who reads the audit would have it.
     """
-    event = Event(Actor("stranger", request_id), EventKind.SIGN_IN_REFUSED, detail)
-    try:
-        await attempts.report_refused(event)
-    except Unavailable as error:
-        log_unrecorded(NewEntry(STRANGERS_AUDIT, event), error)
+    event = Event(Actor(STRANGER, request_id), EventKind.SIGN_IN_REFUSED, detail)
+    await EventRecorder(attempts.audit).record(NewEntry(STRANGERS_AUDIT, event))
 
 
 def _from(address: str) -> str:
@@ -128,7 +123,3 @@ def _from(address: str) -> str:
 
 def _failed() -> SignInFailed:
     return SignInFailed(_("the name or the password is wrong: try again, or ask an admin for a new password"))
-
-
-def _unopened(error: CannotOpen) -> Unavailable:
-    return Unavailable(CANNOT_DECRYPT, cause=str(error), retry_after_s=60)

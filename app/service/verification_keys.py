@@ -55,7 +55,7 @@ _JWK_ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in _PUBLIC_TY
 
 
 def new_secret() -> ClientSecret:
-    """Draw a shared secret of 256 bits, in characters that need no escaping anywhere."""
+    """Generate a shared secret of 256 bits, in characters that need no escaping anywhere."""
     return ClientSecret(secrets.token_urlsafe(32))
 
 

@@ -16,7 +16,7 @@ local function record_key(handle)
   return shard .. 't:' .. handle
 end
 
--- Lets Redis forget a key at this time, by the shifted clock.
+-- Sets when a key expires, in Unix ms of the shifted clock.
 local function expire_at(key, at_ms)
   redis.call('PEXPIREAT', key, at_ms - ARGV[1])
 end
@@ -96,8 +96,8 @@ local function is_below_watermark(role, generation)
   return tonumber(generation or 0) < watermark
 end
 
--- Returns {handle, expires_at_ms, sealed} of a record that still counts, or nothing: it is in this state, began under
--- this epoch, and is not below a watermark.
+-- Returns {handle, expires_at_ms, sealed} of a record that is in this state, began under this epoch and is not below a
+-- watermark; else nothing.
 local function valid_record(handle, state, epoch)
   local found_state, found_epoch, role, generation, expires_at_ms, sealed = unpack(redis.call('HMGET',
     record_key(handle), 'state', 'epoch', 'role', 'generation', 'expires_at_ms', 'sealed'))
@@ -181,7 +181,7 @@ local function finish_revocation(handle, outcome, who, request_id)
 end
 
 local function mark_revoked(record, how)
-  local fields = {'state', REVOKED, 'revoked_at_ms', now_ms, 'priority', how.priority}
+  local fields = {'state', REVOKED, 'priority', how.priority}
   if record.state == LIVE then
     append(fields, 'revocation', QUEUED)
   end
@@ -200,18 +200,18 @@ local function raise_priority(handle, record, priority)
   end
 end
 
--- Reads the records that `how` means and that are not revoked yet. One that is revoked already may move forward in the
--- queue.
+-- Reads the records that `how` selects and that are not revoked yet. One that is revoked already may move forward in
+-- the queue.
 local function records_to_revoke(handles, how)
   local records = {}
   for _, handle in ipairs(handles) do
     local record = read_fields(record_key(handle),
       'state', 'client_id', 'role', 'expires_at_ms', 'priority', 'generation')
-    local meant = record.state
+    local selected = record.state
       and (not how.only_below_watermark or is_below_watermark(record.role, record.generation))
-    if meant and record.state == REVOKED then
+    if selected and record.state == REVOKED then
       raise_priority(handle, record, how.priority)
-    elseif meant then
+    elseif selected then
       record.handle = handle
       append(records, record)
     end
@@ -219,7 +219,7 @@ local function records_to_revoke(handles, how)
   return records
 end
 
--- Records what was revoked: token by token, or for a job in one entry, by whose ID each token's record names it.
+-- Records what was revoked: one entry a token, or one entry for a job's step, whose ID each token's record then holds.
 local function audit_revoked(records, how)
   if how.job then
     how.entry_id = #records > 0 and audit{who = how.who, what = REVOKED, revoked = #records, job = how.job}
@@ -234,7 +234,7 @@ end
 -- Revokes records, and returns how many. A live one is queued for the cloud. One that is still being applied for is only
 -- marked: when its cloud tokens arrive, store_token.lua queues them instead of handing them out.
 -- `how`: `priority`; `who` revokes under which `request_id`; the `job` that counts it; `only_below_watermark`.
--- Indexes and queue are written once for all records: that is most of what a large revocation costs.
+-- Indexes and queue are written once for all records: that is most of what a bulk revocation costs.
 local function revoke(handles, how)
   local records, queued, removed = records_to_revoke(handles, how), {}, {}
   audit_revoked(records, how)

@@ -6,8 +6,8 @@ import hashlib
 import ipaddress
 from typing import Final
 
-from app.store.audit import AuditStore, Event, NewEntry
-from app.store.redis_keys import STRANGERS_AUDIT, attempts_by_address_key, attempts_by_name_key
+from app.store.audit import AuditStore
+from app.store.redis_keys import attempts_by_address_key, attempts_by_name_key
 from app.store.script import Script
 from app.store.store import Store
 
@@ -37,7 +37,8 @@ class Attempts:
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._redis = store.requests
-        self._audit = AuditStore(store)
+        self.audit = AuditStore(store)
+        """Where an attempt that failed is recorded."""
 
     async def count_attempt(self, name: str, address: str) -> int:
         """Count an attempt and return 0, or return for how many ms it came too early: then nothing is counted.
@@ -60,13 +61,6 @@ class Attempts:
             _FORGIVE,
             {"of_name_and_address": of_name_and_address, "of_name": of_name, "of_address": _by_address(address)},
         )
-
-    async def report_refused(self, event: Event) -> None:
-        """Write an attempt that failed to the audit stream of refusals.
-
-        Raises ``Unavailable``.
-        """
-        await self._audit.append([NewEntry(STRANGERS_AUDIT, event)])
 
 
 def network_of(address: str) -> str:

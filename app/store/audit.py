@@ -15,11 +15,11 @@ from typing import Final, NamedTuple, Self
 
 from app.model.actors import Actor
 from app.store.constants import AUDIT_MAX_ENTRIES
-from app.store.redis_keys import JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, SHARDS, STRANGERS_AUDIT, Shard
+from app.store.redis_keys import ALL_SHARDS, JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT, Shard
 from app.store.store import Store
 
 STREAMS: Final = (
-    *(Shard(number).audit for number in range(SHARDS)),
+    *(shard.audit for shard in ALL_SHARDS),
     JOBS_AUDIT,
     OPERATORS_AUDIT,
     REFUSED_AUDIT,
@@ -99,7 +99,7 @@ class AuditEntry:
     """An entry of the audit; what does not apply is empty.
 
     ``id`` is unique over all streams. ``revoked`` is how many tokens and applications a change revoked, and ``job`` the
-    large revocation that it belongs to.
+    bulk revocation that it belongs to.
     """
 
     at_ms: int
@@ -116,7 +116,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class BulkRevocation:
-    """The large revocation that revoked a token: its job, and the entry of the step that took this token."""
+    """The bulk revocation that revoked a token: its job, and the entry of the step that took this token."""
 
     job: str
     entry_id: str
@@ -186,7 +186,7 @@ class AuditStore:
         await self._redis.pipeline(commands)
 
     async def find_bulk_revocation(self, handle: str) -> BulkRevocation | None:
-        """Return the large revocation that revoked a token whose record is kept, or None. Raises ``Unavailable``."""
+        """Return the bulk revocation that revoked a token whose record is kept, or None. Raises ``Unavailable``."""
         shard = Shard.of_handle(handle)
         if shard is None:
             return None
@@ -223,7 +223,7 @@ class AuditStore:
     async def _read_round(
         self, streams: Sequence[int], begin: AuditCursor, since_ms: int
     ) -> tuple[list[AuditEntry], AuditCursor | None]:
-        """Read some of each stream. Return, in order, the entries down to which all streams were read, and that place.
+        """Read some of each stream. Return the entries down to a place that every stream was read to, in order, and it.
 
         The place is None if there is nothing older.
         """

@@ -22,7 +22,7 @@ _READ: Final = Script("read_unshipped", may_oom=True)
 _SAVE: Final = Script("save_shipped", may_oom=True)
 
 LEASE_MS: Final = 3_000
-"""An instance that does not extend its lease for so long is replaced."""
+"""How long the lease lasts if its instance does not extend it; then another instance ships."""
 
 BATCH: Final = 50
 """Entries of one stream that are read at a time."""
@@ -82,7 +82,7 @@ class AuditShipping:
         return found
 
     async def save_shipped(self, shipped: Sequence[UnshippedEntries]) -> None:
-        """Move the positions behind these entries, unless another instance moved them, and remove old entries."""
+        """Move the positions behind these entries, unless another instance has, and remove old entries."""
         await self._redis.pipeline(
             [
                 self._redis.script_command(

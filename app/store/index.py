@@ -187,7 +187,7 @@ class TokenIndex:
         return Survey(tokens, devices, tuple(scopes), whole=True)
 
     async def search_shard(self, selection: Selection, shard: Shard) -> AsyncIterator[list[Handle]]:
-        """Yield, some at a time, the handles of all records of a selection that are in a shard the whole time.
+        """Yield, some at a time, the handles of the records of a selection that stay in a shard during the search.
 
         Among them are records that are being applied for or revoked. Raises ``Unavailable``.
         """
@@ -237,7 +237,7 @@ class TokenIndex:
     async def _read_live(
         self, selection: Selection, cursors: Sequence[IndexCursor], *, at_a_time: int
     ) -> AsyncIterator[TokenRecord]:
-        """Yield the live records of a selection among these, reading no more than the caller takes and a few."""
+        """Yield the live records of a selection among these. Reads ``at_a_time``, and stops when the caller does."""
         handles = await self._matching(selection, cursors)
         for start in range(0, len(handles), at_a_time):
             for record in await self._tokens.read_tokens(handles[start : start + at_a_time]):

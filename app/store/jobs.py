@@ -1,4 +1,4 @@
-"""Jobs in Redis: large revocations, the shards each has still to go through, and what became of it."""
+"""Jobs in Redis: bulk revocations, the shards each has still to go through, and what became of it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _COUNTS: Final = get_args(RevocationState)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A large revocation. Times are Unix ms; ``done_at_ms`` is 0 while it goes on.
+    """A bulk revocation. Times are Unix ms; ``done_at_ms`` is 0 while it goes on.
 
     The tokens of a role, or all, are denied from the first moment; those of a topic filter in ``shards_done`` of
     ``shards``. ``counted`` is how many tokens were counted before. ``queued`` were revoked and queued for the cloud; of
-    these so many are ``confirmed``, ``failed``, ``lapsed`` or ``dropped``, and the rest wait.
+    these some are ``confirmed``, ``failed``, ``lapsed`` or ``dropped``, and the rest wait.
     """
 
     id: str

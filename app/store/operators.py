@@ -27,7 +27,7 @@ MAX_OPERATORS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoredOperator:
-    """An operator as stored. ``epoch`` is when role, password or sessions last changed: µs at least."""
+    """An operator as stored. ``epoch`` rises whenever role, password or sessions change."""
 
     operator: Operator
     hash: PasswordHash

@@ -100,7 +100,7 @@ class QuotaUsage:
 
     @property
     def pace(self) -> float:
-        """From where on calls wait."""
+        """The number of permits a second from which on calls wait."""
         return PACE * self.limit
 
 

@@ -1,4 +1,4 @@
-"""What the scripts and the services say to each other about tokens. Nothing here talks to Redis."""
+"""The values that services and scripts exchange about tokens. There is no I/O here."""
 
 from __future__ import annotations
 

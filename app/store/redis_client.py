@@ -32,8 +32,7 @@ class RedisClient:
 
         Raises ``Unavailable``, and ``TypeError`` if a name is missing or unknown.
         """
-        self._scripts[script.sha] = script
-        [answer] = await self.pipeline([script.command(keys, arguments, shift_ms=self._clock.shift_ms)])
+        [answer] = await self.pipeline([self.script_command(script, keys, **arguments)])
         return answer
 
     def script_command(self, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Command:

@@ -14,7 +14,7 @@
 --   'failed'   an application failed just now; `application` says why
 --   'limited'  the device has had its share, for `wait_ms`
 --   'busy'     it would have to apply, and may not
--- All but the first come with the spare token, if there is one; else its fields are empty.
+-- All but 'live' come with the spare token, if there is one; else the last three are empty.
 
 local device, assertion, grant, application, device_index, new_tokens = unpack(KEYS)
 local request, epoch, used_until_ms, fresh_ms, spare_ms, may_apply, new_handle,
@@ -44,7 +44,7 @@ end
 local function limited_ms()
   redis.call('ZREMRANGEBYSCORE', device_index, '-inf', now_ms)
   if redis.call('ZCARD', device_index) >= tonumber(max_live) then
-    -- What is below a watermark, and its job has not come to yet, is not held against the device.
+    -- Records below a watermark that its job has not reached yet do not count against the device.
     revoke(redis.call('ZRANGE', device_index, 0, -1),
       {priority = PRIORITY_BULK, who = SERVER, only_below_watermark = true})
   end

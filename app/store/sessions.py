@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 
 from app.model.secrets import Secret, SessionId
-from app.store.constants import SESSION_LONGEST_MS
 from app.store.operators import Operators, StoredOperator
 from app.store.redis_keys import OPERATORS, session_key
 from app.store.script import Script
@@ -37,10 +36,8 @@ class Sessions:
         self._sealing_keys = sealing_keys
         self._operators = operators
 
-    async def begin_session(
-        self, account: StoredOperator, detail: str, *, request_id: str = ""
-    ) -> tuple[SessionId, int] | None:
-        """Begin a session; return its ID, of 256 random bits, and when it ends at the latest (Unix ms).
+    async def begin_session(self, account: StoredOperator, detail: str, *, request_id: str = "") -> SessionId | None:
+        """Begin a session and return its ID, of 256 random bits.
 
         ``detail`` and ``request_id`` are for the audit. None if the operator was changed or removed since ``account``
         was read. Raises ``Unavailable``.
@@ -63,7 +60,7 @@ class Sessions:
             request_id=request_id,
             detail=detail,
         )
-        return (session, created_at_ms + SESSION_LONGEST_MS) if has_begun else None
+        return session if has_begun else None
 
     async def find_session(self, session: SessionId, *, touch: bool) -> StoredOperator | None:
         """Return the operator of a session, in one round trip; ``touch`` prolongs it. None: it ended, or is unknown.
@@ -84,7 +81,7 @@ class Sessions:
             self._sealing_keys.open(seal, "session", _digest(session), _terms(name, epoch, created_at_ms))
         except CannotOpen as error:
             # Forged, or sealed with a key that is no longer in SEALING_KEYS: the operator signs in again.
-            log.warning("session_not_ours", cause=str(error))
+            log.warning("session_refused", cause=str(error))
             return None
         return self._operators.open_record(name, text)
 

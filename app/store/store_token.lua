@@ -30,9 +30,9 @@ local function is_overtaken()
   return current and tonumber(issued_at_ms) > tonumber(record.issued_at_ms)
 end
 
-local is_ours = record.state == APPLYING and record.request == request and not is_overtaken()
+local is_own = record.state == APPLYING and record.request == request and not is_overtaken()
 local is_below = is_below_watermark(role, record.generation)
-local is_wanted = is_whole == '1' and is_ours and not is_below and redis.call('HGET', device, 'epoch') == epoch
+local is_wanted = is_whole == '1' and is_own and not is_below and redis.call('HGET', device, 'epoch') == epoch
 
 -- `request` too: the record may have expired while its applicant was paused, and this writes it again.
 redis.call('HSET', token, 'sealed', sealed, 'expires_at_ms', expires_at_ms, 'request', request, 'epoch', epoch,
@@ -54,12 +54,11 @@ end
 
 -- A token that was merely overtaken was never handed out, so its revocation can wait.
 local priority = tonumber(record.priority) or (is_below and PRIORITY_BULK or PRIORITY_DEVICE)
-redis.call('HSETNX', token, 'revoked_at_ms', now_ms)
 redis.call('HSET', token, 'state', REVOKED, 'priority', priority)
 unindex_record(handle, client_id, role)
 enqueue(handle, priority, expires_at_ms, record.job)
 if record.state ~= REVOKED then -- else the audit has it since it was revoked
   audit{who = SERVER, request_id = request_id, what = 'discarded', client_id = client_id, handle = handle,
-    detail = is_below and 'taken by a large revocation' or ''}
+    detail = is_below and 'taken by a bulk revocation' or ''}
 end
 return 'revoked'

@@ -1,1 +1,1 @@
-"""HTTP: parse, call a service, render. No rule of the business here."""
+"""HTTP: parse, call a service, render. No business rules here."""

@@ -71,7 +71,7 @@ class _Protocol(web.RequestHandler):
         request_id = secrets.token_hex(8)
         refusal = _refusal(status, exc)
         if isinstance(refusal, Internal):
-            log.error("broken", exc_info=exc, request_id=request_id)
+            log.error("request_broken", exc_info=exc, request_id=request_id)
         response = render_json(refusal)
         stamp(response, server.app[SERVICES], request_id)
         response.force_close()

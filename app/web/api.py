@@ -53,7 +53,7 @@ class ApiPage(ApiAnswer, Generic[_Item], frozen=True):
 
 
 async def _admit(request: web.Request, route: Route) -> Admitted:
-    """Authenticate first, then read: a caller without a key learns nothing of what is served.
+    """Authenticate first, then read: a caller without a key learns nothing about the API.
 
     Raises ``NoToken``, ``InvalidToken``, ``InsufficientScope``, ``InvalidRequest``, ``TooLarge`` and ``Unavailable``.
     """
@@ -74,7 +74,7 @@ async def _verify_key(request: web.Request, right: Right) -> ApiKey:
         with services.refusals.of(bearer, request_id=REQUEST_ID.get("")):
             return await services.key_check.verify(bearer, right)
     if authorization:
-        raise InvalidToken(_("only the Bearer scheme is served here: send an API key"))
+        raise InvalidToken(_("only the Bearer scheme is supported here: send an API key"))
     raise NoToken(_("send an API key: Authorization: Bearer mts_..."))
 
 

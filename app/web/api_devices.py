@@ -62,7 +62,7 @@ class NewKey(RequestModel, frozen=True):
 
 
 class KeyView(ApiAnswer, frozen=True, omit_defaults=True):
-    """A device's new key: the ``secret``, or the ``private_key``, is shown this once, and only if it was made here."""
+    """A device's new key: the ``secret``, or the ``private_key``, is shown only once, and only if it was made here."""
 
     client_id: str
     secret: ClientSecret | None = None

@@ -66,7 +66,7 @@ class RevokedView(ApiAnswer, frozen=True):
 
 
 class JobView(ApiAnswer, frozen=True):
-    """A large revoke. A role or all is denied from the first moment, a topic in ``shards_done`` of ``shards``.
+    """A bulk revocation. A role or all is denied from the first moment, a topic in ``shards_done`` of ``shards``.
 
     ``counted`` before; ``queued`` since, of which so many are ``waiting`` for the cloud, and the rest ended in one of
     four ways. ``done_at_ms`` is 0 until all are queued; ``settled``: nothing more will happen by itself.
@@ -112,7 +112,7 @@ class JobView(ApiAnswer, frozen=True):
 
 
 class JobStarted(JobView, frozen=True):
-    """A large revoke was started."""
+    """A bulk revocation was started."""
 
     status: ClassVar[int] = 202
 
@@ -177,13 +177,13 @@ async def drop_revocation(request: AdminRequest) -> TokenView:
 
 
 async def list_jobs(request: AdminRequest, query: Paging) -> ApiPage[JobView]:
-    """List the large revokes of the last month, the newest first."""
+    """List the bulk revocations of the last month, the newest first."""
     page = await request.services.jobs.list_jobs(query.cursor, query.limit)
     return ApiPage([JobView.of(job) for job in page.jobs], page.next_cursor or None)
 
 
 async def show_job(request: AdminRequest) -> JobView:
-    """Show how far a large revoke is."""
+    """Show how far a bulk revocation is."""
     return JobView.of(await request.services.jobs.get_job(request.path["job"]))
 
 

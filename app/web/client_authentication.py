@@ -5,20 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Final
 from urllib.parse import unquote_plus
 
 import msgspec
 
 from app.errors import InvalidClient, InvalidRequest
+from app.model.devices import ASSERTION_TYPE
 from app.model.secrets import ClientSecret, Secret
 from app.model.text import _
 from app.service.api_keys import Bearer
 from app.service.client_credentials import Assertion, Basic, ClientCredentials
 from app.web.bearer import read_bearer
 from app.web.conversion import RequestModel
-
-ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class ClientForm(RequestModel, frozen=True, forbid_unknown_fields=False):
@@ -40,10 +38,10 @@ class ClientForm(RequestModel, frozen=True, forbid_unknown_fields=False):
 def read_credentials(authorization: Sequence[str], form: ClientForm) -> ClientCredentials:
     """Read how the client authenticates.
 
-    Raises ``InvalidRequest`` for two ways at once, ``InvalidClient`` for none or one that is not served.
+    Raises ``InvalidRequest`` for two ways at once, ``InvalidClient`` for none or one that is not supported.
     """
     if form.client_secret is not None:
-        raise InvalidClient(_("client_secret in the form is not served: use HTTP Basic, or sign an assertion"))
+        raise InvalidClient(_("client_secret in the form is not supported: use HTTP Basic, or sign an assertion"))
     by_assertion = form.client_assertion is not None or form.client_assertion_type is not None
     if len(authorization) + by_assertion > 1:
         raise InvalidRequest(_("authenticate in one way, not in two at once"))
@@ -87,7 +85,7 @@ def _read_basic(header: str) -> Basic:
     """Read HTTP Basic; client ID and secret are form-encoded before they are joined (RFC 6749 section 2.3.1)."""
     scheme, _space, encoded = header.partition(" ")
     if scheme.lower() != "basic":
-        raise InvalidClient(_("only the Basic scheme is served here, or a client_assertion"))
+        raise InvalidClient(_("authenticate with the Basic scheme or a client_assertion: no other is supported"))
     try:
         client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
         client_id, secret = unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")

@@ -15,19 +15,19 @@ PING_TIMEOUT_S: Final = 2.0
 
 
 async def healthz(_: web.Request) -> web.Response:
-    """Answer ``GET /healthz``: the loop turns."""
+    """Answer ``GET /healthz``: the event loop runs."""
     return web.json_response({"status": "ok"})
 
 
 class HealthCheck(TypedDict):
-    """How a part of this instance is."""
+    """The health of one part of this instance."""
 
     ok: bool
     detail: str
 
 
 async def check_all(services: Services) -> dict[str, HealthCheck]:
-    """Ask every part how it is; one that is out of reach says why."""
+    """Check every part; for one that is out of reach, say why."""
     checks: dict[str, HealthCheck] = {}
     for name, ping in services.pings.items():
         try:

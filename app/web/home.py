@@ -1,4 +1,4 @@
-"""The page at ``/``: what answers here, for a person who opens the address in a browser."""
+"""The page at ``/``: it says what this server is, to a person who opens its address in a browser."""
 
 from __future__ import annotations
 

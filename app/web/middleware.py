@@ -97,7 +97,7 @@ async def _answer(
             response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response, refusal
     except Exception:
-        log.exception("broken")
+        log.exception("request_broken")
         broken = Internal(SERVER_FAULT)
         return render_refusal(request, broken), broken
 

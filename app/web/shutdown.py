@@ -33,7 +33,7 @@ class Runner(MalformedHttpRunner):
         self._drain_s = drain_s
 
     async def cleanup(self) -> None:
-        """Turn not ready, wait until that can have been noticed, finish the requests under way, and stop."""
+        """Report not ready, wait until load balancers have noticed, finish the requests under way, and stop."""
         self.app[SERVICES].draining.set()
         await asyncio.sleep(self._drain_s)
         await self.stop_at_once()

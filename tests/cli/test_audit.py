@@ -75,4 +75,4 @@ def test_a_token_is_read_from_standard_input(cli: Cli, state: str, monkeypatch: 
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     answer = cli("audit", "--token", "-", "--state", state)
     assert (answer.code, answer.out) == (1, "")
-    assert "no record of this token" in answer.err
+    assert "this token is unknown" in answer.err

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from app.cloud.answers import read_refusal
 from app.cloud.client import CloudClient
@@ -122,32 +121,6 @@ async def test_a_credential_without_a_secret_is_none(cloud: Cloud, client: Cloud
     ]
     with pytest.raises(CloudError, match="MalformedAnswer"):
         await client.get_device_credential("GID_test@@@d1", deadline=soon())
-
-
-async def test_many_sessions_are_asked_for_by_tens(cloud: Cloud, client: CloudClient) -> None:
-    """Twenty-three devices are three calls; the answer has each once, in the order asked for."""
-
-    async def reply(_request: web.Request) -> web.StreamResponse:
-        asked = [value for name, value in cloud.calls[-1].items() if name.startswith("ClientIdList.")]
-        answered = [{"ClientId": each, "OnlineStatus": each.endswith("7")} for each in reversed(asked)]
-        return web.json_response({"RequestId": REQUEST_ID, "OnlineStatusList": answered})
-
-    cloud.answers = [reply]
-    names = [f"GID_test@@@{number}" for number in range(23, 0, -1)]
-    online = await client.query_sessions([*names, *names[:5]], deadline=soon())
-    assert list(online.items()) == [(name, name.endswith("7")) for name in names]
-    lists = [[name for name in call if name.startswith("ClientIdList.")] for call in cloud.calls]
-    assert [len(each) for each in lists] == [10, 10, 3]
-    assert sorted(lists[2]) == ["ClientIdList.1", "ClientIdList.2", "ClientIdList.3"]
-    assert await client.query_sessions([], deadline=soon()) == {}
-    assert len(cloud.calls) == 3
-
-
-async def test_a_device_left_out_of_the_answer_is_not_called_offline(cloud: Cloud, client: CloudClient) -> None:
-    """An answer that says nothing of a device asked for is no answer."""
-    cloud.answers = [answer({"RequestId": REQUEST_ID, "OnlineStatusList": []})]
-    with pytest.raises(CloudError, match="leaves out GID_test@@@d1"):
-        await client.query_sessions(["GID_test@@@d1"], deadline=soon())
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,9 @@ def test_a_refused_signature_is_compared() -> None:
     """The same string, escaped or not: another secret. Another string: changed on its way. Else there is no word."""
     call = sent(Token=TOKEN)
     for quoted, said in (
-        (call.string_to_sign, "very same string"),
-        (html.escape(call.string_to_sign), "very same string"),
-        ("POST&other", "another string"),
+        (call.string_to_sign, "the same string"),
+        (html.escape(call.string_to_sign), "the same string"),
+        ("POST&other", "a different string"),
     ):
         body = json.dumps({"Code": "SignatureDoesNotMatch", "Message": f"string to sign is:{quoted}", "RequestId": "r"})
         assert said in received(body, status=400).compare(call)

@@ -86,7 +86,7 @@ Matches = Callable[[Application], bool]
 
 @dataclass(eq=False)
 class Attempt:
-    """A large revoke that may still take new applications, as it was not answered, or goes on shard by shard."""
+    """A bulk revocation that may still take new applications, as it was not answered, or goes on shard by shard."""
 
     meant: Matches
     targets: list[Application]

@@ -4,7 +4,7 @@ import pytest
 
 from app.cloud.errors import CloudError, ErrorKind
 from app.errors import Unavailable
-from app.service.metrics import HOUR, MAX_CODE_CHARS, Metrics
+from app.service.metrics import HOUR_MINUTES, MAX_CODE_CHARS, Metrics
 from app.store.constants import COUNTERS_KEPT_MS
 from app.store.counters import MINUTE_MS, Batch, CloudHealth, CounterStore
 from app.store.quota import QuotaUsageReader
@@ -66,7 +66,7 @@ async def test_figures_of_all_instances_lie_in_their_minutes(store: Store, book:
     await metrics.add_counts()
     await other.add_counts()
     hour = await metrics.last_hour()
-    assert len(hour.minutes) == HOUR
+    assert len(hour.minutes) == HOUR_MINUTES
     assert (hour.minutes[0].answered, hour.minutes[0].turned_away) == (1, 0)
     last = hour.minutes[-1]
     assert (last.answered, last.refused, last.unavailable, last.turned_away) == (2, 2, 2, 4)

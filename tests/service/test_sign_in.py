@@ -169,7 +169,7 @@ async def test_the_refusal_stands_though_it_cannot_be_written_down(
     async def full(*_: object) -> None:
         raise Unavailable("full", cause="OOM")
 
-    monkeypatch.setattr(operators.attempts, "report_refused", full)
+    monkeypatch.setattr(operators.attempts.audit, "append", full)
     with structlog.testing.capture_logs() as logs:
         assert (await refused(door, "ann", WRONG)).status == 401
     [line] = logs

@@ -5,6 +5,7 @@ import pytest
 from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.constants import EVERYTHING
+from app.store.cursor import InvalidCursor
 from app.store.index import IndexCursor, TokenIndex
 from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Shard
@@ -126,7 +127,7 @@ async def test_a_search_returns_in_time(fleet: Fleet, index: TokenIndex) -> None
 @pytest.mark.parametrize("cursor", ["x", "-1.a", "1e5.", "1" * 16, "٣.a", "."])
 async def test_a_wrong_cursor_is_refused(index: TokenIndex, cursor: str) -> None:
     """A cursor that this list never gave is told as that."""
-    with pytest.raises(ValueError, match="use next_cursor from the previous page"):
+    with pytest.raises(InvalidCursor, match="use next_cursor from the previous page"):
         await index.list_tokens(Selection.of_everything(), cursor, 5, budget_s=1)
 
 
@@ -197,7 +198,7 @@ async def test_how_far_a_list_is_can_be_told_from_its_cursor(fleet: Fleet, index
     page = await index.list_tokens(Selection.of_everything(), "", 3, budget_s=5)
     assert await index.count_passed(page.next_cursor) == (3, 4)
     assert await index.count_passed(str(IndexCursor(records[0].expires_at_ms - 1))) == (0, 4)
-    with pytest.raises(ValueError, match="use next_cursor from the previous page"):
+    with pytest.raises(InvalidCursor, match="use next_cursor from the previous page"):
         await index.count_passed("x")
 
 

@@ -5,6 +5,7 @@ import pytest
 from app.model.actors import Actor
 from app.model.selections import Selection
 from app.store.constants import JOB_KEPT_MS, JOB_LEASE_MS, JOB_SHARDS_AT_ONCE
+from app.store.cursor import InvalidCursor
 from app.store.jobs import JobStore, new_job_id
 from app.store.records import Priority
 from app.store.redis_keys import ALL_SHARDS, JOBS, OPEN_JOBS, SHARDS, Shard, job_key, job_work_key
@@ -102,7 +103,7 @@ async def test_jobs_are_listed_from_the_newest(book: JobStore, store: Store) -> 
     assert [job.id for job in listed[:1]] == jobs[-1:]
     assert sorted(job.id for job in listed) == sorted(jobs)
     assert [job.created_at_ms for job in listed] == sorted((job.created_at_ms for job in listed), reverse=True)
-    with pytest.raises(ValueError, match="use next_cursor from the previous page"):
+    with pytest.raises(InvalidCursor, match="use next_cursor from the previous page"):
         await book.list_jobs("unknown", 3)
     assert await book.read_job("unknown") is None
 

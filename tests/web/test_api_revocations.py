@@ -214,7 +214,7 @@ async def test_the_queue_is_shown_and_what_failed_is_retried_or_dropped(
 
 
 async def test_the_audit_is_searched_by_a_token_in_hand(caller: Caller, operator: Operator) -> None:
-    """In a body, for a URL lies in logs; what is none of ours is 404, and not repeated."""
+    """In a body, for a URL lies in logs; a token of another issuer is 404, and not repeated."""
     token = (await caller.token()).body
     for text in (token["access_token"], token["mqtt"]["tokens"][0]["token"]):
         answer = await operator.post("/api/audit/search", {"token": text})
@@ -222,7 +222,7 @@ async def test_the_audit_is_searched_by_a_token_in_hand(caller: Caller, operator
         assert text not in str(answer.body)
     assert (await operator.post("/api/audit/search", {"token": token["handle"], "what": "refused"})).body["items"] == []
     for body, status in (
-        ({"token": "R|unknown"}, 404),
+        ({"token": "R|foreign"}, 404),
         ({"token": ""}, 404),
         ({"token": "x" * 20_000}, 404),
         ({}, 400),
@@ -233,7 +233,7 @@ async def test_the_audit_is_searched_by_a_token_in_hand(caller: Caller, operator
     ):
         answer = await operator.post("/api/audit/search", body)
         assert answer.status == status, (body, answer)
-        assert "unknown" not in answer.body["error_description"]
+        assert "foreign" not in answer.body["error_description"]
 
 
 async def test_the_audit_is_filtered_and_paged(caller: Caller, operator: Operator) -> None:

@@ -1,4 +1,4 @@
-"""A large revoke as the devices see it, at another instance than the one that was asked."""
+"""A bulk revocation as the devices see it, at another instance than the one that was asked."""
 
 from __future__ import annotations
 

@@ -45,6 +45,6 @@ async def change_own_password(request: AdminRequest, form: OwnPassword) -> Redir
 
 
 async def end_own_sessions(request: AdminRequest) -> Redirect:
-    """Log out everywhere, here too."""
+    """End all sessions of the operator, this one too."""
     await request.services.operators.end_sessions(request.caller.name, actor=request.actor)
     return Redirect(_SIGN_IN, done="logged-out")

@@ -32,7 +32,7 @@ async def show_api_keys(request: AdminRequest, form: FormValues | None = None) -
 
 
 async def add_api_key(request: AdminRequest, form: NewApiKeyForm) -> PageContent:
-    """Make one; its text is shown this once."""
+    """Add a key; its text is shown only once."""
     made = await request.services.api_keys.add_api_key(form.name, form.rights, actor=request.actor)
     return PageContent.of("key.html", name=made.name, rights=sorted(made.rights), text=made.text.reveal())
 

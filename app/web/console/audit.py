@@ -15,6 +15,7 @@ from app.errors import InvalidRequest
 from app.model.sanitize import sanitize_for_spreadsheet
 from app.model.secrets import Secret
 from app.model.text import Text, _
+from app.model.times import iso_time
 from app.service.audit import MAX_ENTRIES, AuditFilter, AuditLog
 from app.store.audit import AuditEntry, AuditPage, EventKind
 from app.web.console.results import PREFIX, Download, PageContent, Redirect
@@ -81,13 +82,15 @@ async def search_by_token(request: AdminRequest, form: AuditTokenForm) -> Redire
 
 async def export_audit(request: AdminRequest, query: AuditPageQuery) -> Download:
     """Send all matching entries, as CSV (RFC 4180). Raises as ``AuditLog.search_events``."""
-    asked = query.as_filter()
-    first = await request.services.audit_log.search_events(asked, limit=MAX_ENTRIES)
+    wanted = query.as_filter()
+    first = await request.services.audit_log.search_events(wanted, limit=MAX_ENTRIES)
     day = datetime.fromtimestamp(request.now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-    return Download(_csv_parts(request.services.audit_log, asked, first), "text/csv; charset=utf-8", f"audit-{day}.csv")
+    return Download(
+        _csv_parts(request.services.audit_log, wanted, first), "text/csv; charset=utf-8", f"audit-{day}.csv"
+    )
 
 
-async def _csv_parts(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -> AsyncIterator[bytes]:
+async def _csv_parts(audit_log: AuditLog, wanted: AuditFilter, page: AuditPage) -> AsyncIterator[bytes]:
     """Make the file page by page, so that this process holds one page at a time."""
     # Spreadsheets recognize UTF-8 by this mark alone.
     yield "\ufeff".encode() + _csv([_COLUMNS])
@@ -102,12 +105,12 @@ async def _csv_parts(audit_log: AuditLog, asked: AuditFilter, page: AuditPage) -
         if page.cursor is None:
             return
         left -= len(page.entries)
-        page = await audit_log.search_events(asked, cursor=str(page.cursor), limit=MAX_ENTRIES)
+        page = await audit_log.search_events(wanted, cursor=str(page.cursor), limit=MAX_ENTRIES)
 
 
 def _row(entry: AuditEntry) -> tuple[str, ...]:
-    at = datetime.fromtimestamp(entry.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return (at, *map(sanitize_for_spreadsheet, (entry.who, entry.what, entry.client_id, entry.handle, entry.detail)))
+    texts = (entry.who, entry.what, entry.client_id, entry.handle, entry.detail)
+    return (iso_time(entry.at_ms), *map(sanitize_for_spreadsheet, texts))
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:
@@ -117,19 +120,19 @@ def _csv(rows: Iterable[Iterable[str]]) -> bytes:
     return text.getvalue().encode(errors="replace")
 
 
-def _audit_content(asked: AuditPageQuery, page: AuditPage, problem: InvalidRequest | None = None) -> PageContent:
-    older = {**asked.narrowed, "cursor": str(page.cursor)} if page.cursor else None
+def _audit_content(query: AuditPageQuery, page: AuditPage, problem: InvalidRequest | None = None) -> PageContent:
+    older = {**query.narrowed, "cursor": str(page.cursor)} if page.cursor else None
     return PageContent.of(
         "audit.html",
         status=problem.status if problem else 200,
         problem=problem,
-        asked=asked,
+        query=query,
         kinds=list(EventKind),
-        lines=page.entries,
+        entries=page.entries,
         older=f"{ADDRESS}?{urlencode(older)}" if older else "",
         seen_to_ms=page.cursor.at_ms if page.cursor else 0,
         full=len(page.entries) == PAGE,
-        export=f"{ADDRESS}.csv?{urlencode(asked.narrowed)}" if asked.narrowed else f"{ADDRESS}.csv",
+        export=f"{ADDRESS}.csv?{urlencode(query.narrowed)}" if query.narrowed else f"{ADDRESS}.csv",
         most_exported=MAX_EXPORTED,
     )
 

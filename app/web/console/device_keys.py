@@ -45,21 +45,25 @@ class RotateForm(KeyForm, frozen=True):
 
 
 async def show_new_device(request: AdminRequest, form: FormValues | None = None) -> PageContent:
-    """Show the form that registers a device, and the way to the device if there is one already."""
-    form, there = form or {}, ""
+    """Show the form that registers a device, and a link to the device if it is registered already."""
+    form, existing_address = form or {}, ""
     try:
         if form.get("client_id"):
-            there = address_of((await request.services.registry.get_device(form["client_id"].strip())).client_id)
+            device = await request.services.registry.get_device(form["client_id"].strip())
+            existing_address = address_of(device.client_id)
     except NotFound:
         pass
     return PageContent.of(
-        "device_new.html", form=_showable(form), roles=list(request.services.policies().roles), there=there
+        "device_new.html",
+        form=_without_private_key(form),
+        roles=list(request.services.policies().roles),
+        existing_address=existing_address,
     )
 
 
 async def register_device(request: AdminRequest, form: NewDeviceForm) -> PageContent | Redirect:
-    """Register a device; what was made for it is shown in this very answer and never again."""
-    algorithm, public_key = _chosen(form)
+    """Register a device; a generated key is shown in this answer alone."""
+    algorithm, public_key = _chosen_key(form)
     added = await request.services.registry.add_device(
         Registration(
             client_id=form.client_id.strip(),
@@ -73,19 +77,19 @@ async def register_device(request: AdminRequest, form: NewDeviceForm) -> PageCon
     )
     if public_key is not None:
         return Redirect(address_of(added.device.client_id), done="registered")
-    return _shown_once(request, added, new_device=True)
+    return _new_key_content(request, added, new_device=True)
 
 
 async def ask_to_rotate_key(request: AdminRequest, form: FormValues | None = None) -> PageContent:
     """Show the form that gives a device another key."""
     device = await request.services.registry.get_device(request.path["client_id"])
-    form = {"key": device.algorithm} if form is None else _showable(form)
+    form = {"key": device.algorithm} if form is None else _without_private_key(form)
     return PageContent.of("device_rotate.html", device=device, form=form, token_count=await count_tokens_of(request))
 
 
 async def rotate_key(request: AdminRequest, form: RotateForm) -> PageContent | Redirect:
     """Give a device another key."""
-    algorithm, public_key = _chosen(form)
+    algorithm, public_key = _chosen_key(form)
     added, revoked = await request.services.registry.rotate_key(
         request.path["client_id"],
         algorithm=algorithm,
@@ -95,10 +99,10 @@ async def rotate_key(request: AdminRequest, form: RotateForm) -> PageContent | R
     )
     if public_key is not None:
         return to_device(request, "rotated", revoked)
-    return _shown_once(request, added, new_device=False, revoked=revoked)
+    return _new_key_content(request, added, new_device=False, revoked=revoked)
 
 
-def _shown_once(request: AdminRequest, added: AddedDevice, *, new_device: bool, revoked: int = 0) -> PageContent:
+def _new_key_content(request: AdminRequest, added: AddedDevice, *, new_device: bool, revoked: int = 0) -> PageContent:
     return PageContent.of(
         "device_key.html",
         device=added.device,
@@ -110,11 +114,11 @@ def _shown_once(request: AdminRequest, added: AddedDevice, *, new_device: bool, 
     )
 
 
-def _chosen(form: KeyForm) -> tuple[Algorithm, str | None]:
+def _chosen_key(form: KeyForm) -> tuple[Algorithm, str | None]:
     """Return the algorithm, and the public key as PEM if one was pasted. Raises ``InvalidRequest``."""
     if form.key != "pasted":
         if form.public_key.strip():
-            # An operator who pasted one meant it to count.
+            # An operator who pasted a key wants it used.
             raise InvalidRequest(
                 _("a public key was pasted, and another key chosen: choose the pasted one, or empty the field")
             )
@@ -125,7 +129,7 @@ def _chosen(form: KeyForm) -> tuple[Algorithm, str | None]:
     return algorithm, pem.reveal()
 
 
-def _showable(form: FormValues) -> FormValues:
+def _without_private_key(form: FormValues) -> FormValues:
     """Return the form without what may be a private key: only what is surely a public one is shown again."""
     try:
         verification_keys.read_public_key(form.get("public_key", ""))

@@ -61,7 +61,7 @@ async def show_devices(request: AdminRequest, query: DevicesPageQuery) -> PageCo
     return PageContent.of(
         "devices.html",
         status=problem.status if problem else 200,
-        asked=query,
+        query=query,
         devices=page.devices,
         roles={device.client_id: _matched_role(request, device) for device in page.devices},
         next_page=f"{ADDRESS}?{urlencode(next_query)}" if page.next_cursor else "",
@@ -82,7 +82,7 @@ async def show_device(request: AdminRequest, query: DevicePageQuery) -> PageCont
         explanation=services.policies().explain(device.client_id, device.role or None, device.attributes),
         records=tokens.records,
         more_tokens=bool(tokens.next_cursor),
-        lines=audit.entries,
+        entries=audit.entries,
         online=online,
         cloud_problem=cloud_problem,
         revoked=query.revoked,
@@ -124,7 +124,7 @@ async def ask_to_disable_device(request: AdminRequest) -> PageContent:
 
 
 async def disable_device(request: AdminRequest) -> Redirect:
-    """Refuse a device from now on."""
+    """Disable a device."""
     return to_device(
         request,
         "disabled",
@@ -145,7 +145,7 @@ async def ask_to_remove_device(request: AdminRequest) -> PageContent:
 
 
 async def remove_device(request: AdminRequest) -> Redirect:
-    """Forget a device."""
+    """Remove a device."""
     client_id = request.path["client_id"]
     revoked = await request.services.registry.remove_device(client_id, actor=request.actor)
     return Redirect(ADDRESS, done="removed", query={"gone": client_id, "revoked": str(revoked)})

@@ -33,7 +33,7 @@ _MAX_COOKIE_CHARS: Final = 128
 
 
 def check_same_origin(request: web.Request) -> None:
-    """See that a form was sent by a page of this very console.
+    """Check that a form was sent by a page of this console.
 
     Raises ``Forbidden`` where the browser says otherwise, or says nothing: every current browser sends a header.
     """
@@ -64,7 +64,7 @@ async def find_operator(request: web.Request) -> Operator | None:
 
 
 def check_role(operator: Operator, needed: OperatorRole) -> None:
-    """See that the operator may do this. Raises ``Forbidden``."""
+    """Check that the operator has at least the role ``needed``. Raises ``Forbidden``."""
     if not operator.role.covers(needed):
         raise Forbidden(
             _(
@@ -78,7 +78,7 @@ def check_role(operator: Operator, needed: OperatorRole) -> None:
 
 
 def session_of(request: web.Request) -> SessionId | None:
-    """Return the session that the browser holds, whatever it is worth."""
+    """Return the session ID that the browser sent, unverified."""
     text = request.cookies.get(_cookie(request), "")
     return SessionId(text) if text and len(text) <= _MAX_COOKIE_CHARS else None
 

@@ -46,7 +46,7 @@ async def show_operators(request: AdminRequest, form: FormValues | None = None) 
 
 
 async def add_operator(request: AdminRequest, form: NewOperatorForm) -> PageContent | Redirect:
-    """Add one; a password that was generated is shown this once."""
+    """Add an operator; a generated password is shown only once."""
     made = await request.services.operators.add_operator(form.name, form.role, form.password, actor=request.actor)
     if made.password is None:
         return Redirect(f"{ADDRESS}/{made.name}", done="added")
@@ -54,19 +54,19 @@ async def add_operator(request: AdminRequest, form: NewOperatorForm) -> PageCont
 
 
 async def show_operator(request: AdminRequest) -> PageContent:
-    """Show one, and what can be done with them."""
+    """Show an operator, and what can be changed."""
     return PageContent.of("operator.html", found=await _find_operator(request), **_password_limits())
 
 
 async def set_operator_role(request: AdminRequest, form: OperatorRoleForm) -> Redirect:
-    """Give them another role."""
+    """Give an operator another role."""
     name = request.path["name"]
     await request.services.operators.set_role(name, form.role, actor=request.actor)
     return Redirect(f"{ADDRESS}/{name}", done="role")
 
 
 async def set_operator_password(request: AdminRequest, form: OperatorPasswordForm) -> PageContent | Redirect:
-    """Give them another password."""
+    """Give an operator another password."""
     made = await request.services.operators.set_password(request.path["name"], form.password, actor=request.actor)
     if made.password is None:
         return Redirect(f"{ADDRESS}/{made.name}", done="password")
@@ -74,19 +74,19 @@ async def set_operator_password(request: AdminRequest, form: OperatorPasswordFor
 
 
 async def end_operator_sessions(request: AdminRequest) -> Redirect:
-    """Log them out everywhere."""
+    """End all sessions of an operator."""
     name = request.path["name"]
     await request.services.operators.end_sessions(name, actor=request.actor)
     return Redirect(f"{ADDRESS}/{name}", done="sessions")
 
 
 async def ask_to_remove_operator(request: AdminRequest) -> PageContent:
-    """Say what removing them will do."""
+    """Say what removing an operator will do."""
     return PageContent.of("operator_remove.html", found=await _find_operator(request))
 
 
 async def remove_operator(request: AdminRequest) -> Redirect:
-    """Remove them."""
+    """Remove an operator."""
     await request.services.operators.remove_operator(request.path["name"], actor=request.actor)
     return Redirect(ADDRESS, done="removed")
 

@@ -45,7 +45,7 @@ async def show_overview(request: AdminRequest) -> PageContent:
         "cloud": metrics.cloud_health(),
         "quotas": metrics.quota_usage(),
         "soonest": revocations.list_tokens(everything, limit=SOONEST),
-        "trail": request.services.audit_log.search_events(AuditFilter(), limit=LAST_ENTRIES),
+        "events": request.services.audit_log.search_events(AuditFilter(), limit=LAST_ENTRIES),
     }
     *found, checks = await asyncio.gather(
         *(_read_part(name, step) for name, step in steps.items()), check_all(request.services)

@@ -29,7 +29,7 @@ class PageLimiter:
 
     @asynccontextmanager
     async def limit(self, operator: Operator) -> AsyncIterator[None]:
-        """Make one page for an operator meanwhile."""
+        """Wait until an operator may have another page made, and hold its place during the block."""
         own = self._own.setdefault(operator.name, asyncio.Semaphore(PAGES_OF_ONE_AT_ONCE))
         async with own, self._all:
             yield

@@ -54,11 +54,11 @@ class _CompiledTemplates(jinja2.BytecodeCache):
         self._codes: dict[tuple[str, str], CodeType] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Take what was compiled of the very same text, if it was."""
+        """Load the compiled form of this very text, if there is one."""
         bucket.code = self._codes.get((bucket.key, bucket.checksum))
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep what was compiled."""
+        """Keep the compiled form."""
         if bucket.code:
             self._codes[bucket.key, bucket.checksum] = bucket.code
 
@@ -119,7 +119,7 @@ def uses_https(app: web.Application) -> bool:
 
 
 def is_console(request: web.Request) -> bool:
-    """Return whether a request is for the console, whatever comes of it."""
+    """Return whether a request is for the console, also if there is no such page."""
     return request.path == PREFIX or request.path.startswith(f"{PREFIX}/")
 
 

@@ -1,4 +1,4 @@
-"""``/admin/revocations``: revocations that the cloud has not confirmed; ``/admin/jobs``: large revokes."""
+"""``/admin/revocations``: revocations that the cloud has not confirmed; ``/admin/jobs``: bulk revocations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RevocationsPageQuery(FormModel, frozen=True):
 
 
 async def show_revocations(request: AdminRequest, query: RevocationsPageQuery) -> PageContent:
-    """Show the queue of revocations and the large revokes of the last month."""
+    """Show the queue of revocations and the bulk revocations of the last month."""
     overview = await request.services.revocations.queue_overview()
     lists: dict[str, Sequence[object]]
     if query.show == "jobs":
@@ -44,7 +44,7 @@ async def show_revocations(request: AdminRequest, query: RevocationsPageQuery) -
 
 
 async def show_job(request: AdminRequest) -> PageContent:
-    """Show how far a large revoke is."""
+    """Show how far a bulk revocation is."""
     job = await request.services.jobs.get_job(request.path["job"])
     return PageContent.of("job.html", job=job, overview=await request.services.revocations.queue_overview())
 

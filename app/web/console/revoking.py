@@ -86,7 +86,7 @@ async def ask_to_revoke(request: AdminRequest, query: RevokePageQuery) -> PageCo
 
 
 async def ask_to_revoke_again(request: AdminRequest, form: FormValues) -> PageContent:
-    """Ask for the word once more; of any other form that was refused there is nothing to ask for again."""
+    """Ask for the word once more; any other refused form has nothing to ask for again."""
     if "all" in form:
         return await _ask_for(request, select(everything=True), typed=form.get("confirm", ""))
     return PageContent.of("refused.html")
@@ -120,7 +120,7 @@ async def show_revoked(request: AdminRequest, query: RevokedPageQuery) -> PageCo
         pending=progress.pending,
         failed=progress.failed,
         live=progress.live,
-        standing=progress.not_revoked,
+        not_revoked=progress.not_revoked,
         est_empty_s=overview.est_empty_s,
     )
 
@@ -137,14 +137,14 @@ async def _ask_for_tokens(request: AdminRequest, handles: list[str]) -> PageCont
     known = [record for record in records if record]
     if not known:
         raise NotFound(NO_TOKENS_LEFT)
-    prospect = await request.services.revocations.preview_tokens(known)
+    preview = await request.services.revocations.preview_tokens(known)
     return PageContent.of(
         "revoke.html",
         selection=None,
         handles=handles,
         rows=list(zip(handles, records, strict=True)),
         devices=sorted({record.client_id for record in known if record.state != "revoked"}),
-        prospect=prospect,
+        preview=preview,
         back=f"{ADDRESS}/{known[0].handle}" if len(handles) == 1 else ADDRESS,
         fields=[("handle", record.handle) for record in known],
         job="",
@@ -159,7 +159,7 @@ async def _ask_for(request: AdminRequest, selection: Selection, typed: str = "")
         handles=[],
         rows=[],
         devices=[selection.value] if selection.kind is SelectionKind.CLIENT_ID else [],
-        prospect=await request.services.revocations.preview_selection(selection),
+        preview=await request.services.revocations.preview_selection(selection),
         back=Redirect(ADDRESS, query=query_of(selection)).location,
         fields=list((query_of(selection) or {"all": "1"}).items()),
         job="" if selection.kind is SelectionKind.CLIENT_ID else new_job_id(),

@@ -137,4 +137,4 @@ def _show_pending_form(request: web.Request, sealed: str) -> web.Response:
     except InvalidRequest as refusal:
         return render_page(request, PageContent.of("go_on.html", to=f"{PREFIX}/", pending_form="", problem=refusal))
     shown = [(name, value if name in form.plain else None) for name, value in form.fields if value]
-    return render_page(request, PageContent.of("go_on.html", to=form.path, pending_form=sealed, said=shown))
+    return render_page(request, PageContent.of("go_on.html", to=form.path, pending_form=sealed, typed=shown))

@@ -13,6 +13,7 @@ from app.model.secrets import Secret
 from app.model.selections import Selection, SelectionKind
 from app.model.text import _
 from app.service.audit import AuditFilter
+from app.service.refusal_texts import UNKNOWN_TOKEN
 from app.service.revocations import select
 from app.web.console.results import PREFIX, PageContent, Redirect
 from app.web.console.token_search import SearchKind, TokenSearch, other_meanings
@@ -84,9 +85,7 @@ async def search_tokens(request: AdminRequest, form: TokenSearchForm) -> Redirec
         if handle is not None:
             return Redirect(f"{ADDRESS}/{quote(handle)}")
     if search.must_be_token:
-        raise NotFound(
-            _("this token is unknown: it was not issued here, or expired more than %(minutes)s minutes ago", minutes=10)
-        )
+        raise NotFound(UNKNOWN_TOKEN)
     if search.looks_like_token:
         # Every other refusal quotes what was entered.
         raise InvalidRequest(
@@ -101,10 +100,10 @@ async def show_token_search(_request: AdminRequest, form: FormValues) -> PageCon
 
 
 async def show_token(request: AdminRequest) -> PageContent:
-    """Show what is known of a token, whatever became of it."""
+    """Show what is known of a token, live or revoked."""
     record = await request.services.revocations.get_token(request.path["handle"])
     page = await request.services.audit_log.search_events(AuditFilter(handle=record.handle), limit=LAST_ENTRIES)
-    return PageContent.of("token.html", record=record, lines=page.entries, pending=is_pending(record, request.now_ms))
+    return PageContent.of("token.html", record=record, entries=page.entries, pending=is_pending(record, request.now_ms))
 
 
 def query_of(selection: Selection) -> dict[str, str]:

@@ -174,7 +174,7 @@ async def test_a_token_in_hand_leads_to_its_handle(signed_in: SignedIn, caller: 
     assert rows(await viewer.follow(seen))[-1][2] == "token issued"
     seen = await viewer.post("/admin/audit", {"token": "R|never-seen-anywhere"})
     assert seen.status == 404
-    assert "not from this server" in seen.text
+    assert "this token is unknown" in seen.text
     assert "never-seen-anywhere" not in seen.text
 
 
