@@ -148,6 +148,7 @@ async def test_all_of_it_works_without_the_script(site: Site, new_page: NewPage)
     await page.get_by_role("button", name="Search").click()
     await revoke_button(page, "GID_plant@@@d-noscript").click()
     await page.get_by_role("button", name="Revoke this token").click()
+    await page.wait_for_url("**/admin/revoked?**")  # a reload before that would be of a page that is being left
 
     async def done() -> bool:
         await page.reload()

@@ -110,7 +110,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = MappingProxyType(
         ),
         "the jti claim": Mutation({"if user and user ~= request then": "if false then"}),
         "the tombstone on an application": Mutation(
-            {"elseif meant then": "elseif meant and record.state == LIVE then"}
+            {"elseif selected then": "elseif selected and record.state == LIVE then"}
         ),
         "queueing before answering": Mutation(
             {
