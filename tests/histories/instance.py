@@ -29,6 +29,7 @@ from app.store.redis_keys import Handle
 from app.store.store import Store
 from app.tasks import end
 from app.web.route import SERVICES
+from tests.waiting import connect_all
 
 T = TypeVar("T")
 
@@ -162,7 +163,7 @@ class Instance:
         """Start, at the time that a history has come to."""
         self.set_clock(shift_ms)
         await self.own(self._runner.setup())
-        await self.own(self.parts.redis.learn_time())
+        await self.own(connect_all(self.parts.redis))
         self.services = self._app[SERVICES]
         self.jobs: Jobs = self._app[SERVICES].jobs
         self.revocations: Revocations = self._app[SERVICES].revocations
