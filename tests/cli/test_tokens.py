@@ -29,6 +29,7 @@ from app.store.store import Store
 from app.store.tokens import Tokens
 from tests.cli.conftest import Cli
 from tests.store.fleet import Fleet
+from tests.waiting import connect_all
 
 D0 = "GID_plant@@@d0"
 UNKNOWN = "07-" + "a" * 22
@@ -42,7 +43,7 @@ def issue(settings: dict[str, str]) -> Issue:
 
     async def issue_all(count: int, role: str) -> list[TokenRecord]:
         store, keys = Store(Secret(settings["REDIS_URL"])), SealingKeys.parse(Secret(settings["SEALING_KEYS"]))
-        await store.learn_time()
+        await connect_all(store)
         fleet = Fleet(store, Devices(store, keys), Tokens(store, keys, max_live=3, max_new_per_hour=5))
         records = await fleet.issue_many(count, role=role, prefix="d")
         await store.close()
@@ -74,7 +75,7 @@ class Instance(threading.Thread):
             Store(Secret(self._settings["REDIS_URL"])),
             SealingKeys.parse(Secret(self._settings["SEALING_KEYS"])),
         )
-        await store.learn_time()
+        await connect_all(store)
         tokens, queue = Tokens(store, keys, max_live=3, max_new_per_hour=5), RevocationQueue(store)
         working = asyncio.create_task(Jobs(JobStore(store), TokenIndex(store, tokens), queue).work_on_jobs())
         while not self._over.is_set():
