@@ -18,14 +18,16 @@ async def retry_until(step: Callable[[], Awaitable[T]], *, within_s: float) -> T
     """Repeat a step that may be sent again until it succeeds. Raises ``Unavailable`` after ``within_s`` seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
-    for delay_s in backoff():
+    delays_s: Iterator[float] | None = None
+    while True:
         try:
             return await step()
         except Unavailable:
+            delays_s = delays_s or backoff()
+            delay_s = next(delays_s)
             if loop.time() + delay_s > deadline:
                 raise
             await asyncio.sleep(delay_s)
-    raise AssertionError("the delays never end")
 
 
 def backoff() -> Iterator[float]:
