@@ -32,7 +32,8 @@ class RedisClient:
 
         Raises ``Unavailable``, and ``TypeError`` if a name is missing or unknown.
         """
-        [answer] = await self.pipeline([self.script_command(script, keys, **arguments)])
+        self._scripts[script.sha] = script
+        [answer] = await self.pipeline([script.command(keys, arguments, shift_ms=self._clock.shift_ms)])
         return answer
 
     def script_command(self, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Command:
