@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from jwt.exceptions import PyJWTError
+from jwt import register_algorithm, unregister_algorithm
+from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.exceptions import InvalidKeyError, PyJWTError
 
 from app.errors import InvalidRequest
 from app.model.devices import MIN_SECRET_BYTES, Algorithm
@@ -54,6 +55,19 @@ _JWK_ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in _PUBLIC_TY
 """The algorithms by their names in a JWK; RFC 9864 has a second one for EdDSA with Ed25519."""
 
 
+class _SecretCheckedOnce(HMACAlgorithm):
+    """HS256 that checks a secret once and not at each assertion: that was a quarter of what verifying one takes.
+
+    The check refuses a public key as a secret: everyone who has it could sign. Only a secret that passed is remembered.
+    """
+
+    prepare_key = lru_cache(maxsize=10_000)(HMACAlgorithm.prepare_key)
+
+
+unregister_algorithm(Algorithm.HS256.value)
+register_algorithm(Algorithm.HS256.value, _SecretCheckedOnce(HMACAlgorithm.SHA256))
+
+
 def new_secret() -> ClientSecret:
     """Generate a shared secret of 256 bits, in characters that need no escaping anywhere."""
     return ClientSecret(secrets.token_urlsafe(32))
@@ -73,6 +87,13 @@ def new_pair(algorithm: Algorithm) -> tuple[ClientSecret, Secret]:
 
 def check_secret(secret: ClientSecret) -> ClientSecret:
     """Check a shared secret chosen elsewhere (RFC 7518 3.2). Raises ``InvalidRequest``."""
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret.reveal())
+    except InvalidKeyError:
+        # A public key is known to others, and no assertion would be accepted under it.
+        raise InvalidRequest(
+            _("the secret is a key or certificate: register it as the public key, or send random bytes")
+        ) from None
     size = len(secret.reveal().encode())
     if size < MIN_SECRET_BYTES:
         raise InvalidRequest(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import secrets
 from itertools import count
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -11,7 +13,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from app.errors import InvalidRequest
 from app.model.devices import Algorithm
-from app.model.secrets import Secret
+from app.model.secrets import ClientSecret, Secret
 from app.service import verification_keys
 
 WRITERS: dict[Algorithm, Any] = {
@@ -126,3 +128,16 @@ def test_what_is_read_can_be_registered() -> None:
     algorithm, pem = verification_keys.read_public_key(jwk(Algorithm.ES256))
     assert verification_keys.check_public_key(pem.reveal(), algorithm) == pem
     assert isinstance(pem, Secret)
+
+
+@pytest.mark.parametrize("public", [PAIRS[Algorithm.RS256][1].reveal(), jwk(Algorithm.ES256)])
+def test_a_public_key_is_never_a_shared_secret(public: str) -> None:
+    """Who knows a public key cannot sign with it as if it were the secret, at the second try either."""
+    with pytest.raises(InvalidRequest, match="is a key or certificate"):
+        verification_keys.check_secret(ClientSecret(public))
+    secret = verification_keys.prepared(Algorithm.HS256, Secret(public))
+    assert isinstance(secret, bytes)
+    signed = jwt.encode({"sub": "d"}, secrets.token_bytes(32), "HS256")
+    for _ in range(2):
+        with pytest.raises(jwt.InvalidKeyError):
+            jwt.decode(signed, secret, algorithms=["HS256"])
