@@ -27,7 +27,7 @@ class WorkerThreads:
     """
 
     def __init__(self, name: str, *, threads: int, most: int, busy: Text) -> None:
-        """Allow ``most`` pieces of work in progress or waiting; ``busy`` tells the caller of one more to come later."""
+        """Allow ``most`` pieces of work in progress or waiting; with ``busy`` one more is refused."""
         self._name = name
         self._busy = busy
         self._places = threading.BoundedSemaphore(most)

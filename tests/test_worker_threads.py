@@ -28,7 +28,7 @@ async def test_no_more_run_or_wait_than_allowed_and_each_leaves_its_place() -> N
     assert await running
     with pytest.raises(ZeroDivisionError):
         await waiting
-    assert await asyncio.gather(threads.run(int), threads.run(int)) == [0, 0]
+    assert [*await asyncio.gather(threads.run(int), threads.run(int))] == [0, 0]
 
 
 async def test_cancelled_work_counts_until_it_is_done() -> None:
