@@ -134,7 +134,7 @@ async def _admit(request: web.Request, _route: Route) -> Admitted:
     return Admitted(request, oauth_request, form=form)
 
 
-def _render(_request: web.Request, answer: Mapping[str, object]) -> web.Response:
+async def _render(_request: web.Request, answer: Mapping[str, object]) -> web.Response:
     return web.json_response(answer, headers=NO_STORE)
 
 
