@@ -158,7 +158,7 @@ class LoopShare:
 
 
 class _Slice:
-    """The slice of work that is being done; whoever notices its end lets the event loop continue."""
+    """The slice of work that is being done. At its end the event loop continues, whichever loop of the work notices."""
 
     def __init__(self) -> None:
         self.ends_at = 0.0
