@@ -62,8 +62,8 @@ class Upstream:
             yield await stack.enter_async_context(self.cloud.connect())
 
 
-def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _action, _error: None) -> Upstream:
-    """Build the connection to the cloud; ``noted`` is called when a call ends. Raises ``Misconfigured``."""
+def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _outcome: None) -> Upstream:
+    """Build the connection to the cloud; ``noted`` is called after each attempt to call. Raises ``Misconfigured``."""
     credentials = credentials_of(settings, store.clock.now_ms)
     pacing = Pacing(
         SharedQuota(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
