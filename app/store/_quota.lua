@@ -139,13 +139,7 @@ end
 -- INSTANCES: in the hash of those of a group, "until_us answered_at_us failing_since_us failed_at_us".
 local INSTANCE_KEPT_US = 3 * SECOND_US
 
-local function parse_instance(text)
-  local until_us, answered_at_us, failing_since_us, failed_at_us = text:match('^(%S+) (%S+) (%S+) (%S+)')
-  until_us = tonumber(until_us)
-  return {
-    is_live = until_us > now and until_us <= now + 2 * INSTANCE_KEPT_US,
-    answered_at_us = math.min(tonumber(answered_at_us), now),
-    failing_since_us = math.min(tonumber(failing_since_us), now),
-    failed_at_us = math.min(tonumber(failed_at_us), now),
-  }
+local function is_live(instance_text)
+  local until_us = tonumber(instance_text:match('^%S+'))
+  return until_us > now and until_us <= now + 2 * INSTANCE_KEPT_US
 end

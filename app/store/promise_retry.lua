@@ -65,7 +65,8 @@ local group_pace = full_pace(own_group_limit)
 local api_pace = promised_pace(group_pace)
 local for_api, in_group = waiting()
 local breaker = open_breaker(read_breaker(group_breaker), read_breaker(own_breaker))
-local begins_us = breaker and math.max(now, breaker.probe_at_us) or now
+-- While the breaker is open nothing is served before the next probe.
+local begins_us = breaker and math.max(now, breaker.probe_at_us, breaker.lease_until_us) or now
 local served_us = begins_us + SECOND_US * math.max(for_api / api_pace, in_group / group_pace)
 local start_us = math.max(promised_before(), served_us)
 local step_us = STEP * SECOND_US / api_pace

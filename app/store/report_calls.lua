@@ -36,10 +36,23 @@ local function back_off(api, taken_at_us)
     return
   end
   local failed_share = share_at(pace, math.min(taken_at_us, now))
-  local ceiling = math.max(MIN_SHARE, CEILING * failed_share)
-  pace = {share = math.max(MIN_SHARE, SHRINK_BY * failed_share), ceiling = ceiling}
+  local share, ceiling = SHRINK_BY * failed_share, CEILING * failed_share
+  if share < MIN_SHARE then
+    -- Calls are refused whatever the pace: that one of them was so at the least pace says nothing of a ceiling.
+    share, ceiling = MIN_SHARE, CEILING
+  end
+  pace = {share = share, ceiling = ceiling}
   local full_after_s = 1 + doubling_s(pace) + (1 - ceiling) / GROWTH_A_SECOND
   set_for(key, string.format('%.6f %.6f %.0f', pace.share, ceiling, now), full_after_s * SECOND_US)
+end
+
+local function parse_instance(text)
+  local answered_at_us, failing_since_us, failed_at_us = text:match('^%S+ (%S+) (%S+) (%S+)')
+  return {
+    answered_at_us = math.min(tonumber(answered_at_us), now),
+    failing_since_us = math.min(tonumber(failing_since_us), now),
+    failed_at_us = math.min(tonumber(failed_at_us), now),
+  }
 end
 
 -- Reads the live instances, and forgets the others.
@@ -50,7 +63,7 @@ local function read_group()
     local each = parse_instance(entries[i + 1])
     if entries[i] == instance then
       group.own = each
-    elseif not each.is_live then
+    elseif not is_live(entries[i + 1]) then
       redis.call('HDEL', instances, entries[i])
     else
       group.live = group.live + 1
