@@ -236,7 +236,7 @@ class SharedQuota:
     async def promise_retry(self, action: str, permits: int) -> RetryPromise:
         """Promise ``permits`` callers when to come back, each at an instant of its own.
 
-        Sent again it promises later instants, and the first ones are used by nobody. Raises ``Unavailable``.
+        Sent again it promises later instants, and the first ones are not used. Raises ``Unavailable``.
         """
         start_us, step_us = await self._redis.run_script(
             _PROMISE,
