@@ -75,7 +75,8 @@ def quota_settings(settings: Settings) -> QuotaSettings:
 def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _outcome: None) -> Upstream:
     """Build the connection to the cloud; ``noted`` is called after each attempt to call. Raises ``Misconfigured``."""
     credentials = credentials_of(settings, store.clock.now_ms)
-    pacing = Pacing(SharedQuota(store, limits=quota_settings(settings)))
+    limits = quota_settings(settings)
+    pacing = Pacing(SharedQuota(store, limits=limits), attempt_timeout_s=limits.attempt_timeout_s)
     cloud = CloudClient(
         endpoint=settings.endpoint,
         region=settings.cloud_region,
@@ -83,6 +84,7 @@ def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _outc
         credentials=credentials,
         quota=pacing,
         now_ms=store.clock.now_ms,
+        attempt_timeout_s=limits.attempt_timeout_s,
         noted=noted,
     )
     return Upstream(cloud, credentials, pacing)
