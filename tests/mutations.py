@@ -112,6 +112,37 @@ MUTATIONS: Final = (
         ("tests/sandbox/test_limits.py",),
     ),
     Mutation(
+        "permit before connecting",
+        "app/cloud/signed_calls.py",
+        """                async with self._connector.connections(
+                    turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
+                ) as connections:
+                    credentials = await self._credentials.get(deadline=turn.begin_by)
+                    permit = await place.permit()
+""",
+        """                permit = await place.permit()
+                async with self._connector.connections(
+                    turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
+                ) as connections:
+                    credentials = await self._credentials.get(deadline=turn.begin_by)
+""",
+        ("tests/service/test_calls_under_way.py",),
+    ),
+    Mutation(
+        "a late permit is used",
+        "app/cloud/permit_connector.py",
+        "if asyncio.get_running_loop().time() >= void_at or not all(each.is_open for each in connections):",
+        "if not all(each.is_open for each in connections):",
+        ("tests/cloud/test_permit_connector.py",),
+    ),
+    Mutation(
+        "calls under way have no limit",
+        "app/service/permit_queue.py",
+        "has_room = self._places + waiter.count <= self._limits.places",
+        "has_room = True",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
         "shrinking at every Overflow",
         "app/store/report_calls.lua",
         "if pace and taken_at_us < pace.shrunk_at_us + SECOND_US then",
