@@ -31,7 +31,7 @@ _CURES: Final = {
     PER_SOURCE: "if this is the address of a load balancer, add it to TRUSTED_PROXIES; if many devices share it, raise "
     "MAX_CONNECTIONS_PER_ADDRESS",
 }
-_SEARCH_S_PER_CONNECTION: Final = 10e-6
+_SEARCH_S_PER_CONNECTION: Final = 20e-6
 """The least time between two searches for what can be closed, per open connection: searches take a few percent."""
 _SMALL: Final = 128
 """So few connections are always searched: that takes less than accepting another one."""

@@ -36,7 +36,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     open_files = raise_open_files()
     total, reserve = share_files(open_files, settings)
     if total < settings.max_connections:
-        needed = settings.max_connections + reserve_of(settings.max_connections) + _files_without_connections(settings)
+        needed = needed_files(settings)
         log.warning(
             "open_files_too_few",
             open_files=open_files,
@@ -67,6 +67,11 @@ def raise_open_files() -> int:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
                 return wanted
     return soft
+
+
+def needed_files(settings: Settings) -> int:
+    """Return how many files must be allowed for ``MAX_CONNECTIONS``."""
+    return settings.max_connections + reserve_of(settings.max_connections) + _files_without_connections(settings)
 
 
 def share_files(open_files: int, settings: Settings) -> tuple[int, int]:
