@@ -139,6 +139,27 @@ MUTATIONS: Final = (
         "await asyncio.sleep(0)",
         ("tests/service/test_jobs.py",),
     ),
+    Mutation(
+        "the sandbox counts a refused call towards the limit",
+        "app/sandbox/call_meter.py",
+        "if has_room:",
+        "if True:",
+        ("tests/sandbox/test_call_meter.py",),
+    ),
+    Mutation(
+        "the sandbox counts a call when it is read",
+        "app/sandbox/arrivals.py",
+        "self._last[descriptor] = now_s - age_s, True",
+        "self._last[descriptor] = now_s, True",
+        ("tests/sandbox/test_arrivals.py",),
+    ),
+    Mutation(
+        "injected throttling uses up the quota",
+        "app/sandbox/gateway.py",
+        "self._throttle.withdraw(call.account, call.action, arrival)",
+        "pass",
+        ("tests/sandbox/test_limits.py",),
+    ),
 )
 
 
