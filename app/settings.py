@@ -149,8 +149,8 @@ class Settings(_Quotas):
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses or networks of the load balancers, comma separated: an operator's address is taken from "
-        "X-Forwarded-For only if one of them sent it.",
+        description="Addresses or networks of the load balancers, comma separated: a client's address is taken from "
+        "X-Forwarded-For only if one of them sent it. They are never limited by address themselves.",
     )
     device_max_live_tokens: int = Field(16, ge=1, description="Most live tokens of one device.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Most new tokens of one device per hour.")
@@ -240,7 +240,7 @@ class Settings(_Quotas):
         """The account's quota for each action, in calls per second."""
         return {action: getattr(self, _setting_of(action)) for action in catalog.ACTIONS}
 
-    @property
+    @cached_property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks of ``trusted_proxies``."""
         return _parse_networks(self.trusted_proxies)
