@@ -157,8 +157,8 @@ class Settings(_Quotas):
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses or networks of the load balancers, comma separated: an operator's address is taken from "
-        "X-Forwarded-For only if one of them sent it.",
+        description="Addresses or networks of the load balancers, comma separated: a client's address is taken from "
+        "X-Forwarded-For only if one of them sent it. They are never limited by address themselves.",
     )
     max_connections: int = Field(
         10_000,
@@ -270,7 +270,7 @@ class Settings(_Quotas):
         """The account's quota for each action, in calls per second."""
         return {action: getattr(self, _setting_of(action)) for action in catalog.ACTIONS}
 
-    @property
+    @cached_property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks of ``trusted_proxies``."""
         return _parse_networks(self.trusted_proxies)
