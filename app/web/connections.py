@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
-from app.model.addresses import Networks, source_of
+from app.model.ip_addresses import Networks, contains, network_of, parse_address
+from app.web.connection_groups import ConnectionGroup, ConnectionPool, OpenConnection
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +32,6 @@ _CURES: Final = {
     PER_SOURCE: "if this is the address of a load balancer, add it to TRUSTED_PROXIES; if many devices share it, raise "
     "MAX_CONNECTIONS_PER_ADDRESS",
 }
-_SEARCH_S_PER_CONNECTION: Final = 20e-6
-"""The least time between two searches for what can be closed, per open connection: searches take a few percent."""
-_SMALL: Final = 128
-"""So few connections are always searched: that takes less than accepting another one."""
 _CHECKED_AT_ONCE: Final = 500
 _LOG_EVERY_S: Final = 10.0
 
@@ -43,8 +40,9 @@ _LOG_EVERY_S: Final = 10.0
 class ConnectionLimits:
     """How many connections may be open, and how long each may let this server wait, in seconds.
 
-    ``headers_s`` is for all headers, from the first byte, of the first request from the connection; ``idle_s`` is
-    between requests; within ``unread_s`` the client must read what is sent, or 48 KiB of it.
+    ``headers_s`` is for all headers of a request: of the first one from the connection's beginning, of each later one
+    from its first byte. ``idle_s`` is between two requests. Within ``unread_s`` a client must read all that was sent
+    to it, or another 48 KiB. ``unlimited`` are the sources without a limit of their own.
     """
 
     total: int = 10_000
@@ -61,20 +59,6 @@ class ConnectionLimits:
         return min(1.0, self.headers_s / 4, self.unread_s / 4)
 
 
-class OpenConnection(Protocol):
-    """A connection, as far as it is limited."""
-
-    @property
-    def waiting_since(self) -> float | None:
-        """Since when (loop time) its client is waited for; None while this server has to do something for it."""
-
-    def close_for_another(self) -> None:
-        """Close it, because another one needs its place."""
-
-    def close_if_overdue(self, now: float) -> None:
-        """Close it if its client has let this server wait too long."""
-
-
 class Admission(Enum):
     """Whether a new connection may stay."""
 
@@ -85,66 +69,6 @@ class Admission(Enum):
     """In the reserve: too many connections wait for this server."""
     CLOSED = "closed"
     """The reserve is full, too: it must be closed."""
-
-
-@dataclass(slots=True)
-class _Pool:
-    """Connections that share a limit."""
-
-    most: int
-    members: dict[OpenConnection, None] = field(default_factory=dict)
-    _waiting: list[tuple[float, int, OpenConnection]] = field(default_factory=list)
-    _searched_at: float = float("-inf")
-
-    @property
-    def has_room(self) -> bool:
-        return len(self.members) < self.most
-
-    def longest_waiting(self, now: float) -> OpenConnection | None:
-        """Return the member whose client has been waited for longest, or None if none is known."""
-        while True:
-            while self._waiting:
-                since, _, connection = self._waiting.pop()
-                # It may have been closed, or have sent a request, since the search.
-                if connection in self.members and connection.waiting_since == since:
-                    return connection
-            if len(self.members) > _SMALL and now - self._searched_at < len(self.members) * _SEARCH_S_PER_CONNECTION:
-                return None
-            self._searched_at = now
-            self._waiting = sorted(self._search(), reverse=True)
-            if not self._waiting:
-                return None
-
-    def _search(self) -> Iterator[tuple[float, int, OpenConnection]]:
-        for number, connection in enumerate(self.members):
-            if (since := connection.waiting_since) is not None:
-                yield since, number, connection
-
-
-@dataclass(slots=True)
-class _Group:
-    """The connections that one setting limits, and the reserve beyond it."""
-
-    setting: str
-    served: _Pool
-    reserve: _Pool
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.served.members and not self.reserve.members
-
-    def excess(self, now: float) -> OpenConnection | None:
-        """Return the connection to close so that another one has a place; None if there is room, or none can be."""
-        if self.served.has_room:
-            return None
-        connection = self.served.longest_waiting(now)
-        if connection is None and not self.reserve.has_room:
-            connection = self.reserve.longest_waiting(now)
-        return connection
-
-    def discard(self, connection: OpenConnection) -> None:
-        self.served.members.pop(connection, None)
-        self.reserve.members.pop(connection, None)
 
 
 class _LimitLog:
@@ -187,8 +111,8 @@ class ConnectionTable:
         self.limits = limits
         self._clock = clock
         self._open: dict[OpenConnection, str | None] = {}
-        self._all = _Group(TOTAL, _Pool(limits.total), _Pool(limits.reserve))
-        self._sources: dict[str, _Group] = {}
+        self._all = ConnectionGroup(TOTAL, ConnectionPool(limits.total), ConnectionPool(limits.reserve))
+        self._sources: dict[str, ConnectionGroup] = {}
         self._log = _LimitLog(limits)
 
     def __len__(self) -> int:
@@ -223,15 +147,15 @@ class ConnectionTable:
             self._log.write(self._clock(), open_connections=len(self))
 
     def _join_source(self, connection: OpenConnection, source: str) -> Admission:
-        group = self._sources.get(source) or _Group(
-            PER_SOURCE, _Pool(self.limits.per_source), _Pool(RESERVE_PER_SOURCE)
+        group = self._sources.get(source) or ConnectionGroup(
+            PER_SOURCE, ConnectionPool(self.limits.per_source), ConnectionPool(RESERVE_PER_SOURCE)
         )
         admission = self._join(group, connection, Admission.SOURCE_FULL)
         # Again, too: it is removed when its only connection is closed for this one.
         self._sources[source] = group
         return admission
 
-    def _join(self, group: _Group, connection: OpenConnection, if_full: Admission) -> Admission:
+    def _join(self, group: ConnectionGroup, connection: OpenConnection, if_full: Admission) -> Admission:
         if (closed := group.excess(self._clock())) is not None:
             self._log.count(group.setting, "closed", self._open.get(closed))
             # At once: it is closed in a later turn of the loop, and others may be accepted in this one.
@@ -255,3 +179,14 @@ class ConnectionTable:
             group.discard(connection)
             if group.is_empty:
                 del self._sources[source]
+
+
+def source_of(address: str, unlimited: Networks) -> str | None:
+    """Return the name under which an address is limited, or None for one that is not limited.
+
+    Not limited are a loopback address, one of ``unlimited``, and what is not an IP address (a Unix socket).
+    """
+    parsed = parse_address(address)
+    if parsed is None or parsed.is_loopback or contains(unlimited, parsed):
+        return None
+    return network_of(address)
