@@ -14,6 +14,7 @@ from typing import Any
 
 from app.cloud.client import CloudClient
 from app.errors import Misconfigured
+from app.model.health import HealthCheck
 from app.service.api_keys import ApiKeyAdmin, KeyCheck
 from app.service.applications import Applications
 from app.service.audit import AuditLog
@@ -55,8 +56,8 @@ from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import Upstream, build_upstream, check_mqtt_access_key
 
-Ping = Callable[[], Awaitable[str]]
-"""Describes the state of a part, for people. Raises ``Unavailable`` where it is out of reach."""
+Ping = Callable[[], Awaitable[HealthCheck]]
+"""Returns the health of a part. Raises ``Unavailable`` where Redis is out of reach."""
 
 
 @dataclass(frozen=True)
