@@ -79,19 +79,21 @@ class Parameters:
 class Script:
     """A Lua script of this package, run in one round trip.
 
-    ``may_oom`` lets it run when Redis is full: revoking must always work.
+    ``may_oom`` lets it run when Redis is full: revoking must always work. ``prelude`` names the file of what it shares
+    with a few others; the rest, that run at each request, do without.
     """
 
     name: str
     may_oom: bool = False
+    prelude: str = ""
 
     @cached_property
     def text(self) -> str:
-        """The script: its flags, what all scripts share, its own steps."""
+        """The script: its flags, what all scripts share, what some share, its own steps."""
         package = files("app.store")
         flags = "#!lua flags=allow-oom\n" if self.may_oom else "#!lua\n"
-        shared = package.joinpath("_shared.lua").read_text(encoding="utf-8")
-        return flags + _PRELUDE + shared + package.joinpath(f"{self.name}.lua").read_text(encoding="utf-8")
+        parts = ("_shared", *([self.prelude] if self.prelude else []), self.name)
+        return flags + _PRELUDE + "".join(package.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
     @cached_property
     def sha(self) -> str:
