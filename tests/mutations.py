@@ -90,6 +90,48 @@ MUTATIONS: Final = (
         "await asyncio.sleep(0)",
         ("tests/service/test_jobs.py",),
     ),
+    Mutation(
+        "the sandbox counts a refused call towards the limit",
+        "app/sandbox/call_meter.py",
+        "if has_room:",
+        "if True:",
+        ("tests/sandbox/test_call_meter.py",),
+    ),
+    Mutation(
+        "the sandbox counts a call when it is read",
+        "app/sandbox/arrivals.py",
+        "self._last[descriptor] = now_s - age_s, True",
+        "self._last[descriptor] = now_s, True",
+        ("tests/sandbox/test_arrivals.py",),
+    ),
+    Mutation(
+        "injected throttling uses up the quota",
+        "app/sandbox/gateway.py",
+        "self._throttle.withdraw(call.account, call.action, arrival)",
+        "pass",
+        ("tests/sandbox/test_limits.py",),
+    ),
+    Mutation(
+        "shrinking at every Overflow",
+        "app/store/report_calls.lua",
+        "if pace and taken_at_us < pace.shrunk_at_us + SECOND_US then",
+        "if false then",
+        ("tests/store/test_quota_back_off.py",),
+    ),
+    Mutation(
+        "no breaker",
+        "app/store/report_calls.lua",
+        "if failed ~= '1' or tonumber(failing_us) < OPEN_AFTER_US then",
+        "if true then",
+        ("tests/store/test_quota_breaker.py",),
+    ),
+    Mutation(
+        "a permit counts for no longer than the cloud's second",
+        "app/store/_quota.lua",
+        "return SECOND_US + jitter_us + valid_us + PERMIT_ROUNDING_US",
+        "return SECOND_US + PERMIT_ROUNDING_US",
+        ("tests/store/test_quota.py",),
+    ),
 )
 
 

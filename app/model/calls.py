@@ -1,4 +1,4 @@
-"""Calls to the cloud, as far as all layers know of them."""
+"""The order of calls to the cloud."""
 
 from __future__ import annotations
 

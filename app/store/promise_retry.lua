@@ -1,5 +1,5 @@
 -- Promises callers that are refused when to come back: each at an instant of its own, when all that wait now and all
--- that were promised before will have been served. Nobody has a reserved place. Sent again it promises later instants.
+-- that were promised before will have been served. No place is reserved. Sent again it promises later instants.
 --
 -- `queue`: name of the caller's queue: API, egress group and instance, by spaces   `permits`: for so many callers
 -- `own_api_limit`, `own_group_limit`: in calls a second, and `own_jitter_us`: as the caller was given them
@@ -65,7 +65,8 @@ local group_pace = full_pace(own_group_limit)
 local api_pace = promised_pace(group_pace)
 local for_api, in_group = waiting()
 local breaker = open_breaker(read_breaker(group_breaker), read_breaker(own_breaker))
-local begins_us = breaker and math.max(now, breaker.probe_at_us) or now
+-- While the breaker is open nothing is served before the next probe.
+local begins_us = breaker and math.max(now, breaker.probe_at_us, breaker.lease_until_us) or now
 local served_us = begins_us + SECOND_US * math.max(for_api / api_pace, in_group / group_pace)
 local start_us = math.max(promised_before(), served_us)
 local step_us = STEP * SECOND_US / api_pace

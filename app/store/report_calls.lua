@@ -10,11 +10,13 @@
 -- `throttled`: an API, and when the permit of its last throttled call was taken, and so on
 -- Returns {live, is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at}: whose breaker is open (group,
 -- instance or nothing), for how long this instance has no probe, why and since when it is open or was; and what this
--- instance changed last (opened, closed or nothing) at an instant that tells two changes apart.
+-- instance changed last (opened, closed or nothing) at which instant: two changes differ in it.
 
 local group_breaker, own_breaker, instances = unpack(KEYS)
 local instance, answered, failed, failing_us, probe, reason, spread = unpack(ARGV, 2)
 local throttled = {unpack(ARGV, 9)}
+
+local MILLISECOND_US = 1000
 
 local SHRINK_BY = 0.7
 local CEILING = 0.9
@@ -36,10 +38,23 @@ local function back_off(api, taken_at_us)
     return
   end
   local failed_share = share_at(pace, math.min(taken_at_us, now))
-  local ceiling = math.max(MIN_SHARE, CEILING * failed_share)
-  pace = {share = math.max(MIN_SHARE, SHRINK_BY * failed_share), ceiling = ceiling}
+  local share, ceiling = SHRINK_BY * failed_share, CEILING * failed_share
+  if share < MIN_SHARE then
+    -- Calls are refused whatever the pace: that one of them was so at the least pace says nothing of a ceiling.
+    share, ceiling = MIN_SHARE, CEILING
+  end
+  pace = {share = share, ceiling = ceiling}
   local full_after_s = 1 + doubling_s(pace) + (1 - ceiling) / GROWTH_A_SECOND
   set_for(key, string.format('%.6f %.6f %.0f', pace.share, ceiling, now), full_after_s * SECOND_US)
+end
+
+local function parse_instance(text)
+  local answered_at_us, failing_since_us, failed_at_us = text:match('^%S+ (%S+) (%S+) (%S+)')
+  return {
+    answered_at_us = math.min(tonumber(answered_at_us), now),
+    failing_since_us = math.min(tonumber(failing_since_us), now),
+    failed_at_us = math.min(tonumber(failed_at_us), now),
+  }
 end
 
 -- Reads the live instances, and forgets the others.
@@ -50,7 +65,7 @@ local function read_group()
     local each = parse_instance(entries[i + 1])
     if entries[i] == instance then
       group.own = each
-    elseif not each.is_live then
+    elseif not is_live(entries[i + 1]) then
       redis.call('HDEL', instances, entries[i])
     else
       group.live = group.live + 1
@@ -169,4 +184,4 @@ local change = changed.key and (changed.is_open and 'opened' or 'closed') or ''
 local is_failing = group.failing > 0 or group.own.failing_since_us > 0
 
 return {group.live, is_failing and 1 or 0, scope, closed_for_us(breaker, instance), shown.reason or '',
-  math.floor((shown.opened_at_us or 0) / 1000), change, changed.changed_at_us or '0'}
+  math.floor((shown.opened_at_us or 0) / MILLISECOND_US), change, changed.changed_at_us or '0'}

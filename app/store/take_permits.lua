@@ -32,6 +32,7 @@ local ENTRIES_APART_US = 1000
 local CLOCK_JUMP_US = 2 * SECOND_US
 -- The longest that an instance may state as `valid_us`.
 local LONGEST_VALID_US = 200 * 1000
+local RUN_ID_CHARS = 40
 -- Oldest entries of a log that are read at once.
 local FEW = 4
 
@@ -91,7 +92,7 @@ local function open_bucket(log, state, state_text, limit, share, reserved, permi
     pace = SECOND_US / interval_us,
     -- Not further ahead than permits can be taken: the pace may have grown since.
     due_us = math.min(math.max(tonumber(due_us), now), now + burst_us + interval_us),
-    entries = {}, expired = 0,
+    entries = {}, expired = 0, removed = 0,
   }
   if bucket.until_us > now + bucket.window_us + CLOCK_JUMP_US then
     refill(bucket)
@@ -103,7 +104,8 @@ end
 local function oldest_entry(bucket, i)
   local entries = bucket.entries
   if i > #entries then
-    local older = redis.call('LRANGE', bucket.log, -#entries - FEW, -#entries - 1)
+    local read = #entries - bucket.removed
+    local older = redis.call('LRANGE', bucket.log, -read - FEW, -read - 1)
     for j = #older, 1, -1 do
       append(entries, older[j])
     end
@@ -164,13 +166,13 @@ end
 local function take(bucket, count)
   if bucket.expired > 0 then
     redis.call('RPOP', bucket.log, bucket.expired)
+    bucket.removed = bucket.expired
   end
   -- Never before the entry before it: the oldest makes room first.
   local until_us = math.max(bucket.until_us, now + bucket.window_us)
   log_permits(bucket, count, until_us)
   bucket.counted, bucket.until_us = bucket.counted + count, until_us
   bucket.due_us = bucket.due_us + count * bucket.interval_us
-  bucket.expired, bucket.entries = 0, {}
   redis.call('PEXPIRE', bucket.log, math.ceil((until_us - now) / 1000))
   set_for(bucket.state, whole(bucket.due_us) .. ' ' .. whole(bucket.counted) .. ' ' .. whole(until_us),
     math.max(until_us, bucket.due_us) - now)
@@ -178,7 +180,9 @@ end
 
 -- Another Redis server may lack the permits that were logged last. Returns from when on they count no longer.
 local function trusted_from(text, window_us)
-  local run_id = redis.call('INFO', 'server'):match('run_id:(%x+)') or 'unknown'
+  local info = redis.call('INFO', 'server')
+  local _, before = info:find('run_id:', 1, true)
+  local run_id = info:sub(before + 1, before + RUN_ID_CHARS)
   local known, since_us = (text or ''):match('^(%S+) (%S+)')
   if known ~= run_id or tonumber(since_us) > now then
     since_us = now
@@ -195,7 +199,7 @@ end
 local function live_instances()
   local live = 0
   for _, text in ipairs(redis.call('HVALS', instances)) do
-    live = live + (parse_instance(text).is_live and 1 or 0)
+    live = live + (is_live(text) and 1 or 0)
   end
   return math.max(1, live)
 end

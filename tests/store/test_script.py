@@ -15,7 +15,7 @@ SOURCES = {
     for entry in files("app.store").iterdir()
     if entry.name.endswith(".lua")
 }
-PRELUDES = {"_shared", "_quota"}
+PRELUDES = {"_base", "_shared", "_quota"}
 NAMES = sorted(SOURCES.keys() - PRELUDES)
 
 
