@@ -7,19 +7,25 @@ the same services as far as they need Redis alone.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from app.cloud.client import CloudClient
+from app.cloud.quota import CallOutcome
+from app.cloud.signed_calls import Noted
 from app.errors import Misconfigured
+from app.model.health import HealthCheck
 from app.service.api_keys import ApiKeyAdmin, KeyCheck
 from app.service.applications import Applications
-from app.service.audit import AuditLog
+from app.service.audit import AuditLog, EventRecorder
 from app.service.audit_shipper import AuditShipper
 from app.service.authenticate import Authenticator
+from app.service.breaker_texts import BreakerTexts
 from app.service.cloud_admin import CloudAdmin
+from app.service.cloud_watch import CloudWatch
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
 from app.service.explorer import Explorer
@@ -45,7 +51,7 @@ from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
-from app.store.quota import QuotaUsageReader, full_pace
+from app.store.quota import QuotaUsageReader, SharedQuota, full_pace
 from app.store.revocations import RevocationQueue
 from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
@@ -54,8 +60,8 @@ from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import Upstream, build_upstream, check_mqtt_access_key, quota_settings
 
-Ping = Callable[[], Awaitable[str]]
-"""Describes the state of a part, for people. Raises ``Unavailable`` where it is out of reach."""
+Ping = Callable[[], Awaitable[HealthCheck]]
+"""Returns the health of a part. Raises ``Unavailable`` where Redis is out of reach."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ class Services(StoreServices):
 
     upstream: Upstream
     metrics: Metrics
+    cloud_watch: CloudWatch
     refusals: Refusals
     key_check: KeyCheck
     sign_in: SignIn
@@ -173,10 +180,18 @@ def build_services(settings: Settings) -> Services:
     """Build all services of an instance. Nothing is connected yet. Raises ``Misconfigured``."""
     stores = build_stores(settings)
     clock = stores.redis.clock
-    metrics = Metrics(
-        CounterStore(stores.redis), QuotaUsageReader(stores.redis, limits=quota_settings(settings)), clock
+    limits = quota_settings(settings)
+    usage = QuotaUsageReader(stores.redis, limits=limits)
+    quota = SharedQuota(stores.redis, limits=limits)
+    metrics = Metrics(CounterStore(stores.redis), usage, clock)
+    cloud_watch = CloudWatch(
+        quota,
+        usage=usage,
+        recorder=EventRecorder(stores.audit),
+        clock=clock,
+        texts=BreakerTexts(f"{socket.gethostname()}:{settings.port}", settings.egress_group),
     )
-    upstream = build_upstream(settings, stores.redis, noted=metrics.called)
+    upstream = build_upstream(settings, stores.redis, quota, noted=_each_of(metrics.called, cloud_watch.note))
     check_mqtt_access_key(settings)
     delivery = Delivery(
         stores.queue,
@@ -196,6 +211,7 @@ def build_services(settings: Settings) -> Services:
         **fields_of(basis),
         upstream=upstream,
         metrics=metrics,
+        cloud_watch=cloud_watch,
         refusals=Refusals(stores.audit),
         key_check=key_check,
         sign_in=SignIn(stores.operators, stores.sessions),
@@ -206,7 +222,7 @@ def build_services(settings: Settings) -> Services:
         issuer=Issuer(authenticator, basis.policies, stores.tokens, applications),
         introspector=Introspector(lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock),
         revoker=Revoker(lookup, stores.tokens, delivery),
-        pings={"redis": stores.redis.ping, "policy": basis.policies.ping},
+        pings={"redis": stores.redis.ping, "policy": basis.policies.ping, "cloud": cloud_watch.ping},
     )
 
 
@@ -219,6 +235,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
         # After everything else has ended: so the log has what happened last, also where no other instance runs.
         stack.push_async_callback(shipper.ship_last_entries)
         await stack.enter_async_context(running(services.metrics.add_regularly))
+        await stack.enter_async_context(running(services.cloud_watch.report_regularly))
         await stack.enter_async_context(services.upstream.connect())
         stack.push_async_callback(services.applications.close)
         for work in (
@@ -236,6 +253,16 @@ async def run_services(services: Services) -> AsyncIterator[None]:
 def fields_of(services: StoreServices) -> dict[str, Any]:
     """Return the services by name, to build a larger container of them."""
     return {each.name: getattr(services, each.name) for each in fields(StoreServices)}
+
+
+def _each_of(*noted: Noted) -> Noted:
+    """Return what calls each of these with the outcome of a call."""
+
+    def note_all(outcome: CallOutcome) -> None:
+        for note in noted:
+            note(outcome)
+
+    return note_all
 
 
 def _revoke_pace(settings: Settings) -> float:
