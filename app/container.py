@@ -11,12 +11,13 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from app.cloud.client import CloudClient
 from app.cloud.quota import CallOutcome
 from app.cloud.signed_calls import Noted
 from app.errors import Misconfigured
+from app.loop_share import LoopShare
 from app.model.health import HealthCheck
 from app.service.api_keys import ApiKeyAdmin, KeyCheck
 from app.service.applications import Applications
@@ -59,6 +60,13 @@ from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import running
 from app.upstream import Upstream, build_upstream, check_mqtt_access_key, quota_settings
+
+OPERATORS_SHARE: Final = 0.2
+VISITORS_SHARE: Final = 0.1
+"""The parts of the event loop for the console and the API, and for the console's pages before signing in."""
+
+BURST_S: Final = 0.05
+"""Processor time that either may use at once after a rest: a few pages, which then do not wait."""
 
 Ping = Callable[[], Awaitable[HealthCheck]]
 """Returns the health of a part. Raises ``Unavailable`` where Redis is out of reach."""
@@ -103,8 +111,14 @@ class StoreServices:
 
 @dataclass(frozen=True)
 class Services(StoreServices):
-    """All services of an instance. ``pings`` ask its parts how they are; ``draining`` is set from SIGTERM on."""
+    """All services of an instance. ``pings`` ask its parts how they are; ``draining`` is set from SIGTERM on.
 
+    All that is done for operators, and for their programs, runs within ``operators_share``; what strangers see of the
+    console, within ``visitors_share``, so that they take nothing from the operators either.
+    """
+
+    operators_share: LoopShare
+    visitors_share: LoopShare
     upstream: Upstream
     metrics: Metrics
     cloud_watch: CloudWatch
@@ -127,13 +141,13 @@ class Services(StoreServices):
         return self.upstream.cloud
 
 
-def build_stores(settings: Settings) -> Stores:
-    """Build what reads and writes Redis. Raises ``Misconfigured``."""
+def build_stores(settings: Settings, *, share: LoopShare | None = None) -> Stores:
+    """Build what reads and writes Redis; searches count as part of ``share``. Raises ``Misconfigured``."""
     try:
         keys = SealingKeys.parse(settings.sealing_keys)
     except ValueError as error:
         raise Misconfigured(f"SEALING_KEYS: {error}") from None
-    redis = Store(settings.redis_url)
+    redis = Store(settings.redis_url, share=share)
     tokens = Tokens(
         redis, keys, max_live=settings.device_max_live_tokens, max_new_per_hour=settings.device_max_new_tokens_per_hour
     )
@@ -160,7 +174,8 @@ def build_store_services(settings: Settings, stores: Stores, *, wake: Callable[[
     """
     policies = Policies(settings.policy_file)
     registry = Registry(stores.devices, policies, stores.redis.clock)
-    jobs = Jobs(stores.jobs, stores.index, stores.queue)
+    index = TokenIndex(stores.redis, stores.tokens, client=stores.redis.background)
+    jobs = Jobs(stores.jobs, index, stores.queue)
     return StoreServices(
         settings=settings,
         stores=stores,
@@ -178,7 +193,8 @@ def build_store_services(settings: Settings, stores: Stores, *, wake: Callable[[
 
 def build_services(settings: Settings) -> Services:
     """Build all services of an instance. Nothing is connected yet. Raises ``Misconfigured``."""
-    stores = build_stores(settings)
+    operators_share = LoopShare(OPERATORS_SHARE, burst_s=BURST_S)
+    stores = build_stores(settings, share=operators_share)
     clock = stores.redis.clock
     limits = quota_settings(settings)
     usage = QuotaUsageReader(stores.redis, limits=limits)
@@ -209,6 +225,8 @@ def build_services(settings: Settings) -> Services:
     lookup = TokenLookup(authenticator, key_check, stores.tokens)
     return Services(
         **fields_of(basis),
+        operators_share=operators_share,
+        visitors_share=LoopShare(VISITORS_SHARE, burst_s=BURST_S),
         upstream=upstream,
         metrics=metrics,
         cloud_watch=cloud_watch,

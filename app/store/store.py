@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from app.errors import Misconfigured, Unavailable
+from app.loop_share import LoopShare
 from app.model.health import HealthCheck, HealthStatus
 from app.model.secrets import Secret
 from app.model.text import _
@@ -24,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 0.5
 LEARN_TIME_EVERY_S: Final = 5.0
+
+COMMANDS_AT_ONCE: Final = 100
+"""In one round trip of a search. A hundred records of tokens take Redis about 1 ms."""
 
 Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
 _FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
@@ -67,8 +71,11 @@ class Store:
     Each is opened when it is first used. Which one a class of this package uses is decided in its ``__init__``.
     """
 
-    def __init__(self, url: Secret) -> None:
-        """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is not valid."""
+    def __init__(self, url: Secret, *, share: LoopShare | None = None) -> None:
+        """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is not valid.
+
+        Reading the answers to searches counts as part of ``share``.
+        """
         connect = _connector(url)
         self.clock = RedisClock()
         self.requests = RedisClient(PipelinedConnection(connect), self.clock)
@@ -76,10 +83,23 @@ class Store:
         self.permits = RedisClient(PipelinedConnection(connect), self.clock)
         """Permits to call the cloud. One that comes late is void, so asking must not queue behind token requests."""
         self.background = RedisClient(PipelinedConnection(connect), self.clock)
-        """Delivery, jobs, audit, counters, and searches through indexes: large pipelines that may take longer."""
+        """Delivery, jobs, counters, and what is recorded in the audit: large pipelines that may take longer."""
+        self.searches = RedisClient(
+            PipelinedConnection(connect, run=share.count if share else None), self.clock, most_at_once=COMMANDS_AT_ONCE
+        )
+        """Searches, lists and exports for operators: no revocation and no entry of the audit waits for their answers.
+
+        They go in bounded round trips, because Redis works on one at a time: a large one would delay token requests.
+        """
         self.polling = RedisClient(PipelinedConnection(connect), self.clock)
         """Looking again and again whether something is done at another instance, and what time it is."""
-        self._clients: Final = (self.requests, self.permits, self.background, self.polling)
+        self._clients: Final = (
+            self.requests,
+            self.permits,
+            self.background,
+            self.searches,
+            self.polling,
+        )
 
     async def ping(self) -> HealthCheck:
         """Check that Redis answers requests; return what it promises. Raises ``Unavailable``."""

@@ -97,7 +97,7 @@ class Wire:
     """The way to Redis, which is cut where a history says so: then nothing comes back, and nothing goes out."""
 
     def __init__(self, store: Store) -> None:
-        for client in (store.requests, store.permits, store.background, store.polling):
+        for client in (store.requests, store.permits, store.background, store.searches, store.polling):
             client.connection = _Cuttable(self, client.connection)
         self.cut = False
         self.death: Death | None = None
