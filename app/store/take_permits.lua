@@ -185,7 +185,7 @@ end
 local function trusted_from(text, window_us)
   local info = redis.call('INFO', 'server')
   local _, before = info:find('run_id:', 1, true)
-  local run_id = info:sub(before + 1, before + RUN_ID_CHARS)
+  local run_id = before and info:sub(before + 1, before + RUN_ID_CHARS) or 'unknown'
   local known, since_us = (text or ''):match('^(%S+) (%S+)')
   if known ~= run_id or tonumber(since_us) > now then
     since_us = now
