@@ -206,6 +206,7 @@ def build_services(settings: Settings) -> Services:
         recorder=EventRecorder(stores.audit),
         clock=clock,
         texts=BreakerTexts(f"{socket.gethostname()}:{settings.port}", settings.egress_group),
+        attempt_timeout_s=limits.attempt_timeout_s,
     )
     upstream = build_upstream(settings, stores.redis, quota, noted=_each_of(metrics.called, cloud_watch.note))
     check_mqtt_access_key(settings)

@@ -37,6 +37,7 @@ def watch_on(quota: SharedQuota, store: Store, name: str = "host-1:8080") -> Clo
         recorder=EventRecorder(AuditStore(store)),
         clock=store.clock,
         texts=BreakerTexts(name, "all"),
+        attempt_timeout_s=LIMITS.attempt_timeout_s,
     )
 
 
