@@ -44,14 +44,21 @@ class CallFindings:
         self._probe: _Probe = ""
         self._has_news = False
 
-    def note(self, outcome: CallOutcome, now: float) -> None:
-        """Note how an attempt to call ended. One that was not made teaches nothing."""
+    def note(self, outcome: CallOutcome, now: float, *, is_stopped: bool = False) -> None:
+        """Note how an attempt to call ended; ``is_stopped``: calls are stopped, but for probes.
+
+        An attempt that was not made teaches nothing.
+        """
         permit, error = outcome.permit, outcome.error
         if error is None or error.kind is not ErrorKind.UNREACHABLE:
             if permit:
                 self._note_answer(outcome, permit, now)
         elif self._is_failure(outcome, now):
             self._note_failure(outcome, now)
+            # A probe that cannot connect gets no permit.
+            is_probe = outcome.permit.is_probe if outcome.permit else is_stopped
+            if is_probe and self._probe != "answered":
+                self._probe = "failed"
 
     def is_urgent(self, *, group_fails: bool) -> bool:
         """Return whether there is something that the other instances must know now.
@@ -111,8 +118,6 @@ class CallFindings:
         self._failed, self._failed_last_at = True, now
         self._reason = outcome.error.code if outcome.error else ""
         self._has_news = True
-        if outcome.permit and outcome.permit.is_probe and self._probe != "answered":
-            self._probe = "failed"
 
     def _note_answer(self, outcome: CallOutcome, permit: CallPermit, now: float) -> None:
         self._answered, self._answered_at = True, now

@@ -75,8 +75,9 @@ class CloudWatch:
 
     def note(self, outcome: CallOutcome) -> None:
         """Note how an attempt to call ended; report it soon, or at once where the other instances need it."""
-        self._findings.note(outcome, asyncio.get_running_loop().time())
-        if self._findings.is_urgent(group_fails=self.status.is_failing or bool(self.status.scope)):
+        is_stopped = bool(self.status.scope)
+        self._findings.note(outcome, asyncio.get_running_loop().time(), is_stopped=is_stopped)
+        if self._findings.is_urgent(group_fails=self.status.is_failing or is_stopped):
             self._is_due.set()
 
     def note_unsent_probe(self) -> None:

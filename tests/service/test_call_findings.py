@@ -101,6 +101,17 @@ def test_a_probe_that_was_given_up_early_has_failed() -> None:
     assert findings.take_report(1.0).probe == "failed"
 
 
+def test_while_calls_are_stopped_one_that_cannot_connect_is_a_probe() -> None:
+    """It never gets as far as a permit. A call that was under way before is none."""
+    findings = CallFindings(attempt_timeout_s=3.0)
+    findings.note(LOST, 1.0, is_stopped=True)
+    assert findings.take_report(1.0).probe == ""
+    findings.note(NOT_CONNECTED, 1.0)
+    assert findings.take_report(1.0).probe == ""
+    findings.note(NOT_CONNECTED, 1.0, is_stopped=True)
+    assert findings.take_report(1.0).probe == "failed"
+
+
 def test_a_probe_that_was_not_sent_is_reported() -> None:
     """Unless one of its calls was sent all the same."""
     findings = CallFindings(attempt_timeout_s=3.0)

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient
 
 from app.service.registry import Registration
 from app.settings import Settings
-from app.store.redis_keys import OPERATORS_AUDIT
+from app.store.redis_keys import OPERATORS_AUDIT, report_keys
 from app.tasks import end
 from app.web.route import SERVICES
 from tests.actors import CLI
@@ -165,6 +165,41 @@ async def test_calls_into_a_dead_cloud_are_few(fleet: Fleet) -> None:
         assert first - opened_at > 0.5
         assert second - first >= 5 * 0.8
     assert sum(len(gate.calls) for gate in fleet.gates) < 200
+
+
+async def test_when_the_instance_that_tries_dies_another_one_does(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease on the attempt ends after the time of a call and a second."""
+    redis = fleet.servers[0].app[SERVICES].stores.redis.requests
+    watches = [server.app[SERVICES].cloud_watch for server in fleet.servers]
+    holders: list[int] = []
+
+    async def is_held() -> bool:
+        name = await redis.command("HGET", report_keys("all", "")["group_breaker"], "holder")
+        holders[:] = [at for at in ALL if watches[at]._quota.name == name]
+        return bool(holders)
+
+    async with fleet.demand():
+        await fleet.become("dropping")
+        await fleet.until_scopes("group", "group", "group")
+        await fleet.become("hanging")
+        await until(is_held, "an attempt under way")
+        [dead] = holders
+        monkeypatch.setattr(watches[dead], "report_calls", _never)
+        others = [at for at in ALL if at != dead]
+        await fleet.become("open", *others)
+
+        async def is_served() -> bool:
+            return {fleet.scopes()[at] for at in others} == {""} and all(fleet.answers[at][200] for at in others)
+
+        for at in others:
+            fleet.answers[at].clear()
+        await until(is_served, "new tokens at the others", within_s=40)
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 async def test_an_instance_without_a_network_stops_its_own_calls_alone(fleet: Fleet) -> None:
