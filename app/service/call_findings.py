@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from app.cloud.errors import ErrorKind
 from app.cloud.quota import CallOutcome, CallPermit
+from app.service.permit_stock import MAX_VALID_S
 from app.store.quota import CallReport
 
 STREAK_KEPT_S: Final = 60.0
@@ -17,9 +18,6 @@ STREAK_KEPT_S: Final = 60.0
 
 NEWS_KEPT_S: Final = 2.0
 """How long an answer or a failure is worth reporting. It can be older where Redis was away."""
-
-MAX_VALID_S: Final = 0.2
-"""A call is sent at most so long before its permit is void."""
 
 LEAST_FAILING_S: Final = 0.001
 """A streak that began this moment is a streak all the same."""
@@ -32,6 +30,7 @@ class CallFindings:
 
     def __init__(self, *, attempt_timeout_s: float) -> None:
         """Begin with nothing learned. ``attempt_timeout_s`` is how long a call waits for its answer at most."""
+        # A call is sent at most so long before its permit is void.
         self._no_answer_s = attempt_timeout_s - MAX_VALID_S
         self._failed_first_at: float | None = None
         """When the streak of calls that fail by connection began; None: there is no streak."""
