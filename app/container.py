@@ -31,6 +31,7 @@ from app.service.operators import OperatorAdmin
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
+from app.service.request_limiter import MAX_CONCURRENT, RequestLimiter
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.service.sign_in import SignIn
@@ -109,6 +110,7 @@ class Services(StoreServices):
     applications: Applications
     cloud_admin: CloudAdmin
     explorer: Explorer
+    limiter: RequestLimiter
     issuer: Issuer
     introspector: Introspector
     revoker: Revoker
@@ -191,6 +193,7 @@ def build_services(settings: Settings) -> Services:
     key_check = KeyCheck(stores.api_keys)
     authenticator = Authenticator(stores.devices, clock, settings.issuer_url)
     lookup = TokenLookup(authenticator, key_check, stores.tokens)
+    limiter = RequestLimiter(MAX_CONCURRENT)
     return Services(
         **fields_of(basis),
         upstream=upstream,
@@ -202,9 +205,12 @@ def build_services(settings: Settings) -> Services:
         applications=applications,
         cloud_admin=CloudAdmin(upstream.cloud, stores.audit),
         explorer=Explorer(upstream.cloud, stores.audit),
-        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications),
-        introspector=Introspector(lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock),
-        revoker=Revoker(lookup, stores.tokens, delivery),
+        limiter=limiter,
+        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications, limiter=limiter),
+        introspector=Introspector(
+            lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock, limiter=limiter
+        ),
+        revoker=Revoker(lookup, stores.tokens, delivery, limiter=limiter),
         pings={"redis": stores.redis.ping, "policy": basis.policies.ping},
     )
 

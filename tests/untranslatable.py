@@ -28,7 +28,15 @@ FOR_THE_COMMAND_LINE_ALONE: Final = {"Misconfigured", "PolicyError", "MalformedT
 OF_THE_DEVICE_API: Final = {
     *(
         f"app/service/{name}.py"
-        for name in ("authenticate", "client_credentials", "introspect", "issue", "revoke", "token_lookup")
+        for name in (
+            "authenticate",
+            "client_credentials",
+            "introspect",
+            "issue",
+            "request_limiter",
+            "revoke",
+            "token_lookup",
+        )
     ),
     *(f"app/web/{name}.py" for name in ("aiohttp_internals", "bearer", "client_authentication", "oauth")),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -21,6 +20,7 @@ from app.model.templates import NoGrant
 from app.service.applications import Applications
 from app.service.authenticate import Authenticator, ClientProof, VerifiedClient
 from app.service.client_credentials import ClientCredentials
+from app.service.request_limiter import RequestLimiter
 from app.store.devices import CACHED_DEVICES
 from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, StoredToken, TokenRequest
 from app.store.redis_keys import Handle
@@ -38,10 +38,6 @@ FALLBACK_MS: Final = 30_000
 
 FALLBACK_PATIENCE_S: Final = 2.0
 """A caller for whom there is such a token waits no longer than this for a new one."""
-
-MAX_CONCURRENT_IN_STORM: Final = 32
-"""How many requests an instance works on at once while more new tokens are asked for than can be had. Requests that
-only wait for the cloud are not counted. With thousands at once, permits would come too late to be of use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +71,20 @@ class Issuer:
     """Issues tokens to devices."""
 
     def __init__(
-        self, authenticator: Authenticator, policy: Callable[[], Policy], tokens: Tokens, applications: Applications
+        self,
+        authenticator: Authenticator,
+        policy: Callable[[], Policy],
+        tokens: Tokens,
+        applications: Applications,
+        *,
+        limiter: RequestLimiter,
     ) -> None:
-        """``policy`` returns the policy in force now."""
+        """``policy`` returns the policy in force now; ``limiter`` counts each request that is passed to ``issue``."""
         self._authenticator = authenticator
         self._policy = policy
         self._tokens = tokens
         self._applications = applications
-        self._concurrent = 0
+        self._limiter = limiter
 
     async def issue(
         self,
@@ -98,35 +100,22 @@ class Issuer:
         ``deadline`` is loop time in seconds, and ``request_id`` is for the audit. Raises the refusals of
         ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
         """
-        self._refuse_in_storm()
         proof, ask = ClientProof(credentials), partial(self._ask, scope, expires_in)
         started_at = asyncio.get_running_loop().time()
-        self._concurrent += 1
-        try:
-            while True:
-                answer = await self._authenticator.authenticate(proof, ask)
-                wait_until = deadline - ANSWERING_S
-                if answer.result.token:
-                    wait_until = min(wait_until, started_at + FALLBACK_PATIENCE_S)
-                may_wait = answer.asked_at < wait_until
-                if _is_outdated(answer, may_wait=may_wait):
-                    continue
-                if answer.result.status == "apply":
-                    self._start_application(answer, proof, request_id)
-                if answer.result.status not in {"apply", "wait"} or not may_wait:
-                    return self._conclude(answer)
-                await self._wait(answer, wait_until)
-        finally:
-            self._concurrent -= 1
-
-    def _refuse_in_storm(self) -> None:
-        """Refuse without reading the request if it would only delay the others."""
-        if self._concurrent >= MAX_CONCURRENT_IN_STORM and (full := self._applications.refusal()):
-            raise Unavailable(
-                f"no token for now: {sentence(full.kind.value)}",
-                cause=f"{self._concurrent} concurrent requests; {full}",
-                retry_after_s=math.ceil(full.retry_after_s),
-            )
+        while True:
+            answer = await self._authenticator.authenticate(proof, ask)
+            wait_until = deadline - ANSWERING_S
+            if answer.result.token:
+                wait_until = min(wait_until, started_at + FALLBACK_PATIENCE_S)
+            may_wait = answer.asked_at < wait_until
+            if _is_outdated(answer, may_wait=may_wait):
+                continue
+            if answer.result.status == "apply":
+                self._start_application(answer, proof, request_id)
+            if answer.result.status not in {"apply", "wait"} or not may_wait:
+                return self._conclude(answer)
+            with self._limiter.suspended():
+                await self._applications.wait_until_done(answer.token_request, answer.result.application, wait_until)
 
     async def _ask(self, scope: str | None, expires_in: str | None, client: VerifiedClient) -> _Answer:
         """Check what is asked for, and have one script use the proof up and look for the token.
@@ -160,14 +149,6 @@ class Issuer:
         lease = ApplicationLease(answer.token_request, answer.result.application, proof.request)
         device = Actor(f"device:{answer.token_request.device.client_id}", request_id)
         self._applications.start(lease, answer.grant, actor=device)
-
-    async def _wait(self, answer: _Answer, until: float) -> None:
-        """Wait for the application that is under way, not counted among the concurrent requests."""
-        self._concurrent -= 1
-        try:
-            await self._applications.wait_until_done(answer.token_request, answer.result.application, until)
-        finally:
-            self._concurrent += 1
 
     def _conclude(self, answer: _Answer) -> IssuedToken:
         """Hand out the token that was found, fresh or not; without one raise the refusal that says why."""

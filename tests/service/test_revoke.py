@@ -11,6 +11,7 @@ from app.service.api_keys import ApiKeyAdmin, Bearer, KeyCheck
 from app.service.authenticate import Authenticator
 from app.service.client_credentials import Basic
 from app.service.delivery import Delivery
+from app.service.request_limiter import RequestLimiter
 from app.service.revoke import Revoker
 from app.service.token_lookup import TokenLookup
 from app.store.api_keys import ApiKeys
@@ -35,7 +36,7 @@ async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
     # It does not run, so nothing is delivered.
     delivery = Delivery(revocations, fleet.tokens, client, audit=AuditStore(fleet.store), pace=1.0)
     lookup = TokenLookup(authenticator, KeyCheck(api_keys), fleet.tokens)
-    revoker = Revoker(lookup, fleet.tokens, delivery)
+    revoker = Revoker(lookup, fleet.tokens, delivery, limiter=RequestLimiter(1))
 
     async def token(life_s: int) -> TokenRecord:
         lead = await begin_application(fleet.tokens, want(device, life_s=life_s), f"r{life_s}")
