@@ -41,20 +41,19 @@ from app.store.api_keys import ApiKeys
 from app.store.audit import AuditStore
 from app.store.audit_shipping import AuditShipping
 from app.store.clock import RedisClock
-from app.store.constants import PACE
 from app.store.counters import CounterStore
 from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
-from app.store.quota import QuotaUsageReader
+from app.store.quota import QuotaUsageReader, full_pace
 from app.store.revocations import RevocationQueue
 from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import running
-from app.upstream import Upstream, build_upstream, check_mqtt_access_key
+from app.upstream import Upstream, build_upstream, check_mqtt_access_key, quota_settings
 
 Ping = Callable[[], Awaitable[str]]
 """Describes the state of a part, for people. Raises ``Unavailable`` where it is out of reach."""
@@ -176,7 +175,9 @@ def build_services(settings: Settings) -> Services:
     """Build all services of an instance. Nothing is connected yet. Raises ``Misconfigured``."""
     stores = build_stores(settings)
     clock = stores.redis.clock
-    metrics = Metrics(CounterStore(stores.redis), _quota_usage(settings, stores), clock)
+    metrics = Metrics(
+        CounterStore(stores.redis), QuotaUsageReader(stores.redis, limits=quota_settings(settings)), clock
+    )
     upstream = build_upstream(settings, stores.redis, noted=metrics.called)
     check_mqtt_access_key(settings)
     delivery = Delivery(
@@ -245,10 +246,5 @@ def fields_of(services: StoreServices) -> dict[str, Any]:
 
 def _revoke_pace(settings: Settings) -> float:
     """Return how many revocations a second the cloud takes."""
-    return settings.qps["RevokeToken"] * PACE
-
-
-def _quota_usage(settings: Settings, stores: Stores) -> QuotaUsageReader:
-    return QuotaUsageReader(
-        stores.redis, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group
-    )
+    limits = quota_settings(settings)
+    return full_pace(limits.qps["RevokeToken"], limits.jitter_s)

@@ -142,6 +142,14 @@ class Settings(_Quotas):
         "share one EGRESS_QPS.",
     )
 
+    cloud_jitter_ms: int = Field(
+        30,
+        ge=0,
+        le=1000,
+        description="Range of the delay of calls on their way to the cloud, in ms. By so much more than a second each "
+        "counts towards its quotas.",
+    )
+
     close_connection_on_revoke: bool = Field(
         default=False,
         description="Close a device's connection when the cloud confirms a revoke (CloseConnection, on newer "

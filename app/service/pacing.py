@@ -116,8 +116,7 @@ class _Pacer:
 
     async def _ask(self) -> PermitGrant:
         loop = asyncio.get_running_loop()
-        waiting, least, batch_s = self.queue.question(loop.time())
-        grant = await self._quota.take_permits(self._action, waiting=waiting, least=least, batch_s=batch_s)
+        grant = await self._quota.take_permits(self._action, self.queue.question(loop.time()))
         self.queue.answered(grant, loop.time())
         return grant
 

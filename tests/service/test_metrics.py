@@ -7,10 +7,11 @@ from app.errors import Unavailable
 from app.service.metrics import HOUR_MINUTES, MAX_CODE_CHARS, Metrics
 from app.store.constants import COUNTERS_KEPT_MS
 from app.store.counters import MINUTE_MS, Batch, CloudHealth, CounterStore
-from app.store.quota import QuotaUsageReader
+from app.store.quota import QuotaSettings, QuotaUsageReader
 from app.store.store import Store
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
+LIMITS = QuotaSettings(QPS, egress_qps=300, egress_group="all")
 
 
 class Book(CounterStore):
@@ -38,7 +39,7 @@ def book(store: Store) -> Book:
 
 def counting(store: Store, book: CounterStore) -> Metrics:
     """Return what another instance counts with."""
-    return Metrics(book, QuotaUsageReader(store, qps=QPS, egress_qps=300, egress_group="all"), store.clock)
+    return Metrics(book, QuotaUsageReader(store, limits=LIMITS), store.clock)
 
 
 @pytest.fixture
@@ -150,5 +151,5 @@ async def test_before_the_first_call_the_cloud_was_not_seen(metrics: Metrics) ->
 async def test_quotas_that_nobody_uses_are_left_out(store: Store, metrics: Metrics) -> None:
     """The egress group's limit and those of the three actions of tokens are always told, others when in use."""
     assert [use.action for use in await metrics.quota_usage()] == ["", "ApplyToken", "QueryToken", "RevokeToken"]
-    await store.requests.command("LPUSH", "{q}:a:SendMessage", store.clock.now_ms() * 1000)
+    await store.requests.command("LPUSH", "{q}:a:SendMessage", f"{store.clock.now_ms() * 1000 + 900_000} 1")
     assert [use.action for use in await metrics.quota_usage()][-1] == "SendMessage"

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.assembly import build
 from app.service.registry import Registration, Registry
 from app.settings import Settings
-from app.store.constants import PACE
+from app.store.quota import full_pace
 from app.web.route import SERVICES
 from tests import processes
 from tests.actors import CLI
@@ -199,7 +199,9 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
     # A pair of cloud tokens comes every 30 s, and there is time to wait for one, but not for two.
     pair_s = 30
     monkeypatch.setattr("app.service.applications.APPLY_DEADLINE_S", 60)
-    narrow = settings.model_copy(update={"apply_token_qps": 2 / (pair_s * PACE), "request_deadline_s": 60})
+    narrow = settings.model_copy(
+        update={"apply_token_qps": 2 / (pair_s * full_pace(1, 0.03)), "request_deadline_s": 60}
+    )
     async with connected_server(narrow) as server:
         first, second, third = (replace(each, client=server) for each in callers)
         assert (await first.token()).status == 200
