@@ -32,6 +32,10 @@ from app.value_errors import explain_value_error
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _EGRESS_GROUP: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+MIN_QPS: Final = 0.01
+MAX_QPS: Final = 1e9
+"""Out of the way of all that can be called: for measurements."""
+
 SecretText = Annotated[Secret, PlainValidator(lambda text: Secret(str(text).strip()))]
 SecretKey = Annotated[AccessKeySecret, PlainValidator(lambda text: AccessKeySecret(str(text).strip()))]
 
@@ -51,7 +55,9 @@ else:
                 float,
                 Field(
                     action.qps,
-                    gt=0,
+                    ge=MIN_QPS,
+                    le=MAX_QPS,
+                    allow_inf_nan=False,
                     description=f"Quota of the account: {action.name} calls per second, over all instances.",
                 ),
             )
@@ -134,7 +140,11 @@ class Settings(_Quotas):
     )
 
     egress_qps: float = Field(
-        catalog.EGRESS_QPS, gt=0, description="Calls per second to the cloud from one IP address, over all actions."
+        catalog.EGRESS_QPS,
+        ge=MIN_QPS,
+        le=MAX_QPS,
+        allow_inf_nan=False,
+        description="Calls per second to the cloud from one IP address, over all actions.",
     )
     egress_group: str = Field(
         "all",

@@ -90,6 +90,27 @@ MUTATIONS: Final = (
         "await asyncio.sleep(0)",
         ("tests/service/test_jobs.py",),
     ),
+    Mutation(
+        "shrinking at every Overflow",
+        "app/store/report_calls.lua",
+        "if pace and taken_at_us < pace.shrunk_at_us + SECOND_US then",
+        "if false then",
+        ("tests/store/test_quota_back_off.py",),
+    ),
+    Mutation(
+        "no breaker",
+        "app/store/report_calls.lua",
+        "if failed ~= '1' or tonumber(failing_us) < OPEN_AFTER_US then",
+        "if true then",
+        ("tests/store/test_quota_breaker.py",),
+    ),
+    Mutation(
+        "a permit counts for no longer than the cloud's second",
+        "app/store/_quota.lua",
+        "return SECOND_US + jitter_us + valid_us + PERMIT_ROUNDING_US",
+        "return SECOND_US + PERMIT_ROUNDING_US",
+        ("tests/store/test_quota.py",),
+    ),
 )
 
 

@@ -93,8 +93,14 @@ local function share_at(pace, at_us)
 end
 
 -- BREAKER: a hash. Open it has `probe_at_us`; closed, `closed_at_us`, until the pace is full again.
-local MAX_PAUSE_US = 72 * SECOND_US
+local LONGEST_AHEAD_US = 72 * SECOND_US
 local FIRST_SHARE = 0.1
+
+-- Returns 0 for an instant that is further ahead than it can be.
+local function possible(instant_us, longest_ahead_us)
+  instant_us = tonumber(instant_us or 0)
+  return instant_us <= now + longest_ahead_us and instant_us or 0
+end
 
 local function read_breaker(key)
   local breaker = read_hash(key)
@@ -103,9 +109,9 @@ local function read_breaker(key)
   end
   breaker.key = key
   breaker.is_open = breaker.probe_at_us ~= nil
-  breaker.probe_at_us = math.min(tonumber(breaker.probe_at_us or 0), now + MAX_PAUSE_US)
-  breaker.closed_at_us = math.min(tonumber(breaker.closed_at_us or 0), now)
-  breaker.lease_until_us = math.min(tonumber(breaker.lease_until_us or 0), now + MAX_PAUSE_US)
+  breaker.probe_at_us = possible(breaker.probe_at_us, LONGEST_AHEAD_US)
+  breaker.lease_until_us = possible(breaker.lease_until_us, LONGEST_AHEAD_US)
+  breaker.closed_at_us = possible(breaker.closed_at_us, 0)
   return breaker
 end
 

@@ -1,5 +1,5 @@
 -- Promises callers that are refused when to come back: each at an instant of its own, when all that wait now and all
--- that were promised before will have been served. Nobody has a reserved place. Sent again it promises later instants.
+-- that were promised before will have been served. No place is reserved. Sent again it promises later instants.
 --
 -- `queue`: name of the caller's queue: API, egress group and instance, by spaces   `permits`: for so many callers
 -- `own_api_limit`, `own_group_limit`: in calls a second, and `own_jitter_us`: as the caller was given them

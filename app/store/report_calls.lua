@@ -10,11 +10,13 @@
 -- `throttled`: an API, and when the permit of its last throttled call was taken, and so on
 -- Returns {live, is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at}: whose breaker is open (group,
 -- instance or nothing), for how long this instance has no probe, why and since when it is open or was; and what this
--- instance changed last (opened, closed or nothing) at an instant that tells two changes apart.
+-- instance changed last (opened, closed or nothing) at which instant: two changes differ in it.
 
 local group_breaker, own_breaker, instances = unpack(KEYS)
 local instance, answered, failed, failing_us, probe, reason, spread = unpack(ARGV, 2)
 local throttled = {unpack(ARGV, 9)}
+
+local MILLISECOND_US = 1000
 
 local SHRINK_BY = 0.7
 local CEILING = 0.9
@@ -182,4 +184,4 @@ local change = changed.key and (changed.is_open and 'opened' or 'closed') or ''
 local is_failing = group.failing > 0 or group.own.failing_since_us > 0
 
 return {group.live, is_failing and 1 or 0, scope, closed_for_us(breaker, instance), shown.reason or '',
-  math.floor((shown.opened_at_us or 0) / 1000), change, changed.changed_at_us or '0'}
+  math.floor((shown.opened_at_us or 0) / MILLISECOND_US), change, changed.changed_at_us or '0'}

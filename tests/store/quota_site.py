@@ -18,6 +18,7 @@ from app.store.quota import (
     SharedQuota,
     full_pace,
 )
+from app.store.redis_keys import QUOTA_SERVER
 from app.store.script import Script
 from app.store.store import Store
 
@@ -148,8 +149,12 @@ class Site:
         )
 
     async def keys(self) -> set[str]:
-        """Return the names of all keys of the quotas."""
-        return set(await self.store.requests.command("KEYS", "{q}:*"))
+        """Return the names of the quotas' keys but the one that names the Redis server: that has no TTL."""
+        return set(await self.store.requests.command("KEYS", "{q}:*")) - {QUOTA_SERVER}
+
+    async def ttl_s(self, key: str) -> float:
+        """Return for how long a key is kept, by scripts whose clock is stopped: theirs are a thousand times as long."""
+        return float(await self.store.requests.command("PTTL", key)) / 1_000_000
 
 
 def most_in_a_window(given: Sequence[Taken], window_s: float) -> int:

@@ -16,6 +16,8 @@ from app.service.metrics import Metrics
 from app.service.registry import Registry
 from app.settings import Settings
 from app.store.counters import MINUTE_MS
+from app.store.quota import CallReport, SharedQuota
+from app.upstream import quota_settings
 from app.web.console import overview
 from app.web.route import SERVICES
 from tests.callers import Caller
@@ -226,7 +228,20 @@ async def test_quotas_are_shown_against_their_limits(server: Server, caller: Cal
         assert f'aria-labelledby="quota-{name}"' in shown.text
     assert shown.text.count("0 of 1,000 per second") == 4
     assert "SendMessage" not in shown.text
-    assert "98%" in shown.text
+    assert "95%" in shown.text
+
+
+async def test_a_quota_whose_calls_the_cloud_refused_shows_its_pace(server: Server, signed_in: SignedIn) -> None:
+    """Back-off shrinks it by 30 %, and the other quotas show nothing of it."""
+    browser = await signed_in()
+    assert "slowed down" not in (await browser.get("/admin/")).text
+    services = server.app[SERVICES]
+    quota = SharedQuota(services.stores.redis, limits=quota_settings(services.settings))
+    now_us = services.clock.now_ms() * 1000
+    await quota.report_calls(
+        CallReport(answered=True, failed=False, failing_s=0, throttled={"QueryToken": now_us}, probe="", reason="")
+    )
+    assert re.findall("slowed down to ([0-9.]+)", (await browser.get("/admin/")).text) == ["666"]
 
 
 async def test_the_instances_own_checks_are_told_in_words(server: Server, signed_in: SignedIn) -> None:
