@@ -32,6 +32,7 @@ from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
 from app.service.request_limiter import MAX_CONCURRENT, RequestLimiter
+from app.service.retry_promises import RetryPromises
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.service.sign_in import SignIn
@@ -46,7 +47,7 @@ from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
-from app.store.quota import QuotaUsageReader, full_pace
+from app.store.quota import QuotaUsageReader, SharedQuota, full_pace
 from app.store.revocations import RevocationQueue
 from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
@@ -109,6 +110,7 @@ class Services(StoreServices):
     applications: Applications
     cloud_admin: CloudAdmin
     explorer: Explorer
+    promises: RetryPromises
     limiter: RequestLimiter
     issuer: Issuer
     introspector: Introspector
@@ -175,10 +177,11 @@ def build_services(settings: Settings) -> Services:
     """Build all services of an instance. Nothing is connected yet. Raises ``Misconfigured``."""
     stores = build_stores(settings)
     clock = stores.redis.clock
-    metrics = Metrics(
-        CounterStore(stores.redis), QuotaUsageReader(stores.redis, limits=quota_settings(settings)), clock
-    )
-    upstream = build_upstream(settings, stores.redis, noted=metrics.called)
+    limits = quota_settings(settings)
+    usage = QuotaUsageReader(stores.redis, limits=limits)
+    quota = SharedQuota(stores.redis, limits=limits)
+    metrics = Metrics(CounterStore(stores.redis), usage, clock)
+    upstream = build_upstream(settings, stores.redis, quota, noted=metrics.called)
     check_mqtt_access_key(settings)
     delivery = Delivery(
         stores.queue,
@@ -194,6 +197,7 @@ def build_services(settings: Settings) -> Services:
     key_check = KeyCheck(stores.api_keys)
     authenticator = Authenticator(stores.devices, clock, settings.issuer_url)
     lookup = TokenLookup(authenticator, key_check, stores.tokens)
+    promises = RetryPromises(quota)
     limiter = RequestLimiter(MAX_CONCURRENT)
     return Services(
         **fields_of(basis),
@@ -206,8 +210,9 @@ def build_services(settings: Settings) -> Services:
         applications=applications,
         cloud_admin=CloudAdmin(upstream.cloud, stores.audit),
         explorer=Explorer(upstream.cloud, stores.audit),
+        promises=promises,
         limiter=limiter,
-        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications, limiter=limiter),
+        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications, promises=promises, limiter=limiter),
         introspector=Introspector(
             lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock, limiter=limiter
         ),
@@ -227,6 +232,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
         await stack.enter_async_context(running(services.metrics.add_regularly))
         await stack.enter_async_context(services.upstream.connect())
         stack.push_async_callback(services.applications.close)
+        stack.push_async_callback(services.promises.close)
         for work in (
             services.stores.redis.keep_time,
             services.policies.follow,

@@ -19,6 +19,7 @@ from app.cloud.errors import RETRIED, CloudError
 from app.cloud.quota import QuotaExhausted
 from app.errors import Unavailable
 from app.model.actors import Actor
+from app.model.calls import CallRank
 from app.model.grants import Grant, TokenType
 from app.model.lifetimes import MIN_LIFETIME_S
 from app.model.topics import TopicFilter
@@ -84,12 +85,19 @@ class Applications:
         self._own: dict[Handle, asyncio.Task[None]] = {}
         self._watches: dict[Handle, asyncio.Task[None]] = {}
 
-    def refusal(self) -> QuotaExhausted | None:
-        """Return why nothing more can be applied for in time, if so: the queue for permits is too long."""
-        deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S * QUEUE_SHARE
+    def refusal(self, grant: Grant) -> QuotaExhausted | None:
+        """Return why a token for ``grant`` cannot be applied for, if that is known: the queue for permits is long."""
+        return self._refusal(grant, APPLY_DEADLINE_S * QUEUE_SHARE)
+
+    def takes_longer(self, grant: Grant, *, than_s: float) -> bool:
+        """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known."""
+        return self._refusal(grant, than_s) is not None
+
+    def _refusal(self, grant: Grant, within_s: float) -> QuotaExhausted | None:  # noqa: ARG002
+        deadline = asyncio.get_running_loop().time() + within_s
         return self._cloud.refusal("ApplyToken", deadline=deadline)
 
-    def start(self, lease: ApplicationLease, grant: Grant, *, actor: Actor) -> None:
+    def start(self, lease: ApplicationLease, grant: Grant, *, rank: CallRank, actor: Actor) -> None:  # noqa: ARG002
         """Start to apply; the audit names ``actor``, the device.
 
         A request that is sent again and holds the lease already changes nothing.

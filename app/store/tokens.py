@@ -62,7 +62,8 @@ class Tokens:
 
         A live token takes one round trip. ``request`` is the request's random value: the same request may be sent
         again. The assertion is used until ``used_until_ms`` (Unix ms); 0: there is none. Where the request would have
-        to apply and ``may_apply`` is False, the answer is ``busy``, and nothing was started.
+        to apply and ``may_apply`` is False, the answer is ``busy``, nothing was started, and that too took one round
+        trip.
 
         Raises ``AssertionRefused`` and ``Unavailable``.
         """
@@ -78,7 +79,9 @@ class Tokens:
             "used_until_ms": used_until_ms,
             "fresh_ms": wanted.fresh_ms,
         }
-        answer = await self._redis.run_script(_FIND_LIVE, keys, **arguments)
+        answer: list[Any] = ["none"]
+        if may_apply:  # else it is probably refused, which must cost less than serving: the second script is enough
+            answer = await self._redis.run_script(_FIND_LIVE, keys, **arguments)
         if answer == ["none"]:
             keys |= {
                 "application": shard.application(wanted.key),

@@ -10,6 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import build
+from app.model.grants import parse_scope
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.store.quota import full_pace
@@ -213,7 +214,7 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
             return keys
 
         async def is_known() -> bool:
-            return services.applications.refusal() is not None
+            return services.applications.refusal(parse_scope("pub:a sub:b")) is not None
 
         await until(is_known, "a queue that the instance knows of")
         [application] = await applications()
