@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
@@ -155,10 +155,8 @@ class Issuer:
             request=client.request,
             jti=client.jti,
             used_until_ms=client.used_until_ms,
-            may_apply=full is None,
+            refuse_as=full.kind.value if full else "",
         )
-        if full and result.status == "busy":
-            result = replace(result, status="failed", failure=full.kind.value)
         return _Answer(token_request, grant, result, asked_at)
 
     def _start_application(self, answer: _Answer, proof: ClientProof, request_id: str) -> None:
