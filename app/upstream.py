@@ -72,10 +72,12 @@ def quota_settings(settings: Settings) -> QuotaSettings:
     )
 
 
-def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _action, _error: None) -> Upstream:
-    """Build the connection to the cloud; ``noted`` is called when a call ends. Raises ``Misconfigured``."""
+def build_upstream(
+    settings: Settings, store: Store, quota: SharedQuota, *, noted: Noted = lambda _outcome: None
+) -> Upstream:
+    """Build the connection to the cloud; ``noted`` is called after each attempt to call. Raises ``Misconfigured``."""
     credentials = credentials_of(settings, store.clock.now_ms)
-    pacing = Pacing(SharedQuota(store, limits=quota_settings(settings)))
+    pacing = Pacing(quota)
     cloud = CloudClient(
         endpoint=settings.endpoint,
         region=settings.cloud_region,
@@ -93,7 +95,8 @@ async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the client alone, for the command line. Raises ``Misconfigured``."""
     store = Store(settings.redis_url)
     try:
-        async with build_upstream(settings, store).connect() as cloud:
+        quota = SharedQuota(store, limits=quota_settings(settings))
+        async with build_upstream(settings, store, quota).connect() as cloud:
             yield cloud
     finally:
         await store.close()

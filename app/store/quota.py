@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections.abc import Mapping
@@ -260,10 +261,10 @@ class SharedQuota:
 
 @dataclass(frozen=True, slots=True)
 class QuotaUsage:
-    """How much of one limit is in use: permits that count towards it now, and how many are waited for.
+    """How much of one limit is in use: permits taken a second, and how many are waited for.
 
     ``action`` is empty for the egress group. ``limit`` and the paces are in calls a second; calls wait from ``pace``
-    on, which is ``full_pace`` but for back-off.
+    on, which is ``full_pace`` but for back-off and after the breaker closed.
     """
 
     action: str
@@ -291,9 +292,10 @@ class QuotaUsageReader:
         limits = {"": self._limits.egress_qps} | dict(self._limits.qps)
         return [self._usage(action, limit, *row) for (action, limit), row in zip(limits.items(), rows, strict=True)]
 
-    def _usage(self, action: str, limit: float, taken: int, waiting: int, share: str) -> QuotaUsage:
+    def _usage(self, action: str, limit: float, counted: int, waiting: int, share: str) -> QuotaUsage:
         pace = full_pace(limit, self._limits.jitter_s)
-        return QuotaUsage(action, limit, pace, pace * float(share), taken, waiting)
+        # What counts now was taken in a little more than a second.
+        return QuotaUsage(action, limit, pace, pace * float(share), math.ceil(counted * pace / limit), waiting)
 
 
 def _us(seconds: float) -> int:
