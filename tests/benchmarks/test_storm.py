@@ -283,7 +283,7 @@ def test_a_broken_promise_is_named(changed: dict[str, Any], says: str) -> None:
 def test_an_overflow_breaks_a_promise() -> None:
     """A call beyond a limit breaks a promise; with half of the quota only more than 40 a minute do."""
     refused = {"calls": [{"action": "ApplyToken", "peak": 108, "refused": 7}], "addresses": [{"peak": 120}]}
-    limits = outcome(STORM, timeline(1)).limits | refused
+    limits = {**outcome(STORM, timeline(1)).limits, **refused}
     assert list(outcome(STORM, timeline(*[93] * 12), limits=limits).broken_promises()) == ["7 calls exceeded a limit"]
     half = replace(STORM, quotas=HALF)
     assert list(outcome(half, timeline(*[46] * 12), limits=limits).broken_promises()) == [
