@@ -21,7 +21,7 @@ from typing import Final
 from app.logs import configure_logging
 from tests.benchmarks.storm import site
 from tests.benchmarks.storm.cases import CASES, LIVE_DEVICES, REDUCED, Case
-from tests.benchmarks.storm.measure import Progress, Row, measure
+from tests.benchmarks.storm.measure import Progress, Row, issue_live, measure
 from tests.benchmarks.storm.outcome import Outcome
 from tests.benchmarks.storm.table import tables, write_between_marks
 from tests.processes import ROOT
@@ -80,6 +80,7 @@ def run_all(options: argparse.Namespace, progress: Progress) -> Iterator[Outcome
             for key, case in cases.items():
                 if instances > 1 or not case.needs_several:
                     with site.running(registered, instances, case.quotas, server=options.server) as running:
+                        issue_live(running)
                         yield _measure(Row(key, case, running, LIVE_DEVICES), progress)
 
 
@@ -90,6 +91,7 @@ def run_reduced(options: argparse.Namespace, progress: Progress) -> Iterator[Out
     with tempfile.TemporaryDirectory(prefix="storm-") as directory:
         registered = _register(Path(directory), sum(map(_new_devices, cases.values())), progress)
         with site.running(registered, 3, quotas, server=options.server) as running:
+            issue_live(running)
             first = LIVE_DEVICES
             for key, case in cases.items():
                 yield _measure(Row(key, case, running, first), progress)

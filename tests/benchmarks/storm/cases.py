@@ -171,7 +171,7 @@ CASES: Final[Mapping[str, Case]] = MappingProxyType(
 REDUCED: Final[Mapping[str, Case]] = MappingProxyType(
     {
         "calm": Case(name="calm", devices=100, arrive_s=5, max_s=15, quotas=PREVIOUS, is_saturated=False),
-        "2000": Case(name="2,000 new devices, at 500/s", devices=2000, max_s=17, quotas=PREVIOUS),
+        "2000": Case(name="2,000 new devices, at 300/s", devices=2000, max_s=17, quotas=PREVIOUS),
         "slow": Case(name="slow: 2.5 s", devices=700, max_s=9, quotas=PREVIOUS, fault=_from_the_start("delay", 2.5)),
         "throttling": Case(
             name="throttling: 4 s",

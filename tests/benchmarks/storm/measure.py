@@ -47,7 +47,6 @@ async def measure(row: Row, progress: Progress) -> Outcome:
     async with aiohttp.ClientSession() as session:
         cloud = CloudControl(session, row.site.controls)
         await row.case.quotas.set_at(cloud)
-        await _issue_live(row.site)
         await cloud.order("DELETE", "calls")
         start_s = time.monotonic() + PREPARE_S + row.case.devices / DEVICES_PREPARED_A_SECOND
         storm = _Storm(row, cloud, start_s, progress)
@@ -55,12 +54,20 @@ async def measure(row: Row, progress: Progress) -> Outcome:
             return await storm.run(timeline)
 
 
-async def _issue_live(site: StormSite) -> None:
-    """Get a token for each device that has a live one from now on."""
-    job = _job(site, start_s=time.monotonic() + PREPARE_S, arrive_s=3.0, max_s=30.0)
-    result = await asyncio.to_thread(site.crowds[0].do, **job, new=[0, LIVE_DEVICES])
+def issue_live(site: StormSite) -> None:
+    """Get a token for each device that has a live one from now on. Raises ``RuntimeError`` if that fails."""
+    job = _job(site, start_s=time.monotonic() + PREPARE_S, arrive_s=2.0, max_s=30.0)
+    result = _do(site, 0, job | {"new": [0, LIVE_DEVICES]})
     if result["tokens"] != LIVE_DEVICES:
         raise RuntimeError(f"{result['tokens']} of {LIVE_DEVICES} devices got a token: {result['samples']}")
+
+
+def _do(site: StormSite, crowd: int, job: dict[str, Any]) -> dict[str, Any]:
+    """Have a process of devices do a job; return the result."""
+    result = site.devices.with_name(f"result-{crowd}.json")
+    site.crowds[crowd].do(**job, result=str(result))
+    content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return content
 
 
 def _job(site: StormSite, *, start_s: float, arrive_s: float, max_s: float) -> dict[str, Any]:
@@ -97,7 +104,7 @@ class _Storm:
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(each) for each in (self._disturb(), self._report(timeline))]
             wave = tasks.create_task(self._send_wave(timeline))
-            result = await asyncio.to_thread(self._site.crowds[0].do, **self._load())
+            result = await asyncio.to_thread(_do, self._site, 0, self._load())
             await end(beside)
         seconds = time.monotonic() - began_s
         shares = {name: (used_s - before_s[name]) / seconds for name, used_s in self._processor_s().items()}
@@ -139,7 +146,7 @@ class _Storm:
         now_s = time.monotonic()
         job = _job(self._site, start_s=now_s, arrive_s=WAVE_S, max_s=self._start_s + self._case.max_s - now_s)
         job |= {"new": [self._row.first + self._case.devices, fault.wave_devices]}
-        return [await asyncio.to_thread(self._site.crowds[1].do, **job)]
+        return [await asyncio.to_thread(_do, self._site, 1, job)]
 
     async def _report(self, timeline: Timeline) -> None:
         """Print how far it is. Runs until canceled."""

@@ -175,7 +175,7 @@ class Outcome:
         if self.closed_at_s:
             yield f"{self.recovery_text} from the closing of the breaker to 95 % of the pace"
         if alone := sum(each.is_open and each.scope == "instance" for each in self.changes):
-            yield f"an instance stopped its own calls, {alone} times"
+            yield f"instances that stopped their own calls: {alone}"
         if self.case.quotas == HALF:
             yield f"{self.overflow_a_minute:.0f} Overflow a minute"
         if self.tally.killed:
