@@ -73,9 +73,9 @@ def quota_settings(settings: Settings) -> QuotaSettings:
 
 
 def build_upstream(
-    settings: Settings, store: Store, quota: SharedQuota, *, noted: Noted = lambda _action, _error: None
+    settings: Settings, store: Store, quota: SharedQuota, *, noted: Noted = lambda _outcome: None
 ) -> Upstream:
-    """Build the connection to the cloud; ``noted`` is called when a call ends. Raises ``Misconfigured``."""
+    """Build the connection to the cloud; ``noted`` is called after each attempt to call. Raises ``Misconfigured``."""
     credentials = credentials_of(settings, store.clock.now_ms)
     pacing = Pacing(quota)
     cloud = CloudClient(

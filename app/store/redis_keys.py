@@ -7,7 +7,7 @@ can touch a device, its tokens and the shard's queue atomically, on Redis Cluste
 key                what                                           kept
 =================  =============================================  =========================================
 {sN}:d:CLIENT      device record                                  until removed
-{sN}:ds            client IDs of the shard                        as long as one device is registered
+{sN}:di            client IDs of the shard, in their order        as long as one device is registered
 {sN}:j:DIGEST      a used assertion (its ``jti``)                 until the assertion expires
 {sN}:t:HANDLE      token record: applied for, live or revoked     until well after the cloud's expiry
 {sN}:g:DIGEST      grant pointer: the handle to hand out          until that token's expiry
@@ -158,8 +158,8 @@ class Shard:
 
     @property
     def devices(self) -> str:
-        """The key of the set of the shard's client IDs."""
-        return f"{{s{self.number}}}:ds"
+        """The key of the shard's client IDs: a sorted set in the order of their letters, all with the score 0."""
+        return f"{{s{self.number}}}:di"
 
     def used_assertion(self, client_id: str, jti: str) -> str:
         """Return the key that says that an assertion is used."""

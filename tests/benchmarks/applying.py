@@ -61,9 +61,10 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
         )
 
         async def apply() -> object:
-            deadline = loop.time() + 10
-            await client.permits("ApplyToken", 1, deadline=deadline)
-            return await client.apply_token(TokenType.R, resources, expiry_ms(), deadline=deadline)
+            applied = await client.apply_tokens([(TokenType.R, resources)], expiry_ms, deadline=loop.time() + 10)
+            for error in applied.errors:
+                raise error
+            return applied.tokens[TokenType.R]
 
         yield apply
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from app.cloud.errors import CloudError, ErrorKind
+from app.cloud.quota import CallOutcome
 from app.errors import Unavailable
 from app.service.metrics import HOUR_MINUTES, MAX_CODE_CHARS, Metrics
 from app.store.constants import COUNTERS_KEPT_MS
@@ -116,7 +117,7 @@ async def test_what_is_kept_has_a_bound(store: Store, book: Book, metrics: Metri
 
 async def test_an_idle_instance_writes_nothing(book: Book, metrics: Metrics) -> None:
     """Without anything new Redis is left alone."""
-    metrics.called("ApplyToken", None)
+    metrics.called(CallOutcome("ApplyToken", None, None))
     await metrics.add_counts()
     await metrics.add_counts()
     assert book.written == 1
@@ -125,19 +126,19 @@ async def test_an_idle_instance_writes_nothing(book: Book, metrics: Metrics) -> 
 async def test_the_cloud_is_seen_by_all(store: Store, book: Book, metrics: Metrics) -> None:
     """One instance tells what another saw: what failed, how, when, and since when everything fails."""
     other = counting(store, book)
-    metrics.called("QueryToken", None)
+    metrics.called(CallOutcome("QueryToken", None, None))
     answered_ms = store.clock.now_ms()
     store.clock.shift_ms += 5_000
-    metrics.called("ApplyToken", CloudError(ErrorKind.THROTTLED, "Throttling.Api"))
+    metrics.called(CallOutcome("ApplyToken", CloudError(ErrorKind.THROTTLED, "Throttling.Api"), None))
     store.clock.shift_ms += 5_000
-    metrics.called("RevokeToken", CloudError(ErrorKind.UNREACHABLE, "T" * 500))
+    metrics.called(CallOutcome("RevokeToken", CloudError(ErrorKind.UNREACHABLE, "T" * 500), None))
     await metrics.add_counts()
     seen = await other.cloud_health()
     assert abs(seen.ok_at_ms - answered_ms) < 1000
     assert abs(seen.failing_since_ms - answered_ms - 5_000) < 1000
     assert abs(seen.failed_at_ms - answered_ms - 10_000) < 1000
     assert (seen.action, seen.kind, seen.code) == ("RevokeToken", "unreachable", "T" * MAX_CODE_CHARS)
-    other.called("QueryToken", None)
+    other.called(CallOutcome("QueryToken", None, None))
     await other.add_counts()
     assert (await metrics.cloud_health()).failing_since_ms == 0
 

@@ -127,7 +127,9 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
     unavailable(await caller.introspect(token["handle"]))
     async with client.get("/readyz") as response:
         assert response.status == 503
-        assert (await response.json())["checks"]["redis"]["ok"] is False
+        health = await response.json()
+        assert (health["status"], health["checks"]["redis"]["status"]) == ("not ready", "not ready")
+        assert "REDIS_URL" in health["checks"]["redis"]["cure"]
     async with client.get("/healthz") as response:
         assert response.status == 200
     with processes.running_valkey(state):
@@ -135,7 +137,9 @@ async def test_without_redis_nothing_is_issued_and_it_comes_back_alone(settings:
         assert (again.status, again.body.get("access_token")) == (200, token["access_token"])
         async with client.get("/readyz") as response:
             assert response.status == 200
-            assert "always" in (await response.json())["checks"]["redis"]["detail"]
+            health = await response.json()
+            assert (health["status"], health["checks"]["redis"]["status"]) == ("ready", "ready")
+            assert "always" in health["checks"]["redis"]["detail"]
         await client.close()
 
 
@@ -186,7 +190,9 @@ async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
     assert (await caller.token(scope="sub:plant/d1/down/#")).status == 200
     async with server.get("/readyz") as response:
         assert response.status == 200
-        assert "refused" in (await response.json())["checks"]["policy"]["detail"]
+        health = await response.json()
+        assert health["status"] == health["checks"]["policy"]["status"] == "degraded"
+        assert "policy_refused" in health["checks"]["policy"]["cure"]
     policy_file.write_text(POLICY)
     await policies.read_if_changed()
     assert (await caller.token(scope="sub:plant/all")).status == 200
@@ -220,7 +226,7 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
         [application] = await applications()
         answer = await third.token()
         unavailable(answer)
-        assert pair_s <= int(answer.headers["Retry-After"]) <= 2 * pair_s
+        assert pair_s <= int(answer.headers["Retry-After"]) <= 2.2 * pair_s
         assert await applications() == [application]
         assert (await first.token()).status == 200
         assert not waiting.done(), "all others were answered before the second's turn came"
