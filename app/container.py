@@ -23,6 +23,7 @@ from app.service.cloud_admin import CloudAdmin
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
 from app.service.explorer import Explorer
+from app.service.failure_limits import FailureLimits
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
 from app.service.jobs import Jobs
@@ -43,6 +44,7 @@ from app.store.clock import RedisClock
 from app.store.constants import PACE
 from app.store.counters import CounterStore
 from app.store.devices import Devices
+from app.store.failures import FailureCounts
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
@@ -103,6 +105,7 @@ class Services(StoreServices):
     upstream: Upstream
     metrics: Metrics
     refusals: Refusals
+    failures: FailureLimits
     key_check: KeyCheck
     sign_in: SignIn
     delivery: Delivery
@@ -188,14 +191,16 @@ def build_services(settings: Settings) -> Services:
     )
     basis = build_store_services(settings, stores, wake=delivery.wake)
     applications = Applications(stores.tokens, upstream.cloud, clock, metrics.applied)
-    key_check = KeyCheck(stores.api_keys)
-    authenticator = Authenticator(stores.devices, clock, settings.issuer_url)
+    failures = FailureLimits(FailureCounts(stores.redis), clock)
+    key_check = KeyCheck(stores.api_keys, failures)
+    authenticator = Authenticator(stores.devices, clock, settings.issuer_url, failures)
     lookup = TokenLookup(authenticator, key_check, stores.tokens)
     return Services(
         **fields_of(basis),
         upstream=upstream,
         metrics=metrics,
         refusals=Refusals(stores.audit),
+        failures=failures,
         key_check=key_check,
         sign_in=SignIn(stores.operators, stores.sessions),
         delivery=delivery,
@@ -225,6 +230,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
             services.policies.follow,
             services.delivery.deliver_revocations,
             services.jobs.work_on_jobs,
+            services.failures.count_failures,
             services.refusals.write_refusals,
             shipper.ship_entries,
         ):

@@ -90,16 +90,19 @@ class Issuer:
         scope: str | None,
         expires_in: str | None,
         *,
+        address: str,
         deadline: float,
         request_id: str = "",
     ) -> IssuedToken:
         """Hand out the grant's live token, or a new one once the cloud has made it.
 
-        ``deadline`` is loop time in seconds, and ``request_id`` is for the audit. Raises the refusals of
-        ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
+        ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds, and ``request_id`` is for
+        the audit. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``,
+        ``TooManyRequests`` and ``Unavailable``.
         """
         self._refuse_in_storm()
-        proof, ask = ClientProof(credentials), partial(self._ask, scope, expires_in)
+        proof = ClientProof(credentials, address, deadline - ANSWERING_S)
+        ask = partial(self._ask, scope, expires_in)
         started_at = asyncio.get_running_loop().time()
         self._concurrent += 1
         try:

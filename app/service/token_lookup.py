@@ -39,14 +39,18 @@ class TokenLookup:
         self._key_check = key_check
         self._tokens = tokens
 
-    async def identify(self, caller: ClientCredentials | Bearer, right: Right) -> Caller:
+    async def identify(
+        self, caller: ClientCredentials | Bearer, right: Right, *, address: str, deadline: float
+    ) -> Caller:
         """Verify the caller: a service by its key, which needs ``right``; a device, whose assertion is used up.
 
-        Raises ``InvalidClient``, ``InvalidRequest``, ``InvalidToken``, ``InsufficientScope``, ``Unavailable``.
+        ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds. Raises
+        ``InvalidClient``, ``InvalidRequest``, ``InvalidToken``, ``TooManyFailures``, ``InsufficientScope``,
+        ``Unavailable``.
         """
         if isinstance(caller, Bearer):
-            return Caller((await self._key_check.verify(caller, right)).actor_name, client_id=None)
-        return await self._authenticator.authenticate(ClientProof(caller), self._use)
+            return Caller((await self._key_check.verify(caller, right, address=address)).actor_name, client_id=None)
+        return await self._authenticator.authenticate(ClientProof(caller, address, deadline), self._use)
 
     async def _use(self, client: VerifiedClient) -> Caller:
         await self._tokens.use_assertion(
