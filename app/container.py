@@ -30,6 +30,7 @@ from app.service.cloud_watch import CloudWatch
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
 from app.service.explorer import Explorer
+from app.service.failure_limits import FailureLimits
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
 from app.service.jobs import Jobs
@@ -51,6 +52,7 @@ from app.store.audit_shipping import AuditShipping
 from app.store.clock import RedisClock
 from app.store.counters import CounterStore
 from app.store.devices import Devices
+from app.store.failures import FailureCounts
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
@@ -125,6 +127,7 @@ class Services(StoreServices):
     metrics: Metrics
     cloud_watch: CloudWatch
     refusals: Refusals
+    failures: FailureLimits
     key_check: KeyCheck
     sign_in: SignIn
     delivery: Delivery
@@ -224,11 +227,12 @@ def build_services(settings: Settings) -> Services:
     )
     basis = build_store_services(settings, stores, wake=delivery.wake)
     applications = Applications(stores.tokens, upstream.cloud, clock, metrics.applied)
-    key_check = KeyCheck(stores.api_keys)
-    authenticator = Authenticator(stores.devices, clock, settings.issuer_url)
-    lookup = TokenLookup(authenticator, key_check, stores.tokens)
+    failures = FailureLimits(FailureCounts(stores.redis), clock)
+    key_check = KeyCheck(stores.api_keys, failures)
     promises = RetryPromises(quota)
     limiter = RequestLimiter(MAX_CONCURRENT)
+    authenticator = Authenticator(stores.devices, clock, settings.issuer_url, failures, limiter=limiter)
+    lookup = TokenLookup(authenticator, key_check, stores.tokens, limiter=limiter)
     return Services(
         **fields_of(basis),
         operators_share=operators_share,
@@ -237,6 +241,7 @@ def build_services(settings: Settings) -> Services:
         metrics=metrics,
         cloud_watch=cloud_watch,
         refusals=Refusals(stores.audit),
+        failures=failures,
         key_check=key_check,
         sign_in=SignIn(stores.operators, stores.sessions),
         delivery=delivery,
@@ -272,6 +277,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
             services.policies.follow,
             services.delivery.deliver_revocations,
             services.jobs.work_on_jobs,
+            services.failures.count_failures,
             services.refusals.write_refusals,
             shipper.ship_entries,
         ):

@@ -52,13 +52,15 @@ class Introspector:
         self._limiter = limiter
 
     async def introspect(
-        self, credentials: ClientCredentials | Bearer, token: Secret, *, deadline: float
+        self, credentials: ClientCredentials | Bearer, token: Secret, *, address: str, deadline: float
     ) -> Introspection | None:
         """Return what the token is, or None if it is not active or not the caller's.
 
-        ``deadline`` is loop time in seconds. Raises the refusals of ``TokenLookup.identify``.
+        ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds. Raises the refusals of
+        ``TokenLookup.identify``.
         """
-        caller = await self._lookup.identify(credentials, Right.INTROSPECT)
+        answer_from = deadline - ANSWERING_S
+        caller = await self._lookup.identify(credentials, Right.INTROSPECT, address=address, deadline=answer_from)
         record = await self._lookup.find_token(token)
         # A device learns nothing of others' tokens, not even that they exist.
         if record is None or not caller.owns(record) or not self._is_live(record):
@@ -66,7 +68,7 @@ class Introspector:
         is_valid = self._confirmer.recent_answer(record.handle)
         if is_valid is None:
             with self._limiter.suspended():
-                is_valid = await self._confirmer.ask(record, deadline - ANSWERING_S)
+                is_valid = await self._confirmer.ask(record, answer_from)
             # Asking took a while: a revoke may have been answered meanwhile.
             if not self._is_live(await self._tokens.read_token(record.handle)):
                 return None

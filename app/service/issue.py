@@ -99,16 +99,18 @@ class Issuer:
         scope: str | None,
         expires_in: str | None,
         *,
+        address: str,
         deadline: float,
         request_id: str = "",
     ) -> IssuedToken:
         """Hand out the grant's live token, or a new one once the cloud has made it.
 
-        ``deadline`` is loop time in seconds, and ``request_id`` is for the audit. Raises the refusals of
-        ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
+        ``address`` is the caller's IP address, or empty. ``deadline`` is loop time in seconds, and ``request_id`` is
+        for the audit. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``,
+        ``TooManyRequests`` and ``Unavailable``.
         """
-        proof, ask = ClientProof(credentials), partial(self._ask, scope, expires_in)
         started_at, last_at = asyncio.get_running_loop().time(), deadline - ANSWERING_S
+        proof, ask = ClientProof(credentials, address, last_at), partial(self._ask, scope, expires_in)
         while True:
             answer = await self._authenticator.authenticate(proof, ask)
             if _is_outdated(answer, is_last=answer.asked_at >= last_at):

@@ -45,14 +45,23 @@ class Revoker:
         self._limiter = limiter
 
     async def revoke(
-        self, credentials: ClientCredentials | Bearer, token: Secret, *, request_id: str = ""
+        self,
+        credentials: ClientCredentials | Bearer,
+        token: Secret,
+        *,
+        address: str,
+        deadline: float,
+        request_id: str = "",
     ) -> OwnRevocation | None:
         """Revoke the token, from this moment on at every instance; None if there was nothing to revoke.
 
         An unknown token is not an error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
-        Raises the refusals of ``TokenLookup.identify`` as well.
+        Raises the refusals of ``TokenLookup.identify`` as well; ``address`` is the caller's IP address, or empty, and
+        ``deadline`` loop time in seconds.
         """
-        caller = await self._lookup.identify(credentials, Right.REVOKE)
+        caller = await self._lookup.identify(
+            credentials, Right.REVOKE, address=address, deadline=deadline - 2 * CONFIRM_WITHIN_S
+        )
         record = await self._lookup.find_token(token)
         if record is None:
             return None

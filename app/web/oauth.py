@@ -18,6 +18,7 @@ from app.model.secrets import Secret
 from app.model.text import _
 from app.service.issue import IssuedToken
 from app.settings import Settings
+from app.web.client_address import client_address
 from app.web.client_authentication import ClientForm, read_caller, read_credentials
 from app.web.middleware import LOG_FIELDS
 from app.web.request_input import MAX_PARAMETERS, read_form
@@ -31,12 +32,14 @@ NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 class OAuthRequest:
     """What an OAuth endpoint gets: the ``Authorization`` headers, the services, and until when it must answer.
 
-    ``deadline`` is loop time in seconds. ``log_fields`` is added to the request's entry in the log.
+    ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds. ``log_fields`` is added to
+    the request's entry in the log.
     """
 
     authorization: Sequence[str]
     services: Services
     request_id: str
+    address: str
     deadline: float
     log_fields: dict[str, object] = field(default_factory=dict)
 
@@ -62,7 +65,12 @@ async def issue_token(request: OAuthRequest, form: TokenForm) -> Mapping[str, ob
     credentials = read_credentials(request.authorization, form)
     with request.services.refusals.of(credentials, request_id=request.request_id):
         issued = await request.services.issuer.issue(
-            credentials, form.scope, form.expires_in, deadline=request.deadline, request_id=request.request_id
+            credentials,
+            form.scope,
+            form.expires_in,
+            address=request.address,
+            deadline=request.deadline,
+            request_id=request.request_id,
         )
     request.log_fields.update(client_id=issued.client_id, handle=issued.handle, expires_in_s=issued.expires_in_s)
     return _token_answer(issued, request.services.settings)
@@ -72,7 +80,9 @@ async def introspect_token(request: OAuthRequest, form: TokenLookupForm) -> Mapp
     """Answer ``POST /oauth/introspect`` (RFC 7662 section 2)."""
     caller = read_caller(request.authorization, form)
     with request.services.refusals.of(caller, request_id=request.request_id):
-        found = await request.services.introspector.introspect(caller, form.token, deadline=request.deadline)
+        found = await request.services.introspector.introspect(
+            caller, form.token, address=request.address, deadline=request.deadline
+        )
     if found is None:
         return {"active": False}
     return {
@@ -93,7 +103,9 @@ async def revoke_token(request: OAuthRequest, form: TokenLookupForm) -> Mapping[
     """Answer ``POST /oauth/revoke`` (RFC 7009 section 2): 200 also for what is not a token."""
     caller = read_caller(request.authorization, form)
     with request.services.refusals.of(caller, request_id=request.request_id):
-        revoked = await request.services.revoker.revoke(caller, form.token, request_id=request.request_id)
+        revoked = await request.services.revoker.revoke(
+            caller, form.token, address=request.address, deadline=request.deadline, request_id=request.request_id
+        )
     if revoked is None:
         return {}
     at_broker = "revoked" if revoked.confirmed else "still valid at the broker until the cloud confirms"
@@ -136,7 +148,11 @@ async def _admit(request: web.Request, _route: Route) -> Admitted:
     with nullcontext() if request.content.is_eof() else services.limiter.suspended():
         form = await read_form(request, max_fields=MAX_PARAMETERS)
     oauth_request = OAuthRequest(
-        request.headers.getall("Authorization", []), services, REQUEST_ID.get(""), deadline=deadline
+        request.headers.getall("Authorization", []),
+        services,
+        REQUEST_ID.get(""),
+        address=client_address(request),
+        deadline=deadline,
     )
     request[LOG_FIELDS] = oauth_request.log_fields
     return Admitted(request, oauth_request, form=form)

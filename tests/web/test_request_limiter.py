@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
+from app.model.api_keys import generate_api_key
 from app.service import request_limiter
 from app.service.issue import IssuedToken
 from app.service.request_limiter import RequestLimiter
@@ -109,7 +110,10 @@ async def test_a_requests_own_time_begins_when_it_is_read(
     assert deadlines[0] >= read_at + services.settings.request_deadline_s
 
 
-@pytest.mark.parametrize("waiting_for", ["an application", "an introspection", "a revocation", "its body"])
+WAITING_FOR = ["an application", "an introspection", "a revocation", "its body", "a failure's count", "a key's count"]
+
+
+@pytest.mark.parametrize("waiting_for", WAITING_FOR)
 async def test_what_only_waits_holds_up_no_live_token(
     device: Caller,
     make_caller: MakeCaller,
@@ -118,9 +122,11 @@ async def test_what_only_waits_holds_up_no_live_token(
     monkeypatch: pytest.MonkeyPatch,
     waiting_for: str,
 ) -> None:
-    """Neither requests that wait for a cloud that hangs, nor clients that send half a form and no more."""
+    """Neither requests for a cloud that hangs, nor clients that send half a form or wrong keys."""
     monkeypatch.setattr("app.service.confirm.ANSWER_WITHIN_S", 60.0)
     monkeypatch.setattr("app.service.revoke.CONFIRM_WITHIN_S", 60.0)
+    monkeypatch.setattr("app.service.failure_limits.COUNT_EVERY_S", 60.0)
+    assert (await device.token_by_basic("x" * 40)).status == 401
     token = (await device.token()).body
     others = [replace(await make_caller(f"GID_plant@@@d{2 + i}"), client=narrow_server) for i in range(MOST)]
     handles = [(await other.token()).body["handle"] for other in others]
@@ -135,6 +141,11 @@ async def test_what_only_waits_holds_up_no_live_token(
                 await other.introspect(handle)
             case "a revocation":
                 await other.revoke(handle)
+            case "a failure's count":
+                await other.token_by_basic("x" * 40)
+            case "a key's count":
+                form, headers = {"token": handle}, {"Authorization": f"Bearer {generate_api_key().reveal()}"}
+                await other.post("/oauth/introspect", form, headers=headers)
             case _:
                 reader, writer = await asyncio.open_connection(narrow_server.host, narrow_server.port)
                 writer.write(f"{HEAD}Content-Length: 50\r\n\r\ngrant".encode())
