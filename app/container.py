@@ -30,6 +30,7 @@ from app.service.cloud_watch import CloudWatch
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
 from app.service.explorer import Explorer
+from app.service.failure_limits import FailureLimits
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
 from app.service.jobs import Jobs
@@ -39,6 +40,8 @@ from app.service.pacing import Pacing
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
+from app.service.request_limiter import MAX_CONCURRENT, RequestLimiter
+from app.service.retry_promises import RetryPromises
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.service.sign_in import SignIn
@@ -50,6 +53,7 @@ from app.store.audit_shipping import AuditShipping
 from app.store.clock import RedisClock
 from app.store.counters import CounterStore
 from app.store.devices import Devices
+from app.store.failures import FailureCounts
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
@@ -124,12 +128,15 @@ class Services(StoreServices):
     metrics: Metrics
     cloud_watch: CloudWatch
     refusals: Refusals
+    failures: FailureLimits
     key_check: KeyCheck
     sign_in: SignIn
     delivery: Delivery
     applications: Applications
     cloud_admin: CloudAdmin
     explorer: Explorer
+    promises: RetryPromises
+    limiter: RequestLimiter
     issuer: Issuer
     introspector: Introspector
     revoker: Revoker
@@ -228,9 +235,12 @@ def build_services(settings: Settings) -> Services:
     )
     basis = build_store_services(settings, stores, wake=delivery.wake)
     applications = Applications(stores.tokens, upstream.cloud, clock, metrics.applied)
-    key_check = KeyCheck(stores.api_keys)
-    authenticator = Authenticator(stores.devices, clock, settings.issuer_url)
-    lookup = TokenLookup(authenticator, key_check, stores.tokens)
+    failures = FailureLimits(FailureCounts(stores.redis), clock)
+    key_check = KeyCheck(stores.api_keys, failures)
+    promises = RetryPromises(quota)
+    limiter = RequestLimiter(MAX_CONCURRENT)
+    authenticator = Authenticator(stores.devices, clock, settings.issuer_url, failures, limiter=limiter)
+    lookup = TokenLookup(authenticator, key_check, stores.tokens, limiter=limiter)
     return Services(
         **fields_of(basis),
         operators_share=operators_share,
@@ -239,15 +249,20 @@ def build_services(settings: Settings) -> Services:
         metrics=metrics,
         cloud_watch=cloud_watch,
         refusals=Refusals(stores.audit),
+        failures=failures,
         key_check=key_check,
         sign_in=SignIn(stores.operators, stores.sessions),
         delivery=delivery,
         applications=applications,
         cloud_admin=CloudAdmin(upstream.cloud, stores.audit),
         explorer=Explorer(upstream.cloud, stores.audit),
-        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications),
-        introspector=Introspector(lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock),
-        revoker=Revoker(lookup, stores.tokens, delivery),
+        promises=promises,
+        limiter=limiter,
+        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications, promises=promises, limiter=limiter),
+        introspector=Introspector(
+            lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock, limiter=limiter
+        ),
+        revoker=Revoker(lookup, stores.tokens, delivery, limiter=limiter),
         pings={"redis": stores.redis.ping, "policy": basis.policies.ping, "cloud": cloud_watch.ping},
     )
 
@@ -264,11 +279,13 @@ async def run_services(services: Services) -> AsyncIterator[None]:
         await stack.enter_async_context(running(services.cloud_watch.report_regularly))
         await stack.enter_async_context(services.upstream.connect())
         stack.push_async_callback(services.applications.close)
+        stack.push_async_callback(services.promises.close)
         for work in (
             services.stores.redis.keep_time,
             services.policies.follow,
             services.delivery.deliver_revocations,
             services.jobs.work_on_jobs,
+            services.failures.count_failures,
             services.refusals.write_refusals,
             shipper.ship_entries,
         ):

@@ -18,6 +18,7 @@
     │   ├── CloudRefused               409 cloud_refused
     │   ├── TooLarge                   413 invalid_request
     │   ├── TooManyRequests            429 temporarily_unavailable
+    │   │   └── TooManyFailures        429 temporarily_unavailable
     │   ├── Internal                   500 server_error
     │   └── Unavailable                503 temporarily_unavailable
     └── Misconfigured                  exit code 2 at the command line
@@ -142,6 +143,13 @@ class TooManyRequests(Refusal):
 
     status = 429
     code = "temporarily_unavailable"
+
+
+class TooManyFailures(TooManyRequests):
+    """The caller did not authenticate, and too many have not: answered in place of ``InvalidClient``, ``InvalidToken``.
+
+    A caller with the right key never gets it for a limit that others reached.
+    """
 
 
 class Unavailable(Refusal):

@@ -280,7 +280,7 @@ class Settings(_Quotas):
         """The account's quota for each action, in calls per second."""
         return {action: getattr(self, _setting_of(action)) for action in catalog.ACTIONS}
 
-    @cached_property
+    @property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks of ``trusted_proxies``."""
         return _parse_networks(self.trusted_proxies)

@@ -121,9 +121,23 @@ MUTATIONS: Final = (
     Mutation(
         "after a rotation nothing is verified again",
         "app/service/authenticate.py",
-        "proof.client = self._check(proof, await self._read_record(proof))",
+        "proof.client = await self._verify(proof, may_be_cached=False)",
         "pass",
         ("tests/web/test_rotation.py",),
+    ),
+    Mutation(
+        "a right key is refused beyond the limit",
+        "app/service/authenticate.py",
+        "return await self._check_in_turn(proof, check, is_known=True)",
+        'raise too_many_failures(BUSY_S, cause="limit")',
+        ("tests/web/test_failure_limits.py",),
+    ),
+    Mutation(
+        "X-Forwarded-For is believed from everyone",
+        "app/web/client_address.py",
+        "if contains(self._trusted, address):\n            address =",
+        "if _HEADER in request.headers:\n            address =",
+        ("tests/web/test_client_address.py",),
     ),
     Mutation(
         "the leeway of exp is doubled",

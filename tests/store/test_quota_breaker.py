@@ -192,6 +192,18 @@ async def test_any_answer_of_the_group_closes_it(site: Site) -> None:
     assert await site.take(other, "QueryToken") == 1
 
 
+async def test_failures_from_before_it_closed_open_no_other(site: Site) -> None:
+    """An instance that has not learned yet that the cloud answers again opens neither its own nor the group's."""
+    one, other = site.instance(), site.instance()
+    await open_for_group(site, one, other)
+    assert (await site.report(one, answered=True)).change == "closed"
+    site.pass_s(0.3)
+    late = await site.report(other, failing_s=2.8)
+    assert (late.scope, late.change) == ("", "")
+    site.pass_s(1.8)
+    assert (await site.report(other, failing_s=4.6)).scope == "instance"
+
+
 async def test_pauses_grow_up_to_a_minute(site: Site) -> None:
     """2, 5, 10, 20, 40, 60 and 60 s, each by chance up to a fifth shorter or longer."""
     instance = site.instance()
