@@ -14,6 +14,7 @@
     │   ├── Forbidden                  403 forbidden
     │   ├── NotFound                   404 not_found
     │   ├── MethodNotAllowed           405 method_not_allowed
+    │   ├── RequestTimeout             408 invalid_request
     │   ├── CloudRefused               409 cloud_refused
     │   ├── TooLarge                   413 invalid_request
     │   ├── TooManyRequests            429 temporarily_unavailable
@@ -116,6 +117,12 @@ class MethodNotAllowed(Refusal):
 
     status = 405
     code = "method_not_allowed"
+
+
+class RequestTimeout(Refusal):
+    """The headers of a request did not arrive in time."""
+
+    status = 408
 
 
 class CloudRefused(Refusal):

@@ -15,7 +15,7 @@ from app.cloud.signed_calls import Noted
 from app.errors import Misconfigured
 from app.service.pacing import Pacing
 from app.settings import Settings
-from app.store.quota import SharedQuota
+from app.store.quota import QuotaSettings, SharedQuota
 from app.store.store import Store
 from app.tasks import running
 
@@ -62,12 +62,22 @@ class Upstream:
             yield await stack.enter_async_context(self.cloud.connect())
 
 
-def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _action, _error: None) -> Upstream:
-    """Build the connection to the cloud; ``noted`` is called when a call ends. Raises ``Misconfigured``."""
-    credentials = credentials_of(settings, store.clock.now_ms)
-    pacing = Pacing(
-        SharedQuota(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+def quota_settings(settings: Settings) -> QuotaSettings:
+    """Return the account's limits, and how far calls may be moved together on the way to the cloud."""
+    return QuotaSettings(
+        qps=settings.qps,
+        egress_qps=settings.egress_qps,
+        egress_group=settings.egress_group,
+        jitter_s=settings.cloud_jitter_ms / 1000,
     )
+
+
+def build_upstream(
+    settings: Settings, store: Store, quota: SharedQuota, *, noted: Noted = lambda _outcome: None
+) -> Upstream:
+    """Build the connection to the cloud; ``noted`` is called after each attempt to call. Raises ``Misconfigured``."""
+    credentials = credentials_of(settings, store.clock.now_ms)
+    pacing = Pacing(quota)
     cloud = CloudClient(
         endpoint=settings.endpoint,
         region=settings.cloud_region,
@@ -85,7 +95,8 @@ async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the client alone, for the command line. Raises ``Misconfigured``."""
     store = Store(settings.redis_url)
     try:
-        async with build_upstream(settings, store).connect() as cloud:
+        quota = SharedQuota(store, limits=quota_settings(settings))
+        async with build_upstream(settings, store, quota).connect() as cloud:
             yield cloud
     finally:
         await store.close()

@@ -35,6 +35,55 @@ class Mutation:
 
 MUTATIONS: Final = (
     Mutation(
+        "each byte of slow headers prolongs their time",
+        "app/web/aiohttp_internals.py",
+        "self._headers_since = self._headers_since or self._loop.time()",
+        "self._headers_since = self._loop.time()\n            self._has_sent = False",
+        ("tests/web/sockets/test_slow_clients.py",),
+    ),
+    Mutation(
+        "an answer that nobody reads keeps its connection",
+        "app/web/aiohttp_internals.py",
+        "elif now - self._unread_since >= limits.unread_s:",
+        "elif False:",
+        ("tests/web/sockets/test_slow_clients.py",),
+    ),
+    Mutation(
+        "there is no reserve of connections",
+        "app/web/connections.py",
+        "if group.reserve.has_room:",
+        "if False:",
+        ("tests/web/sockets/test_many_connections.py",),
+    ),
+    Mutation(
+        "a connection that waits for the server gives way",
+        "app/web/aiohttp_internals.py",
+        "if self._messages or (self._request_in_progress and (request is None or request.content.is_eof())):",
+        "if self._messages:",
+        ("tests/web/sockets/test_many_connections.py",),
+    ),
+    Mutation(
+        "haproxy waits 20 s for a TLS hello",
+        "deploy/haproxy.cfg",
+        "timeout client 5s",
+        "timeout client 20s",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
+        "haproxy lets one address take all connections",
+        "deploy/haproxy.cfg",
+        "tcp-request connection reject if { sc0_conn_cur gt 200 }",
+        "",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
+        "the console waits behind devices at haproxy",
+        "deploy/haproxy.cfg",
+        "set-priority-class int(-1)",
+        "set-priority-class int(0)",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
         "an old key's assertion is not capped by its grace",
         "app/service/authenticate.py",
         "used_until_ms = min(single_use.until_ms, candidate.until_ms)",
@@ -79,7 +128,7 @@ MUTATIONS: Final = (
     Mutation(
         "a right key is refused beyond the limit",
         "app/service/authenticate.py",
-        "return await self._check_in_turn(proof, check, is_known=True)",
+        "return await _until(proof.deadline, self._attacked.run(check))",
         'raise too_many_failures(BUSY_S, cause="limit")',
         ("tests/web/test_failure_limits.py",),
     ),
@@ -103,6 +152,48 @@ MUTATIONS: Final = (
         "await asyncio.sleep(max(MIN_PAUSE_S, self._due - self._clock()))",
         "await asyncio.sleep(0)",
         ("tests/service/test_jobs.py",),
+    ),
+    Mutation(
+        "the sandbox counts a refused call towards the limit",
+        "app/sandbox/call_meter.py",
+        "if has_room:",
+        "if True:",
+        ("tests/sandbox/test_call_meter.py",),
+    ),
+    Mutation(
+        "the sandbox counts a call when it is read",
+        "app/sandbox/arrivals.py",
+        "self._last[descriptor] = now_s - age_s, True",
+        "self._last[descriptor] = now_s, True",
+        ("tests/sandbox/test_arrivals.py",),
+    ),
+    Mutation(
+        "injected throttling uses up the quota",
+        "app/sandbox/gateway.py",
+        "self._throttle.withdraw(call.account, call.action, arrival)",
+        "pass",
+        ("tests/sandbox/test_limits.py",),
+    ),
+    Mutation(
+        "shrinking at every Overflow",
+        "app/store/report_calls.lua",
+        "if pace and taken_at_us < pace.shrunk_at_us + SECOND_US then",
+        "if false then",
+        ("tests/store/test_quota_back_off.py",),
+    ),
+    Mutation(
+        "no breaker",
+        "app/store/report_calls.lua",
+        "if failed ~= '1' or tonumber(failing_us) < OPEN_AFTER_US then",
+        "if true then",
+        ("tests/store/test_quota_breaker.py",),
+    ),
+    Mutation(
+        "a permit counts for no longer than the cloud's second",
+        "app/store/_quota.lua",
+        "return SECOND_US + jitter_us + valid_us + PERMIT_ROUNDING_US",
+        "return SECOND_US + PERMIT_ROUNDING_US",
+        ("tests/store/test_quota.py",),
     ),
 )
 

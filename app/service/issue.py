@@ -96,8 +96,8 @@ class Issuer:
     ) -> IssuedToken:
         """Hand out the grant's live token, or a new one once the cloud has made it.
 
-        ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds, and ``request_id`` is for
-        the audit. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``,
+        ``address`` is the caller's IP address, or empty. ``deadline`` is loop time in seconds, and ``request_id`` is
+        for the audit. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``,
         ``TooManyRequests`` and ``Unavailable``.
         """
         self._refuse_in_storm()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
 
-from app.cloud.quota import QuotaExhausted, QuotaUnreachable
+from app.cloud.quota import CallPermit, QuotaExhausted, QuotaUnreachable
 from app.errors import Unavailable
+from app.model.calls import CallRank
 from app.service.permit_queue import HEARTBEAT_S, PermitQueue
 from app.store.quota import PermitGrant, SharedQuota
 from app.store.retry import retry_until
@@ -40,11 +43,18 @@ class Pacing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def permit(self, action: str, count: int = 1, *, deadline: float) -> None:
-        """Wait for ``count`` permits, all at once, to call ``action`` now; ``deadline`` is loop time in seconds.
+    @asynccontextmanager
+    async def place(
+        self,
+        action: str,
+        count: int = 1,
+        *,
+        rank: CallRank,  # noqa: ARG002 - one queue has one order
+        deadline: float,
+    ) -> AsyncIterator[_Place]:
+        """Wait for the place for ``count`` calls of ``action``, and keep it until they are over.
 
-        Raises ``QuotaExhausted``, at once where the queue is too long already, and ``QuotaUnreachable``. A waiter that
-        is cancelled has taken nothing, and those behind it move up.
+        Raises ``QuotaExhausted``, at once where the queue is too long already, and ``QuotaUnreachable``.
         """
         if self._closed:
             raise QuotaUnreachable(STOPPING)
@@ -52,18 +62,34 @@ class Pacing:
         if pacer is None:
             pacer = self._pacers[action] = _Pacer(self._quota, action)
             self._tasks.add(asyncio.create_task(pacer.serve_forever(), name=f"pace {action}"))
-        await pacer.permit(count, deadline)
+        yield _Place(pacer, count, deadline)
 
-    def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
-        """Return what ``permit`` would raise at once, as far as is known without asking Redis."""
+    def refusal(self, action: str, count: int = 1, *, deadline: float) -> QuotaExhausted | None:
+        """Return what ``place`` would raise at once, as far as is known without asking Redis."""
         pacer = self._pacers.get(action)
         now = asyncio.get_running_loop().time()
-        return pacer.queue.refusal(1, deadline=deadline, now=now) if pacer else None
+        return pacer.queue.refusal(count, deadline=deadline, now=now) if pacer else None
 
     async def close(self) -> None:
         """End every queue; all that still wait are refused."""
         self._closed = True
         await end(self._tasks)
+
+
+class _Place:
+    """A place in the queue for one API."""
+
+    def __init__(self, pacer: _Pacer, count: int, deadline: float) -> None:
+        self._pacer = pacer
+        self._count = count
+        self._deadline = deadline
+
+    async def permit(self) -> CallPermit:
+        """Wait for the permits of all calls at once."""
+        return await self._pacer.permit(self._count, self._deadline)
+
+    def disconnected(self) -> None:
+        """Do nothing: connections are looked at before anything is sent."""
 
 
 class _Pacer:
@@ -75,7 +101,7 @@ class _Pacer:
         self._action = action
         self._woken = asyncio.Event()
 
-    async def permit(self, count: int, deadline: float) -> None:
+    async def permit(self, count: int, deadline: float) -> CallPermit:
         loop = asyncio.get_running_loop()
         decided = asyncio.Event()
         waiter = self.queue.join(count, deadline=deadline, now=loop.time(), on_decided=decided.set)
@@ -85,6 +111,7 @@ class _Pacer:
                     self._woken.set()
                     await decided.wait()
                     decided.clear()
+                return CallPermit(waiter.void_at, 0, is_probe=False)
         except TimeoutError:
             self.queue.leave(waiter, loop.time())
             raise self.queue.exhausted() from None
@@ -116,8 +143,7 @@ class _Pacer:
 
     async def _ask(self) -> PermitGrant:
         loop = asyncio.get_running_loop()
-        waiting, least, batch_s = self.queue.question(loop.time())
-        grant = await self._quota.take_permits(self._action, waiting=waiting, least=least, batch_s=batch_s)
+        grant = await self._quota.take_permits(self._action, self.queue.question(loop.time()))
         self.queue.answered(grant, loop.time())
         return grant
 

@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final
 
 from app.cloud.quota import QuotaExhausted, QuotaUnreachable
-from app.store.quota import PermitGrant
+from app.model.calls import CallRank
+from app.store.quota import PermitGrant, PermitQuestion
 
 VALID_S: Final = 0.1
 """How long after it was asked for a permit may be used; then it is void."""
@@ -51,14 +52,6 @@ class Waiter:
     state: _State = _State.WAITING
     void_at: float = 0.0
     refusal: QuotaExhausted | QuotaUnreachable | None = None
-
-
-class Question(NamedTuple):
-    """What to ask the shared quota for: ``least`` or more of the ``waiting`` permits, up to ``batch_s`` of its pace."""
-
-    waiting: int
-    least: int
-    batch_s: float
 
 
 class PermitQueue:
@@ -125,7 +118,7 @@ class PermitQueue:
             self._hand_out(now)
         waiter.state = _State.GONE
 
-    def question(self, now: float) -> Question:
+    def question(self, now: float) -> PermitQuestion:
         """Return what to ask for now: at least enough for the first in the queue."""
         stock = self._valid_stock(now)
         since_last_s = now - self._asked_at if self._last else 0
@@ -134,7 +127,8 @@ class PermitQueue:
         least = max(1, first - stock)
         # An instance that was too late to use its last permits takes few: the others lose them.
         batch_s = min(MAX_BATCH_S, max(MIN_BATCH_S, since_last_s)) if self._was_in_time else 0
-        return Question(max(least, self.waiting - stock), least, batch_s)
+        waiting = max(least, self.waiting - stock)
+        return PermitQuestion(waiting, waiting, least, batch_s, VALID_S, CallRank.FIRST)
 
     def answered(self, grant: PermitGrant, now: float) -> None:
         """Hand out what was granted. After the first answer refuse those that joined before anything was known."""

@@ -7,7 +7,7 @@ can touch a device, its tokens and the shard's queue atomically, on Redis Cluste
 key                what                                           kept
 =================  =============================================  =========================================
 {sN}:d:CLIENT      device record                                  until removed
-{sN}:ds            client IDs of the shard                        as long as one device is registered
+{sN}:di            client IDs of the shard, in their order        as long as one device is registered
 {sN}:j:DIGEST      a used assertion (its ``jti``)                 until the assertion expires
 {sN}:t:HANDLE      token record: applied for, live or revoked     until well after the cloud's expiry
 {sN}:g:DIGEST      grant pointer: the handle to hand out          until that token's expiry
@@ -32,10 +32,19 @@ key                what                                           kept
 {jobs}:w:JOB       shards that a job has still to go through,     until done
                    each with the end of its worker's claim
 mac:HMAC           handle of a cloud token                        until that token's expiry
-{q}:a:API          log of the permits taken for an API            the second that its limit is for
+{q}:a:API          log: until when the permits taken for an API   until none counts
+                   count towards its limit
 {q}:e:GROUP        the same for an egress group                   likewise
-{q}:…:due          when the next permit is due by its pace        until then
+{q}:…:state        when the next permit is due by the pace, and   until both are past
+                   what the log comes to
 {q}:queues         how many permits each instance waits for       a second after an instance last asked
+{q}:instances:G    live instances of an egress group              seconds after the last report
+{q}:pace:API       back-off: the share of an API's pace           until the pace is full again
+{q}:breaker:GROUP  breaker of an egress group that opened or      seconds after it closed, minutes without
+                   has just closed; ``:NAME``: of one instance    reports
+{q}:promise:API    until when callers were promised to be served  until then
+{q}:server         the Redis server that the logs were written    always: without it no permit is given for a
+                   at, and since when                             second
 {ops}:keys         API keys, sealed, by ID                        until removed
 {ops}:names        API keys' IDs by name                          until removed
 {ops}:people       operators, sealed, by name                     until removed
@@ -84,6 +93,9 @@ JOBS_AUDIT: Final = "{jobs}:a"
 
 CLOUD_SEEN: Final = "{stats}:cloud"
 _PERMIT_QUEUES: Final = "{q}:queues"
+
+QUOTA_SERVER: Final = "{q}:server"
+"""The ``run_id`` of the server at which permits were logged last, and since when: another may lack the last ones."""
 
 REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
@@ -148,8 +160,8 @@ class Shard:
 
     @property
     def devices(self) -> str:
-        """The key of the set of the shard's client IDs."""
-        return f"{{s{self.number}}}:ds"
+        """The key of the shard's client IDs: a sorted set in the order of their letters, all with the score 0."""
+        return f"{{s{self.number}}}:di"
 
     def used_assertion(self, client_id: str, jti: str) -> str:
         """Return the key that says that an assertion is used."""
@@ -267,15 +279,42 @@ def batch_key(instance: str) -> str:
     return f"{{stats}}:b:{instance}"
 
 
-def quota_keys(action: str, egress_group: str) -> dict[str, str]:
+def permit_keys(action: str, egress_group: str, instance: str) -> dict[str, str]:
     """Return the keys of ``take_permits.lua``; of one tag, for it takes permits of an API and of an egress group."""
     api, group = _api_log(action), _egress_log(egress_group)
     return {
         "api_log": api,
-        "api_due": f"{api}:due",
+        "api_state": f"{api}:state",
         "group_log": group,
-        "group_due": f"{group}:due",
+        "group_state": f"{group}:state",
         "queues": _PERMIT_QUEUES,
+        "pace": _pace(action),
+        "server": QUOTA_SERVER,
+        **report_keys(egress_group, instance),
+    }
+
+
+def report_keys(egress_group: str, instance: str) -> dict[str, str]:
+    """Return the keys of ``report_calls.lua``: what the instances of an egress group know of the cloud."""
+    breaker = _breaker(egress_group)
+    return {
+        "group_breaker": breaker,
+        "own_breaker": f"{breaker}:{instance}",
+        "instances": f"{{q}}:instances:{egress_group}",
+    }
+
+
+def promise_keys(action: str, egress_group: str, instance: str) -> dict[str, str]:
+    """Return the keys of ``promise_retry.lua``."""
+    breaker = _breaker(egress_group)
+    return {
+        "promise": f"{{q}}:promise:{action}",
+        "pace": _pace(action),
+        "queues": _PERMIT_QUEUES,
+        "api_state": f"{_api_log(action)}:state",
+        "group_state": f"{_egress_log(egress_group)}:state",
+        "group_breaker": breaker,
+        "own_breaker": f"{breaker}:{instance}",
     }
 
 
@@ -283,6 +322,7 @@ def quota_usage_keys(actions: Iterable[str], egress_group: str) -> dict[str, str
     """Return the keys of ``read_quota_usage.lua``: of the permits of these APIs and of an egress group."""
     return {
         "queues": _PERMIT_QUEUES,
+        "group_breaker": _breaker(egress_group),
         "group_log": _egress_log(egress_group),
         "api_logs": [*map(_api_log, actions)],
     }
@@ -294,3 +334,11 @@ def _api_log(action: str) -> str:
 
 def _egress_log(egress_group: str) -> str:
     return f"{{q}}:e:{egress_group}"
+
+
+def _pace(action: str) -> str:
+    return f"{{q}}:pace:{action}"
+
+
+def _breaker(egress_group: str) -> str:
+    return f"{{q}}:breaker:{egress_group}"

@@ -49,7 +49,7 @@ class Tokens:
         """Read and write through ``store``, seal with ``sealing_keys``; the limits are for one device."""
         self._redis = store.requests
         self._polling = store.polling
-        self._searches = store.background
+        self._searches = store.searches
         self._clock = store.clock
         self._sealing_keys = sealing_keys
         self._max_live = max_live

@@ -43,6 +43,7 @@ from tests.histories.ledger import (
     Matches,
     for_topic,
 )
+from tests.processes import trust_server
 from tests.waiting import until
 
 Key = Literal["new", "old"]
@@ -112,6 +113,7 @@ class World:
         self._orphans = 0
         self._started = 0
         self._redis.flushall()
+        trust_server(self._redis)
         await self._cloud.clear()
         await self._cloud.move_clock(0)
         for at in (1, 2):

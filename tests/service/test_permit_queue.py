@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 
 from app.cloud.quota import QuotaExhausted, QuotaUnreachable
-from app.service.permit_queue import CALL_SHARE, MAX_BATCH_S, MIN_BATCH_S, VALID_S, PermitQueue, Question, Waiter
-from app.store.quota import PermitGrant
+from app.model.calls import CallRank
+from app.service.permit_queue import CALL_SHARE, MAX_BATCH_S, MIN_BATCH_S, VALID_S, PermitQueue, Waiter
+from app.store.quota import PermitGrant, PermitQuestion
 
 FAR = 1000.0
 """A deadline that no test here comes to."""
@@ -19,7 +20,12 @@ def nothing() -> None:
 
 def grant(permits: int, *, again_in_s: float = 0.0, others: tuple[int, ...] = (), pace: float = 10.0) -> PermitGrant:
     """Return an answer of the shared quota; the egress group never matters here."""
-    return PermitGrant(permits, again_in_s, others, (), pace, 1000.0)
+    return PermitGrant(permits, 0, again_in_s, others, (), pace, 1000.0, pace, 1, 0.0, is_probe=False)
+
+
+def asked(waiting: int, least: int, batch_s: float) -> PermitQuestion:
+    """Return a question of this queue."""
+    return PermitQuestion(waiting, waiting, least, batch_s, VALID_S, CallRank.FIRST)
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def served(queue: PermitQueue, *waiters: Waiter, now: float = 0.0) -> list[bool]
     return [queue.is_served(each, now) for each in waiters]
 
 
-def give(queue: PermitQueue, permits: int, *, now: float = 0.0, **more: object) -> Question:
+def give(queue: PermitQueue, permits: int, *, now: float = 0.0, **more: object) -> PermitQuestion:
     """Ask and answer at one moment; returns what was asked for."""
     question = queue.question(now)
     queue.answered(grant(permits, **more), now)  # type: ignore[arg-type]
@@ -53,7 +59,7 @@ def give(queue: PermitQueue, permits: int, *, now: float = 0.0, **more: object) 
 def test_first_come_is_first_served(queue: PermitQueue, join: Callable[..., Waiter]) -> None:
     """A waiter for two permits is not overtaken by one behind it that needs a single one."""
     one, two, last = join(1), join(2), join(1)
-    assert give(queue, 2) == Question(waiting=4, least=1, batch_s=MIN_BATCH_S)
+    assert give(queue, 2) == asked(4, 1, MIN_BATCH_S)
     assert served(queue, one, two, last) == [True, False, False]
     assert give(queue, 1).least == 1  # one of its two is there
     assert served(queue, two, last) == [True, False]
@@ -76,7 +82,7 @@ def test_a_waiter_that_left_leaves_nothing_behind(queue: PermitQueue, join: Call
     last = join()
     for each in gone:
         queue.leave(each, 0.0)
-    assert give(queue, 1) == Question(waiting=1, least=1, batch_s=MIN_BATCH_S)
+    assert give(queue, 1) == asked(1, 1, MIN_BATCH_S)
     assert served(queue, last) == [True]
     assert queue.waiting == 0
 
@@ -119,7 +125,7 @@ def test_void_permits_are_not_used(queue: PermitQueue, join: Callable[..., Waite
     paused, behind = join(), join()
     give(queue, 1)
     assert served(queue, paused, now=VALID_S) == [False]
-    assert queue.question(VALID_S) == Question(waiting=2, least=1, batch_s=0)
+    assert queue.question(VALID_S) == asked(2, 1, 0)
     queue.answered(grant(1), VALID_S)
     assert served(queue, paused, behind, now=VALID_S) == [True, False]
 

@@ -50,7 +50,8 @@ async def test_an_instance_that_leaves_says_so_and_finishes_what_it_began(
 
         async def unready() -> bool:
             async with session.get("/readyz") as response:
-                return response.status == 503 and response.headers["Connection"] == "close"
+                is_leaving = (await response.json())["checks"].get("instance", {}).get("status") == "not ready"
+                return is_leaving and response.status == 503 and response.headers["Connection"] == "close"
 
         await until(unready, "unready while draining", within_s=1)
         assert (await caller.introspect("x")).body == {"active": False}
