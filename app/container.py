@@ -39,6 +39,8 @@ from app.service.operators import OperatorAdmin
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
+from app.service.request_limiter import MAX_CONCURRENT, RequestLimiter
+from app.service.retry_promises import RetryPromises
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.service.sign_in import SignIn
@@ -132,6 +134,8 @@ class Services(StoreServices):
     applications: Applications
     cloud_admin: CloudAdmin
     explorer: Explorer
+    promises: RetryPromises
+    limiter: RequestLimiter
     issuer: Issuer
     introspector: Introspector
     revoker: Revoker
@@ -225,8 +229,10 @@ def build_services(settings: Settings) -> Services:
     applications = Applications(stores.tokens, upstream.cloud, clock, metrics.applied)
     failures = FailureLimits(FailureCounts(stores.redis), clock)
     key_check = KeyCheck(stores.api_keys, failures)
-    authenticator = Authenticator(stores.devices, clock, settings.issuer_url, failures)
-    lookup = TokenLookup(authenticator, key_check, stores.tokens)
+    promises = RetryPromises(quota)
+    limiter = RequestLimiter(MAX_CONCURRENT)
+    authenticator = Authenticator(stores.devices, clock, settings.issuer_url, failures, limiter=limiter)
+    lookup = TokenLookup(authenticator, key_check, stores.tokens, limiter=limiter)
     return Services(
         **fields_of(basis),
         operators_share=operators_share,
@@ -242,9 +248,13 @@ def build_services(settings: Settings) -> Services:
         applications=applications,
         cloud_admin=CloudAdmin(upstream.cloud, stores.audit),
         explorer=Explorer(upstream.cloud, stores.audit),
-        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications),
-        introspector=Introspector(lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock),
-        revoker=Revoker(lookup, stores.tokens, delivery),
+        promises=promises,
+        limiter=limiter,
+        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications, promises=promises, limiter=limiter),
+        introspector=Introspector(
+            lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock, limiter=limiter
+        ),
+        revoker=Revoker(lookup, stores.tokens, delivery, limiter=limiter),
         pings={"redis": stores.redis.ping, "policy": basis.policies.ping, "cloud": cloud_watch.ping},
     )
 
@@ -261,6 +271,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
         await stack.enter_async_context(running(services.cloud_watch.report_regularly))
         await stack.enter_async_context(services.upstream.connect())
         stack.push_async_callback(services.applications.close)
+        stack.push_async_callback(services.promises.close)
         for work in (
             services.stores.redis.keep_time,
             services.policies.follow,

@@ -36,7 +36,7 @@ OF_THE_DEVICE_API: Final = {
     *(
         f"app/service/{name}.py"
         for name in (
-            *("authenticate", "client_credentials", "failure_limits"),
+            *("authenticate", "client_credentials", "failure_limits", "request_limiter"),
             *("introspect", "issue", "revoke", "token_lookup"),
         )
     ),

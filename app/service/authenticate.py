@@ -19,6 +19,7 @@ from app.model.devices import Algorithm, Device
 from app.service import verification_keys
 from app.service.client_credentials import ClientCredentials, NotProven, claimed_client_id
 from app.service.failure_limits import BUSY_S, FailureLimits, counters_of, too_many_failures
+from app.service.request_limiter import RequestLimiter
 from app.store.clock import RedisClock
 from app.store.devices import Devices, Registered
 from app.store.failures import FailureCounter
@@ -88,12 +89,18 @@ class _CandidateKey(NamedTuple):
 class Authenticator:
     """Verifies credentials against the registry."""
 
-    def __init__(self, devices: Devices, clock: RedisClock, issuer: str, failures: FailureLimits) -> None:
-        """``issuer`` is the only audience an assertion may have; ``failures`` limits proofs that no key fits."""
+    def __init__(
+        self, devices: Devices, clock: RedisClock, issuer: str, failures: FailureLimits, *, limiter: RequestLimiter
+    ) -> None:
+        """``issuer`` is the only audience an assertion may have; ``failures`` limits proofs that no key fits.
+
+        ``limiter`` counts each request whose proof is verified.
+        """
         self._devices = devices
         self._clock = clock
         self._issuer = issuer
         self._failures = failures
+        self._limiter = limiter
         self._strangers = LoopShare(SHARE, burst_s=BURST_S)
         self._attacked = LoopShare(SHARE, burst_s=BURST_S)
 
@@ -125,7 +132,8 @@ class Authenticator:
             return await self._prove(proof, may_be_cached=may_be_cached)
         except NotProven as error:
             refusal = error
-        with self._failures.place():
+        # What waits to be refused must not keep others from being served.
+        with self._failures.place(), self._limiter.suspended():
             return await _until(proof.deadline, self._strangers.run(partial(self._refuse, proof, refusal)))
 
     async def _prove(self, proof: ClientProof, *, may_be_cached: bool) -> VerifiedClient:
@@ -156,7 +164,8 @@ class Authenticator:
         async def check() -> VerifiedClient:
             return self._check(proof, registered)
 
-        return await _until(proof.deadline, self._attacked.run(check))
+        with self._limiter.suspended():
+            return await _until(proof.deadline, self._attacked.run(check))
 
     async def _refuse(self, proof: ClientProof, refusal: NotProven) -> NoReturn:
         """Raise ``NotProven``, or ``TooManyFailures`` beyond a limit."""

@@ -13,6 +13,7 @@ from app.model.secrets import Secret
 from app.service.api_keys import Bearer
 from app.service.client_credentials import ClientCredentials
 from app.service.delivery import Delivery
+from app.service.request_limiter import RequestLimiter
 from app.service.token_lookup import TokenLookup
 from app.store.records import Priority
 from app.store.retry import backoff
@@ -33,11 +34,15 @@ class OwnRevocation:
 class Revoker:
     """Revokes a device's own token for the device, and any token for a service."""
 
-    def __init__(self, lookup: TokenLookup, tokens: Tokens, delivery: Delivery) -> None:
-        """``delivery`` is notified at once, to send the revocation to the cloud."""
+    def __init__(self, lookup: TokenLookup, tokens: Tokens, delivery: Delivery, *, limiter: RequestLimiter) -> None:
+        """``delivery`` is notified at once, to send the revocation to the cloud.
+
+        ``limiter`` counts each request that is passed to ``revoke``.
+        """
         self._lookup = lookup
         self._tokens = tokens
         self._delivery = delivery
+        self._limiter = limiter
 
     async def revoke(
         self,
@@ -76,5 +81,6 @@ class Revoker:
                 return True
             if asyncio.get_running_loop().time() + delay_s > deadline:
                 return False
-            await asyncio.sleep(delay_s)
+            with self._limiter.suspended():
+                await asyncio.sleep(delay_s)
         raise AssertionError("the delays never end")

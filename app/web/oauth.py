@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -128,6 +129,11 @@ async def show_metadata(request: web.Request) -> web.Response:
     return web.json_response(answer)
 
 
+def _turn(request: web.Request) -> AbstractAsyncContextManager[None]:
+    """Return what to wait for before a request is read."""
+    return request.app[SERVICES].limiter.turn(lambda: request.transport is None)
+
+
 async def _admit(request: web.Request, _route: Route) -> Admitted:
     """Read the form. Who calls is for the service to verify, together with what is asked for.
 
@@ -138,7 +144,9 @@ async def _admit(request: web.Request, _route: Route) -> Admitted:
     if request.query_string:
         # Logs and histories keep URLs: a secret in one would be readable there.
         raise InvalidRequest(_("send the parameters in the body, not in the URL"))
-    form = await read_form(request, max_fields=MAX_PARAMETERS)
+    # A client that sends slowly, or means harm, must not keep others from being served.
+    with nullcontext() if request.content.is_eof() else services.limiter.suspended():
+        form = await read_form(request, max_fields=MAX_PARAMETERS)
     oauth_request = OAuthRequest(
         request.headers.getall("Authorization", []),
         services,
@@ -154,8 +162,11 @@ def _render(_request: web.Request, answer: Mapping[str, object]) -> web.Response
     return web.json_response(answer, headers=NO_STORE)
 
 
-OAUTH: Final = Access(admit=_admit, render=_render)
-"""For devices, and for services with an API key; each answer may hold a secret."""
+OAUTH: Final = Access(turn=_turn, admit=_admit, render=_render)
+"""For devices, and for services with an API key; each answer may hold a secret.
+
+An instance works on a bounded number of these requests at a time. The others are not refused: they wait to be read.
+"""
 
 
 def _token_answer(issued: IssuedToken, settings: Settings) -> dict[str, object]:

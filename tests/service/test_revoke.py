@@ -14,6 +14,7 @@ from app.service.authenticate import Authenticator
 from app.service.client_credentials import Basic
 from app.service.delivery import Delivery
 from app.service.failure_limits import FailureLimits
+from app.service.request_limiter import RequestLimiter
 from app.service.revoke import Revoker
 from app.service.token_lookup import TokenLookup
 from app.store.api_keys import ApiKeys
@@ -37,12 +38,13 @@ async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
     device = await fleet.add("d1")
     api_keys = ApiKeys(fleet.store, keys)
     made = await ApiKeyAdmin(api_keys).add_api_key("service", [Right.REVOKE], actor=SERVER)
+    limiter = RequestLimiter(1)
     failures = FailureLimits(FailureCounts(fleet.store), fleet.store.clock)
-    authenticator = Authenticator(fleet.devices, fleet.store.clock, "https://tokens.example", failures)
+    authenticator = Authenticator(fleet.devices, fleet.store.clock, "https://tokens.example", failures, limiter=limiter)
     # It does not run, so nothing is delivered.
     delivery = Delivery(revocations, fleet.tokens, client, audit=AuditStore(fleet.store), pace=1.0)
-    lookup = TokenLookup(authenticator, KeyCheck(api_keys, failures), fleet.tokens)
-    revoker = Revoker(lookup, fleet.tokens, delivery)
+    lookup = TokenLookup(authenticator, KeyCheck(api_keys, failures), fleet.tokens, limiter=limiter)
+    revoker = Revoker(lookup, fleet.tokens, delivery, limiter=limiter)
 
     async def token(life_s: int) -> TokenRecord:
         lead = await begin_application(fleet.tokens, want(device, life_s=life_s), f"r{life_s}")

@@ -10,6 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import build
+from app.model.grants import parse_scope
 from app.service.registry import Registration, Registry
 from app.settings import Settings
 from app.store.quota import full_pace
@@ -200,10 +201,7 @@ async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
 async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are_not(
     make_caller: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A caller that would come too late is told when to come, and applies for nothing; one with a live token gets it.
-
-    Only an instance that has its hands full as well refuses without a look.
-    """
+    """A caller that would come too late is told when to come, and applies for nothing; a live token is handed out."""
     callers = [await make_caller(f"GID_plant@@@d{number}") for number in (1, 2, 3)]
     # A pair of cloud tokens comes every 30 s, and there is time to wait for one, but not for two.
     pair_s = 30
@@ -222,7 +220,7 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
             return keys
 
         async def is_known() -> bool:
-            return services.applications.refusal() is not None
+            return services.applications.refusal(parse_scope("pub:a sub:b")) is not None
 
         await until(is_known, "a queue that the instance knows of")
         [application] = await applications()
@@ -231,8 +229,6 @@ async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are
         assert pair_s <= int(answer.headers["Retry-After"]) <= 2.2 * pair_s
         assert await applications() == [application]
         assert (await first.token()).status == 200
-        monkeypatch.setattr("app.service.issue.MAX_CONCURRENT_IN_STORM", 0)
-        unavailable(await first.token())
         assert not waiting.done(), "all others were answered before the second's turn came"
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
