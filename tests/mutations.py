@@ -128,7 +128,7 @@ MUTATIONS: Final = (
     Mutation(
         "a right key is refused beyond the limit",
         "app/service/authenticate.py",
-        "return await self._check_in_turn(proof, check, is_known=True)",
+        "return await _until(proof.deadline, self._attacked.run(check))",
         'raise too_many_failures(BUSY_S, cause="limit")',
         ("tests/web/test_failure_limits.py",),
     ),
