@@ -167,8 +167,30 @@ class Settings(_Quotas):
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses or networks of the load balancers, comma separated: an operator's address is taken from "
-        "X-Forwarded-For only if one of them sent it.",
+        description="Addresses or networks of the load balancers, comma separated: a client's address is taken from "
+        "X-Forwarded-For only if one of them sent it. They are never limited by address themselves.",
+    )
+    max_connections: int = Field(
+        10_000,
+        ge=16,
+        le=1_000_000,
+        description="Most connections to this instance. Beyond it the one that has waited longest for its client is "
+        "closed; if all wait for this server, only /healthz, /readyz and the console are served. Each takes a file: "
+        "the hard limit of open files must allow them.",
+    )
+    max_connections_per_address: int = Field(
+        200,
+        ge=1,
+        le=1_000_000,
+        description="The same for one source address (of IPv6 for the first 64 bits). A loopback address and "
+        "TRUSTED_PROXIES are not limited.",
+    )
+    keep_alive_s: float = Field(
+        75.0,
+        ge=1,
+        le=3600,
+        description="Seconds until a connection without a request is closed. A load balancer that reuses connections "
+        "must close them earlier.",
     )
     device_max_live_tokens: int = Field(16, ge=1, description="Most live tokens of one device.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Most new tokens of one device per hour.")

@@ -74,11 +74,14 @@ def quota_settings(settings: Settings) -> QuotaSettings:
     )
 
 
-def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _outcome: None) -> Upstream:
-    """Build the connection to the cloud; ``noted`` is called after each attempt to call. Raises ``Misconfigured``."""
+def build_upstream(
+    settings: Settings, store: Store, pacing: Pacing, *, noted: Noted = lambda _outcome: None
+) -> Upstream:
+    """Build the connection to the cloud: calls wait in ``pacing``, and ``noted`` is called after each attempt.
+
+    Raises ``Misconfigured``.
+    """
     credentials = credentials_of(settings, store.clock.now_ms)
-    limits = quota_settings(settings)
-    pacing = Pacing(SharedQuota(store, limits=limits), attempt_timeout_s=limits.attempt_timeout_s)
     cloud = CloudClient(
         endpoint=settings.endpoint,
         region=settings.cloud_region,
@@ -86,7 +89,7 @@ def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _outc
         credentials=credentials,
         quota=pacing,
         now_ms=store.clock.now_ms,
-        attempt_timeout_s=limits.attempt_timeout_s,
+        attempt_timeout_s=quota_settings(settings).attempt_timeout_s,
         noted=noted,
     )
     return Upstream(cloud, credentials, pacing)
@@ -97,7 +100,9 @@ async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the client alone, for the command line. Raises ``Misconfigured``."""
     store = Store(settings.redis_url)
     try:
-        async with build_upstream(settings, store).connect() as cloud:
+        limits = quota_settings(settings)
+        pacing = Pacing(SharedQuota(store, limits=limits), attempt_timeout_s=limits.attempt_timeout_s)
+        async with build_upstream(settings, store, pacing).connect() as cloud:
             yield cloud
     finally:
         await store.close()

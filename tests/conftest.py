@@ -12,7 +12,6 @@ import hypothesis
 import pytest
 import redis
 
-from app.store.redis_keys import QUOTA_SERVER
 from tests import processes
 
 # A machine that is busy with other things is no reason to fail, and the same examples run everywhere.
@@ -34,16 +33,11 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def redis_url(valkey: str) -> Iterator[str]:
     """The URL of a real Valkey without any data, scripts or clients' leftovers from other tests."""
     with redis.Redis.from_url(valkey) as client:
-        trust_server(client)
+        processes.trust_server(client)
     yield valkey
     with redis.Redis.from_url(valkey) as client:
         client.flushall()
         client.script_flush()
-
-
-def trust_server(client: redis.Redis) -> None:
-    """Let permits be given at once, as if this server's logs of permits had always been kept."""
-    client.set(QUOTA_SERVER, f"{client.info('server')['run_id']} 0")
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,55 @@ class Mutation:
 
 MUTATIONS: Final = (
     Mutation(
+        "each byte of slow headers prolongs their time",
+        "app/web/aiohttp_internals.py",
+        "self._headers_since = self._headers_since or self._loop.time()",
+        "self._headers_since = self._loop.time()\n            self._has_sent = False",
+        ("tests/web/sockets/test_slow_clients.py",),
+    ),
+    Mutation(
+        "an answer that nobody reads keeps its connection",
+        "app/web/aiohttp_internals.py",
+        "elif now - self._unread_since >= limits.unread_s:",
+        "elif False:",
+        ("tests/web/sockets/test_slow_clients.py",),
+    ),
+    Mutation(
+        "there is no reserve of connections",
+        "app/web/connections.py",
+        "if group.reserve.has_room:",
+        "if False:",
+        ("tests/web/sockets/test_many_connections.py",),
+    ),
+    Mutation(
+        "a connection that waits for the server gives way",
+        "app/web/aiohttp_internals.py",
+        "if self._messages or (self._request_in_progress and (request is None or request.content.is_eof())):",
+        "if self._messages:",
+        ("tests/web/sockets/test_many_connections.py",),
+    ),
+    Mutation(
+        "haproxy waits 20 s for a TLS hello",
+        "deploy/haproxy.cfg",
+        "timeout client 5s",
+        "timeout client 20s",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
+        "haproxy lets one address take all connections",
+        "deploy/haproxy.cfg",
+        "tcp-request connection reject if { sc0_conn_cur gt 200 }",
+        "",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
+        "the console waits behind devices at haproxy",
+        "deploy/haproxy.cfg",
+        "set-priority-class int(-1)",
+        "set-priority-class int(0)",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
         "an old key's assertion is not capped by its grace",
         "app/service/authenticate.py",
         "used_until_ms = min(single_use.until_ms, candidate.until_ms)",
@@ -72,9 +121,23 @@ MUTATIONS: Final = (
     Mutation(
         "after a rotation nothing is verified again",
         "app/service/authenticate.py",
-        "proof.client = self._check(proof, await self._read_record(proof))",
+        "proof.client = await self._verify(proof, may_be_cached=False)",
         "pass",
         ("tests/web/test_rotation.py",),
+    ),
+    Mutation(
+        "a right key is refused beyond the limit",
+        "app/service/authenticate.py",
+        "return await _until(proof.deadline, self._attacked.run(check))",
+        'raise too_many_failures(BUSY_S, cause="limit")',
+        ("tests/web/test_failure_limits.py",),
+    ),
+    Mutation(
+        "X-Forwarded-For is believed from everyone",
+        "app/web/client_address.py",
+        "if contains(self._trusted, address):\n            address =",
+        "if _HEADER in request.headers:\n            address =",
+        ("tests/web/test_client_address.py",),
     ),
     Mutation(
         "the leeway of exp is doubled",
@@ -162,6 +225,20 @@ MUTATIONS: Final = (
         "return SECOND_US + jitter_us + valid_us + PERMIT_ROUNDING_US",
         "return SECOND_US + PERMIT_ROUNDING_US",
         ("tests/store/test_quota.py",),
+    ),
+    Mutation(
+        "no breaker: failures by connection are not reported",
+        "app/service/call_findings.py",
+        "self._failed, self._failed_last_at = True, now",
+        "self._failed_last_at = now",
+        ("tests/service/test_cloud_watch.py",),
+    ),
+    Mutation(
+        "a call that was given up early counts as a failure by connection",
+        "app/service/call_findings.py",
+        "return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s",
+        "return True",
+        ("tests/service/test_call_findings.py",),
     ),
 )
 

@@ -27,6 +27,6 @@ async def connect_all(store: Store) -> None:
 
     A store gives an attempt to connect up after half a second, and a busy machine may take that long.
     """
-    for client in (store.requests, store.permits, store.background, store.polling):
+    for client in (store.requests, store.permits, store.background, store.searches, store.polling):
         await retry_until(partial(client.command, "PING"), within_s=20)
     await store.learn_time()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -15,9 +15,10 @@ import structlog
 
 from app.cloud.client import AppliedTokens, CloudClient
 from app.cloud.errors import RETRIED, CloudError
-from app.cloud.quota import CloudClosed, QuotaExhausted
+from app.cloud.quota import CloudClosed, QuotaExhausted, QuotaRefusal
 from app.errors import Unavailable
 from app.model.actors import Actor
+from app.model.calls import CallRank
 from app.model.grants import Grant
 from app.model.lifetimes import MIN_LIFETIME_S
 from app.store.clock import RedisClock
@@ -68,18 +69,29 @@ class Applications:
         self._own: dict[Handle, asyncio.Task[None]] = {}
         self._watches: dict[Handle, asyncio.Task[None]] = {}
 
-    def refusal(self) -> QuotaExhausted | CloudClosed | None:
-        """Return why nothing more can be applied for in time, if so: the queue for permits is too long."""
-        deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S * QUEUE_SHARE
-        return self._cloud.refusal("ApplyToken", deadline=deadline)
+    def refusal(self, grant: Grant) -> QuotaExhausted | CloudClosed | None:
+        """Return why a token for ``grant`` cannot be applied for, if that is known.
 
-    def start(self, lease: ApplicationLease, grant: Grant, *, actor: Actor) -> None:
-        """Start to apply; the audit names ``actor``, the device.
+        The queue for permits is too long, or the cloud does not answer and is left alone.
+        """
+        return self._refusal(grant, APPLY_DEADLINE_S * QUEUE_SHARE)
+
+    def takes_longer(self, grant: Grant, *, than_s: float) -> bool:
+        """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known."""
+        return self._refusal(grant, than_s) is not None
+
+    def _refusal(self, grant: Grant, within_s: float) -> QuotaExhausted | CloudClosed | None:
+        deadline = asyncio.get_running_loop().time() + within_s
+        return self._cloud.refusal("ApplyToken", len(grant.split()), deadline=deadline)
+
+    def start(self, lease: ApplicationLease, grant: Grant, *, rank: CallRank, actor: Actor) -> None:
+        """Start to apply; ``rank`` says before whom, and the audit names ``actor``, the device.
 
         A request that is sent again and holds the lease already changes nothing.
         """
         if lease.handle not in self._own:
-            task = asyncio.create_task(self._run_application(lease, grant, actor), name=f"apply {lease.handle}")
+            apply = partial(self._apply, lease, grant, rank=rank, actor=actor)
+            task = asyncio.create_task(self._run_application(lease, apply), name=f"apply {lease.handle}")
             self._own[lease.handle] = task
             task.add_done_callback(lambda _: self._own.pop(lease.handle))
 
@@ -113,11 +125,11 @@ class Applications:
             except Unavailable:
                 continue
 
-    async def _run_application(self, lease: ApplicationLease, grant: Grant, actor: Actor) -> None:
+    async def _run_application(self, lease: ApplicationLease, apply: Callable[[], Awaitable[None]]) -> None:
         """Apply under the lease, and leave no lease behind, also after a fault."""
         keeper = asyncio.create_task(self._keep_lease(lease), name=f"keep {lease.handle}")
         try:
-            await self._apply(lease, grant, actor)
+            await apply()
         except asyncio.CancelledError:
             await retry_until(lambda: self._tokens.fail(lease, mark_ms=0, counts=False), within_s=GIVE_UP_WITHIN_S)
             raise
@@ -129,11 +141,11 @@ class Applications:
         finally:
             await end([keeper])
 
-    async def _apply(self, lease: ApplicationLease, grant: Grant, actor: Actor) -> None:
+    async def _apply(self, lease: ApplicationLease, grant: Grant, *, rank: CallRank, actor: Actor) -> None:
         """Call the cloud, and record the failure, the tokens, or both where only one half came."""
         deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S
         applied = await self._cloud.apply_tokens(
-            grant.split(), partial(self._expiry_ms, lease.wanted.life_s), deadline=deadline
+            grant.split(), partial(self._expiry_ms, lease.wanted.life_s), rank=rank, deadline=deadline
         )
         if applied.errors:
             await self._fail(lease, applied.errors[0])
@@ -176,6 +188,8 @@ class Applications:
 
 def _mark_s(error: CloudError) -> float:
     """Return for how many seconds no other request may apply: as long as the cloud asks, within bounds."""
+    if isinstance(error, QuotaRefusal):
+        return MARK_S  # the cloud was not called: who comes back when they were promised is not held up by the mark
     if error.kind in RETRIED:
         return min(MAX_MARK_S, max(MARK_S, error.retry_after_s or 0))
     return LONG_MARK_S

@@ -1,15 +1,13 @@
-"""Hashing operators' passwords: Argon2id (RFC 9106), in threads, never too many at once."""
+"""Hashing operators' passwords: Argon2id (RFC 9106), one at a time, in a thread of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import secrets
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -18,14 +16,18 @@ from app.errors import InvalidRequest, Unavailable
 from app.model.operators import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, normalize_password
 from app.model.secrets import Password, PasswordHash
 from app.model.text import _
+from app.worker_threads import WorkerThreads
 
-_Result = TypeVar("_Result")
-
-THREADS: Final = 2
-"""Hashes computed at once: each takes 64 MiB and several cores for a moment."""
+THREADS: Final = 1
+"""Hashes computed at once: each takes 64 MiB and, by threads of its own, four cores for a moment."""
 
 MAX_CHECKS: Final = 16
 """Password checks in progress at once; without a limit a flood from many addresses would queue up without end."""
+
+MAX_HASHES: Final = MAX_CHECKS + 8
+"""The same with the new passwords that admins set: what strangers try leaves them some."""
+
+BUSY: Final = _("too many people are signing in at the moment: try again")
 
 _INVALID: Final = Password("in place of an invalid password")
 """Checked in place of a text that cannot be a password, so that refusing it takes as long."""
@@ -45,7 +47,7 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher) -> None:
         """Hash as ``hasher`` does."""
         self._hasher = hasher
-        self._threads = ThreadPoolExecutor(THREADS, "argon2")
+        self._threads = WorkerThreads("argon2", threads=THREADS, most=MAX_HASHES, busy=BUSY)
         self._checks = 0
         # For unknown names: random, with the same parameters as real hashes, so that checking it takes as long.
         terms = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
@@ -56,9 +58,7 @@ class Passwords:
     def place(self) -> Iterator[None]:
         """Allow one password check in the block. Raises ``Unavailable`` if too many are in progress."""
         if self._checks >= MAX_CHECKS:
-            raise Unavailable(
-                _("too many people are signing in at the moment: try again"), cause="hashing is at its limit"
-            )
+            raise Unavailable(BUSY, cause="hashing is at its limit")
         self._checks += 1
         try:
             yield
@@ -66,7 +66,7 @@ class Passwords:
             self._checks -= 1
 
     async def make(self, name: str, password: Password) -> PasswordHash:
-        """Hash a new password of an operator. Raises ``InvalidRequest`` for a password that is not allowed."""
+        """Hash a new password. Raises ``InvalidRequest`` for one that is not allowed, and ``Unavailable``."""
         text = normalize_password(password)
         if text is None:
             raise InvalidRequest(
@@ -78,13 +78,16 @@ class Passwords:
             )
         if text.reveal().casefold() == name.casefold():
             raise InvalidRequest(_("the password must not be the name: choose another password"))
-        return await self._in_thread(lambda: self._hash(text))
+        return await self._threads.run(lambda: self._hash(text))
 
     async def check(self, kept: PasswordHash | None, password: Password) -> Verdict:
-        """Check a password against the hash ``kept``; None is for an unknown name, and takes as long."""
+        """Check a password against the hash ``kept``; None is for an unknown name, and takes as long.
+
+        Raises ``Unavailable`` where too many wait.
+        """
         text = normalize_password(password)
         hashed = kept or self._decoy
-        return await self._in_thread(lambda: self._check(hashed, text))
+        return await self._threads.run(lambda: self._check(hashed, text))
 
     def _hash(self, text: Password) -> PasswordHash:
         return PasswordHash(self._hasher.hash(text.reveal()))
@@ -98,9 +101,6 @@ class Passwords:
             return Verdict(right=False)
         needs = self._hasher.check_needs_rehash(hashed.reveal())
         return Verdict(right=True, rehashed=self._hash(text) if needs else None)
-
-    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _base64(raw: bytes) -> str:

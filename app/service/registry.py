@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from app.errors import InvalidRequest, NotFound, Unavailable
@@ -29,12 +29,18 @@ from app.store.audit import Event, EventKind
 from app.store.clock import RedisClock
 from app.store.cursor import InvalidCursor
 from app.store.devices import Conflict, Devices, PreviousKey, Registered
+from app.worker_threads import WorkerThreads
 
 SEARCH_BUDGET_S: Final = 1.0
 """How long a search for a page of devices, or a count of a group, may take; it then returns what it found."""
 
 MAX_GRACE_S: Final = MAX_LIFETIME_S
 """Longest time that an old key may stay valid beside a new one: as long as a token may live."""
+
+_KEY_THREADS: Final = WorkerThreads(
+    "keys", threads=1, most=16, busy=_("too many keys are being generated at the moment: try again")
+)
+"""Generating an RSA key takes up to a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +300,7 @@ async def _key_for(device: Device, secret: ClientSecret | None, public_key: str 
     if device.algorithm.symmetric:
         made = verification_keys.new_secret()
         return (secret, AddedDevice(device)) if secret is not None else (made, AddedDevice(device, secret=made))
-    # Generating an RSA key takes a large part of a second.
-    private, public = await asyncio.to_thread(verification_keys.new_pair, device.algorithm)
+    private, public = await _KEY_THREADS.run(partial(verification_keys.new_pair, device.algorithm))
     return public, AddedDevice(device, private_key=private)
 
 

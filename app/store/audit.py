@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
+from app.loop_share import in_slices
 from app.model.actors import Actor
 from app.store.constants import AUDIT_MAX_ENTRIES
+from app.store.merging import READ_AT_ONCE, MergedLists, NextPart, ReadPart
 from app.store.redis_keys import ALL_SHARDS, JOBS_AUDIT, OPERATORS_AUDIT, REFUSED_AUDIT, STRANGERS_AUDIT, Shard
 from app.store.store import Store
 
@@ -25,10 +27,9 @@ STREAMS: Final = (
     REFUSED_AUDIT,
     STRANGERS_AUDIT,
 )
-_ENTRIES_A_ROUND: Final = 500
-"""Read at a time, so that requests for tokens, which go over the same connection, need not wait for long."""
+_ENTRIES_A_PAGE: Final = 8_000
+"""That a page looks at. Where few of them are wanted, it ends early."""
 
-_ROUNDS_A_PAGE: Final = 16
 _CURSOR: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})-([0-9]{1,2})")
 
 
@@ -69,6 +70,8 @@ class EventKind(StrEnum):
     SIGNED_OUT = "signed_out"
     SIGN_IN_REFUSED = "sign_in_refused"
     CALLED = "called"
+    BREAKER_OPENED = "breaker_opened"
+    BREAKER_CLOSED = "breaker_closed"
 
 
 _TEXT_FIELDS: Final = ("who", "what", "client_id", "handle", "detail", "request_id", "job")
@@ -164,6 +167,7 @@ class AuditStore:
     def __init__(self, store: Store) -> None:
         """Read and write through ``store``."""
         self._redis = store.background
+        self._searches = store.searches
 
     async def append(self, entries: Iterable[NewEntry]) -> None:
         """Append events that no script records, in one round trip. Raises ``Unavailable``.
@@ -190,7 +194,7 @@ class AuditStore:
         shard = Shard.of_handle(handle)
         if shard is None:
             return None
-        job, entry_id = await self._redis.command("HMGET", shard.token(handle), "job", "revoked_in")
+        job, entry_id = await self._searches.command("HMGET", shard.token(handle), "job", "revoked_in")
         return BulkRevocation(job, f"{entry_id}-{shard.number}") if job and entry_id else None
 
     async def read_page(
@@ -207,36 +211,45 @@ class AuditStore:
         The work is bounded, not the time back: where few entries are wanted, a page ends early with a cursor. Raises
         ``Unavailable``.
         """
-        found: list[AuditEntry] = []
-        for _ in range(_ROUNDS_A_PAGE):
-            entries, frontier = await self._read_round(streams, begin, since_ms)
-            for entry in entries:
-                if wanted(entry):
-                    found.append(entry)
-                    if len(found) == limit:
-                        return AuditPage(found, _place(entry))
-            if frontier is None:
+        merged, found = self._entries_before(begin, streams, since_ms), list[AuditEntry]()
+        for _ in range(_ENTRIES_A_PAGE // READ_AT_ONCE):
+            entries = await merged.take(READ_AT_ONCE)
+            async for entry in in_slices(filter(wanted, entries)):
+                found.append(entry)
+                if len(found) == limit:
+                    return AuditPage(found, _place(entry))
+            if len(entries) < READ_AT_ONCE:
                 return AuditPage(found, None)
-            begin = frontier
-        return AuditPage(found, begin)
+        return AuditPage(found, _place(entries[-1]))
 
-    async def _read_round(
-        self, streams: Sequence[int], begin: AuditCursor, since_ms: int
-    ) -> tuple[list[AuditEntry], AuditCursor | None]:
-        """Read some of each stream. Return the entries down to a place that every stream was read to, in order, and it.
+    def _entries_before(
+        self, begin: AuditCursor, streams: Sequence[int], since_ms: int
+    ) -> MergedLists[int, AuditEntry]:
+        """Return the entries of these streams in one order, the newest first, to be read. Raises ``Unavailable``."""
 
-        The place is None if there is nothing older.
-        """
-        count = _ENTRIES_A_ROUND // len(streams)
-        rows = await self._redis.pipeline(
-            [("XREVRANGE", STREAMS[stream], begin.older_in(stream), since_ms, "COUNT", count) for stream in streams]
-        )
-        by_stream = [
-            [parse_entry(stream, *row) for row in of_stream] for stream, of_stream in zip(streams, rows, strict=True)
-        ]
-        frontier = max((_place(entries[-1]) for entries in by_stream if len(entries) == count), default=None)
-        ordered = sorted((entry for entries in by_stream for entry in entries), key=_place, reverse=True)
-        return [entry for entry in ordered if frontier is None or _place(entry) >= frontier], frontier
+        async def read(parts: Sequence[NextPart[int, AuditEntry]]) -> list[ReadPart[AuditEntry]]:
+            rows = await self._searches.pipeline(
+                [
+                    (
+                        "XREVRANGE",
+                        STREAMS[part.key],
+                        (_place(part.after) if part.after else begin).older_in(part.key),
+                        since_ms,
+                        "COUNT",
+                        part.count,
+                    )
+                    for part in parts
+                ]
+            )
+            return [
+                ReadPart(
+                    [entry async for entry in in_slices(parse_entry(part.key, *row) for row in of_stream)],
+                    is_last=len(of_stream) < part.count,
+                )
+                for part, of_stream in zip(parts, rows, strict=True)
+            ]
+
+        return MergedLists(streams, read, order=lambda entry: _newest_first(_place(entry)))
 
 
 def parse_entry(stream: int, entry_id: str, words: list[str]) -> AuditEntry:
@@ -254,3 +267,7 @@ def parse_entry(stream: int, entry_id: str, words: list[str]) -> AuditEntry:
 
 def _place(entry: AuditEntry) -> AuditCursor:
     return AuditCursor(*map(int, entry.id.split("-")))
+
+
+def _newest_first(place: AuditCursor) -> tuple[int, ...]:
+    return tuple(-part for part in place)

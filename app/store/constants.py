@@ -63,6 +63,9 @@ SESSION_LONGEST_MS: Final = 12 * HOUR_MS
 ATTEMPTS_KEPT_MS: Final = HOUR_MS
 """How long after the last attempt a count of attempts is forgotten."""
 
+FAILURES_KEPT_MS: Final = 60_000
+"""How long a failed authentication counts."""
+
 COUNTERS_KEPT_MS: Final = 2 * HOUR_MS
 CLOUD_HEALTH_KEPT_MS: Final = 7 * 24 * HOUR_MS
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import msgspec
 from app.model.devices import CLIENT_ID_MARK, Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
 from app.store.audit import Event
+from app.store.merging import READ_AT_ONCE
 from app.store.redis_keys import ALL_SHARDS, Shard
 from app.store.script import Script
 from app.store.sealing import SealingKeys
@@ -65,7 +65,7 @@ class Devices:
     def __init__(self, store: Store, sealing_keys: SealingKeys) -> None:
         """Read and write through ``store``; device keys are sealed with ``sealing_keys``."""
         self._redis = store.requests
-        self._searches = store.background
+        self._searches = store.searches
         self._clock = store.clock
         self._sealing_keys = sealing_keys
         self._cache: OrderedDict[str, Registered] = OrderedDict()
@@ -135,7 +135,7 @@ class Devices:
 
     async def count_devices(self) -> int:
         """Return how many devices are registered. Raises ``Unavailable``."""
-        return sum(await self._searches.pipeline([("SCARD", shard.devices) for shard in ALL_SHARDS]))
+        return sum(await self._searches.pipeline([("ZCARD", shard.devices) for shard in ALL_SHARDS]))
 
     async def list_devices(
         self, after: ClientId | None, limit: int, *, part: str = "", budget_s: float = math.inf
@@ -179,11 +179,17 @@ class Devices:
         return count, True
 
     async def _client_ids_after(self, after: ClientId | None) -> AsyncIterator[tuple[Shard, list[str]]]:
-        """Yield each shard with its client IDs in order, from the one after ``after`` on."""
+        """Yield the client IDs of each shard in order, some at a time, from the one after ``after`` on."""
         first = Shard.of(after) if after else ALL_SHARDS[0]
         for shard in ALL_SHARDS[first.number :]:
-            client_ids = sorted(await self._searches.command("SMEMBERS", shard.devices))
-            yield shard, client_ids[bisect_right(client_ids, after) :] if after and shard == first else client_ids
+            begin = f"({after}" if after and shard == first else "-"
+            client_ids = [""] * READ_AT_ONCE
+            while len(client_ids) == READ_AT_ONCE:
+                client_ids = await self._searches.command(
+                    "ZRANGE", shard.devices, begin, "+", "BYLEX", "LIMIT", 0, READ_AT_ONCE
+                )
+                yield shard, client_ids
+                begin = f"({client_ids[-1]}" if client_ids else begin
 
     async def _read_listed(self, shard: Shard, client_ids: list[str]) -> list[Device]:
         rows = await self._searches.pipeline(

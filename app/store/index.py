@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final, NamedTuple, Self
 
+from app.loop_share import in_slices
 from app.model.selections import Selection, SelectionKind
 from app.store.cursor import InvalidCursor
+from app.store.merging import MergedLists, NextPart, ReadPart
 from app.store.records import TokenRecord
+from app.store.redis_client import RedisClient
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.store import Store
 from app.store.tokens import Tokens
@@ -21,14 +23,8 @@ MAX_DIGITS: Final = 15
 CHUNK: Final = 200
 """Records read at a time, so that neither Redis nor this process is held up for long."""
 
-SEARCHED: Final = 500
-"""Records that a search for a topic reads at a time: only so can it get through a million in reasonable time."""
-
 SAMPLE: Final = 50
 """Scopes that a survey returns at most."""
-
-SPARE: Final = 8
-"""So many more than its share are read from each of several indexes."""
 
 Progress = Callable[[int, int], None]
 """Called as a search goes on: with the shards searched and the tokens found so far."""
@@ -77,20 +73,12 @@ class Survey:
     whole: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _IndexHead:
-    """What was read of one index behind a position; up to ``known_to``, or up to its end if that is None."""
-
-    cursors: tuple[IndexCursor, ...]
-    known_to: IndexCursor | None
-
-
 class TokenIndex:
     """The indexes of records by expiry: of all, of each role and of each device."""
 
-    def __init__(self, store: Store, tokens: Tokens) -> None:
-        """Read indexes through ``store``, and records through ``tokens``."""
-        self._redis = store.background
+    def __init__(self, store: Store, tokens: Tokens, *, client: RedisClient | None = None) -> None:
+        """Read indexes through ``client``, by default that for searches, and records through ``tokens``."""
+        self._redis = client or store.searches
         self._clock = store.clock
         self._tokens = tokens
 
@@ -125,22 +113,21 @@ class TokenIndex:
         if selection.kind is SelectionKind.HANDLE:
             record = await self._tokens.read_token(selection.value)
             return TokenPage((record,) if record and record.state == "live" else (), "")
-        keys = _index_keys(selection, ALL_SHARDS)
-        size = SEARCHED if selection.kind is SelectionKind.TOPIC else limit
+        merged = self.read_after(_index_keys(selection, ALL_SHARDS), position)
+        size = CHUNK if selection.kind is SelectionKind.TOPIC else limit
         loop = asyncio.get_running_loop()
         until = loop.time() + budget_s
         records: list[TokenRecord] = []
         while True:
-            cursors = await self.read_after(keys, position, size)
+            cursors = await merged.take(size)
             async for record in self._read_live(selection, cursors, at_a_time=limit):
                 records.append(record)
                 if len(records) == limit:
                     return TokenPage(tuple(records), str(IndexCursor(record.expires_at_ms, record.handle)))
             if len(cursors) < size:
                 return TokenPage(tuple(records), "")
-            position = cursors[-1]
             if loop.time() > until:
-                return TokenPage(tuple(records), str(position))
+                return TokenPage(tuple(records), str(cursors[-1]))
 
     async def list_records(self, keys: Sequence[str], cursor: str, limit: int) -> TokenPage:
         """Return the records in any indexes or queues, in their order, whatever their state.
@@ -148,7 +135,7 @@ class TokenIndex:
         Raises ``InvalidCursor`` and ``Unavailable``.
         """
         position = IndexCursor.parse(cursor) if cursor else IndexCursor()
-        cursors = await self.read_after(keys, position, limit)
+        cursors = await self.read_after(keys, position).take(limit)
         records = await self._tokens.read_tokens([Handle(each.handle) for each in cursors])
         next_cursor = str(cursors[-1]) if len(cursors) == limit else ""
         return TokenPage(tuple(record for record in records if record), next_cursor)
@@ -191,48 +178,27 @@ class TokenIndex:
 
         Among them are records that are being applied for or revoked. Raises ``Unavailable``.
         """
-        position = IndexCursor()
-        keys = _index_keys(selection, (shard,))
-        while cursors := await self.read_after(keys, position, CHUNK):
-            position = cursors[-1]
+        merged = self.read_after(_index_keys(selection, (shard,)), IndexCursor())
+        while cursors := await merged.take(CHUNK):
             yield await self._matching(selection, cursors)
 
-    async def read_after(self, keys: Sequence[str], position: IndexCursor, limit: int) -> list[IndexCursor]:
-        """Return the first ``limit`` cursors after ``position`` in all these indexes together. Raises ``Unavailable``.
+    def read_after(self, keys: Sequence[str], position: IndexCursor) -> MergedLists[str, IndexCursor]:
+        """Return the cursors after ``position`` in all these indexes together, to be read. Raises ``Unavailable``."""
 
-        From each index its share is read first, and a little more. An index that may hold further ones among the first
-        ``limit`` is read again, four times as far, until none may.
-        """
-        heads: dict[str, _IndexHead] = {}
-        sizes = dict.fromkeys(keys, min(limit, 2 * limit // len(keys) + SPARE))
-        short: Iterable[str] = keys
-        while True:
-            heads |= await self._read_heads({key: sizes[key] for key in short}, position)
-            first = sorted(chain.from_iterable(head.cursors for head in heads.values()))[:limit]
-            short = [
-                key
-                for key, head in heads.items()
-                if head.known_to and (len(first) < limit or head.known_to < first[-1])
+        async def read(parts: Sequence[NextPart[str, IndexCursor]]) -> list[ReadPart[IndexCursor]]:
+            after = [part.after or position for part in parts]
+            rows = await self._redis.pipeline(
+                [
+                    ("ZRANGE", part.key, begin.expires_at_ms, "+inf", "BYSCORE", "LIMIT", 0, part.count, "WITHSCORES")
+                    for part, begin in zip(parts, after, strict=True)
+                ]
+            )
+            return [
+                ReadPart(_cursors_behind(begin, row), is_last=len(row) < 2 * part.count)
+                for part, begin, row in zip(parts, after, rows, strict=True)
             ]
-            if not short:
-                return first
-            sizes |= {key: 4 * sizes[key] for key in short}
 
-    async def _read_heads(self, sizes: Mapping[str, int], position: IndexCursor) -> dict[str, _IndexHead]:
-        """Read so much of each index, in one round trip, from the position's score on."""
-        rows = await self._redis.pipeline(
-            [
-                ("ZRANGE", key, position.expires_at_ms, "+inf", "BYSCORE", "LIMIT", 0, size, "WITHSCORES")
-                for key, size in sizes.items()
-            ]
-        )
-        heads: dict[str, _IndexHead] = {}
-        for (key, size), row in zip(sizes.items(), rows, strict=True):
-            read = [IndexCursor(int(score), handle) for handle, score in zip(row[::2], row[1::2], strict=True)]
-            # Others of the very same score come before the position.
-            behind = tuple(cursor for cursor in read if cursor > position)
-            heads[key] = _IndexHead(behind, known_to=read[-1] if len(read) == size else None)
-        return heads
+        return MergedLists(keys, read, order=lambda cursor: cursor)
 
     async def _read_live(
         self, selection: Selection, cursors: Sequence[IndexCursor], *, at_a_time: int
@@ -251,7 +217,14 @@ class TokenIndex:
             return handles
         keys = [Shard.of_known_handle(handle).token(handle) for handle in handles]
         scopes = await self._redis.pipeline([("HGET", key, "scope") for key in keys])
-        return [handle for handle, scope in zip(handles, scopes, strict=True) if scope and selection.reaches(scope)]
+        matching = (handle for handle, scope in zip(handles, scopes, strict=True) if scope and selection.reaches(scope))
+        return [handle async for handle in in_slices(matching)]
+
+
+def _cursors_behind(position: IndexCursor, row: Sequence[str]) -> list[IndexCursor]:
+    """Read an answer with scores. Others of the very same score come before the position, and are left out."""
+    read = (IndexCursor(int(score), handle) for handle, score in zip(row[::2], row[1::2], strict=True))
+    return [cursor for cursor in read if cursor > position]
 
 
 def _index_keys(selection: Selection, shards: Sequence[Shard]) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,13 +33,17 @@ Command = tuple[str | int, ...]
 Connect = Callable[[], AbstractConnection]
 """Makes a connection that is not opened yet, with neither retries nor timeouts of its own."""
 
+Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
+"""Runs a coroutine."""
+
 
 class PipelinedConnection:
     """The connection, opened when something is asked, and opened again after a fault."""
 
-    def __init__(self, connect: Connect) -> None:
-        """Open connections by ``connect``, one at a time."""
+    def __init__(self, connect: Connect, *, run: Run | None = None) -> None:
+        """Open connections by ``connect``, one at a time; ``run`` runs what reads and writes, and may count it."""
         self._connect = connect
+        self._run = run or _run
         self._session: _Session | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -48,7 +52,7 @@ class PipelinedConnection:
         Raises ``redis.exceptions.ConnectionError`` when there is no answer within two seconds, or never will be.
         """
         if self._session is None or self._session.over:
-            self._session = _Session(self._connect())
+            self._session = _Session(self._connect(), self._run)
         return await self._session.ask(commands)
 
     async def close(self) -> None:
@@ -57,6 +61,10 @@ class PipelinedConnection:
             await end([self._session.task])
             # A task that is cancelled before its first step has no chance to do this.
             self._session.fail_pending(LostConnection("closed"))
+
+
+async def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    await work()
 
 
 @dataclass(slots=True)
@@ -72,8 +80,9 @@ class _PendingReply:
 class _Session:
     """The connection from its opening to its first fault, which fails every command under way."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, run: Run) -> None:
         self._connection = connection
+        self._run = run
         self._outgoing: list[bytes] = []
         self._has_outgoing = asyncio.Event()
         self._pending: deque[_PendingReply] = deque()
@@ -102,7 +111,7 @@ class _Session:
                 await self._connection.connect()  # type: ignore[no-untyped-call]
             async with asyncio.TaskGroup() as group:
                 for work in (self._write, self._read, self._check_overdue):
-                    group.create_task(work())
+                    group.create_task(self._run(work))
         except* (RedisError, OSError) as faults:
             fault = faults.exceptions[0]
         finally:

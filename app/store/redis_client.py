@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,11 @@ class RedisClient:
     so knowingly (``retry_until``).
     """
 
-    def __init__(self, connection: PipelinedConnection, clock: RedisClock) -> None:
-        """Send over ``connection``; scripts run by the shift of ``clock``."""
+    def __init__(self, connection: PipelinedConnection, clock: RedisClock, *, most_at_once: int = sys.maxsize) -> None:
+        """Send over ``connection``, up to ``most_at_once`` commands together; scripts run by the shift of ``clock``."""
         self.connection = connection
         self._clock = clock
+        self._most_at_once = most_at_once
         self._scripts: dict[str, Script] = {}
 
     async def run_script(self, script: Script, keys: Mapping[str, str | Sequence[str]], /, **arguments: Any) -> Any:
@@ -47,7 +49,15 @@ class RedisClient:
         return answer
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Send independent commands in one round trip. Raises ``Unavailable``."""
+        """Send independent commands, as many as are allowed in one round trip. Raises ``Unavailable``."""
+        if len(commands) <= self._most_at_once:
+            return await self._round_trip(commands)
+        answers: list[Any] = []
+        for first in range(0, len(commands), self._most_at_once):
+            answers += await self._round_trip(commands[first : first + self._most_at_once])
+        return answers
+
+    async def _round_trip(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
             return []
         try:

@@ -7,7 +7,7 @@ can touch a device, its tokens and the shard's queue atomically, on Redis Cluste
 key                what                                           kept
 =================  =============================================  =========================================
 {sN}:d:CLIENT      device record                                  until removed
-{sN}:ds            client IDs of the shard                        as long as one device is registered
+{sN}:di            client IDs of the shard, in their order        as long as one device is registered
 {sN}:j:DIGEST      a used assertion (its ``jti``)                 until the assertion expires
 {sN}:t:HANDLE      token record: applied for, live or revoked     until well after the cloud's expiry
 {sN}:g:DIGEST      grant pointer: the handle to hand out          until that token's expiry
@@ -55,6 +55,8 @@ mac:HMAC           handle of a cloud token                        until that tok
 {tries}:n:DIGEST   attempts to prove a password by a name: in     an hour after the last
                    all, and from one address
 {tries}:a:DIGEST   the same from an address                       likewise
+{tries}:c:DIGEST   times of a client ID's failed authentications  a minute after the last
+{tries}:f:DIGEST   the same from an address                       likewise
 {stats}:m:MINUTE   what was counted in a minute of Unix time      two hours
 {stats}:b:NAME     number of an instance's last batch of counts   two hours
 {stats}:cloud      when calls to the cloud last succeeded and     seven days
@@ -158,8 +160,8 @@ class Shard:
 
     @property
     def devices(self) -> str:
-        """The key of the set of the shard's client IDs."""
-        return f"{{s{self.number}}}:ds"
+        """The key of the shard's client IDs: a sorted set in the order of their letters, all with the score 0."""
+        return f"{{s{self.number}}}:di"
 
     def used_assertion(self, client_id: str, jti: str) -> str:
         """Return the key that says that an assertion is used."""
@@ -250,6 +252,16 @@ def attempts_by_name_key(digest: str) -> str:
 def attempts_by_address_key(digest: str) -> str:
     """Return the key of the attempts from an address."""
     return f"{{tries}}:a:{digest}"
+
+
+def failures_by_client_key(digest: str) -> str:
+    """Return the key of a client ID's failed authentications; of one tag with the next, for one script counts both."""
+    return f"{{tries}}:c:{digest}"
+
+
+def failures_by_address_key(digest: str) -> str:
+    """Return the key of the failed authentications from an address."""
+    return f"{{tries}}:f:{digest}"
 
 
 def mac_key(mac: str) -> str:

@@ -120,7 +120,9 @@ local function follow(breaker, others)
     close(breaker)
     return
   end
-  if breaker.holder == instance and (probe == 'failed' or probe == 'unsent') then
+  -- Who cannot even connect holds no lease: it asked for no permit.
+  local has_probed = breaker.holder == instance or may_probe_at(breaker, instance) <= now
+  if has_probed and (probe == 'failed' or probe == 'unsent') then
     redis.call('HDEL', breaker.key, 'holder', 'lease_until_us')
     if probe == 'failed' then
       local failures = redis.call('HINCRBY', breaker.key, 'failures', 1)
@@ -162,6 +164,12 @@ end
 
 local group = read_group()
 local group_stop, own_stop = read_breaker(group_breaker), read_breaker(own_breaker)
+-- What failed before a breaker closed is over. An instance may not have learned yet that it closed.
+for _, breaker in ipairs({group_stop or {}, own_stop or {}}) do
+  if breaker.closed_at_us then
+    failing_us = math.min(failing_us, now - breaker.closed_at_us)
+  end
+end
 write_own(group.own, own_stop and own_stop.is_open)
 if group_stop and group_stop.is_open then
   redis.call('DEL', own_breaker)

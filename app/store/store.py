@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import structlog
@@ -12,7 +13,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from app.errors import Misconfigured, Unavailable
+from app.loop_share import LoopShare
+from app.model.health import HealthCheck, HealthStatus
 from app.model.secrets import Secret
+from app.model.text import _
 from app.store.clock import RedisClock
 from app.store.pipelined_connection import Connect, PipelinedConnection
 from app.store.redis_client import RedisClient
@@ -22,8 +26,43 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT_S: Final = 0.5
 LEARN_TIME_EVERY_S: Final = 5.0
 
+COMMANDS_AT_ONCE: Final = 100
+"""In one round trip of a search. A hundred records of tokens take Redis about 1 ms."""
+
 Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
 _FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
+
+_HEALTH: Final[Mapping[Durability, HealthCheck]] = {
+    "always": HealthCheck(
+        HealthStatus.READY, _("durability always: acknowledged changes survive a crash of Redis and of its machine")
+    ),
+    "everysec": HealthCheck(
+        HealthStatus.READY,
+        _("durability everysec: a crash of Redis may lose up to two seconds of acknowledged changes"),
+        _("to lose none, set appendfsync to always"),
+    ),
+    "no": HealthCheck(
+        HealthStatus.DEGRADED,
+        _("durability no: a crash of Redis's machine may lose acknowledged changes"),
+        _("set appendfsync to always"),
+    ),
+    "off": HealthCheck(
+        HealthStatus.DEGRADED,
+        _("durability off: a restart of Redis loses all data, including devices"),
+        _("set appendonly to yes"),
+    ),
+    "evicting": HealthCheck(
+        HealthStatus.DEGRADED,
+        _("durability evicting: when memory is full, Redis evicts devices and revocations"),
+        _("set maxmemory-policy to noeviction"),
+    ),
+    "unknown": HealthCheck(
+        HealthStatus.READY,
+        _("durability unknown: the configuration of Redis cannot be read"),
+        _("find out from its provider what a crash may lose"),
+    ),
+}
+"""The first words are for programs: they do not change. ``everysec`` is a choice, so it degrades nothing."""
 
 
 class Store:
@@ -32,8 +71,11 @@ class Store:
     Each is opened when it is first used. Which one a class of this package uses is decided in its ``__init__``.
     """
 
-    def __init__(self, url: Secret) -> None:
-        """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is not valid."""
+    def __init__(self, url: Secret, *, share: LoopShare | None = None) -> None:
+        """Take ``REDIS_URL``; nothing is connected yet. Raises ``Misconfigured`` for a URL that is not valid.
+
+        Reading the answers to searches counts as part of ``share``.
+        """
         connect = _connector(url)
         self.clock = RedisClock()
         self.requests = RedisClient(PipelinedConnection(connect), self.clock)
@@ -41,15 +83,28 @@ class Store:
         self.permits = RedisClient(PipelinedConnection(connect), self.clock)
         """Permits to call the cloud. One that comes late is void, so asking must not queue behind token requests."""
         self.background = RedisClient(PipelinedConnection(connect), self.clock)
-        """Delivery, jobs, audit, counters, and searches through indexes: large pipelines that may take longer."""
+        """Delivery, jobs, counters, and what is recorded in the audit: large pipelines that may take longer."""
+        self.searches = RedisClient(
+            PipelinedConnection(connect, run=share.count if share else None), self.clock, most_at_once=COMMANDS_AT_ONCE
+        )
+        """Searches, lists and exports for operators: no revocation and no entry of the audit waits for their answers.
+
+        They go in bounded round trips, because Redis works on one at a time: a large one would delay token requests.
+        """
         self.polling = RedisClient(PipelinedConnection(connect), self.clock)
         """Looking again and again whether something is done at another instance, and what time it is."""
-        self._clients: Final = (self.requests, self.permits, self.background, self.polling)
+        self._clients: Final = (
+            self.requests,
+            self.permits,
+            self.background,
+            self.searches,
+            self.polling,
+        )
 
-    async def ping(self) -> str:
-        """Check that Redis answers requests. Raises ``Unavailable``; returns what it promises, for people."""
+    async def ping(self) -> HealthCheck:
+        """Check that Redis answers requests; return what it promises. Raises ``Unavailable``."""
         await self.requests.command("PING")
-        return f"durability {await self.durability()}"
+        return _HEALTH[await self.durability()]
 
     async def durability(self) -> Durability:
         """Return what a crash of Redis may lose: ``always`` nothing that was answered, ``everysec`` up to two seconds.

@@ -20,15 +20,18 @@
 -- Returns {taken, now, wait_us, API_QUEUES, GROUP_QUEUES, {pace, group_pace, full_pace}, instances, closed_us, is_probe}:
 -- `wait_us` is 0, or when to ask again; the queues are how long the others are, for this API and in this group.
 
-local api_log, api_state, group_log, group_state, queues, pace, server, group_breaker, own_breaker, instances = unpack(KEYS)
-local queue, waiting, ready, least, rank, batch_us, valid_us, lease_us, own_api_limit, own_group_limit, own_jitter_us = unpack(ARGV, 2)
+local api_log, api_state, group_log, group_state, queues, pace, server, group_breaker, own_breaker,
+  instances = unpack(KEYS)
+local queue, waiting, ready, least, rank, batch_us, valid_us, lease_us, own_api_limit, own_group_limit,
+  own_jitter_us = unpack(ARGV, 2)
 waiting, ready, least, rank = tonumber(waiting), tonumber(ready), tonumber(least), tonumber(rank)
 
 local BURST_US = 50 * 1000
 local MIN_WAIT_US = 1000
 local MOST_SINGLE_ENTRIES = 1000
 local ENTRIES_APART_US = 1000
--- More than windows differ by: by a second of jitter, and 0.2 s of validity.
+-- More than windows differ by, for a call or a pair, with a second of jitter and 0.2 s of validity.
+local LONGEST_WINDOWS = 2
 local CLOCK_JUMP_US = 2 * SECOND_US
 -- The longest that an instance may state as `valid_us`.
 local LONGEST_VALID_US = 200 * 1000
@@ -94,7 +97,7 @@ local function open_bucket(log, state, state_text, limit, share, reserved, permi
     due_us = math.min(math.max(tonumber(due_us), now), now + burst_us + interval_us),
     entries = {}, expired = 0, removed = 0,
   }
-  if bucket.until_us > now + bucket.window_us + CLOCK_JUMP_US then
+  if bucket.until_us > now + LONGEST_WINDOWS * bucket.window_us + CLOCK_JUMP_US then
     refill(bucket)
   end
   return bucket
@@ -182,7 +185,7 @@ end
 local function trusted_from(text, window_us)
   local info = redis.call('INFO', 'server')
   local _, before = info:find('run_id:', 1, true)
-  local run_id = info:sub(before + 1, before + RUN_ID_CHARS)
+  local run_id = before and info:sub(before + 1, before + RUN_ID_CHARS) or 'unknown'
   local known, since_us = (text or ''):match('^(%S+) (%S+)')
   if known ~= run_id or tonumber(since_us) > now then
     since_us = now
@@ -204,6 +207,7 @@ local function live_instances()
   return math.max(1, live)
 end
 
+-- Writes how much this queue waits for, where it differs from what the others know: a write may cost Redis an fsync.
 local function write_own_queue(entry, known, took, any_behind)
   if entry.waiting == 0 then
     if known then
@@ -214,7 +218,6 @@ local function write_own_queue(entry, known, took, any_behind)
   local is_news = not known or took or entry.until_us - known.until_us > QUEUE_KEPT_US / 2
     or entry.rank ~= known.rank or entry.ready ~= known.ready
     or any_behind and math.abs(entry.ready_at_us - known.ready_at_us) > MIN_WAIT_US
-  -- Else nothing is written: a write may cost Redis an fsync.
   if is_news then
     redis.call('HSET', queues, queue, queue_text(entry))
     redis.call('PEXPIRE', queues, math.ceil(QUEUE_KEPT_US / 1000))
@@ -224,51 +227,62 @@ end
 local others = read_others()
 local stored = redis.call('MGET', api_state, group_state, pace, server)
 local group_stop, own_stop = read_breaker(group_breaker), read_breaker(own_breaker)
-local permit_us = counts_for_us(others.jitter_us, valid_us)
+local breaker = open_breaker(group_stop, own_stop)
 local group_share = share_after_closing(group_stop)
 local api_share = math.min(group_share, share_at(parse_pace(stored[3]), now))
+local permit_us = counts_for_us(others.jitter_us, valid_us)
 local api = open_bucket(api_log, api_state, stored[1], others.api_limit, api_share, others.reserved_api, permit_us)
 local group = open_bucket(group_log, group_state, stored[2], others.group_limit, group_share, others.reserved_group,
   permit_us)
 
-local breaker = open_breaker(group_stop, own_stop)
-local blocked_until_us = trusted_from(stored[4], math.max(api.window_us, group.window_us))
-if breaker then
-  blocked_until_us = math.max(blocked_until_us, may_probe_at(breaker, own_instance))
+local trusted_from_us = trusted_from(stored[4], math.max(api.window_us, group.window_us))
+
+-- Returns from when on permits are given at all: not at a server that may lack some, nor while the breaker is open.
+local function given_from()
+  return breaker and math.max(trusted_from_us, may_probe_at(breaker, own_instance)) or trusted_from_us
 end
 
-local most = least
-if not breaker then
-  most = math.min(ready, math.max(least, math.ceil(math.min(api.pace, group.pace) * batch_us / SECOND_US)))
+local function most_at_once()
+  if breaker then
+    return least
+  end
+  return math.min(ready, math.max(least, math.ceil(math.min(api.pace, group.pace) * batch_us / SECOND_US)))
 end
-local taken = 0
-if ready >= least and blocked_until_us <= now then
-  taken = available(group, available(api, most))
-end
-if taken < least then
-  taken = 0
-else
-  take(api, taken)
-  take(group, taken)
+
+-- Takes as many as there are, from both; returns how many.
+local function take_from_both()
+  local count = available(group, available(api, most_at_once()))
+  if count < least then
+    return 0
+  end
+  take(api, count)
+  take(group, count)
   if breaker then
     hold_lease(breaker)
-    blocked_until_us = breaker.lease_until_us
   end
+  return count
+end
+
+local given_from_us = given_from()
+local taken = 0
+if ready >= least and given_from_us <= now then
+  taken = take_from_both()
+  given_from_us = given_from()
 end
 
 waiting, ready = waiting - taken, ready - taken
 local next_count = taken == 0 and least or 1
-local next_at_us = math.max(available_at(api, next_count), available_at(group, next_count), blocked_until_us)
+local next_at_us = math.max(available_at(api, next_count), available_at(group, next_count), given_from_us)
 local wait_us = 0
 if waiting > 0 then
   wait_us = math.max(taken == 0 and MIN_WAIT_US or 0, math.ceil(next_at_us - now))
 end
 
--- No more is kept for this queue than its API's pace allows it in a burst.
-local burst = math.max(least, math.floor(api.burst_us / api.interval_us) + 1)
+-- No more is kept for this queue than its API's pace allows it in a burst, and nothing while its breaker is open.
+local kept = breaker and 0 or math.min(ready, math.max(least, math.floor(api.burst_us / api.interval_us) + 1))
 write_own_queue({waiting = waiting, until_us = now + QUEUE_KEPT_US, api_limit = own_api_limit,
-  group_limit = own_group_limit, jitter_us = own_jitter_us, rank = rank,
-  ready = breaker and 0 or math.min(ready, burst), ready_at_us = next_at_us}, others.own, taken > 0, others.any_behind)
+  group_limit = own_group_limit, jitter_us = own_jitter_us, rank = rank, ready = kept, ready_at_us = next_at_us},
+  others.own, taken > 0, others.any_behind)
 
 return {taken, now, wait_us, others.api, others.group,
   {tostring(api.pace), tostring(group.pace), tostring(SECOND_US * others.api_limit / permit_us)},

@@ -26,7 +26,7 @@ end
 audit{who = actor, request_id = request_id, what = event, client_id = client_id, detail = detail, revoked = revoked}
 if record == '' then
   redis.call('DEL', device)
-  redis.call('SREM', devices, client_id)
+  redis.call('ZREM', devices, client_id)
   return {'done', '0', revoked or 0}
 end
 
@@ -37,5 +37,5 @@ if previous_key == '' then
 else
   redis.call('HSET', device, 'previous', previous_key)
 end
-redis.call('SADD', devices, client_id)
+redis.call('ZADD', devices, 0, client_id)
 return {'done', new_epoch, revoked or 0}

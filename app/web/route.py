@@ -72,13 +72,15 @@ class AnsweredEarly(Exception):
 class Access:
     """How requests of one kind are admitted and answered; ``right`` or ``role`` is the least that the caller needs.
 
-    ``limit`` bounds how many are handled at once, and for how long. ``recover`` makes another answer of a refusal.
+    ``turn`` is waited for before anything of the request is read. ``limit`` bounds how many are handled at once, and
+    for how long. ``recover`` makes another answer of a refusal.
     """
 
     admit: Callable[[web.Request, Route], Awaitable[Admitted]]
     render: Callable[[web.Request, Any], web.StreamResponse]
     right: Right = Right.ADMIN
     role: OperatorRole = OperatorRole.ADMIN
+    turn: Callable[[web.Request], AbstractAsyncContextManager[None]] = lambda _: _UNLIMITED
     limit: Callable[[Admitted], AbstractAsyncContextManager[None]] = lambda _: _UNLIMITED
     recover: Callable[[Refusal, Admitted, Route], Awaitable[Any]] | None = None
 
@@ -117,7 +119,11 @@ class Route:
         return get_type_hints(self.on_refused, include_extras=True) if self.on_refused else {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request. Raises ``Refusal``."""
+        """Answer a request when its turn comes. Raises ``Refusal``."""
+        async with self.access.turn(request):
+            return await self._answer(request)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
             admitted = await self.access.admit(request, self)
         except AnsweredEarly as early:

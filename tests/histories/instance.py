@@ -15,7 +15,6 @@ from weakref import WeakSet
 from aiohttp import web
 
 from app.assembly import build
-from app.model.actors import Actor
 from app.model.grants import Grant
 from app.model.policy import Policy
 from app.service import delivery as delivering
@@ -97,7 +96,7 @@ class Wire:
     """The way to Redis, which is cut where a history says so: then nothing comes back, and nothing goes out."""
 
     def __init__(self, store: Store) -> None:
-        for client in (store.requests, store.permits, store.background, store.polling):
+        for client in (store.requests, store.permits, store.background, store.searches, store.polling):
             client.connection = _Cuttable(self, client.connection)
         self.cut = False
         self.death: Death | None = None
@@ -241,11 +240,11 @@ class Instance:
         )
         store = tokens.store
 
-        def starting(lease: ApplicationLease, grant: Grant, *, actor: Actor) -> None:
+        def starting(lease: ApplicationLease, grant: Grant, **options: Any) -> None:
             if lease.handle not in applications._own:
                 self.halves[lease.handle] = len(grant.split())
                 self._watcher.began(self, lease)
-            start(lease, grant, actor=actor)
+            start(lease, grant, **options)
 
         async def waiting(wanted: TokenRequest, application: Handle, until: float) -> None:
             request = asyncio.current_task()

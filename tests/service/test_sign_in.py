@@ -239,7 +239,7 @@ async def test_the_loop_goes_on_while_a_password_is_hashed() -> None:
         ticks += 1
     assert ticks > 10
     assert (await slow.check(work.result(), PASSWORD)).right
-    assert slow._threads._max_workers == passwords.THREADS
+    assert slow._threads._executor._max_workers == passwords.THREADS
 
 
 def test_hashes_are_those_of_the_current_profile() -> None:

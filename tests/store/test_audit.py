@@ -58,8 +58,8 @@ async def test_pages_put_together_are_everything_in_order(
         detail = str(AuditCursor(at_ms, sequence, stream))
         await store.requests.command("XADD", STREAMS[stream], f"{at_ms}-{sequence}", *fields, "detail", detail)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit_log, "_ENTRIES_A_ROUND", round_)
-        patch.setattr(audit_log, "_ROUNDS_A_PAGE", rounds)
+        patch.setattr(audit_log, "READ_AT_ONCE", round_)
+        patch.setattr(audit_log, "_ENTRIES_A_PAGE", round_ * rounds)
         found = await everything(AuditStore(store), limit, SOME)
     assert [line.detail for line in found] == [str(AuditCursor(*place)) for place in sorted(written, reverse=True)]
 
@@ -161,8 +161,8 @@ async def test_a_page_costs_a_bounded_amount_of_work(
     store: Store, audit: AuditStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing fits, a page ends empty with a cursor rather than reading on and on."""
-    monkeypatch.setattr(audit_log, "_ENTRIES_A_ROUND", 10)
-    monkeypatch.setattr(audit_log, "_ROUNDS_A_PAGE", 3)
+    monkeypatch.setattr(audit_log, "READ_AT_ONCE", 10)
+    monkeypatch.setattr(audit_log, "_ENTRIES_A_PAGE", 30)
     await audit.append([NewEntry(STRANGERS_AUDIT, Event(Actor("stranger"), EventKind.REFUSED))] * 100)
     page = await audit.read_page([STREAMS.index(STRANGERS_AUDIT)], lambda line: False, END, since_ms=0, limit=10)
     assert (page.entries, page.cursor is None) == ([], False)

@@ -63,10 +63,12 @@ async def test_many_that_expire_at_one_instant_are_all_met(store: Store, index: 
         "ZADD", shard.index, *(word for handle in handles for word in (2_000_000_000_000, handle))
     )
     place, met = IndexCursor(), []
-    while places := await index.read_after([shard.index], place, 7):
+    while places := await index.read_after([shard.index], place).take(7):
         place = places[-1]
         met += [each.handle for each in places]
     assert met == handles
+    whole = await index.read_after([shard.index], IndexCursor()).take(1000)
+    assert [each.handle for each in whole] == handles
 
 
 async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: TokenIndex) -> None:
@@ -84,9 +86,13 @@ async def test_indexes_of_any_proportion_are_read_as_one(store: Store, index: To
     keys = [shard.index for shard in ALL_SHARDS]
     for limit in (1, 7, 50, 1000):
         place, met = IndexCursor(), list[IndexCursor]()
-        while places := await index.read_after(keys, place, limit):
+        while places := await index.read_after(keys, place).take(limit):
             assert len(places) <= limit
             place = places[-1]
+            met += places
+        assert met == sorted(expected), limit
+        merged, met = index.read_after(keys, IndexCursor()), []
+        while places := await merged.take(limit):
             met += places
         assert met == sorted(expected), limit
 

@@ -192,6 +192,18 @@ async def test_any_answer_of_the_group_closes_it(site: Site) -> None:
     assert await site.take(other, "QueryToken") == 1
 
 
+async def test_failures_from_before_it_closed_open_no_other(site: Site) -> None:
+    """An instance that has not learned yet that the cloud answers again opens neither its own nor the group's."""
+    one, other = site.instance(), site.instance()
+    await open_for_group(site, one, other)
+    assert (await site.report(one, answered=True)).change == "closed"
+    site.pass_s(0.3)
+    late = await site.report(other, failing_s=2.8)
+    assert (late.scope, late.change) == ("", "")
+    site.pass_s(1.8)
+    assert (await site.report(other, failing_s=4.6)).scope == "instance"
+
+
 async def test_pauses_grow_up_to_a_minute(site: Site) -> None:
     """2, 5, 10, 20, 40, 60 and 60 s, each by chance up to a fifth shorter or longer."""
     instance = site.instance()
@@ -202,6 +214,22 @@ async def test_pauses_grow_up_to_a_minute(site: Site) -> None:
         assert await probe(site, instance)
         status = await site.report(instance, failing_s=100, probe="failed")
         assert (status.scope, status.change) == ("group", "")
+
+
+async def test_one_that_cannot_connect_has_probed_in_vain(site: Site) -> None:
+    """Without a permit: then pauses grow too, once for all that tried at the same time, and not before one is due."""
+    one, other = site.instance(), site.instance()
+    await open_for_group(site, one, other)
+    early = await site.report(other, failing_s=9, probe="failed")
+    assert early.closed_for_s <= 1.2 * 2
+    for pause_s in PAUSES_S[1:]:
+        site.pass_s((await site.report(other, failing_s=9)).closed_for_s + 0.001)
+        await site.report(one, failing_s=9)
+        failed = await site.report(other, failing_s=9, probe="failed")
+        same = await site.report(one, failing_s=9, probe="failed")
+        assert 0.8 * pause_s <= same.closed_for_s <= 1.2 * pause_s
+        assert failed.closed_for_s == pytest.approx(same.closed_for_s + 1)
+        one, other = other, one
 
 
 async def test_the_pauses_of_two_outages_are_not_the_same(site: Site) -> None:

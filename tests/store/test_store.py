@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.errors import Misconfigured, Unavailable
+from app.loop_share import LoopShare
 from app.model.secrets import Secret
+from app.store.pipelined_connection import Command
 from app.store.redis_keys import Shard
 from app.store.script import Script
-from app.store.store import Store
+from app.store.store import COMMANDS_AT_ONCE, Store
+from tests.waiting import connect_all
 
 READ = Script("read_token", may_oom=True)
 
@@ -70,7 +75,7 @@ async def test_durability_is_told_as_it_is_set(store: Store) -> None:
     await store.requests.command("CONFIG", "SET", "appendfsync", "everysec")
     try:
         assert await store.durability() == "everysec"
-        assert "everysec" in await store.ping()
+        assert (await store.ping()).detail.startswith("durability everysec")
     finally:
         await store.requests.command("CONFIG", "SET", "appendfsync", "always")
 
@@ -78,7 +83,7 @@ async def test_durability_is_told_as_it_is_set(store: Store) -> None:
 async def test_no_purpose_waits_for_another(store: Store) -> None:
     """While the answer on one connection is outstanding, those on the others come."""
     clients = {"requests": store.requests, "permits": store.permits, "background": store.background}
-    clients["polling"] = store.polling
+    clients |= {"searches": store.searches, "polling": store.polling}
     for name, busy in clients.items():
         waiting = asyncio.create_task(busy.command("BLPOP", name, 0))
         for other in clients.values():
@@ -88,6 +93,35 @@ async def test_no_purpose_waits_for_another(store: Store) -> None:
         unblocking = store.requests if busy is not store.requests else store.permits
         await unblocking.command("LPUSH", name, "done")
         assert await waiting == [name, "done"]
+
+
+async def test_searches_go_in_bounded_round_trips(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is asked for at once, Redis gets a hundred commands at a time, and each has its own answer."""
+    ask, sizes = store.searches.connection.ask, list[int]()
+
+    async def counting(commands: Sequence[Command]) -> list[Any]:
+        sizes.append(len(commands))
+        return await ask(commands)
+
+    monkeypatch.setattr(store.searches.connection, "ask", counting)
+    asked = [("ECHO", number) for number in range(250)]
+    assert await store.searches.pipeline(asked) == [str(number) for number in range(250)]
+    assert sizes == [COMMANDS_AT_ONCE, COMMANDS_AT_ONCE, 50]
+
+
+async def test_what_searches_read_counts_as_their_share(redis_url: str) -> None:
+    """The answer's reading uses the share of operators, and that of token requests does not."""
+    counted: list[Callable[..., Any]] = []
+
+    class Counting(LoopShare):
+        async def count(self, work: Any) -> Any:
+            counted.append(work)
+            return await super().count(work)
+
+    store = Store(Secret(redis_url), share=Counting(0.2, burst_s=0))
+    await connect_all(store)
+    assert {work.__name__ for work in counted} == {"_write", "_read", "_check_overdue"}
+    await store.close()
 
 
 async def test_a_connection_is_opened_when_it_is_first_used(redis_url: str) -> None:

@@ -147,8 +147,8 @@ async def test_a_short_page_says_how_far_it_looked(
     signed_in: SignedIn, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where little fits, a page may be short or empty and not the last: it says so, and offers to search on."""
-    monkeypatch.setattr("app.store.audit._ENTRIES_A_ROUND", 68)
-    monkeypatch.setattr("app.store.audit._ROUNDS_A_PAGE", 2)
+    monkeypatch.setattr("app.store.audit.READ_AT_ONCE", 2)
+    monkeypatch.setattr("app.store.audit._ENTRIES_A_PAGE", 4)
     await write(server, "first", who="operator:rare")
     await write(server, *(f"line {number}" for number in range(10)))
     viewer = await signed_in(OperatorRole.VIEWER)

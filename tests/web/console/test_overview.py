@@ -11,7 +11,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import build
 from app.errors import Unavailable
+from app.model.health import HealthCheck, HealthStatus
 from app.model.operators import OperatorRole
+from app.model.text import _
 from app.service.metrics import Metrics
 from app.service.registry import Registry
 from app.settings import Settings
@@ -35,6 +37,11 @@ def figure(shown: Seen, name: str) -> str:
     match = re.search(rf"<dt>{name}</dt>\s*<dd>(?:<a [^>]*>)?([^<]+)<", shown.text)
     assert match, shown.text
     return match[1]
+
+
+def health_of(shown: Seen) -> str:
+    """Return the part of the page that shows the health."""
+    return shown.text.split('id="health"')[1].split("</section>")[0]
 
 
 async def tell(*servers: Server) -> None:
@@ -245,17 +252,22 @@ async def test_a_quota_whose_calls_the_cloud_refused_shows_its_pace(server: Serv
 
 
 async def test_the_instances_own_checks_are_told_in_words(server: Server, signed_in: SignedIn) -> None:
-    """What /readyz says is said here in words, and what it has no words for as it is."""
+    """What /readyz says is shown in the reader's language, with the cure; markup in it stays text."""
     browser = await signed_in()
     assert "as in the policy file" in (await browser.get("/admin/")).text
+    browser.language = "zh-CN"
+    assert "与" in health_of(await browser.get("/admin/"))
+    assert "as in the policy file" not in (await browser.get("/admin/")).text
 
-    async def odd() -> str:
-        return "the <changed> file was refused"
+    async def odd() -> HealthCheck:
+        return HealthCheck(HealthStatus.DEGRADED, _("the %(file)s was refused", file="<file>"), _("correct it"))
 
     pings = server.app[SERVICES].pings
     assert isinstance(pings, dict)
     pings["policy"] = odd
-    assert "the &lt;changed&gt; file was refused" in (await browser.get("/admin/")).text
+    browser.language = "en"
+    shown = health_of(await browser.get("/admin/"))
+    assert '<span class="pill wait">degraded</span> the &lt;file&gt; was refused<br><small>correct it</small>' in shown
 
 
 async def test_one_part_that_fails_takes_no_other_along(

@@ -168,7 +168,7 @@ async def test_an_unfinished_search_says_how_far_it_is(
     """Out of time a topic's page may be empty: it says so, says how far it came, and goes on."""
     for number in range(4):
         await handle_of(await make_caller(f"GID_plant@@@d{number}"))
-    monkeypatch.setattr(index, "SEARCHED", 2)
+    monkeypatch.setattr(index, "CHUNK", 2)
     monkeypatch.setattr(module, "SEARCH_BUDGET_S", -1)
     seen = await browser.get("/admin/tokens", topic="nothing/#")
     assert "No match so far." in seen.text
