@@ -267,7 +267,7 @@ async def test_however_long_the_cloud_asks_to_be_left_alone_it_is_called_again(
     cloud: Cloud, client: CloudClient, headers: dict[str, str], after_s: float | None
 ) -> None:
     """A year is a minute; the standard's header in whole seconds counts where the cloud's own is missing."""
-    cloud.answers = [refuse("Throttling.User", status=429, message="No.", **headers)]  # type: ignore[arg-type]
+    cloud.answers = [refuse("Throttling.User", status=429, message="No.", **headers)]
     with pytest.raises(CloudError) as refusal:
         await client.query_token(TOKEN, deadline=soon(0.1))
     assert refusal.value.retry_after_s == after_s
