@@ -36,6 +36,7 @@ from app.service.issue import Issuer
 from app.service.jobs import Jobs
 from app.service.metrics import Metrics
 from app.service.operators import OperatorAdmin
+from app.service.pacing import Pacing
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
@@ -213,8 +214,15 @@ def build_services(settings: Settings) -> Services:
         recorder=EventRecorder(stores.audit),
         clock=clock,
         texts=BreakerTexts(f"{socket.gethostname()}:{settings.port}", settings.egress_group),
+        attempt_timeout_s=limits.attempt_timeout_s,
     )
-    upstream = build_upstream(settings, stores.redis, quota, noted=_each_of(metrics.called, cloud_watch.note))
+    pacing = Pacing(
+        quota,
+        attempt_timeout_s=limits.attempt_timeout_s,
+        closed_for_s=cloud_watch.closed_for_s,
+        on_probe_unsent=cloud_watch.note_unsent_probe,
+    )
+    upstream = build_upstream(settings, stores.redis, pacing, noted=_each_of(metrics.called, cloud_watch.note))
     check_mqtt_access_key(settings)
     delivery = Delivery(
         stores.queue,

@@ -73,11 +73,13 @@ def quota_settings(settings: Settings) -> QuotaSettings:
 
 
 def build_upstream(
-    settings: Settings, store: Store, quota: SharedQuota, *, noted: Noted = lambda _outcome: None
+    settings: Settings, store: Store, pacing: Pacing, *, noted: Noted = lambda _outcome: None
 ) -> Upstream:
-    """Build the connection to the cloud; ``noted`` is called after each attempt to call. Raises ``Misconfigured``."""
+    """Build the connection to the cloud: calls wait in ``pacing``, and ``noted`` is called after each attempt.
+
+    Raises ``Misconfigured``.
+    """
     credentials = credentials_of(settings, store.clock.now_ms)
-    pacing = Pacing(quota)
     cloud = CloudClient(
         endpoint=settings.endpoint,
         region=settings.cloud_region,
@@ -85,6 +87,7 @@ def build_upstream(
         credentials=credentials,
         quota=pacing,
         now_ms=store.clock.now_ms,
+        attempt_timeout_s=quota_settings(settings).attempt_timeout_s,
         noted=noted,
     )
     return Upstream(cloud, credentials, pacing)
@@ -95,8 +98,9 @@ async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the client alone, for the command line. Raises ``Misconfigured``."""
     store = Store(settings.redis_url)
     try:
-        quota = SharedQuota(store, limits=quota_settings(settings))
-        async with build_upstream(settings, store, quota).connect() as cloud:
+        limits = quota_settings(settings)
+        pacing = Pacing(SharedQuota(store, limits=limits), attempt_timeout_s=limits.attempt_timeout_s)
+        async with build_upstream(settings, store, pacing).connect() as cloud:
             yield cloud
     finally:
         await store.close()

@@ -128,7 +128,7 @@ MUTATIONS: Final = (
     Mutation(
         "a right key is refused beyond the limit",
         "app/service/authenticate.py",
-        "return await self._check_in_turn(proof, check, is_known=True)",
+        "return await _until(proof.deadline, self._attacked.run(check))",
         'raise too_many_failures(BUSY_S, cause="limit")',
         ("tests/web/test_failure_limits.py",),
     ),
@@ -194,6 +194,20 @@ MUTATIONS: Final = (
         "return SECOND_US + jitter_us + valid_us + PERMIT_ROUNDING_US",
         "return SECOND_US + PERMIT_ROUNDING_US",
         ("tests/store/test_quota.py",),
+    ),
+    Mutation(
+        "no breaker: failures by connection are not reported",
+        "app/service/call_findings.py",
+        "self._failed, self._failed_last_at = True, now",
+        "self._failed_last_at = now",
+        ("tests/service/test_cloud_watch.py",),
+    ),
+    Mutation(
+        "a call that was given up early counts as a failure by connection",
+        "app/service/call_findings.py",
+        "return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s",
+        "return True",
+        ("tests/service/test_call_findings.py",),
     ),
 )
 

@@ -95,9 +95,11 @@ class CloudClient:
         async with self._calls.connect():
             yield self
 
-    def refusal(self, action: str, count: int = 1, *, deadline: float) -> QuotaExhausted | CloudClosed | None:
+    def refusal(
+        self, action: str, count: int = 1, *, rank: CallRank = CallRank.FIRST, deadline: float
+    ) -> QuotaExhausted | CloudClosed | None:
         """Return why ``count`` calls cannot be made before ``deadline``, where that is known already."""
-        return self._quota.refusal(action, count, deadline=deadline)
+        return self._quota.refusal(action, count, rank=rank, deadline=deadline)
 
     async def call(
         self,

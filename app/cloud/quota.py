@@ -54,7 +54,9 @@ class Quota(Protocol):
         Raises ``QuotaExhausted``, ``CloudClosed`` and ``QuotaUnreachable``.
         """
 
-    def refusal(self, action: str, count: int = 1, *, deadline: float) -> QuotaExhausted | CloudClosed | None:
+    def refusal(
+        self, action: str, count: int = 1, *, rank: CallRank = CallRank.FIRST, deadline: float
+    ) -> QuotaExhausted | CloudClosed | None:
         """Return what ``place`` would raise at once, as far as is known without asking Redis."""
 
 

@@ -235,7 +235,7 @@ class SignedCalls:
         """Return how many seconds connecting may take. Raises ``CloudError`` if there is no time left."""
         left_s = turn.begin_by - asyncio.get_running_loop().time()
         if left_s <= 0:
-            raise CloudError(ErrorKind.UNREACHABLE, "Timeout", _("the deadline came before the call"))
+            raise QuotaRefusal(ErrorKind.UNREACHABLE, "Timeout", _("the deadline came before the call"))
         return min(self._attempt_timeout_s, left_s)
 
     def _note_failure(self, outcome: CallOutcome, attempts: Attempts) -> None:

@@ -5,17 +5,18 @@ The script that acts on a proof also uses it up, so that of two requests with on
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from app.errors import InvalidClient, Unavailable
+from app.loop_share import LoopShare
 from app.model.devices import Algorithm, Device
 from app.service import verification_keys
-from app.service.check_turns import CheckTurns
 from app.service.client_credentials import ClientCredentials, NotProven, claimed_client_id
 from app.service.failure_limits import BUSY_S, FailureLimits, counters_of, too_many_failures
 from app.service.request_limiter import RequestLimiter
@@ -28,6 +29,13 @@ from app.store.sealing import CannotOpen
 
 RESEND_WITHIN_S: Final = 0.5
 """A Redis that only restarts is waited for; one that is away for longer is reported to the caller."""
+
+SHARE: Final = 0.2
+"""The share of the event loop in which strangers' proofs are checked, and another one of this size for known client IDs
+beyond a limit. So neither delays the other, and both together leave most of the loop to all others."""
+
+BURST_S: Final = 0.005
+"""Processor time that failures may take at once after a calm moment."""
 
 _GENERIC: Final = "client authentication failed: the client is unknown or disabled, or its key or method is another"
 
@@ -93,7 +101,8 @@ class Authenticator:
         self._issuer = issuer
         self._failures = failures
         self._limiter = limiter
-        self._turns = CheckTurns()
+        self._strangers = LoopShare(SHARE, burst_s=BURST_S)
+        self._attacked = LoopShare(SHARE, burst_s=BURST_S)
 
     async def authenticate(self, proof: ClientProof, use: Callable[[VerifiedClient], Awaitable[_Result]]) -> _Result:
         """Verify ``proof``, have ``use`` run the script that uses it up, and return what ``use`` returns.
@@ -114,7 +123,7 @@ class Authenticator:
         raise Unavailable("this device's registration is being changed: ask again")
 
     async def _verify(self, proof: ClientProof, *, may_be_cached: bool) -> VerifiedClient:
-        """Verify a proof. One that proves nothing is refused when its turn comes, and counted.
+        """Verify a proof. One that proves nothing is refused within the strangers' share, and counted.
 
         An unknown client ID and a known one with a wrong key cost two checks, a read of Redis, a turn and a count each,
         so that neither the answer nor its time distinguishes them. Only a record that was just changed costs more.
@@ -122,13 +131,10 @@ class Authenticator:
         try:
             return await self._prove(proof, may_be_cached=may_be_cached)
         except NotProven as error:
-            failed = error
+            refusal = error
         # What waits to be refused must not keep others from being served.
         with self._failures.place(), self._limiter.suspended():
-            try:
-                return await self._check_in_turn(proof, partial(self._fail, proof, failed), is_known=False)
-            except NotProven as refusal:
-                await self._failures.refuse(proof.counters, refusal)
+            return await _until(proof.deadline, self._strangers.run(partial(self._refuse, proof, refusal)))
 
     async def _prove(self, proof: ClientProof, *, may_be_cached: bool) -> VerifiedClient:
         """Verify under the cached record; where that refuses, under a fresh one if it is another.
@@ -151,26 +157,25 @@ class Authenticator:
         return await self._check_known(proof, fresh)
 
     async def _check_known(self, proof: ClientProof, registered: Registered) -> VerifiedClient:
-        """Check the proof of a registered client at once, or in turn if it probably comes from an attacker."""
-        check = partial(self._check, proof, registered)
-        if self._failures.full_ms(proof.counters):
-            with self._limiter.suspended():
-                return await self._check_in_turn(proof, check, is_known=True)
-        return self._turns.check_at_once(check)
+        """Check the proof of a registered client at once, or within a share if it is probably an attacker's."""
+        if not self._failures.full_ms(proof.counters):
+            return self._check(proof, registered)
 
-    async def _check_in_turn(
-        self, proof: ClientProof, check: Callable[[], VerifiedClient], *, is_known: bool
-    ) -> VerifiedClient:
-        try:
-            return await self._turns.check_in_turn(check, is_known=is_known, deadline=proof.deadline)
-        except TimeoutError:
-            raise too_many_failures(BUSY_S, cause="its turn did not come in time") from None
+        async def check() -> VerifiedClient:
+            return self._check(proof, registered)
 
-    def _fail(self, proof: ClientProof, refusal: NotProven) -> VerifiedClient:
-        """Raise ``NotProven``. For an unknown client check decoys first: a known one's keys were checked already."""
+        with self._limiter.suspended():
+            return await _until(proof.deadline, self._attacked.run(check))
+
+    async def _refuse(self, proof: ClientProof, refusal: NotProven) -> NoReturn:
+        """Raise ``NotProven``, or ``TooManyFailures`` beyond a limit."""
         if isinstance(refusal, _UnknownClient):
-            return self._check(proof, None)
-        raise refusal
+            # A known client's keys were checked already.
+            try:
+                self._check(proof, None)
+            except NotProven as error:
+                refusal = error
+        await self._failures.refuse(proof.counters, refusal)
 
     async def _read_record(self, proof: ClientProof) -> Registered | None:
         try:
@@ -193,6 +198,15 @@ class Authenticator:
                 used_until_ms = min(single_use.until_ms, candidate.until_ms)
                 return VerifiedClient(candidate.device, proof.request, single_use.jti, used_until_ms)
         raise NotProven(_GENERIC, cause=_why(registered))
+
+
+async def _until(deadline: float, check: Coroutine[Any, Any, VerifiedClient]) -> VerifiedClient:
+    """Wait for a check. Raises ``TooManyFailures`` if its turn has not come by ``deadline``, loop time in seconds."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await check
+    except TimeoutError:
+        raise too_many_failures(BUSY_S, cause="its turn did not come in time") from None
 
 
 def _candidate_keys(

@@ -49,7 +49,7 @@ class BreakerTexts:
     def closed(self, status: CloudStatus, open_s: float) -> str:
         """Say for the audit whose calls go on, and for how many seconds they were stopped."""
         whose = f"instance {self.instance}" if status.scope == "instance" else f"egress group {self.egress_group}"
-        return f"the cloud answers again: calls of {whose} go on after {open_s:.1f} s without ({status.reason})"
+        return f"the cloud answers again: calls of {whose} go on after {open_s:.1f} s ({status.reason})"
 
 
 def cure_of(status: CloudStatus) -> Text:

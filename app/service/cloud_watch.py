@@ -56,14 +56,18 @@ class CloudWatch:
         recorder: EventRecorder,
         clock: RedisClock,
         texts: BreakerTexts,
+        attempt_timeout_s: float,
     ) -> None:
-        """Report to ``quota``, and record by ``recorder`` what the reports change. ``usage`` reads the paces."""
+        """Report to ``quota``, and record by ``recorder`` what the reports change. ``usage`` reads the paces.
+
+        ``attempt_timeout_s`` is how long a call waits for its answer at most.
+        """
         self._quota = quota
         self._usage = usage
         self._recorder = recorder
         self._clock = clock
         self._texts = texts
-        self._findings = CallFindings()
+        self._findings = CallFindings(attempt_timeout_s=attempt_timeout_s)
         self._is_due = asyncio.Event()
         self._reported_at = 0.0
         self.status = _UNKNOWN
@@ -71,9 +75,15 @@ class CloudWatch:
 
     def note(self, outcome: CallOutcome) -> None:
         """Note how an attempt to call ended; report it soon, or at once where the other instances need it."""
-        self._findings.note(outcome, asyncio.get_running_loop().time())
-        if self._findings.is_urgent(group_fails=self.status.is_failing or bool(self.status.scope)):
+        is_stopped = bool(self.status.scope)
+        self._findings.note(outcome, asyncio.get_running_loop().time(), is_stopped=is_stopped)
+        if self._findings.is_urgent(group_fails=self.status.is_failing or is_stopped):
             self._is_due.set()
+
+    def note_unsent_probe(self) -> None:
+        """Note that permits to probe the cloud were not used, and let others probe."""
+        self._findings.note_unsent_probe()
+        self._is_due.set()
 
     def closed_for_s(self) -> float:
         """Return in how many seconds the next attempt is due while calls are stopped; 0: calls are not stopped."""

@@ -122,8 +122,6 @@ class FailureLimits:
         for failure, full_ms in zip(failures, counted, strict=True):
             if not failure.full_ms.done():
                 failure.full_ms.set_result(full_ms)
-            # One refusal in a turn of the loop, so that they delay other requests by no more than one.
-            await asyncio.sleep(0)
 
     def _remember(self, full_ms: Mapping[FailureCounter, int]) -> None:
         now_ms = self._clock.now_ms()

@@ -120,7 +120,9 @@ local function follow(breaker, others)
     close(breaker)
     return
   end
-  if breaker.holder == instance and (probe == 'failed' or probe == 'unsent') then
+  -- Who cannot even connect holds no lease: it asked for no permit.
+  local has_probed = breaker.holder == instance or may_probe_at(breaker, instance) <= now
+  if has_probed and (probe == 'failed' or probe == 'unsent') then
     redis.call('HDEL', breaker.key, 'holder', 'lease_until_us')
     if probe == 'failed' then
       local failures = redis.call('HINCRBY', breaker.key, 'failures', 1)

@@ -145,7 +145,9 @@ class Permits:
         finally:
             self.places -= count
 
-    def refusal(self, action: str, count: int = 1, *, deadline: float) -> QuotaExhausted | None:
+    def refusal(
+        self, action: str, count: int = 1, *, rank: CallRank = CallRank.FIRST, deadline: float
+    ) -> QuotaExhausted | None:
         """Know of none."""
 
 

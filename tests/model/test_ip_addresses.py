@@ -31,7 +31,7 @@ def test_what_counts_as_two_sources() -> None:
 
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_is_one_address_in_both_forms(address: ipaddress.IPv4Address) -> None:
-    """Nobody gets a second count by the other form, and a trusted proxy is recognized in either."""
+    """No client gets a second count by the other form, and a trusted proxy is recognized in either."""
     mapped = parse_address(f"::ffff:{address}")
     assert mapped == address
     assert contains([ipaddress.ip_network(address)], mapped)

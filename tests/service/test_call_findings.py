@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cloud.errors import CloudError, ErrorKind
-from app.cloud.quota import CallOutcome, CallPermit, CloudClosed, QuotaExhausted, QuotaUnreachable
-from app.service.call_findings import STREAK_KEPT_S, CallFindings
+from app.cloud.quota import CallOutcome, CallPermit, CloudClosed, QuotaExhausted, QuotaRefusal, QuotaUnreachable
+from app.service.call_findings import NEWS_KEPT_S, STREAK_KEPT_S, CallFindings
 
 PERMIT: Final = CallPermit(void_at=0.0, taken_at_us=7, is_probe=False)
 PROBE: Final = CallPermit(void_at=0.0, taken_at_us=7, is_probe=True)
@@ -37,6 +37,7 @@ NOT_MADE: Final = [
         QuotaExhausted("ApplyToken", 3.0),
         CloudClosed(3.0),
         QuotaUnreachable("redis"),
+        QuotaRefusal(ErrorKind.UNREACHABLE, "Timeout"),
         CloudError(ErrorKind.TRANSIENT, "CredentialsUnavailable"),
         CloudError(ErrorKind.PARAMETER, "NotSent"),
     )
@@ -51,7 +52,7 @@ def throttled(action: str, taken_at_us: int) -> CallOutcome:
 
 def test_failures_by_connection_last_from_the_first_one_on() -> None:
     """However many more come; and the last one says why."""
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     findings.note(LOST, 10.0)
     assert 0 < findings.take_report(10.0).failing_s < 0.01
     findings.note(NOT_CONNECTED, 11.5)
@@ -64,27 +65,69 @@ def test_failures_by_connection_last_from_the_first_one_on() -> None:
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda outcome: str(outcome.error))
 def test_any_answer_shows_that_the_cloud_can_be_reached(answer: CallOutcome) -> None:
     """A refusal of any kind, and one that makes no sense, is never a failure, and ends a streak of failures."""
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     findings.note(LOST, 1.0)
     for number in range(100):
         findings.note(answer, 2.0 + number)
-    report = findings.take_report(200.0)
+    report = findings.take_report(102.0)
     assert (report.answered, report.failing_s) == (True, 0.0)
 
 
 @pytest.mark.parametrize("outcome", NOT_MADE, ids=lambda outcome: str(outcome.error))
 def test_a_call_that_was_not_made_teaches_nothing(outcome: CallOutcome) -> None:
     """It is neither an answer nor a failure."""
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     for number in range(100):
         findings.note(outcome, float(number))
-    assert findings.take_report(100.0) == CallFindings().take_report(100.0)
+    assert findings.take_report(100.0) == CallFindings(attempt_timeout_s=3.0).take_report(100.0)
     assert not findings.is_urgent(group_fails=True)
+
+
+@pytest.mark.parametrize(("waited_s", "is_failure"), [(1.0, False), (2.7, False), (2.85, True), (3.0, True)])
+def test_a_call_that_was_given_up_early_is_no_failure(waited_s: float, is_failure: bool) -> None:  # noqa: FBT001
+    """The caller's deadline came, not the end of an attempt: a slow cloud may answer those that wait."""
+    findings = CallFindings(attempt_timeout_s=3.0)
+    given_up = CallOutcome("ApplyToken", CloudError(ErrorKind.UNREACHABLE, "Timeout", uncertain=True), PERMIT)
+    for number in range(100):
+        findings.note(given_up._replace(permit=PERMIT._replace(void_at=float(number))), number + waited_s)
+    report = findings.take_report(99 + waited_s)
+    assert (report.answered, report.failed, report.failing_s > 0) == (False, is_failure, is_failure)
+
+
+def test_a_probe_that_was_given_up_early_has_failed() -> None:
+    """The next one is due after a pause, and not at once."""
+    findings = CallFindings(attempt_timeout_s=3.0)
+    findings.note(CallOutcome("ApplyToken", CloudError(ErrorKind.UNREACHABLE, "Timeout"), PROBE), 1.0)
+    assert findings.take_report(1.0).probe == "failed"
+
+
+def test_while_calls_are_stopped_one_that_cannot_connect_is_a_probe() -> None:
+    """It never gets as far as a permit. A call that was under way before is none."""
+    findings = CallFindings(attempt_timeout_s=3.0)
+    findings.note(LOST, 1.0, is_stopped=True)
+    assert findings.take_report(1.0).probe == ""
+    findings.note(NOT_CONNECTED, 1.0)
+    assert findings.take_report(1.0).probe == ""
+    findings.note(NOT_CONNECTED, 1.0, is_stopped=True)
+    assert findings.take_report(1.0).probe == "failed"
+
+
+def test_a_probe_that_was_not_sent_is_reported() -> None:
+    """Unless one of its calls was sent all the same."""
+    findings = CallFindings(attempt_timeout_s=3.0)
+    findings.note_unsent_probe()
+    assert findings.is_urgent(group_fails=True)
+    assert findings.take_report(1.0).probe == "unsent"
+    for outcome, result in ((LOST._replace(permit=PROBE), "failed"), (PROBE_ANSWERED, "answered")):
+        findings.note_unsent_probe()
+        findings.note(outcome, 1.0)
+        findings.note_unsent_probe()
+        assert findings.take_report(1.0).probe == result
 
 
 def test_an_old_streak_is_over() -> None:
     """A failure of the night before does not make one of the morning last for hours."""
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     findings.note(LOST, 0.0)
     assert findings.take_report(STREAK_KEPT_S).failing_s == STREAK_KEPT_S
     assert findings.take_report(STREAK_KEPT_S + 1).failing_s == 0
@@ -94,7 +137,7 @@ def test_an_old_streak_is_over() -> None:
 
 def test_when_the_breaker_closes_a_streak_begins_anew() -> None:
     """Another instance was answered: what failed here before shows nothing."""
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     findings.note(LOST, 0.0)
     findings.end_streak()
     assert findings.take_report(5.0).failing_s == 0
@@ -104,7 +147,7 @@ def test_when_the_breaker_closes_a_streak_begins_anew() -> None:
 
 def test_of_throttled_calls_the_latest_counts() -> None:
     """For each action by itself, in whatever order the answers come."""
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     for action, taken_at_us in (("ApplyToken", 5), ("QueryToken", 9), ("ApplyToken", 8), ("ApplyToken", 6)):
         findings.note(throttled(action, taken_at_us), 1.0)
     report = findings.take_report(1.0)
@@ -119,7 +162,7 @@ def test_of_throttled_calls_the_latest_counts() -> None:
 )
 def test_of_a_probes_calls_one_answer_is_enough(errors: list[CloudError | None], result: str) -> None:
     """A probe of two calls failed if no answer came to either."""
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     for error in errors:
         findings.note(CallOutcome("ApplyToken", error, PROBE), 1.0)
     assert findings.take_report(1.0).probe == result
@@ -128,12 +171,12 @@ def test_of_a_probes_calls_one_answer_is_enough(errors: list[CloudError | None],
 def test_what_the_others_must_know_is_urgent() -> None:
     """Failures, throttling and probes always; an answer only while calls of the group fail; and each once."""
     for outcome in (LOST, NOT_CONNECTED, throttled("ApplyToken", 1), PROBE_ANSWERED):
-        findings = CallFindings()
+        findings = CallFindings(attempt_timeout_s=3.0)
         findings.note(outcome, 1.0)
         assert findings.is_urgent(group_fails=False)
         findings.take_report(1.0)
         assert not findings.is_urgent(group_fails=True)
-    findings = CallFindings()
+    findings = CallFindings(attempt_timeout_s=3.0)
     findings.note(OK, 1.0)
     assert not findings.is_urgent(group_fails=False)
     assert findings.is_urgent(group_fails=True)
@@ -143,10 +186,10 @@ class Model:
     """All outcomes, and what must have been delivered by the reports that were."""
 
     def __init__(self) -> None:
-        self.findings = CallFindings()
+        self.findings = CallFindings(attempt_timeout_s=3.0)
         self.now = 0.0
         self.failing_since: float | None = None
-        self.failed_at = 0.0
+        self.failed_at = self.answered_at = 0.0
         self.answered = self.failed = False
         self.throttled: dict[str, int] = {}
         self.probe = ""
@@ -159,7 +202,7 @@ class Model:
                 self.failing_since = self.now
             self.failed, self.failed_at = True, self.now
         elif outcome in ANSWERS or outcome.permit:
-            self.answered, self.failing_since = True, None
+            self.answered, self.answered_at, self.failing_since = True, self.now, None
             if outcome.permit and outcome.permit.is_probe:
                 self.probe = "answered"
             if outcome.error and outcome.error.kind is ErrorKind.THROTTLED and outcome.permit:
@@ -172,8 +215,11 @@ class Model:
         if is_lost:
             self.findings.put_back(report)
             return
-        assert (report.answered, report.failed) == (self.answered, self.failed)
-        assert (report.throttled, report.probe) == (self.throttled, self.probe)
+        has_answer = self.answered and self.now <= self.answered_at + NEWS_KEPT_S
+        assert report.answered == has_answer
+        assert report.failed == (self.failed and self.now <= self.failed_at + NEWS_KEPT_S)
+        assert report.probe == (self.probe if has_answer else "")
+        assert report.throttled == self.throttled
         is_over = self.failing_since is None or self.now > self.failed_at + STREAK_KEPT_S
         assert report.failing_s == (0 if is_over else max(0.001, self.now - (self.failing_since or 0)))
         self.answered = self.failed = False
@@ -209,7 +255,7 @@ STEPS: Final = st.one_of(
 
 @given(st.lists(STEPS, max_size=60))
 def test_nothing_is_lost_with_a_report(steps: list[Callable[[Model], None]]) -> None:
-    """Whatever happens in whatever order, a report that is delivered has all that happened since the last such."""
+    """A report that is delivered has all that happened since the last such and still says something of the cloud."""
     model = Model()
     for step in steps:
         step(model)

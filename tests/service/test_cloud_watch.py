@@ -37,6 +37,7 @@ def watch_on(quota: SharedQuota, store: Store, name: str = "host-1:8080") -> Clo
         recorder=EventRecorder(AuditStore(store)),
         clock=store.clock,
         texts=BreakerTexts(name, "all"),
+        attempt_timeout_s=LIMITS.attempt_timeout_s,
     )
 
 
@@ -218,6 +219,30 @@ async def test_that_the_cloud_is_gone_is_recorded_once_and_logged_by_each(group:
     assert "ConnectionLost" in opened[2]
     assert closed[:2] == ("server", "breaker_closed")
     assert "the cloud answers again" in closed[2]
+
+
+async def test_an_instance_that_starts_while_calls_are_stopped_says_so(group: Group) -> None:
+    """It learns from its first report that it must not call."""
+    await group.until_scopes("group", "group", "group", outcomes=[LOST, LOST, None])
+    started = watch_on(SharedQuota(group.store, limits=LIMITS), group.store)
+    assert started.closed_for_s() == 0
+    with capture_logs() as logs:
+        await started.report_calls()
+        await started.report_calls()
+    assert [line["scope"] for line in lines_of(logs, "breaker_opened")] == ["group"]
+    assert 0 < started.closed_for_s() <= 1.2 * 2
+    assert len(await group.events()) == 1
+
+
+@pytest.mark.parametrize("step_s", [-600, 600])
+async def test_a_step_of_the_clock_does_no_harm(group: Group, step_s: int) -> None:
+    """Whatever Redis's clock says, the breaker closes with the first answer, and no time is below zero."""
+    await group.until_scopes("group", "group", "group", outcomes=[LOST, LOST, None])
+    group.store.clock.shift_ms += step_s * 1000
+    with capture_logs() as logs:
+        await group.until_scopes("", "", "", outcomes=[None, PROBE_ANSWERED, None])
+    assert all(line["open_s"] >= 0 for line in lines_of(logs, "breaker_closed"))
+    assert [what for _, what, _ in await group.events()] == ["breaker_opened", "breaker_closed"]
 
 
 async def test_an_instance_that_fails_alone_says_so(group: Group) -> None:

@@ -15,8 +15,7 @@ from app.cloud.quota import QuotaExhausted, QuotaUnreachable
 from app.model.calls import CallRank
 from app.model.secrets import Secret
 from app.service.pacing import Pacing
-from app.service.permit_queue import VALID_S
-from app.store.quota import PermitGrant, QuotaSettings, SharedQuota, full_pace
+from app.store.quota import VALID_S, PermitGrant, QuotaSettings, SharedQuota, full_pace
 from app.store.store import Store
 from tests import processes
 from tests.waiting import connect_all, until

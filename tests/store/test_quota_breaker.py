@@ -216,6 +216,22 @@ async def test_pauses_grow_up_to_a_minute(site: Site) -> None:
         assert (status.scope, status.change) == ("group", "")
 
 
+async def test_one_that_cannot_connect_has_probed_in_vain(site: Site) -> None:
+    """Without a permit: then pauses grow too, once for all that tried at the same time, and not before one is due."""
+    one, other = site.instance(), site.instance()
+    await open_for_group(site, one, other)
+    early = await site.report(other, failing_s=9, probe="failed")
+    assert early.closed_for_s <= 1.2 * 2
+    for pause_s in PAUSES_S[1:]:
+        site.pass_s((await site.report(other, failing_s=9)).closed_for_s + 0.001)
+        await site.report(one, failing_s=9)
+        failed = await site.report(other, failing_s=9, probe="failed")
+        same = await site.report(one, failing_s=9, probe="failed")
+        assert 0.8 * pause_s <= same.closed_for_s <= 1.2 * pause_s
+        assert failed.closed_for_s == pytest.approx(same.closed_for_s + 1)
+        one, other = other, one
+
+
 async def test_the_pauses_of_two_outages_are_not_the_same(site: Site) -> None:
     """By chance, so that groups which fail together do not probe together for ever."""
     seen = set()

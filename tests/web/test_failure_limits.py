@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
+from app.loop_share import LoopShare
 from app.model.api_keys import Right
 from app.model.devices import Algorithm
 from app.service import failure_limits
 from app.service.audit import AuditFilter
-from app.service.check_turns import SAVED_S, SHARE, ProcessorShare
+from app.service.authenticate import BURST_S, SHARE
 from app.service.registry import Registry
 from app.settings import Settings
 from app.store.constants import FAILURES_KEPT_MS
@@ -46,7 +47,7 @@ def slowed(answer: Answer) -> int:
 
 
 def another(caller: Caller, number: int) -> Caller:
-    """Return an unknown client ID, with a key that nobody has."""
+    """Return an unknown client ID, with a key that no device has."""
     return replace(caller, client_id=f"GID_plant@@@unknown{number}", key=WRONG)
 
 
@@ -103,7 +104,7 @@ async def test_unknown_disabled_and_known_client_ids_are_slowed_alike(
     await registry.disable_device(disabled.client_id, actor=CLI)
     stranger = await make_caller("GID_plant@@@stranger", algorithm)
     seen = []
-    for caller in (known, cached, disabled, replace(stranger, client_id="GID_plant@@@nobody")):
+    for caller in (known, cached, disabled, replace(stranger, client_id="GID_plant@@@missing")):
         wrong = replace(caller, key=stranger.key)
         answers = [await wrong.token() for _ in range(MAX_BY_CLIENT + 2)]
         seen.append([(answer.status, re.sub(r"\d+ s", "N s", json.dumps(answer.body))) for answer in answers])
@@ -221,21 +222,13 @@ async def test_a_rotated_key_is_right_at_once_beyond_the_limit(caller: Caller, r
     slowed(await caller.token())
 
 
-class UsedUpShare(ProcessorShare):
+class UsedUpShare(LoopShare):
     """A share of which nothing is left until a test says so."""
 
-    def __init__(self) -> None:
-        super().__init__(SHARE, SAVED_S)
-        self.is_used_up = True
+    is_used_up = True
 
-    @property
-    def free_at(self) -> float:
-        """Soon, again and again."""
-        return asyncio.get_running_loop().time() + 0.005 if self.is_used_up else 0.0
-
-    @free_at.setter
-    def free_at(self, value: float) -> None:
-        """Use nothing up."""
+    def _rest_s(self) -> float:
+        return 0.005 if self.is_used_up else super()._rest_s()
 
 
 async def test_beyond_the_bound_strangers_are_refused_and_a_device_under_attack_is_not(
@@ -243,37 +236,42 @@ async def test_beyond_the_bound_strangers_are_refused_and_a_device_under_attack_
 ) -> None:
     """A flood delays strangers first, and then refuses them with a time to come back, all alike.
 
-    The device whose client ID the flood names waits its turn, and goes before the strangers. Others do not wait at all.
+    The device whose client ID is attacked as well waits its turn, and is not refused. A flood of strangers does not
+    delay it.
     """
     monkeypatch.setattr(failure_limits, "MAX_UNDER_WAY", 20)
     await fail(caller, MAX_BY_CLIENT + 1)
-    turns = server.app[SERVICES].issuer._authenticator._turns
-    share = turns._share = UsedUpShare()
+    authenticator = server.app[SERVICES].issuer._authenticator
+    strangers = authenticator._strangers = UsedUpShare(SHARE, burst_s=BURST_S)
     flood = [asyncio.create_task(another(caller, number).token_by_basic()) for number in range(20)]
-
-    async def all_wait() -> bool:
-        return len(turns._others) == 20
-
-    await until(all_wait, "strangers that wait for their turn")
-    own = asyncio.create_task(caller.token())
-
-    async def own_waits() -> bool:
-        return len(turns._known) == 1
-
-    await until(own_waits, "the device that waits for its turn")
+    await until_waiting(strangers, 20)
     for number in range(20, 25):
         assert slowed(await another(caller, number).token_by_basic()) == failure_limits.BUSY_S
-    assert not own.done()
-    share.is_used_up = False
-    assert (await own).status == 200
+    assert (await caller.token()).status == 200
+    attacked = authenticator._attacked = UsedUpShare(SHARE, burst_s=BURST_S)
+    own = [asyncio.create_task(caller.token()) for _ in range(30)]
+    await until_waiting(attacked, 30)
+    attacked.is_used_up = False
+    assert {(await each).status for each in own} == {200}
+    assert strangers.waiting == 20
+    strangers.is_used_up = False
     for each in flood:
         denied(await each)
+
+
+async def until_waiting(share: LoopShare, count: int) -> None:
+    """Wait until so many checks wait for their turn."""
+
+    async def are_waiting() -> bool:
+        return share.waiting == count
+
+    await until(are_waiting, f"{count} checks that wait for their turn")
 
 
 async def test_a_device_that_is_not_attacked_waits_for_nothing(
     make_caller: MakeCaller, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Known devices are checked before strangers: also where the strangers have used up all that they may.
+    """Known devices are checked before strangers: also where floods have used up all that they may.
 
     One that this instance has not seen yet is known as soon as its record is read. A wrong key under a known client ID
     is refused as a stranger's is, so that the flood does not show which client IDs exist.
@@ -281,11 +279,25 @@ async def test_a_device_that_is_not_attacked_waits_for_nothing(
     monkeypatch.setattr(failure_limits, "MAX_UNDER_WAY", 0)
     cached, cold = await make_caller("GID_plant@@@cached"), await make_caller("GID_plant@@@cold")
     assert (await cached.token()).status == 200
-    server.app[SERVICES].issuer._authenticator._turns._share = UsedUpShare()
+    authenticator = server.app[SERVICES].issuer._authenticator
+    authenticator._strangers = authenticator._attacked = UsedUpShare(SHARE, burst_s=BURST_S)
     for caller in (cached, cold):
         assert (await caller.token()).status == 200
         assert slowed(await caller.token_by_basic(WRONG)) == failure_limits.BUSY_S
     assert slowed(await another(cached, 1).token_by_basic()) == failure_limits.BUSY_S
+
+
+async def test_a_turn_that_does_not_come_by_the_deadline_is_a_refusal_with_a_time_to_come_back(
+    settings: Settings, caller: Caller
+) -> None:
+    """No request waits longer than it may, however much others send."""
+    async with connected_server(settings.model_copy(update={"request_deadline_s": 0.6})) as client:
+        here = at(caller, client)
+        authenticator = client.app[SERVICES].issuer._authenticator
+        await fail(here, MAX_BY_CLIENT + 1)
+        authenticator._strangers = authenticator._attacked = UsedUpShare(SHARE, burst_s=BURST_S)
+        assert slowed(await here.token()) == failure_limits.BUSY_S
+        assert slowed(await another(here, 1).token()) == failure_limits.BUSY_S
 
 
 async def test_limits_are_in_the_audit_as_strangers(caller: Caller, server: TestClient[Any, Any]) -> None:
