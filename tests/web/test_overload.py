@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
+from app.cloud.client import AppliedTokens, CloudClient
 from app.container import Services
+from app.model.calls import CallRank
 from app.model.grants import parse_scope
 from app.settings import Settings
 from app.store.quota import full_pace
@@ -98,6 +100,18 @@ async def test_a_device_for_which_there_is_no_room_applies_for_nothing(overloade
     assert not overloaded.waiting.done()
 
 
+async def test_a_device_that_the_queue_refuses_is_not_held_up_for_longer_than_it_was_told(
+    overloaded: Overloaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its application failed without a call, so what that leaves is gone before it can come back."""
+    monkeypatch.setattr(overloaded.services.applications, "refusal", lambda _grant: None)
+    device = await overloaded.device(3)
+    assert PAIR_S <= retry_after_s(await device.token()) <= PAIR_S + STEP_S + NEAR_S
+    redis = overloaded.services.stores.redis.requests
+    left_ms = [await redis.command("PTTL", key) for key in await redis.command("KEYS", "*:f:*")]
+    assert len(left_ms) == 1 or min(left_ms) <= 1000
+
+
 async def test_no_live_token_is_refused_however_many_are_asked_for(overloaded: Overloaded) -> None:
     """Only what would begin an application is refused, and not before Redis was asked whether it would."""
     device = await overloaded.device(3)
@@ -142,7 +156,8 @@ async def test_a_renewal_under_pressure_gets_the_live_token_at_once_and_the_appl
     before_s = retry_after_s(await (await overloaded.device(3)).token())
     with monkeypatch.context() as roomy:
         roomy.setattr("app.service.applications.QUEUE_SHARE", 10)  # there is room for an application
-        assert (await overloaded.live.token(**due)).body["access_token"] == token["access_token"]
+        async with asyncio.timeout(PAIR_S / 3):
+            assert (await overloaded.live.token(**due)).body["access_token"] == token["access_token"]
     assert await overloaded.applications() == 2
     assert not overloaded.waiting.done()
     assert retry_after_s(await (await overloaded.device(4)).token()) <= before_s + STEP_S + 1
@@ -170,6 +185,30 @@ async def test_a_renewal_in_calm_waits_for_its_new_token(
     renewed = await renewing
     assert renewed.status == 200
     assert renewed.body["access_token"] != token["access_token"]
+
+
+async def test_a_device_without_a_token_goes_before_one_that_renews(
+    caller: Caller, make_caller: MakeCaller, server: TestClient[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one has nothing to work with; the other can go on for a while."""
+    cloud: CloudClient = server.app[SERVICES].cloud
+    apply_tokens = cloud.apply_tokens
+    ranks: list[CallRank] = []
+
+    async def applying(*arguments: Any, rank: CallRank, **options: Any) -> AppliedTokens:
+        ranks.append(rank)
+        return await apply_tokens(*arguments, rank=rank, **options)
+
+    monkeypatch.setattr(cloud, "apply_tokens", applying)
+    assert (await caller.token(expires_in="3000")).status == 200
+    shift_s = 2800
+    server.app[SERVICES].stores.redis.clock.shift_ms = shift_s * 1000
+    later = int(time.time()) + shift_s + 60
+    await caller.token(caller.assertion(exp=later), expires_in="3000")
+    other = await make_caller("GID_plant@@@d2")
+    await other.token(other.assertion(exp=later))
+    assert ranks == [CallRank.FIRST, CallRank.RENEWAL, CallRank.FIRST]
+    assert CallRank.FIRST < CallRank.RENEWAL
 
 
 async def promise_far(server: TestClient[Any, Any]) -> None:
