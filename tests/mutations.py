@@ -240,6 +240,56 @@ MUTATIONS: Final = (
         "return True",
         ("tests/service/test_call_findings.py",),
     ),
+    Mutation(
+        "requests are refused before Redis is asked",
+        "app/service/issue.py",
+        "        asked_at = asyncio.get_running_loop().time()\n",
+        "        asked_at = asyncio.get_running_loop().time()\n"
+        '        if full:\n            raise Unavailable("no token for now")\n',
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "Retry-After is fixed",
+        "app/service/issue.py",
+        "return await self._promises.next_s(client_id, len(answer.grant.split()))",
+        "return 8.0",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "each refusal takes another promise",
+        "app/service/retry_promises.py",
+        "if instant is None or instant.has_passed(loop.time()):",
+        "if True:",
+        ("tests/service/test_retry_promises.py",),
+    ),
+    Mutation(
+        "a refusal of the queue is marked for as long as the queue is",
+        "app/service/applications.py",
+        "if isinstance(error, QuotaRefusal):",
+        "if False:",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "renewals go before devices without a token",
+        "app/service/issue.py",
+        "rank = CallRank.RENEWAL if answer.result.token else CallRank.FIRST",
+        "rank = CallRank.FIRST if answer.result.token else CallRank.RENEWAL",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "a renewal waits in vain under pressure",
+        "app/service/issue.py",
+        "return started_at if is_slow else started_at + FALLBACK_PATIENCE_S",
+        "return started_at + FALLBACK_PATIENCE_S",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "what waits for the cloud is counted among the requests worked on",
+        "app/service/introspect.py",
+        "with self._limiter.suspended():",
+        "if True:",
+        ("tests/web/test_request_limiter.py",),
+    ),
 )
 
 
