@@ -17,6 +17,7 @@ from app.logs import configure_logging
 from app.model.actors import Actor
 from app.settings import Settings
 from app.web.middleware import envelope
+from app.web.open_files import connection_limits
 from app.web.request_input import MAX_BODY_BYTES
 from app.web.route import SERVICES
 from app.web.routes import add_routes, render_refusal
@@ -44,8 +45,8 @@ async def _run(app: web.Application) -> AsyncIterator[None]:
 
 
 def runner(settings: Settings) -> Runner:
-    """Build an instance that drains before it stops. Raises ``Misconfigured``."""
-    return Runner(build(settings), drain_s=settings.drain_s)
+    """Build an instance that limits its connections, and drains before it stops. Raises ``Misconfigured``."""
+    return Runner(build(settings), drain_s=settings.drain_s, limits=connection_limits(settings))
 
 
 async def serve_app() -> Runner:

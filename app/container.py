@@ -7,31 +7,41 @@ the same services as far as they need Redis alone.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from app.cloud.client import CloudClient
+from app.cloud.quota import CallOutcome
+from app.cloud.signed_calls import Noted
 from app.errors import Misconfigured
 from app.loop_share import LoopShare
+from app.model.health import HealthCheck
 from app.service.api_keys import ApiKeyAdmin, KeyCheck
 from app.service.applications import Applications
-from app.service.audit import AuditLog
+from app.service.audit import AuditLog, EventRecorder
 from app.service.audit_shipper import AuditShipper
 from app.service.authenticate import Authenticator
+from app.service.breaker_texts import BreakerTexts
 from app.service.cloud_admin import CloudAdmin
+from app.service.cloud_watch import CloudWatch
 from app.service.confirm import Confirmer
 from app.service.delivery import Delivery
 from app.service.explorer import Explorer
+from app.service.failure_limits import FailureLimits
 from app.service.introspect import Introspector
 from app.service.issue import Issuer
 from app.service.jobs import Jobs
 from app.service.metrics import Metrics
 from app.service.operators import OperatorAdmin
+from app.service.pacing import Pacing
 from app.service.policies import Policies
 from app.service.refusals import Refusals
 from app.service.registry import Registry
+from app.service.request_limiter import MAX_CONCURRENT, RequestLimiter
+from app.service.retry_promises import RetryPromises
 from app.service.revocations import Revocations
 from app.service.revoke import Revoker
 from app.service.sign_in import SignIn
@@ -41,20 +51,20 @@ from app.store.api_keys import ApiKeys
 from app.store.audit import AuditStore
 from app.store.audit_shipping import AuditShipping
 from app.store.clock import RedisClock
-from app.store.constants import PACE
 from app.store.counters import CounterStore
 from app.store.devices import Devices
+from app.store.failures import FailureCounts
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
 from app.store.operators import Operators
-from app.store.quota import QuotaUsageReader
+from app.store.quota import QuotaUsageReader, SharedQuota, full_pace
 from app.store.revocations import RevocationQueue
 from app.store.sealing import SealingKeys
 from app.store.sessions import Sessions
 from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import running
-from app.upstream import Upstream, build_upstream, check_mqtt_access_key
+from app.upstream import Upstream, build_upstream, check_mqtt_access_key, quota_settings
 
 OPERATORS_SHARE: Final = 0.2
 VISITORS_SHARE: Final = 0.1
@@ -63,8 +73,8 @@ VISITORS_SHARE: Final = 0.1
 BURST_S: Final = 0.05
 """Processor time that either may use at once after a rest: a few pages, which then do not wait."""
 
-Ping = Callable[[], Awaitable[str]]
-"""Describes the state of a part, for people. Raises ``Unavailable`` where it is out of reach."""
+Ping = Callable[[], Awaitable[HealthCheck]]
+"""Returns the health of a part. Raises ``Unavailable`` where Redis is out of reach."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +126,17 @@ class Services(StoreServices):
     visitors_share: LoopShare
     upstream: Upstream
     metrics: Metrics
+    cloud_watch: CloudWatch
     refusals: Refusals
+    failures: FailureLimits
     key_check: KeyCheck
     sign_in: SignIn
     delivery: Delivery
     applications: Applications
     cloud_admin: CloudAdmin
     explorer: Explorer
+    promises: RetryPromises
+    limiter: RequestLimiter
     issuer: Issuer
     introspector: Introspector
     revoker: Revoker
@@ -190,8 +204,25 @@ def build_services(settings: Settings) -> Services:
     operators_share = LoopShare(OPERATORS_SHARE, burst_s=BURST_S)
     stores = build_stores(settings, share=operators_share)
     clock = stores.redis.clock
-    metrics = Metrics(CounterStore(stores.redis), _quota_usage(settings, stores), clock)
-    upstream = build_upstream(settings, stores.redis, noted=metrics.called)
+    limits = quota_settings(settings)
+    usage = QuotaUsageReader(stores.redis, limits=limits)
+    quota = SharedQuota(stores.redis, limits=limits)
+    metrics = Metrics(CounterStore(stores.redis), usage, clock)
+    cloud_watch = CloudWatch(
+        quota,
+        usage=usage,
+        recorder=EventRecorder(stores.audit),
+        clock=clock,
+        texts=BreakerTexts(f"{socket.gethostname()}:{settings.port}", settings.egress_group),
+        attempt_timeout_s=limits.attempt_timeout_s,
+    )
+    pacing = Pacing(
+        quota,
+        attempt_timeout_s=limits.attempt_timeout_s,
+        closed_for_s=cloud_watch.closed_for_s,
+        on_probe_unsent=cloud_watch.note_unsent_probe,
+    )
+    upstream = build_upstream(settings, stores.redis, pacing, noted=_each_of(metrics.called, cloud_watch.note))
     check_mqtt_access_key(settings)
     delivery = Delivery(
         stores.queue,
@@ -204,26 +235,35 @@ def build_services(settings: Settings) -> Services:
     )
     basis = build_store_services(settings, stores, wake=delivery.wake)
     applications = Applications(stores.tokens, upstream.cloud, clock, metrics.applied)
-    key_check = KeyCheck(stores.api_keys)
-    authenticator = Authenticator(stores.devices, clock, settings.issuer_url)
-    lookup = TokenLookup(authenticator, key_check, stores.tokens)
+    failures = FailureLimits(FailureCounts(stores.redis), clock)
+    key_check = KeyCheck(stores.api_keys, failures)
+    promises = RetryPromises(quota)
+    limiter = RequestLimiter(MAX_CONCURRENT)
+    authenticator = Authenticator(stores.devices, clock, settings.issuer_url, failures, limiter=limiter)
+    lookup = TokenLookup(authenticator, key_check, stores.tokens, limiter=limiter)
     return Services(
         **fields_of(basis),
         operators_share=operators_share,
         visitors_share=LoopShare(VISITORS_SHARE, burst_s=BURST_S),
         upstream=upstream,
         metrics=metrics,
+        cloud_watch=cloud_watch,
         refusals=Refusals(stores.audit),
+        failures=failures,
         key_check=key_check,
         sign_in=SignIn(stores.operators, stores.sessions),
         delivery=delivery,
         applications=applications,
         cloud_admin=CloudAdmin(upstream.cloud, stores.audit),
         explorer=Explorer(upstream.cloud, stores.audit),
-        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications),
-        introspector=Introspector(lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock),
-        revoker=Revoker(lookup, stores.tokens, delivery),
-        pings={"redis": stores.redis.ping, "policy": basis.policies.ping},
+        promises=promises,
+        limiter=limiter,
+        issuer=Issuer(authenticator, basis.policies, stores.tokens, applications, promises=promises, limiter=limiter),
+        introspector=Introspector(
+            lookup, stores.tokens, Confirmer(stores.tokens, upstream.cloud), clock, limiter=limiter
+        ),
+        revoker=Revoker(lookup, stores.tokens, delivery, limiter=limiter),
+        pings={"redis": stores.redis.ping, "policy": basis.policies.ping, "cloud": cloud_watch.ping},
     )
 
 
@@ -236,13 +276,16 @@ async def run_services(services: Services) -> AsyncIterator[None]:
         # After everything else has ended: so the log has what happened last, also where no other instance runs.
         stack.push_async_callback(shipper.ship_last_entries)
         await stack.enter_async_context(running(services.metrics.add_regularly))
+        await stack.enter_async_context(running(services.cloud_watch.report_regularly))
         await stack.enter_async_context(services.upstream.connect())
         stack.push_async_callback(services.applications.close)
+        stack.push_async_callback(services.promises.close)
         for work in (
             services.stores.redis.keep_time,
             services.policies.follow,
             services.delivery.deliver_revocations,
             services.jobs.work_on_jobs,
+            services.failures.count_failures,
             services.refusals.write_refusals,
             shipper.ship_entries,
         ):
@@ -255,12 +298,17 @@ def fields_of(services: StoreServices) -> dict[str, Any]:
     return {each.name: getattr(services, each.name) for each in fields(StoreServices)}
 
 
+def _each_of(*noted: Noted) -> Noted:
+    """Return what calls each of these with the outcome of a call."""
+
+    def note_all(outcome: CallOutcome) -> None:
+        for note in noted:
+            note(outcome)
+
+    return note_all
+
+
 def _revoke_pace(settings: Settings) -> float:
     """Return how many revocations a second the cloud takes."""
-    return settings.qps["RevokeToken"] * PACE
-
-
-def _quota_usage(settings: Settings, stores: Stores) -> QuotaUsageReader:
-    return QuotaUsageReader(
-        stores.redis, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group
-    )
+    limits = quota_settings(settings)
+    return full_pace(limits.qps["RevokeToken"], limits.jitter_s)

@@ -14,9 +14,11 @@
     │   ├── Forbidden                  403 forbidden
     │   ├── NotFound                   404 not_found
     │   ├── MethodNotAllowed           405 method_not_allowed
+    │   ├── RequestTimeout             408 invalid_request
     │   ├── CloudRefused               409 cloud_refused
     │   ├── TooLarge                   413 invalid_request
     │   ├── TooManyRequests            429 temporarily_unavailable
+    │   │   └── TooManyFailures        429 temporarily_unavailable
     │   ├── Internal                   500 server_error
     │   └── Unavailable                503 temporarily_unavailable
     └── Misconfigured                  exit code 2 at the command line
@@ -117,6 +119,12 @@ class MethodNotAllowed(Refusal):
     code = "method_not_allowed"
 
 
+class RequestTimeout(Refusal):
+    """The headers of a request did not arrive in time."""
+
+    status = 408
+
+
 class CloudRefused(Refusal):
     """The cloud refused. Trying again does not help."""
 
@@ -135,6 +143,13 @@ class TooManyRequests(Refusal):
 
     status = 429
     code = "temporarily_unavailable"
+
+
+class TooManyFailures(TooManyRequests):
+    """The caller did not authenticate, and too many have not: answered in place of ``InvalidClient``, ``InvalidToken``.
+
+    A caller with the right key never gets it for a limit that others reached.
+    """
 
 
 class Unavailable(Refusal):

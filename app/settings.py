@@ -32,6 +32,10 @@ from app.value_errors import explain_value_error
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _EGRESS_GROUP: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+MIN_QPS: Final = 0.01
+MAX_QPS: Final = 1e9
+"""Out of the way of all that can be called: for measurements."""
+
 SecretText = Annotated[Secret, PlainValidator(lambda text: Secret(str(text).strip()))]
 SecretKey = Annotated[AccessKeySecret, PlainValidator(lambda text: AccessKeySecret(str(text).strip()))]
 
@@ -51,7 +55,9 @@ else:
                 float,
                 Field(
                     action.qps,
-                    gt=0,
+                    ge=MIN_QPS,
+                    le=MAX_QPS,
+                    allow_inf_nan=False,
                     description=f"Quota of the account: {action.name} calls per second, over all instances.",
                 ),
             )
@@ -134,12 +140,24 @@ class Settings(_Quotas):
     )
 
     egress_qps: float = Field(
-        catalog.EGRESS_QPS, gt=0, description="Calls per second to the cloud from one IP address, over all actions."
+        catalog.EGRESS_QPS,
+        ge=MIN_QPS,
+        le=MAX_QPS,
+        allow_inf_nan=False,
+        description="Calls per second to the cloud from one IP address, over all actions.",
     )
     egress_group: str = Field(
         "all",
         description="Name of the IP address from which this instance calls the cloud: instances with the same name "
         "share one EGRESS_QPS.",
+    )
+
+    cloud_jitter_ms: int = Field(
+        30,
+        ge=0,
+        le=1000,
+        description="Range of the delay of calls on their way to the cloud, in ms. By so much more than a second each "
+        "counts towards its quotas.",
     )
 
     close_connection_on_revoke: bool = Field(
@@ -149,8 +167,30 @@ class Settings(_Quotas):
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses or networks of the load balancers, comma separated: an operator's address is taken from "
-        "X-Forwarded-For only if one of them sent it.",
+        description="Addresses or networks of the load balancers, comma separated: a client's address is taken from "
+        "X-Forwarded-For only if one of them sent it. They are never limited by address themselves.",
+    )
+    max_connections: int = Field(
+        10_000,
+        ge=16,
+        le=1_000_000,
+        description="Most connections to this instance. Beyond it the one that has waited longest for its client is "
+        "closed; if all wait for this server, only /healthz, /readyz and the console are served. Each takes a file: "
+        "the hard limit of open files must allow them.",
+    )
+    max_connections_per_address: int = Field(
+        200,
+        ge=1,
+        le=1_000_000,
+        description="The same for one source address (of IPv6 for the first 64 bits). A loopback address and "
+        "TRUSTED_PROXIES are not limited.",
+    )
+    keep_alive_s: float = Field(
+        75.0,
+        ge=1,
+        le=3600,
+        description="Seconds until a connection without a request is closed. A load balancer that reuses connections "
+        "must close them earlier.",
     )
     device_max_live_tokens: int = Field(16, ge=1, description="Most live tokens of one device.")
     device_max_new_tokens_per_hour: int = Field(120, ge=1, description="Most new tokens of one device per hour.")

@@ -39,6 +39,9 @@ async def all_of(steps: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]
 
     When one fails, its error is raised as it is, once the others are cancelled and done.
     """
+    steps = list(steps)
+    if len(steps) == 1:
+        return [await steps[0]]
     tasks = [asyncio.create_task(step) for step in steps]
     try:
         return await asyncio.gather(*tasks)

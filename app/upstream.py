@@ -15,7 +15,7 @@ from app.cloud.signed_calls import Noted
 from app.errors import Misconfigured
 from app.service.pacing import Pacing
 from app.settings import Settings
-from app.store.quota import SharedQuota
+from app.store.quota import QuotaSettings, SharedQuota
 from app.store.store import Store
 from app.tasks import running
 
@@ -56,18 +56,32 @@ class Upstream:
     async def connect(self) -> AsyncIterator[CloudClient]:
         """Connect to the cloud, and keep the credentials fresh meanwhile."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.pacing.close)
             if isinstance(self.credentials, RenewedCredentials):
                 await stack.enter_async_context(running(self.credentials.run))
-            yield await stack.enter_async_context(self.cloud.connect())
+            await stack.enter_async_context(self.cloud.connect())
+            # Before the connections are closed: those that wait for permits are refused, as nothing failed.
+            stack.push_async_callback(self.pacing.close)
+            yield self.cloud
 
 
-def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _action, _error: None) -> Upstream:
-    """Build the connection to the cloud; ``noted`` is called when a call ends. Raises ``Misconfigured``."""
-    credentials = credentials_of(settings, store.clock.now_ms)
-    pacing = Pacing(
-        SharedQuota(store, qps=settings.qps, egress_qps=settings.egress_qps, egress_group=settings.egress_group)
+def quota_settings(settings: Settings) -> QuotaSettings:
+    """Return the account's limits, and how far calls may be moved together on the way to the cloud."""
+    return QuotaSettings(
+        qps=settings.qps,
+        egress_qps=settings.egress_qps,
+        egress_group=settings.egress_group,
+        jitter_s=settings.cloud_jitter_ms / 1000,
     )
+
+
+def build_upstream(
+    settings: Settings, store: Store, pacing: Pacing, *, noted: Noted = lambda _outcome: None
+) -> Upstream:
+    """Build the connection to the cloud: calls wait in ``pacing``, and ``noted`` is called after each attempt.
+
+    Raises ``Misconfigured``.
+    """
+    credentials = credentials_of(settings, store.clock.now_ms)
     cloud = CloudClient(
         endpoint=settings.endpoint,
         region=settings.cloud_region,
@@ -75,6 +89,7 @@ def build_upstream(settings: Settings, store: Store, noted: Noted = lambda _acti
         credentials=credentials,
         quota=pacing,
         now_ms=store.clock.now_ms,
+        attempt_timeout_s=quota_settings(settings).attempt_timeout_s,
         noted=noted,
     )
     return Upstream(cloud, credentials, pacing)
@@ -85,7 +100,9 @@ async def open_cloud_alone(settings: Settings) -> AsyncIterator[CloudClient]:
     """Open the client alone, for the command line. Raises ``Misconfigured``."""
     store = Store(settings.redis_url)
     try:
-        async with build_upstream(settings, store).connect() as cloud:
+        limits = quota_settings(settings)
+        pacing = Pacing(SharedQuota(store, limits=limits), attempt_timeout_s=limits.attempt_timeout_s)
+        async with build_upstream(settings, store, pacing).connect() as cloud:
             yield cloud
     finally:
         await store.close()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 _EXPLANATIONS: Final = {
     "int_parsing": "{value} is not a whole number",
     "float_parsing": "{value} is not a number",
+    "finite_number": "{value} is not a finite number",
     "bool_parsing": "{value} is not valid: use true or false",
     "literal_error": "{value} is not valid: use {expected}",
     "greater_than": "{value} is too small: it must be more than {gt:g}",

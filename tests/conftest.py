@@ -32,6 +32,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def redis_url(valkey: str) -> Iterator[str]:
     """The URL of a real Valkey without any data, scripts or clients' leftovers from other tests."""
+    with redis.Redis.from_url(valkey) as client:
+        processes.trust_server(client)
     yield valkey
     with redis.Redis.from_url(valkey) as client:
         client.flushall()

@@ -35,6 +35,55 @@ class Mutation:
 
 MUTATIONS: Final = (
     Mutation(
+        "each byte of slow headers prolongs their time",
+        "app/web/aiohttp_internals.py",
+        "self._headers_since = self._headers_since or self._loop.time()",
+        "self._headers_since = self._loop.time()\n            self._has_sent = False",
+        ("tests/web/sockets/test_slow_clients.py",),
+    ),
+    Mutation(
+        "an answer that nobody reads keeps its connection",
+        "app/web/aiohttp_internals.py",
+        "elif now - self._unread_since >= limits.unread_s:",
+        "elif False:",
+        ("tests/web/sockets/test_slow_clients.py",),
+    ),
+    Mutation(
+        "there is no reserve of connections",
+        "app/web/connections.py",
+        "if group.reserve.has_room:",
+        "if False:",
+        ("tests/web/sockets/test_many_connections.py",),
+    ),
+    Mutation(
+        "a connection that waits for the server gives way",
+        "app/web/aiohttp_internals.py",
+        "if self._messages or (self._request_in_progress and (request is None or request.content.is_eof())):",
+        "if self._messages:",
+        ("tests/web/sockets/test_many_connections.py",),
+    ),
+    Mutation(
+        "haproxy waits 20 s for a TLS hello",
+        "deploy/haproxy.cfg",
+        "timeout client 5s",
+        "timeout client 20s",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
+        "haproxy lets one address take all connections",
+        "deploy/haproxy.cfg",
+        "tcp-request connection reject if { sc0_conn_cur gt 200 }",
+        "",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
+        "the console waits behind devices at haproxy",
+        "deploy/haproxy.cfg",
+        "set-priority-class int(-1)",
+        "set-priority-class int(0)",
+        ("tests/deploy/test_haproxy.py",),
+    ),
+    Mutation(
         "an old key's assertion is not capped by its grace",
         "app/service/authenticate.py",
         "used_until_ms = min(single_use.until_ms, candidate.until_ms)",
@@ -72,9 +121,23 @@ MUTATIONS: Final = (
     Mutation(
         "after a rotation nothing is verified again",
         "app/service/authenticate.py",
-        "proof.client = self._check(proof, await self._read_record(proof))",
+        "proof.client = await self._verify(proof, may_be_cached=False)",
         "pass",
         ("tests/web/test_rotation.py",),
+    ),
+    Mutation(
+        "a right key is refused beyond the limit",
+        "app/service/authenticate.py",
+        "return await _until(proof.deadline, self._attacked.run(check))",
+        'raise too_many_failures(BUSY_S, cause="limit")',
+        ("tests/web/test_failure_limits.py",),
+    ),
+    Mutation(
+        "X-Forwarded-For is believed from everyone",
+        "app/web/client_address.py",
+        "if contains(self._trusted, address):\n            address =",
+        "if _HEADER in request.headers:\n            address =",
+        ("tests/web/test_client_address.py",),
     ),
     Mutation(
         "the leeway of exp is doubled",
@@ -110,6 +173,143 @@ MUTATIONS: Final = (
         "async with asyncio.timeout(TAKEN_WITHIN_S):",
         "async with asyncio.timeout(None):",
         ("tests/web/console/test_download.py",),
+    ),
+    Mutation(
+        "the sandbox counts a refused call towards the limit",
+        "app/sandbox/call_meter.py",
+        "if has_room:",
+        "if True:",
+        ("tests/sandbox/test_call_meter.py",),
+    ),
+    Mutation(
+        "the sandbox counts a call when it is read",
+        "app/sandbox/arrivals.py",
+        "self._last[descriptor] = now_s - age_s, True",
+        "self._last[descriptor] = now_s, True",
+        ("tests/sandbox/test_arrivals.py",),
+    ),
+    Mutation(
+        "injected throttling uses up the quota",
+        "app/sandbox/gateway.py",
+        "self._throttle.withdraw(call.account, call.action, arrival)",
+        "pass",
+        ("tests/sandbox/test_limits.py",),
+    ),
+    Mutation(
+        "permit before connecting",
+        "app/cloud/signed_calls.py",
+        """                async with self._connector.connections(
+                    turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
+                ) as connections:
+                    credentials = await self._credentials.get(deadline=turn.begin_by)
+                    permit = await place.permit()
+""",
+        """                permit = await place.permit()
+                async with self._connector.connections(
+                    turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
+                ) as connections:
+                    credentials = await self._credentials.get(deadline=turn.begin_by)
+""",
+        ("tests/service/test_calls_under_way.py",),
+    ),
+    Mutation(
+        "a late permit is used",
+        "app/cloud/permit_connector.py",
+        "if asyncio.get_running_loop().time() >= void_at or not all(each.is_open for each in connections):",
+        "if not all(each.is_open for each in connections):",
+        ("tests/cloud/test_permit_connector.py",),
+    ),
+    Mutation(
+        "calls under way have no limit",
+        "app/service/permit_queue.py",
+        "has_room = self._places + waiter.count <= self._limits.places",
+        "has_room = True",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
+        "shrinking at every Overflow",
+        "app/store/report_calls.lua",
+        "if pace and taken_at_us < pace.shrunk_at_us + SECOND_US then",
+        "if false then",
+        ("tests/store/test_quota_back_off.py",),
+    ),
+    Mutation(
+        "no breaker",
+        "app/store/report_calls.lua",
+        "if failed ~= '1' or tonumber(failing_us) < OPEN_AFTER_US then",
+        "if true then",
+        ("tests/store/test_quota_breaker.py",),
+    ),
+    Mutation(
+        "a permit counts for no longer than the cloud's second",
+        "app/store/_quota.lua",
+        "return SECOND_US + jitter_us + valid_us + PERMIT_ROUNDING_US",
+        "return SECOND_US + PERMIT_ROUNDING_US",
+        ("tests/store/test_quota.py",),
+    ),
+    Mutation(
+        "no breaker: failures by connection are not reported",
+        "app/service/call_findings.py",
+        "self._failed, self._failed_last_at = True, now",
+        "self._failed_last_at = now",
+        ("tests/service/test_cloud_watch.py",),
+    ),
+    Mutation(
+        "a call that was given up early counts as a failure by connection",
+        "app/service/call_findings.py",
+        "return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s",
+        "return True",
+        ("tests/service/test_call_findings.py",),
+    ),
+    Mutation(
+        "requests are refused before Redis is asked",
+        "app/service/issue.py",
+        "        asked_at = asyncio.get_running_loop().time()\n",
+        "        asked_at = asyncio.get_running_loop().time()\n"
+        '        if full:\n            raise Unavailable("no token for now")\n',
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "Retry-After is fixed",
+        "app/service/issue.py",
+        "return await self._promises.next_s(client_id, len(answer.grant.split()))",
+        "return 8.0",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "each refusal takes another promise",
+        "app/service/retry_promises.py",
+        "if instant is None or instant.has_passed(loop.time()):",
+        "if True:",
+        ("tests/service/test_retry_promises.py",),
+    ),
+    Mutation(
+        "a refusal of the queue is marked for as long as the queue is",
+        "app/service/applications.py",
+        "if isinstance(error, QuotaRefusal):",
+        "if False:",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "renewals go before devices without a token",
+        "app/service/issue.py",
+        "rank = CallRank.RENEWAL if answer.result.token else CallRank.FIRST",
+        "rank = CallRank.FIRST if answer.result.token else CallRank.RENEWAL",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "a renewal waits in vain under pressure",
+        "app/service/issue.py",
+        "return started_at if is_slow else started_at + FALLBACK_PATIENCE_S",
+        "return started_at + FALLBACK_PATIENCE_S",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "what waits for the cloud is counted among the requests worked on",
+        "app/service/introspect.py",
+        "with self._limiter.suspended():",
+        "if True:",
+        ("tests/web/test_request_limiter.py",),
     ),
 )
 

@@ -17,7 +17,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -151,7 +151,7 @@ class Site:
 
 
 Way = Callable[[Site], Awaitable[str]]
-"""Causes an event, and returns what it is about: a client ID, a handle, a job or a name."""
+"""Causes an event, and returns what it is about: a client ID, a handle, a job or a name; or the entry's ID."""
 
 
 class Row(NamedTuple):
@@ -164,7 +164,7 @@ class Row(NamedTuple):
     def is_about(self, subject: str, entry: AuditEntry) -> bool:
         """Tell whether an entry is of this kind, by this actor, about the subject."""
         by = _PREFIXES.get(self.by, self.by)
-        names = (entry.client_id, entry.handle, entry.job, entry.who.partition(":")[2])
+        names = (entry.client_id, entry.handle, entry.job, entry.who.partition(":")[2], entry.id)
         fits = entry.what == self.kind and (entry.who.startswith(by) if by.endswith(":") else entry.who == by)
         return fits and (subject in names or subject in entry.detail)
 
@@ -316,6 +316,35 @@ async def discard_half(site: Site) -> str:
     return caller.client_id
 
 
+async def take_cloud_away(site: Site) -> str:
+    """The cloud answers no call of any instance, and the instances stop calling it."""
+    await site.cloud.fault("*", "drop", times=None)
+    return await entry_of_breaker(site, EventKind.BREAKER_OPENED)
+
+
+async def bring_cloud_back(site: Site) -> str:
+    """The cloud answers again, and so the instances go on calling it."""
+    await site.cloud.clear()
+    return await entry_of_breaker(site, EventKind.BREAKER_CLOSED)
+
+
+async def entry_of_breaker(site: Site, kind: EventKind) -> str:
+    """Have new devices ask for tokens at all instances until there is a new entry of this kind; return its ID."""
+    known = {entry.id for entry in await site.entries()}
+    found: list[str] = []
+
+    async def happened() -> bool:
+        for instance in site.dev.json["instances"]:
+            caller = await site.caller()
+            async with aiohttp.ClientSession(instance["url"]) as session:
+                await replace(caller, client=session).token()
+        found[:] = [entry.id for entry in await site.entries() if entry.what == kind and entry.id not in known]
+        return bool(found)
+
+    await until(happened, kind, within_s=60)
+    return found[0]
+
+
 async def sign_in_and_out(site: Site) -> str:
     """An operator signs in at the console, and out."""
     name = await site.operator()
@@ -337,6 +366,8 @@ async def refuse_sign_in(site: Site) -> str:
 K = EventKind
 TABLE: Final = (
     # These order faults of the cloud or move the clock: before the others, with nothing else in the queue.
+    Row(K.BREAKER_OPENED, "server", take_cloud_away),
+    Row(K.BREAKER_CLOSED, "server", bring_cloud_back),
     Row(K.LAPSED, "server", let_revocation_lapse),
     Row(K.FAILED, "cloud", let_revocation_fail),
     Row(K.DISCARDED, "server", discard_half),

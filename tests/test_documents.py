@@ -248,6 +248,7 @@ def test_the_wheel_holds_all_that_serving_needs(tmp_path: Path) -> None:
     for name in (
         "app/templates/console/home.html",
         "app/store/request_token.lua",
+        "app/store/_base.lua",
         "app/store/_shared.lua",
         "app/embedded/policy.toml",
     ):

@@ -26,7 +26,7 @@ from app.service.audit import AuditFilter
 from app.service.registry import Registration
 from app.store.jobs import Job
 from app.store.records import TokenRecord
-from app.store.redis_keys import ALL_SHARDS, Shard, job_work_key, quota_keys
+from app.store.redis_keys import ALL_SHARDS, Shard, job_work_key, permit_keys
 from tests.actors import CLI
 from tests.benchmarks.takeback import settle
 from tests.callers import Caller, read
@@ -190,11 +190,16 @@ class Site:
     async def withhold_permits(self) -> None:
         """Let no instance have a permit for RevokeToken for now."""
         seconds, microseconds = await self.redis.time()
-        await self.redis.set(quota_keys("RevokeToken", "all")["api_due"], (seconds + 12) * 1_000_000 + microseconds)
+        now_us = seconds * 1_000_000 + microseconds
+        keys = permit_keys("RevokeToken", "all", "")
+        # As if the cloud had throttled all calls for hours: the pace is next to nothing, and the next permit due late.
+        await self.redis.set(keys["pace"], f"0.000001 0.000001 {now_us}")
+        await self.redis.set(keys["api_state"], f"{now_us + 12_000_000} 0 0")
 
     async def grant_permits(self) -> None:
         """Let them have permits again."""
-        await self.redis.delete(quota_keys("RevokeToken", "all")["api_due"])
+        keys = permit_keys("RevokeToken", "all", "")
+        await self.redis.delete(keys["pace"], keys["api_state"])
 
 
 @pytest.fixture

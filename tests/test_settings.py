@@ -36,6 +36,8 @@ def test_every_action_has_a_quota_of_its_own() -> None:
     assert Settings.load(RIGHT).qps == {action.name: action.qps for action in ACTIONS.values()}
     settings = Settings.load(RIGHT | {"APPLY_TOKEN_QPS": "500", "BATCH_QUERY_SESSION_BY_CLIENT_IDS_QPS": "2.5"})
     assert (settings.qps["ApplyToken"], settings.qps["BatchQuerySessionByClientIds"]) == (500, 2.5)
+    far = Settings.load(RIGHT | {"APPLY_TOKEN_QPS": "1e9", "EGRESS_QPS": "1e9"})
+    assert (far.qps["ApplyToken"], far.egress_qps) == (1e9, 1e9)
 
 
 def test_the_access_key_may_be_left_out_whole() -> None:
@@ -109,7 +111,15 @@ def test_each_wrong_setting_is_named(name: str, value: str) -> None:
         ("MQTT_PORT", "0", "MQTT_PORT: '0' is too small: the minimum is 1"),
         ("MQTT_TLS", "perhaps", "MQTT_TLS: 'perhaps' is not valid: use true or false"),
         ("APPLY_TOKEN_QPS", "many", "APPLY_TOKEN_QPS: 'many' is not a number"),
-        ("APPLY_TOKEN_QPS", "0", "APPLY_TOKEN_QPS: '0' is too small: it must be more than 0"),
+        ("APPLY_TOKEN_QPS", "0", "APPLY_TOKEN_QPS: '0' is too small: the minimum is 0.01"),
+        ("REVOKE_TOKEN_QPS", "-1", "REVOKE_TOKEN_QPS: '-1' is too small: the minimum is 0.01"),
+        ("EGRESS_QPS", "0", "EGRESS_QPS: '0' is too small: the minimum is 0.01"),
+        ("EGRESS_QPS", "1e10", "EGRESS_QPS: '1e10' is too large: the maximum is 1e+09"),
+        ("EGRESS_QPS", "inf", "EGRESS_QPS: 'inf' is not a finite number"),
+        ("QUERY_TOKEN_QPS", "nan", "QUERY_TOKEN_QPS: 'nan' is not a finite number"),
+        ("CLOUD_JITTER_MS", "-1", "CLOUD_JITTER_MS: '-1' is too small: the minimum is 0"),
+        ("CLOUD_JITTER_MS", "1001", "CLOUD_JITTER_MS: '1001' is too large: the maximum is 1000"),
+        ("CLOUD_JITTER_MS", "30ms", "CLOUD_JITTER_MS: '30ms' is not a whole number"),
         ("LOG_LEVEL", "loud", "LOG_LEVEL: 'loud' is not valid: use 'debug', 'info', 'warning' or 'error'"),
         ("ISSUER_URL", "https://t.example/x", "ISSUER_URL: must have no path, but has '/x'"),
     ],

@@ -19,7 +19,14 @@ from tests.processes import ROOT
 
 FOLDERS: Final = ("app/cloud", "app/model", "app/service", "app/store", "app/web")
 
-FOR_DEVICES_ALONE: Final = {"InvalidClient", "InvalidToken", "NoToken", "InsufficientScope", "UnsupportedGrantType"} | {
+FOR_DEVICES_ALONE: Final = {
+    "InvalidClient",
+    "NotProven",
+    "InvalidToken",
+    "NoToken",
+    "InsufficientScope",
+    "UnsupportedGrantType",
+} | {
     "MalformedScope",
     "TooManyFilters",
 }
@@ -28,7 +35,10 @@ FOR_THE_COMMAND_LINE_ALONE: Final = {"Misconfigured", "PolicyError", "MalformedT
 OF_THE_DEVICE_API: Final = {
     *(
         f"app/service/{name}.py"
-        for name in ("authenticate", "client_credentials", "introspect", "issue", "revoke", "token_lookup")
+        for name in (
+            *("authenticate", "client_credentials", "failure_limits", "request_limiter"),
+            *("introspect", "issue", "revoke", "token_lookup"),
+        )
     ),
     *(f"app/web/{name}.py" for name in ("aiohttp_internals", "bearer", "client_authentication", "oauth")),
 }

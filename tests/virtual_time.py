@@ -14,7 +14,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop that never sleeps: where it would, its time moves on by so much. ``use`` is work that takes time."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 0.0
         self.used_s = 0.0
         super().__init__(_Selector(self))
 

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import signal
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,23 +18,32 @@ from app.model.secrets import AccessKeySecret
 if TYPE_CHECKING:
     from app.sandbox.access import ParentTopics
     from app.sandbox.access_keys import AddedAccessKeys
-    from app.sandbox.server import SandboxConfig
+    from app.sandbox.limits import QuotaLimits
+    from app.sandbox.server import Sandbox, SandboxConfig
 
 # app.sandbox is imported by the functions that need it, so that `--help` stays fast.
 
 
-class InstanceGeneration(Enum):
-    """The generation of instances whose quotas the sandbox enforces."""
-
-    V3 = "v3"
-    V2 = "v2"
-    OFF = "off"
-
-
-_Host = Annotated[str, typer.Option(help="Address to listen on.")]
-_Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 for any free one.")]
-_MqttPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of the broker; 0 for any free one.")]
-_State = Annotated[Path, typer.Option(help="Directory of its state, which includes the secrets of device credentials.")]
+_Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
+_Port = Annotated[
+    int, typer.Option(metavar="PORT", min=0, max=65535, help="Port of the API and the controls; 0 for any free one.")
+]
+_MqttPort = Annotated[
+    int, typer.Option(metavar="PORT", min=0, max=65535, help="Port of the broker; 0 for any free one.")
+]
+_ControlPort = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Another port for the controls, for while the API's port is closed in a rehearsal; 0 for any free one.",
+    ),
+]
+_State = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="Directory of its state, which includes the secrets of device credentials."),
+]
 _Groups = Annotated[
     list[str] | None,
     typer.Option(
@@ -53,12 +62,28 @@ _Topics = Annotated[
 ]
 _Keys = Annotated[
     Path | None,
-    typer.Option(envvar="SANDBOX_KEYS", help="JSON file of additional access keys, with accounts and RAM policies."),
+    typer.Option(
+        metavar="FILE",
+        envvar="SANDBOX_KEYS",
+        help="JSON file of additional access keys, with accounts and RAM policies.",
+    ),
 ]
 _Limits = Annotated[
-    InstanceGeneration,
+    str,
     typer.Option(
-        envvar="SANDBOX_LIMITS", help="Quotas of today's instances (v3), of the previous generation (v2), or off."
+        metavar="LIMITS",
+        envvar="SANDBOX_LIMITS",
+        help="Quotas of today's instances (v3), of the previous generation (v2), or off; and whether they hold in any "
+        "period of one second (sliding, the default) or per second of the clock (whole): v2,whole.",
+    ),
+]
+_MaxPause = Annotated[
+    float,
+    typer.Option(
+        metavar="MS",
+        envvar="CLOUD_JITTER_MS",
+        min=0,
+        help="Report a pause of the sandbox that is longer, because the servers do not allow for one.",
     ),
 ]
 
@@ -67,11 +92,13 @@ def sandbox(
     host: _Host = "127.0.0.1",
     port: _Port = 8090,
     mqtt_port: _MqttPort = 1883,
+    control_port: _ControlPort = None,
     state: _State = Path(".local/sandbox"),
     group: _Groups = None,
     topic: _Topics = None,
     keys: _Keys = None,
-    limits: _Limits = InstanceGeneration.V3,
+    limits: _Limits = "v3",
+    max_pause_ms: _MaxPause = 30,
 ) -> None:
     """Run the stand-in for the cloud's API and its MQTT broker.
 
@@ -80,7 +107,6 @@ def sandbox(
     --keys, and how to rehearse an outage.
     """
     from app.sandbox.access_keys import AccessKey  # noqa: PLC0415
-    from app.sandbox.limits import QUOTA_PRESETS  # noqa: PLC0415
     from app.sandbox.server import SandboxConfig  # noqa: PLC0415
 
     key_id, key_secret, instance_id = (
@@ -91,11 +117,13 @@ def sandbox(
     for text in group or ():
         _check_group_id(text)
     parents = _parent_topics(tuple(topic or ()))
+    quota_limits = _quota_limits(limits)
     _make_state_directory(state)
     config = SandboxConfig(
         host=host,
         port=port,
         mqtt_port=mqtt_port,
+        control_port=control_port,
         database=state / "sandbox.sqlite",
         instance_id=instance_id,
         access_keys={key_id: AccessKey(AccessKeySecret(key_secret)), **added.keys},
@@ -103,7 +131,8 @@ def sandbox(
         groups=tuple(group or ()),
         parents=parents,
         other_instances=added.instances,
-        limits=QUOTA_PRESETS[limits.value],
+        limits=quota_limits,
+        max_pause_s=max_pause_ms / 1000,
     )
     asyncio.run(_serve(config))
 
@@ -142,6 +171,21 @@ def _parent_topics(names: tuple[str, ...]) -> ParentTopics:
         raise Misconfigured(f"--topic: {error}") from error
 
 
+def _quota_limits(text: str) -> QuotaLimits:
+    """Read ``--limits``: a generation of instances, how seconds are counted, or both."""
+    from app.sandbox.call_meter import QuotaWindow  # noqa: PLC0415
+    from app.sandbox.limits import QUOTA_PRESETS  # noqa: PLC0415
+
+    words = text.split(",")
+    presets = [word for word in words if word in QUOTA_PRESETS]
+    windows = [window for window in QuotaWindow if window.value in words]
+    if len(words) != len(presets) + len(windows) or len(presets) > 1 or len(windows) > 1:
+        expected = f"use {', '.join(QUOTA_PRESETS)}, and sliding or whole after a comma, for example v2,whole"
+        raise Misconfigured(f"--limits {text!a} is not valid: {expected}")
+    limits = QUOTA_PRESETS[presets[0] if presets else "v3"]
+    return replace(limits, window=windows[0]) if windows else limits
+
+
 def _make_state_directory(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -157,7 +201,7 @@ async def _serve(config: SandboxConfig) -> None:
         running = await start_sandbox(config)
     except OSError as error:
         raise _cannot_listen(config, error) from error
-    print(f"ready: API http://{config.host}:{running.port}, broker {config.host}:{running.mqtt_port}", flush=True)
+    _print_addresses(config.host, running)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -167,8 +211,16 @@ async def _serve(config: SandboxConfig) -> None:
         await running.stop()
 
 
+def _print_addresses(host: str, running: Sandbox) -> None:
+    print(f"ready: API http://{host}:{running.port}, broker {host}:{running.mqtt_port}", flush=True)
+    if running.control_port is not None:
+        print(f"controls: http://{host}:{running.control_port}", flush=True)
+
+
 def _cannot_listen(config: SandboxConfig, error: OSError) -> Misconfigured:
     if error.errno != errno.EADDRINUSE:
         return Misconfigured(f"cannot listen on {config.host}: {error}")
     ports = f"{config.port} (--port) or {config.mqtt_port} (--mqtt-port)"
+    if config.control_port is not None:
+        ports = f"{config.port} (--port), {config.mqtt_port} (--mqtt-port) or {config.control_port} (--control-port)"
     return Misconfigured(f"port {ports} on {config.host} is in use: choose another")

@@ -6,6 +6,7 @@ import random
 from typing import Final
 
 from app.cloud.errors import TREATMENTS, CloudError
+from app.cloud.quota import QuotaRefusal
 
 MAX_ATTEMPTS: Final = 3
 MAX_UNCERTAIN_ATTEMPTS: Final = 2
@@ -37,7 +38,7 @@ class Attempts:
 
     def _pause_s(self, error: CloudError) -> float | None:
         back_off_s = TREATMENTS[error.kind].back_off_s
-        if not back_off_s:
+        if not back_off_s or isinstance(error, QuotaRefusal):  # the quota has waited for as long as there was time
             return None
         if error.retry_after_s is not None:
             return error.retry_after_s + _random.uniform(0, RETRY_SPREAD_S)

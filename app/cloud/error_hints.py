@@ -65,6 +65,7 @@ ERROR_HINTS: Final[Mapping[str, Text]] = {
     "throttling": _SLOWER,
     "quotaexhausted": _("more calls are asked for than the account's quota allows: wait, or have the quota raised"),
     "quotaunreachable": _("Redis (REDIS_URL) cannot be reached: without it the other instances' calls are unknown"),
+    "breakeropen": _("calls got no answer for some seconds, so that they pause: the log of this server has the cause"),
     "invalidaccesskeyid": _("the access key does not exist, was deleted or is disabled: %(key)s", key=_KEY),
     "signaturedoesnotmatch": _SECRET,
     "incompletesignature": _SECRET,

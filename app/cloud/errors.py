@@ -45,7 +45,7 @@ class Treatment(NamedTuple):
     renew_credentials: bool = False
 
 
-TREATMENTS: Final = {
+TREATMENTS: Final[Mapping[str, Treatment]] = {
     # The cloud's limits are for a second; where it says when to come back, that counts.
     ErrorKind.THROTTLED: Treatment(_("the cloud asks for fewer calls: try again later"), back_off_s=1.0),
     ErrorKind.TRANSIENT: Treatment(_("the cloud failed to serve the call: try again"), back_off_s=0.2),
@@ -63,7 +63,7 @@ TREATMENTS: Final = {
     ErrorKind.PERMANENT: Treatment(_("the cloud refuses the call: probably this server's settings are wrong")),
 }
 
-RETRIED: Final = frozenset(kind for kind, treatment in TREATMENTS.items() if treatment.back_off_s)
+RETRIED: Final = frozenset(kind for kind in ErrorKind if TREATMENTS[kind].back_off_s)
 """Errors that may pass."""
 
 _KINDS: Final[Mapping[str, ErrorKind]] = {
@@ -118,7 +118,8 @@ def classify(code: str) -> ErrorKind:
 
 def sentence(kind: str) -> Text:
     """Return what a device may know of an error of this ``ErrorKind``; for any other text, that something failed."""
-    return TREATMENTS[ErrorKind(kind)].sentence if kind in set(ErrorKind) else _APPLICATION_FAILED
+    treatment = TREATMENTS.get(kind)
+    return treatment.sentence if treatment else _APPLICATION_FAILED
 
 
 class CloudError(Exception):

@@ -1,33 +1,101 @@
-"""How a call gets to the cloud: signed, within the quota, over one session that stays open (guide chapters 5, 7, 8)."""
+"""How a call gets to the cloud: in its turn, connected, within the quota, signed (guide chapters 5, 7, 8)."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, NamedTuple
 
-import aiohttp
 import structlog
 
-from app.cloud.answers import MAX_ANSWER_BYTES, Expected, RawAnswer, read_answer
+from app.cloud.answers import Expected, RawAnswer, read_answer, read_refusal
 from app.cloud.attempts import Attempts
 from app.cloud.credentials import Credentials, CredentialsProvider
 from app.cloud.errors import TREATMENTS, CloudError, ErrorKind
-from app.cloud.quota import Quota
+from app.cloud.permit_connector import CloudConnection, PermitConnector, write_together
+from app.cloud.quota import CallOutcome, CallPermit, Quota, QuotaRefusal
+from app.model.calls import CallRank
 from app.model.secrets import Secret
 from app.model.text import _
 from app.rpc import signature
 from app.rpc.catalog import API_VERSION
+from app.tasks import all_of
 
-_FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
+Parameters = Mapping[str, str | Secret]
 
-Noted = Callable[[str, CloudError | None], None]
-"""Called after each attempt with its action, and with the error if it failed."""
+Noted = Callable[[CallOutcome], None]
+"""Called once after each attempt."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class PendingCall(Generic[Expected]):
+    """A call until it has its answer, or the error of its last attempt."""
+
+    attempts: Attempts
+    answer: Expected | None = None
+    error: CloudError | None = None
+
+    def result(self) -> Expected:
+        """Return the answer. Raises the error."""
+        if self.answer is None:
+            raise self.error or CloudError(ErrorKind.TRANSIENT, "NotCalled")
+        return self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class JointCalls(Generic[Expected]):
+    """Calls of one action that are made together until ``deadline`` (loop time, in seconds).
+
+    ``parameters`` returns what to send for the given ones of ``calls``. It is called at each attempt, when there is a
+    permit: a time among the parameters is then as far ahead as when it is sent. ``on_sent`` is called at each attempt.
+    """
+
+    action: str
+    calls: Sequence[PendingCall[Expected]]
+    parameters: Callable[[Sequence[PendingCall[Expected]]], Sequence[Parameters]]
+    expected: type[Expected]
+    rank: CallRank
+    deadline: float
+    on_sent: Callable[[], None] = lambda: None
+
+
+class _Turn(NamedTuple):
+    """Calls that are to be sent together by ``begin_by``, and answered by ``deadline`` (loop time, in seconds)."""
+
+    action: str
+    calls: int
+    rank: CallRank
+    begin_by: float
+    deadline: float
+
+
+class _SentCall(NamedTuple):
+    """A call whose answer is waited for until ``deadline`` (loop time, in seconds)."""
+
+    connection: CloudConnection
+    parameters: Parameters
+    form: bytes
+    credentials: Credentials
+    permit: CallPermit
+    deadline: float
+
+    async def read_raw_answer(self) -> RawAnswer:
+        """Wait for the answer. Raises ``CloudError``."""
+        return await self.connection.read_answer(deadline=self.deadline)
+
+    async def read_answer(self, expected: type[Expected]) -> Expected:
+        """Wait for the answer and read it. Raises ``CloudError``, which quotes no secret that was sent."""
+        raw = await self.read_raw_answer()
+        hidden = [value for value in self.parameters.values() if isinstance(value, Secret)]
+        hidden += [self.credentials.access_key_secret, self.credentials.security_token or Secret("")]
+        return read_answer(expected, raw, hidden)
 
 
 class SignedCalls:
@@ -47,10 +115,9 @@ class SignedCalls:
     ) -> None:
         """Sign with ``credentials`` and the time ``now_ms`` (Unix ms), which are asked at each attempt.
 
-        An attempt without an answer is given up after ``attempt_timeout_s``.
+        Connecting may take ``attempt_timeout_s`` seconds; so may the answer, from when the call was sent.
         """
-        self._session: aiohttp.ClientSession
-        self._url = url
+        self._connector = PermitConnector(url)
         self._region = region
         self._instance_id = instance_id
         self._credentials = credentials
@@ -61,92 +128,128 @@ class SignedCalls:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:
-        """Hold one HTTP session to the cloud; without it no call can be made."""
-        async with aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # each attempt has its own
-            # Signed parameters go to the endpoint and to no proxy that the environment happens to name. A compressed
-            # answer is not asked for and not read: a few bytes could unfold into gigabytes.
-            trust_env=False,
-            auto_decompress=False,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mqtt-token-server"},
-        ) as self._session:
+        """Keep connections to the cloud; without it no call can be made."""
+        async with self._connector.open():
             yield
 
-    async def call(
-        self,
-        action: str,
-        parameters: Mapping[str, str | Secret],
-        expected: type[Expected],
-        *,
-        deadline: float,
-        repeatable: bool = True,
-        last_attempt_ms: int | None = None,
-    ) -> Expected:
-        """Call until it succeeds, another attempt makes no sense, or the deadline would pass before it.
+    async def make(self, joint: JointCalls[Expected]) -> None:
+        """Make calls until each has its answer, or another attempt at one of them makes no sense.
 
-        The caller took the permit for the first attempt; each further one takes its own, and begins at
-        ``last_attempt_ms`` (Unix ms) at the latest. ``repeatable`` says that a call which takes effect twice does no
-        harm. Raises ``CloudError``.
+        Those that failed are made again together, in a new place.
         """
-        loop = asyncio.get_running_loop()
-        attempts = Attempts(until=self._until(deadline, last_attempt_ms), repeatable=repeatable)
-        while True:
-            try:
-                return await self._attempt(action, parameters, expected, deadline=deadline)
-            except CloudError as error:
-                pause_s = attempts.next_pause_s(error, loop.time())
-                self._note_failure(action, attempts.failed, error)
-                if pause_s is None:
-                    raise
-            await asyncio.sleep(pause_s)
-            await self._quota.permit(action, deadline=attempts.until)
+        failed = joint.calls
+        while failed:
+            await self._attempt(joint, failed)
+            failed = [call for call in failed if call.error]
+            now = asyncio.get_running_loop().time()
+            pauses_s = [call.attempts.next_pause_s(call.error, now) for call in failed if call.error]
+            if None in pauses_s:
+                return
+            await asyncio.sleep(max((pause_s for pause_s in pauses_s if pause_s), default=0))
 
     async def send(
         self,
         action: str,
-        parameters: Mapping[str, str | Secret],
+        parameters: Parameters,
         *,
+        rank: CallRank,
         deadline: float,
-        sending: Callable[[bytes], None] = lambda _form: None,
-    ) -> tuple[RawAnswer, Credentials]:
-        """Sign and send once; returns the answer, and the credentials that it must not quote.
+        sending: Callable[[bytes], None],
+    ) -> RawAnswer:
+        """Make a call of any parameters, once; ``sending`` is called with the form when it is sent.
 
-        ``sending`` is called with the form just before it is sent. Raises ``CloudError`` if no answer came.
+        Raises ``CloudError`` if no answer came.
         """
-        credentials = await self._credentials.get(deadline=deadline)
-        form = self._signed(action, parameters, credentials)
-        sending(form)
-        return await self._exchange(form, deadline=deadline), credentials
+        turn = _Turn(action, 1, rank, begin_by=deadline, deadline=deadline)
+        permit = None
+        try:
+            async with self._sent(turn, lambda: [parameters]) as [sent]:
+                permit = sent.permit
+                sending(sent.form)
+                raw = await sent.read_raw_answer()
+        except QuotaRefusal:
+            raise
+        except CloudError as error:
+            self._noted(CallOutcome(action, error, permit))
+            raise
+        # Any other refusal says something about the parameters that were tried, and nothing about the cloud.
+        refusal = read_refusal(raw)
+        throttled = refusal if refusal and refusal.kind is ErrorKind.THROTTLED else None
+        self._noted(CallOutcome(action, throttled, permit))
+        return raw
 
-    def _until(self, deadline: float, last_attempt_ms: int | None) -> float:
-        """Return up to when another attempt may begin (loop time, in seconds). Raises if the deadline has passed."""
-        now = asyncio.get_running_loop().time()
-        if now >= deadline:
-            raise CloudError(ErrorKind.UNREACHABLE, "Timeout", _("the deadline came before the call"))
-        if last_attempt_ms is None:
-            return deadline
-        return min(deadline, now + (last_attempt_ms - self._now_ms()) / 1000)
+    async def _attempt(self, joint: JointCalls[Expected], calls: Sequence[PendingCall[Expected]]) -> None:
+        """Make each of the calls once."""
+        begin_by = min(call.attempts.until for call in calls)
+        turn = _Turn(joint.action, len(calls), joint.rank, begin_by, joint.deadline)
+        try:
+            async with self._sent(turn, partial(joint.parameters, calls)) as sent:
+                joint.on_sent()
+                await all_of(self._finish(joint, *each) for each in zip(calls, sent, strict=True))
+        except CloudError as error:  # nothing was sent
+            for call in calls:
+                call.error = error
+            self._note_failure(CallOutcome(joint.action, error, None), calls[0].attempts)
 
-    async def _attempt(
-        self, action: str, parameters: Mapping[str, str | Secret], expected: type[Expected], *, deadline: float
-    ) -> Expected:
-        """Call once."""
-        raw, credentials = await self.send(action, parameters, deadline=deadline)
-        hidden = [value for value in parameters.values() if isinstance(value, Secret)]
-        hidden += [credentials.access_key_secret, credentials.security_token or Secret("")]
-        answer = read_answer(expected, raw, hidden)
-        self._noted(action, None)
-        return answer
+    @asynccontextmanager
+    async def _sent(
+        self, turn: _Turn, parameters: Callable[[], Sequence[Parameters]]
+    ) -> AsyncIterator[Sequence[_SentCall]]:
+        """Send calls together; keep their place and their connections until they are over. Raises ``CloudError``.
 
-    def _note_failure(self, action: str, attempt: int, error: CloudError) -> None:
-        self._noted(action, error)
+        The order: a place among the calls under way, connections, credentials, permits; then, without any wait,
+        ExpireTime and what else the caller sends, signatures, bytes.
+        """
+        async with self._quota.place(turn.action, turn.calls, rank=turn.rank, deadline=turn.begin_by) as place:
+            while True:
+                async with self._connector.connections(
+                    turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
+                ) as connections:
+                    credentials = await self._credentials.get(deadline=turn.begin_by)
+                    permit = await place.permit()
+                    given = parameters()
+                    forms = [self._signed(turn.action, each, credentials) for each in given]
+                    if write_together(connections, forms, void_at=permit.void_at):
+                        answer_by = min(turn.deadline, asyncio.get_running_loop().time() + self._attempt_timeout_s)
+                        yield [
+                            _SentCall(*each, credentials, permit, answer_by)
+                            for each in zip(connections, given, forms, strict=True)
+                        ]
+                        return
+
+    async def _finish(self, joint: JointCalls[Expected], call: PendingCall[Expected], sent: _SentCall) -> None:
+        """Wait for the answer to a call."""
+        try:
+            call.answer, call.error = await sent.read_answer(joint.expected), None
+        except CloudError as error:
+            call.error = error
+            self._note_failure(CallOutcome(joint.action, error, sent.permit), call.attempts)
+        except Exception as fault:
+            # What the calls beside it bring is not lost by a fault of this server.
+            log.exception("cloud_answer_unread", action=joint.action)
+            call.error = CloudError(ErrorKind.PERMANENT, "ServerFault", type(fault).__name__, uncertain=True)
+        else:
+            self._noted(CallOutcome(joint.action, None, sent.permit))
+
+    def _connect_within_s(self, turn: _Turn) -> float:
+        """Return how many seconds connecting may take. Raises ``CloudError`` if there is no time left."""
+        left_s = turn.begin_by - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise QuotaRefusal(ErrorKind.UNREACHABLE, "Timeout", _("the deadline came before the call"))
+        return min(self._attempt_timeout_s, left_s)
+
+    def _note_failure(self, outcome: CallOutcome, attempts: Attempts) -> None:
+        """Note and log a failed attempt; a refusal of the quota is not one, for nothing was tried."""
+        error = outcome.error
+        if error is None or isinstance(error, QuotaRefusal):
+            return
+        self._noted(outcome)
         if TREATMENTS[error.kind].renew_credentials:
             self._credentials.invalidate()
         log.warning(
             "cloud_call_failed",
-            action=action,
-            attempt=attempt,
+            action=outcome.action,
+            attempt=attempts.failed + 1,
             kind=error.kind.value,
             code=error.code,
             message=error.message,
@@ -155,27 +258,7 @@ class SignedCalls:
             status=error.status,
         )
 
-    async def _exchange(self, form: bytes, *, deadline: float) -> RawAnswer:
-        """Send once and read the answer. Raises ``CloudError`` if there is none."""
-        now = asyncio.get_running_loop().time()
-        try:
-            async with (
-                asyncio.timeout_at(min(deadline, now + self._attempt_timeout_s)),
-                # A redirect is not followed: it would carry the parameters to wherever it says.
-                self._session.post(self._url, data=form, headers=_FORM, allow_redirects=False) as response,
-            ):
-                content = await _read_content(response.content)
-        except TimeoutError:
-            waited_s = asyncio.get_running_loop().time() - now
-            message = _("no answer in %(seconds).1f s", seconds=waited_s)
-            raise CloudError(ErrorKind.UNREACHABLE, "Timeout", message, uncertain=True) from None
-        except aiohttp.ClientConnectorError as error:
-            raise CloudError(ErrorKind.UNREACHABLE, "CannotConnect", str(error)) from None
-        except aiohttp.ClientError as error:  # its text could quote the answer, so it is left out
-            raise CloudError(ErrorKind.UNREACHABLE, "ConnectionLost", type(error).__name__, uncertain=True) from None
-        return RawAnswer(response.status, response.headers, response.content_type, content)
-
-    def _signed(self, action: str, parameters: Mapping[str, str | Secret], credentials: Credentials) -> bytes:
+    def _signed(self, action: str, parameters: Parameters, credentials: Credentials) -> bytes:
         """Return the body: all parameters of the call and those of chapter 7, signed (chapter 5)."""
         signed = {
             "Action": action,
@@ -193,11 +276,3 @@ class SignedCalls:
         if credentials.security_token:
             signed["SecurityToken"] = credentials.security_token.reveal()
         return signature.rpc_signed_form("POST", credentials.access_key_secret, signed).encode()
-
-
-async def _read_content(content: aiohttp.StreamReader) -> bytes:
-    """Read to the end, but no further than it takes to see that an answer is too long."""
-    try:
-        return await content.readexactly(MAX_ANSWER_BYTES + 1)
-    except asyncio.IncompleteReadError as whole:
-        return whole.partial

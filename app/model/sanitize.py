@@ -19,7 +19,10 @@ def sanitize_for_log(text: str) -> str:
 
     What is not printable becomes ``?``: it could forge an entry, or steer a terminal.
     """
-    return "".join(character if character.isprintable() else "?" for character in without_passwords(text))
+    text = without_passwords(text)
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def sanitize_for_error_description(text: str) -> str:

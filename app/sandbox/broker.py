@@ -12,18 +12,15 @@ it open): the sender needs a W token that covers the topic.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from app.model.devices import ClientId, group_id
 from app.model.topics import matches
 from app.sandbox.access import point_to_point_receiver
 from app.sandbox.packets import Message
-from app.sandbox.session import MqttSession
+from app.sandbox.session import MqttSession, SessionConnection
 from app.sandbox.state import RetainedMessage, SandboxClock, SandboxState
 from app.sandbox.token_table import SandboxToken
-
-if TYPE_CHECKING:
-    from app.sandbox.connection import BrokerConnection
 
 MAX_SUBSCRIPTIONS: Final = 30
 """Per client; the cloud's limit."""
@@ -45,7 +42,7 @@ class MqttBroker:
         self._check_now = asyncio.Event()
         clock.on_move(self.schedule_check)
 
-    def attach(self, connection: BrokerConnection, client_id: str, *, clean: bool) -> tuple[MqttSession, bool]:
+    def attach(self, connection: SessionConnection, client_id: str, *, clean: bool) -> tuple[MqttSession, bool]:
         """Give ``connection`` the session of ``client_id``; return it, and whether it existed before.
 
         Call it after the sign-in only, and without an ``await`` in between: until here a CONNECT has changed nothing.
@@ -172,7 +169,7 @@ class MqttBroker:
             except TimeoutError:
                 pass
 
-    def _connections(self) -> list[BrokerConnection]:
+    def _connections(self) -> list[SessionConnection]:
         return [session.connection for session in self._sessions.values() if session.connection is not None]
 
 
@@ -191,7 +188,7 @@ def _deliver(session: MqttSession, message: Message) -> None:
         session.pending[packet_id].sent = True
 
 
-def _may_receive(connection: BrokerConnection, session: MqttSession, topic: str) -> bool:
+def _may_receive(connection: SessionConnection, session: MqttSession, topic: str) -> bool:
     if point_to_point_receiver(topic) == session.client_id:
         return connection.access.is_valid()
     return connection.access.may_read(topic)

@@ -1,16 +1,22 @@
 """The sandbox's own endpoints under ``/_sandbox/``: call counts, faults on demand, quotas, clock, tokens.
 
 =========  ==============================  ===========================================================================
-calls      GET, DELETE                     counts per action and result; DELETE sets them and the peaks to zero
-faults     GET, POST ``FaultOrder``,       what goes wrong with calls (``FaultKind``), with the next ``times`` calls or
-           DELETE                          with a share of them (``rate``); DELETE ends all and releases held calls
+calls      GET, DELETE                     counts per action and result; DELETE sets them, the peaks, the counts of
+                                           injected faults and the longest pause to zero
+faults     GET, POST ``FaultOrder``,       what goes wrong with calls (``FaultKind``): with the next ``times`` calls, a
+           DELETE                          share of them (``rate``) or all ``for_s`` seconds; GET also returns how many
+                                           calls are held, and how many were ``injected`` with a fault; DELETE ends all
+                                           and releases held calls
 release    POST ``ReleaseOrder``           lets the held calls of one action go on
 limits     GET, POST ``LimitsOrder``       quotas: ``{"preset": "v3"}``, ``{"qps": {"ApplyToken": 500}, "egress_qps":
-                                           300}``, ``null`` for none; GET also returns, per account and action and per
-                                           address, the most calls within any second (``peak``) and how many were
-                                           ``refused``, and the blocked addresses
+                                           300}``, ``null`` for none, ``{"window": "whole"}``; GET also returns, per
+                                           account and action and per address, the most calls within one second
+                                           (``peak``) and how many were ``refused``, the blocked addresses, and the
+                                           longest pause of this process
 blocks     POST ``BlockOrder``, DELETE     blocks an address, as the cloud does above 300 calls a second; DELETE
                                            unblocks every address
+gateway    GET, POST ``GatewayOrder``,     closes the API's port for a while, so that connections are refused; DELETE,
+           DELETE                          through the control port, opens it again
 broker     POST ``BrokerOrder``            restarts the broker: every connection is lost
 clock      GET, POST ``ClockOrder``        the time of gateway and broker
 tokens     GET                             the tokens that were issued, by SHA-256
@@ -30,12 +36,14 @@ from aiohttp import web
 from app.rpc.catalog import ACTIONS
 from app.sandbox import answers
 from app.sandbox.account import SandboxAccount
+from app.sandbox.call_meter import CallMeter
 from app.sandbox.connection import BrokerListener
 from app.sandbox.control_requests import (
     BlockOrder,
     BrokerOrder,
     ClockOrder,
     FaultOrder,
+    GatewayOrder,
     LimitsOrder,
     ReleaseOrder,
     bad_order,
@@ -43,9 +51,11 @@ from app.sandbox.control_requests import (
     read_order,
     require_known_action,
 )
-from app.sandbox.faults import EVERY_ACTION, FaultInjector, FaultKind
+from app.sandbox.faults import FaultInjector, FaultKind
 from app.sandbox.gateway import Gateway
-from app.sandbox.limits import QUOTA_PRESETS, CallMeter, Throttle
+from app.sandbox.gateway_port import GatewayPort
+from app.sandbox.limits import QUOTA_PRESETS, Throttle
+from app.sandbox.pauses import PauseMeter
 from app.sandbox.token_table import TokenStanding
 
 
@@ -59,12 +69,16 @@ class ControlEndpoints:
         gateway: Gateway,
         throttle: Throttle,
         faults: FaultInjector,
+        pauses: PauseMeter,
+        port: GatewayPort,
         listener: BrokerListener,
     ) -> None:
         self._account = account
         self._gateway = gateway
         self._throttle = throttle
         self._faults = faults
+        self._pauses = pauses
+        self._port = port
         self._listener = listener
 
     def routes(self) -> list[web.RouteDef]:
@@ -80,6 +94,9 @@ class ControlEndpoints:
             ("POST", "limits", self._set_limits),
             ("POST", "blocks", self._block_address),
             ("DELETE", "blocks", self._unblock_addresses),
+            ("GET", "gateway", self._show_gateway),
+            ("POST", "gateway", self._close_gateway),
+            ("DELETE", "gateway", self._open_gateway),
             ("POST", "broker", self._restart_broker),
             ("GET", "clock", self._show_clock),
             ("POST", "clock", self._move_clock),
@@ -94,10 +111,12 @@ class ControlEndpoints:
     async def _reset_calls(self, _: web.Request) -> web.Response:
         self._gateway.calls.clear()
         self._throttle.reset()
+        self._faults.injected.clear()
+        self._pauses.reset()
         return _json({})
 
     async def _show_faults(self, _: web.Request) -> web.Response:
-        """Return the active faults, and how many calls of each action are held now."""
+        """Return the active faults, what they have done, and how many calls of each action are held now."""
         active = [
             {
                 "id": fault.id,
@@ -110,12 +129,12 @@ class ControlEndpoints:
             }
             for fault in self._faults.active
         ]
-        return _json({"faults": active, "held": {action: self._faults.count_held(action) for action in ACTIONS}})
+        waiting = {action: self._faults.count_held(action) for action in ACTIONS}
+        return _json({"faults": active, "held": waiting, "injected": self._faults.injected})
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         order = await read_order(request, FaultOrder)
-        if order.action != EVERY_ACTION:
-            require_known_action(order.action)
+        order.check_action()
         if order.fault is FaultKind.ERROR:
             _require_known_code(order.code)
         fault_id = self._faults.add_fault(
@@ -126,6 +145,7 @@ class ControlEndpoints:
             times=order.effective_times(),
             rate=order.rate,
             seed=order.seed,
+            for_s=order.for_s,
         )
         return _json({"id": fault_id})
 
@@ -146,6 +166,8 @@ class ControlEndpoints:
                 "qps": {action: limits.qps.get(action) for action in ACTIONS},
                 "egress_qps": limits.egress_qps,
                 "block_s": limits.block_s,
+                "window": limits.window,
+                **self._pauses.describe(),
                 "calls": [
                     {"account": account, "action": action, **_measured(meter)}
                     for (account, action), meter in self._throttle.calls.items()
@@ -162,14 +184,15 @@ class ControlEndpoints:
         order = await read_order(request, LimitsOrder)
         for action in order.qps:
             require_known_action(action)
-        limits = QUOTA_PRESETS[order.preset] if order.preset else self._throttle.limits
+        before = self._throttle.limits
+        limits = replace(QUOTA_PRESETS[order.preset], window=before.window) if order.preset else before
         qps = {**limits.qps, **order.qps}
         limits = replace(limits, qps={action: limit for action, limit in qps.items() if limit is not None})
         if not isinstance(order.egress_qps, msgspec.UnsetType):
             limits = replace(limits, egress_qps=order.egress_qps)
         if order.block_s is not None:
             limits = replace(limits, block_s=order.block_s)
-        self._throttle.limits = limits
+        self._throttle.change_limits(replace(limits, window=order.window or limits.window))
         return await self._show_limits(request)
 
     async def _block_address(self, request: web.Request) -> web.Response:
@@ -184,6 +207,21 @@ class ControlEndpoints:
     async def _unblock_addresses(self, request: web.Request) -> web.Response:
         self._throttle.unblock()
         return await self._show_limits(request)
+
+    async def _show_gateway(self, _: web.Request) -> web.Response:
+        """Return for how long the API's port stays closed, 0 if it is open."""
+        return _json({"closed_for_s": self._port.closed_for_s()})
+
+    async def _close_gateway(self, request: web.Request) -> web.Response:
+        order = await read_order(request, GatewayOrder)
+        await self._port.close_for(order.down_s, order=request)
+        response = await self._show_gateway(request)
+        response.force_close()  # the connection of this order may be one to the closed port
+        return response
+
+    async def _open_gateway(self, request: web.Request) -> web.Response:
+        await self._port.open()
+        return await self._show_gateway(request)
 
     async def _restart_broker(self, request: web.Request) -> web.Response:
         order = await read_order(request, BrokerOrder)

@@ -15,12 +15,14 @@ import msgspec
 from aiohttp import web
 
 from app.rpc.catalog import ACTIONS
-from app.sandbox.faults import FaultKind
+from app.sandbox.call_meter import QuotaWindow
+from app.sandbox.faults import EVERY_ACTION, FaultKind
 
 RequestHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Order = TypeVar("Order", bound=msgspec.Struct)
 
 _MAX_DELAY_S: Final = 300
+_MAX_FAULT_S: Final = 24 * 3600
 _MAX_BLOCK_S: Final = 24 * 3600
 _MAX_OFFSET_S: Final = 10 * 365 * 24 * 3600
 
@@ -36,16 +38,27 @@ class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
     code: str = ""
     delay_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_DELAY_S)] = 0.5
     times: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType | None = msgspec.UNSET
-    """How many calls it happens to; ``null`` for all until it is cleared. Default: one, or all with a ``rate``."""
+    """How many calls it happens to; ``null`` for all until it ends. The default is one; all with a ``rate``, with
+    ``for_s`` and for a jitter."""
     rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     """The share of calls that it happens to, chosen by a random generator with ``seed``."""
     seed: int = 0
+    for_s: Annotated[float, msgspec.Meta(gt=0, le=_MAX_FAULT_S)] | None = None
+    """After how many seconds it ends; ``null`` for when it is cleared."""
 
     def effective_times(self) -> int | None:
         """Return ``times`` or its default."""
         if isinstance(self.times, msgspec.UnsetType):
-            return 1 if self.rate == 1 else None
+            happens_once = self.rate == 1 and self.for_s is None and self.fault is not FaultKind.JITTER
+            return 1 if happens_once else None
         return self.times
+
+    def check_action(self) -> None:
+        """Raise ``web.HTTPBadRequest`` for an action that this fault cannot happen to."""
+        if self.fault is FaultKind.JITTER and self.action != EVERY_ACTION:
+            raise bad_order("the network delays every request: use the action '*'")
+        if self.action != EVERY_ACTION:
+            require_known_action(self.action)
 
 
 class ReleaseOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,6 +74,7 @@ class LimitsOrder(msgspec.Struct, forbid_unknown_fields=True):
     qps: dict[str, _Qps | None] = {}
     egress_qps: _Qps | msgspec.UnsetType | None = msgspec.UNSET
     block_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_BLOCK_S)] | None = None
+    window: QuotaWindow | None = None
 
 
 class BlockOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,6 +82,13 @@ class BlockOrder(msgspec.Struct, forbid_unknown_fields=True):
 
     address: str
     for_s: Annotated[float, msgspec.Meta(ge=0, le=_MAX_BLOCK_S)] | None = None
+
+
+class GatewayOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /_sandbox/gateway``."""
+
+    down_s: Annotated[float, msgspec.Meta(gt=0, le=_MAX_DELAY_S)]
+    """For how long connections to the API's port are refused."""
 
 
 class BrokerOrder(msgspec.Struct, forbid_unknown_fields=True):

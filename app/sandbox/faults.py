@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -39,6 +40,8 @@ class FaultKind(Enum):
     """The call has no effect and is answered 200 with bytes that are not text."""
     HTML = "html"
     """The call has no effect and is answered 502 with the HTML page of a proxy."""
+    JITTER = "jitter"
+    """Any request arrives later, by a random time of at most ``delay_s``, as if the network had delayed it."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -55,7 +58,12 @@ class ActiveFault:
     rate: float
     """The share of calls that it happens to, above 0 and at most 1."""
     generator: random.Random
-    """Decides which calls those are."""
+    """Decides which calls those are, and how long a delay is."""
+    ends_by_itself: asyncio.TimerHandle | None = None
+
+    def happens(self) -> bool:
+        """Return whether it happens to the next call."""
+        return self.generator.random() < self.rate
 
 
 @dataclass(slots=True)
@@ -63,7 +71,10 @@ class FaultInjector:
     """The active faults in the order in which they were added, and the calls that wait now."""
 
     active: list[ActiveFault] = field(default_factory=list)
-    _waiting: dict[asyncio.Future[bool], str] = field(default_factory=dict)
+    injected: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """How many calls faults happened to, by action and kind."""
+    _waiting: dict[asyncio.Future[bool], tuple[str, ActiveFault]] = field(default_factory=dict)
+    """Held calls, each with its action and the fault that holds it."""
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def add_fault(
@@ -76,8 +87,12 @@ class FaultInjector:
         times: int | None = 1,
         rate: float = 1.0,
         seed: int = 0,
+        for_s: float | None = None,
     ) -> str:
-        """Add a fault and return its ID. With equal seeds it happens to the same calls of a sequence."""
+        """Add a fault and return its ID. With equal seeds it happens to the same calls of a sequence.
+
+        After ``for_s`` seconds it ends, and the calls that it holds are released; ``None`` for no such end.
+        """
         fault = ActiveFault(
             id=f"fault-{next(self._ids)}",
             action=action,
@@ -88,24 +103,33 @@ class FaultInjector:
             rate=rate,
             generator=random.Random(seed),  # noqa: S311 - a rehearsal must be repeatable
         )
+        if for_s is not None:
+            fault.ends_by_itself = asyncio.get_running_loop().call_later(for_s, self._end_fault, fault)
         self.active.append(fault)
         return fault.id
 
     def take_fault(self, action: str) -> ActiveFault | None:
         """Return the fault that happens to this call of ``action``, and count it down."""
         for fault in self.active:
-            if fault.action in (action, EVERY_ACTION) and fault.generator.random() < fault.rate:
-                if fault.times is not None:
-                    fault.times -= 1
-                    if fault.times <= 0:
-                        self.active.remove(fault)
+            if fault.kind is not FaultKind.JITTER and fault.action in (action, EVERY_ACTION) and fault.happens():
+                self._count_down(fault)
+                self.injected[action][fault.kind.value] += 1
                 return fault
         return None
 
-    async def wait_for_release(self, action: str) -> bool:
+    def next_delay_s(self) -> float:
+        """Return by how much the network delays the request that arrives now."""
+        delay_s = 0.0
+        for fault in self.active.copy():
+            if fault.kind is FaultKind.JITTER and fault.happens():
+                self._count_down(fault)
+                delay_s += fault.generator.uniform(0, fault.delay_s)
+        return delay_s
+
+    async def wait_for_release(self, action: str, fault: ActiveFault) -> bool:
         """Wait until a call is released; return ``False`` after ``HOLD_LIMIT_S`` or when the sandbox stops."""
         released: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting[released] = action
+        self._waiting[released] = action, fault
         try:
             async with asyncio.timeout(HOLD_LIMIT_S):
                 return await released
@@ -116,17 +140,39 @@ class FaultInjector:
 
     def count_held(self, action: str) -> int:
         """Return how many calls of ``action`` wait now."""
-        return sum(1 for waiting in self._waiting.values() if waiting == action)
+        return sum(1 for waiting, _ in self._waiting.values() if waiting == action)
 
     def release_calls(self, action: str | None = None, *, go_on: bool = True) -> int:
         """Let the waiting calls of ``action`` (or all) go on, or drop them; return how many they were."""
-        chosen = [future for future, waiting in self._waiting.items() if action in (None, waiting)]
-        for future in chosen:
-            if not future.done():
-                future.set_result(go_on)
-        return len(chosen)
+        chosen = [future for future, (waiting, _) in self._waiting.items() if action in (None, waiting)]
+        return _release(chosen, go_on=go_on)
 
     def clear_faults(self) -> None:
         """Remove every fault and release every waiting call."""
+        self.stop_timers()
         self.active.clear()
         self.release_calls()
+
+    def stop_timers(self) -> None:
+        """Let no fault end by itself any more."""
+        for fault in {*self.active, *(holding for _, holding in self._waiting.values())}:
+            if fault.ends_by_itself is not None:
+                fault.ends_by_itself.cancel()
+
+    def _count_down(self, fault: ActiveFault) -> None:
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self.active.remove(fault)
+
+    def _end_fault(self, fault: ActiveFault) -> None:
+        if fault in self.active:
+            self.active.remove(fault)
+        _release([future for future, (_, holding) in self._waiting.items() if holding is fault], go_on=True)
+
+
+def _release(calls: list[asyncio.Future[bool]], *, go_on: bool) -> int:
+    for released in calls:
+        if not released.done():
+            released.set_result(go_on)
+    return len(calls)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,6 +20,8 @@ from app.rpc.catalog import ACTIONS
 from app.sandbox import answers, broker_actions, credential_actions, group_actions, token_actions
 from app.sandbox.account import ActionHandler, SandboxAccount
 from app.sandbox.answers import CallRefused, GatewayAnswer, WireFormat
+from app.sandbox.arrivals import ArrivalTimes
+from app.sandbox.call_meter import Arrival
 from app.sandbox.faults import ActiveFault, FaultInjector, FaultKind
 from app.sandbox.gateway_request import GatewayRequest, read_gateway_request
 from app.sandbox.limits import Throttle
@@ -63,17 +66,29 @@ _REPLACEMENTS: Final = {
 class Gateway:
     """Answers the cloud's RPC, and counts its answers per action and result."""
 
-    def __init__(self, account: SandboxAccount, throttle: Throttle, faults: FaultInjector, *, host_id: str) -> None:
+    def __init__(
+        self,
+        account: SandboxAccount,
+        *,
+        throttle: Throttle,
+        faults: FaultInjector,
+        arrivals: ArrivalTimes,
+        host_id: str,
+    ) -> None:
         self.calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._account = account
         self._throttle = throttle
         self._faults = faults
+        self._arrivals = arrivals
         self._host_id = host_id
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request; a refusal is an answer too."""
+        arrival = self._arrivals.find(http.get_extra_info("socket"))
+        if delay_s := self._faults.next_delay_s():
+            arrival = await _arrive_later(arrival, delay_s)
         request_id = answers.new_request_id()
-        if not self._throttle.admits_address(http.remote or ""):
+        if not self._throttle.admits_address(http.remote or "", arrival):
             self._count(_UNKNOWN_ACTION, _BLOCKED, request_id)
             return _close_without_answer(http)
         action, format_ = _UNKNOWN_ACTION, WireFormat.XML
@@ -81,14 +96,14 @@ class Gateway:
             request = await read_gateway_request(http)
             action = request.action if request.action in ACTIONS else _UNKNOWN_ACTION
             format_ = request.answer_format()
-            return await self._answer(http, request, format_, request_id=request_id)
+            return await self._answer(http, request, format_, arrival=arrival, request_id=request_id)
         except CallRefused as error:
             refusal = error
         self._count(action, refusal.code, request_id)
         return answers.render_error(refusal, format_, request_id=request_id, host_id=self._host_id).response()
 
     async def _answer(
-        self, http: web.Request, request: GatewayRequest, format_: WireFormat, *, request_id: str
+        self, http: web.Request, request: GatewayRequest, format_: WireFormat, *, arrival: Arrival, request_id: str
     ) -> web.StreamResponse:
         """Verify a request and carry it out. Raises ``CallRefused``, also if the database fails."""
         try:
@@ -98,18 +113,20 @@ class Gateway:
                 state=self._account.state,
                 now_ms=self._account.clock.now_ms(),
             )
-            return await self._carry_out(http, call, format_, request_id=request_id)
+            return await self._carry_out(http, call, format_, arrival=arrival, request_id=request_id)
         except sqlite3.Error as error:
             # Only a request that names an action of the catalog uses the database.
             log.warning("database_failed", request_id=request_id, error=str(error))
             raise CallRefused(ACTIONS[request.action].failure) from None
 
     async def _carry_out(
-        self, http: web.Request, call: VerifiedCall, format_: WireFormat, *, request_id: str
+        self, http: web.Request, call: VerifiedCall, format_: WireFormat, *, arrival: Arrival, request_id: str
     ) -> web.StreamResponse:
-        if not self._throttle.admits(call.account, call.action):
+        if not self._throttle.admits(call.account, call.action, arrival):
             raise CallRefused(ACTIONS[call.action].overflow)
         fault = self._faults.take_fault(call.action)
+        if fault is not None and fault.kind is FaultKind.THROTTLE:
+            self._throttle.withdraw(call.account, call.action, arrival)  # a refused call does not count
         if fault is not None and (replacement := await self._inject(fault, call.action, http)) is not None:
             self._count(call.action, _DROPPED, request_id)
             return replacement
@@ -132,7 +149,7 @@ class Gateway:
             case FaultKind.THROTTLE:
                 raise CallRefused(ACTIONS[action].overflow)
             case FaultKind.HOLD | FaultKind.HANG:
-                is_released = await self._faults.wait_for_release(action)
+                is_released = await self._faults.wait_for_release(action, fault)
                 if fault.kind is FaultKind.HANG or not is_released:
                     return _close_without_answer(http)
             case FaultKind.DROP:
@@ -140,13 +157,20 @@ class Gateway:
             case FaultKind.GARBAGE | FaultKind.NOISE | FaultKind.HTML:
                 status, content_type, body = _REPLACEMENTS[fault.kind]
                 return web.Response(status=status, body=body, headers={"Content-Type": content_type})
-            case FaultKind.HALF:
-                pass  # the call takes effect first
+            case FaultKind.HALF | FaultKind.JITTER:
+                pass  # the call takes effect first; the network has delayed the request already
         return None
 
     def _count(self, action: str, result: str, request_id: str) -> None:
         self.calls[action][result] += 1
         log.info("call_answered", action=action, result=result, request_id=request_id)
+
+
+async def _arrive_later(arrival: Arrival, delay_s: float) -> Arrival:
+    """Wait until a request arrives that the network delays, and return when that is."""
+    later = arrival._replace(at_s=arrival.at_s + delay_s)
+    await asyncio.sleep(later.at_s - time.monotonic())
+    return later
 
 
 def _close_without_answer(http: web.Request) -> web.Response:

@@ -1,24 +1,24 @@
 """The cloud's quotas (guide chapter 8): calls a second for an account and API, and for a source IP over all APIs.
 
-How the cloud counts is not documented. The sandbox counts per whole second of the process's clock. A sliding window
-would be stricter, and would refuse calls because of a pause of this process. ``peak`` still measures one: it is the
-highest count within any period of one second.
+How the cloud counts is not documented. By default the sandbox is strict: a limit holds in every period of one second
+(sliding). It can also count per second of the clock (whole). A call counts at the time when its bytes arrived, however
+late this process reads them.
 
-Beyond the limit of an API a call gets that API's overflow code. Beyond the limit of an address the address is blocked
-("blocked completely" in the guide): its connections are closed without an answer for ``block_s`` seconds.
+Beyond the limit of an API a call gets that API's overflow code, and does not count towards the limit. Beyond the limit
+of an address the address is blocked ("blocked completely" in the guide): its connections are closed without an answer
+for ``block_s`` seconds, and what is refused meanwhile does not count either.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from app.rpc.catalog import ACTIONS, EGRESS_QPS, PREVIOUS_QPS
+from app.sandbox.call_meter import Arrival, CallMeter, QuotaWindow
 
 BLOCK_S: Final = 60.0
 """How long an address stays blocked; not documented."""
@@ -36,6 +36,7 @@ class QuotaLimits:
     egress_qps: int | None = None
     """For each source address, over all actions; ``None`` for no limit."""
     block_s: float = BLOCK_S
+    window: QuotaWindow = QuotaWindow.SLIDING
 
 
 _TODAY: Final = {action.name: action.qps for action in ACTIONS.values()}
@@ -50,34 +51,6 @@ QUOTA_PRESETS: Final = MappingProxyType(
 """The quotas of today's generation of instances, of the previous one (FACTS 0.1), and none."""
 
 
-@dataclass(slots=True)
-class CallMeter:
-    """The calls that one limit applies to."""
-
-    peak: int = 0
-    """The highest count within any one second, including refused calls."""
-    refused: int = 0
-    """Calls refused by the limit; for an address, including those while it was blocked."""
-    _second: int = -1
-    _in_second: int = 0
-    _recent: deque[float] = field(default_factory=deque)
-
-    def count_call(self, now_s: float) -> int:
-        """Count a call and return the number of calls in this whole second."""
-        if math.floor(now_s) != self._second:
-            self._second, self._in_second = math.floor(now_s), 0
-        self._in_second += 1
-        self._recent.append(now_s)
-        while self._recent[0] <= now_s - 1:
-            self._recent.popleft()
-        self.peak = max(self.peak, len(self._recent))
-        return self._in_second
-
-    def restart_second(self) -> None:
-        """Count the calls of the current second from zero."""
-        self._in_second = 0
-
-
 class Throttle:
     """Counts calls and decides which to refuse."""
 
@@ -89,28 +62,39 @@ class Throttle:
         self._blocked_until_s: dict[str, float] = {}
         self._now_s = now_s
 
-    def admits_address(self, address: str) -> bool:
+    def change_limits(self, limits: QuotaLimits) -> None:
+        """Set the limits from the next call on. With another window, counts begin at zero: they would not compare."""
+        if limits.window is not self.limits.window:
+            self.reset()
+        self.limits = limits
+
+    def admits_address(self, address: str, arrival: Arrival) -> bool:
         """Count any request from ``address``; return ``False`` if the address is blocked."""
-        now_s = self._now_s()
         if address not in self.addresses and len(self.addresses) >= _MAX_ADDRESSES:
             del self.addresses[next(iter(self.addresses))]
         meter = self.addresses.setdefault(address, CallMeter())
-        limit = self.limits.egress_qps
-        too_many = meter.count_call(now_s) > (math.inf if limit is None else limit)
-        if self._blocked_until_s.get(address, 0.0) <= now_s:
-            if not too_many:
+        meter.note_arrival(arrival, self.limits.window)
+        if self._blocked_until_s.get(address, 0.0) <= arrival.at_s:
+            limit = self.limits.egress_qps
+            if limit is None or meter.admit(arrival, limit, self.limits.window):
                 return True
-            self.block(address, self.limits.block_s)
+            self._blocked_until_s[address] = arrival.at_s + self.limits.block_s
         meter.refused += 1
         return False
 
-    def admits(self, account: str, action: str) -> bool:
+    def admits(self, account: str, action: str, arrival: Arrival) -> bool:
         """Count a verified call; return ``False`` if the account has called this action too often."""
         meter = self.calls.setdefault((account, action), CallMeter())
-        if meter.count_call(self._now_s()) <= self.limits.qps.get(action, math.inf):
+        meter.note_arrival(arrival, self.limits.window)
+        limit = self.limits.qps.get(action)
+        if limit is None or meter.admit(arrival, limit, self.limits.window):
             return True
         meter.refused += 1
         return False
+
+    def withdraw(self, account: str, action: str, arrival: Arrival) -> None:
+        """Do not count an admitted call towards the limit: it is refused for another reason."""
+        self.calls[account, action].withdraw(arrival)
 
     def block(self, address: str, for_s: float) -> None:
         """Block ``address`` from now for ``for_s`` seconds."""
@@ -126,7 +110,7 @@ class Throttle:
         """Unblock every address."""
         self._blocked_until_s.clear()
         for meter in self.addresses.values():
-            meter.restart_second()  # or the next call would block the address again
+            meter.forget_admitted()  # or the next call would block the address again
 
     def reset(self) -> None:
         """Count from zero, also within the current second. Blocked addresses stay blocked."""

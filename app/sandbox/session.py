@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from app.model.topics import matches
+from app.sandbox.access import ConnectionAccess
 from app.sandbox.packets import Message
-
-if TYPE_CHECKING:
-    from app.sandbox.connection import BrokerConnection
 
 MAX_PENDING: Final = 10_000
 MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
@@ -17,6 +15,25 @@ MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 absent one loses the newest message."""
 
 _MAX_PACKET_ID: Final = 0xFFFF
+
+
+class SessionConnection(Protocol):
+    """The connection that uses a session, as the broker needs it."""
+
+    access: ConnectionAccess
+    """What the client may do."""
+
+    def end(self, reason: str) -> None:
+        """End the connection at once; what was sent before is still delivered. A second call does nothing."""
+
+    def drop_unresponsive(self) -> None:
+        """Drop a client that does not acknowledge."""
+
+    def check_tokens(self) -> int | None:
+        """End the connection if its sign-in is no longer valid; return when to check again, in milliseconds."""
+
+    def send_message(self, message: Message, packet_id: int | None, *, duplicate: bool = False) -> None:
+        """Send a message that the caller has authorized."""
 
 
 @dataclass(slots=True)
@@ -32,7 +49,7 @@ class MqttSession:
     """What the broker stores about a client ID."""
 
     client_id: str
-    connection: BrokerConnection | None = None
+    connection: SessionConnection | None = None
     subscriptions: dict[str, int] = field(default_factory=dict)
     """Topic filters, each with the granted QoS."""
     pending: dict[int, PendingDelivery] = field(default_factory=dict)

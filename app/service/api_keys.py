@@ -10,6 +10,7 @@ from app.model.actors import Actor
 from app.model.api_keys import ApiKey, Right, generate_api_key, is_api_key_name, read_api_key_id
 from app.model.secrets import ApiKeyText
 from app.model.text import _
+from app.service.failure_limits import FailureLimits, counters_of
 from app.service.refusal_texts import cannot_decrypt
 from app.store.api_keys import MAX_KEYS, ApiKeys
 from app.store.sealing import CannotOpen
@@ -34,14 +35,15 @@ class NewApiKey:
 class KeyCheck:
     """Verifies API keys."""
 
-    def __init__(self, keys: ApiKeys) -> None:
-        """Look keys up in ``keys`` at each request, so that a removal takes effect at once."""
+    def __init__(self, keys: ApiKeys, failures: FailureLimits) -> None:
+        """Look keys up in ``keys`` at each request, so that a removal takes effect at once; count in ``failures``."""
         self._keys = keys
+        self._failures = failures
 
-    async def verify(self, bearer: Bearer, right: Right) -> ApiKey:
-        """Return the key if it is valid and has ``right``.
+    async def verify(self, bearer: Bearer, right: Right, *, address: str) -> ApiKey:
+        """Return the key if it is valid and has ``right``; ``address`` is the caller's IP address, or empty.
 
-        Raises ``InvalidToken``, ``InsufficientScope`` (RFC 6750 section 3.1) and ``Unavailable``.
+        Raises ``InvalidToken``, ``TooManyFailures``, ``InsufficientScope`` (RFC 6750 section 3.1) and ``Unavailable``.
         """
         try:
             key = await self._keys.find_api_key(bearer.text)
@@ -49,10 +51,12 @@ class KeyCheck:
             raise cannot_decrypt(str(error)) from error
         if key is None:
             known = read_api_key_id(bearer.text)
-            raise InvalidToken(
+            refusal = InvalidToken(
                 _("the API key is malformed, unknown or removed"),
                 cause=f"key {known}" if known else "not the form of an API key",
             )
+            with self._failures.place():
+                await self._failures.refuse(counters_of(address=address), refusal)
         if not key.may(right):
             raise InsufficientScope(
                 _("this API key does not have the right %(right)s", right=right.value), cause=key.actor_name

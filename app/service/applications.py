@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 import structlog
 
-from app.cloud.client import CloudClient
+from app.cloud.client import AppliedTokens, CloudClient
 from app.cloud.errors import RETRIED, CloudError
-from app.cloud.quota import QuotaExhausted
+from app.cloud.quota import CloudClosed, QuotaExhausted, QuotaRefusal
 from app.errors import Unavailable
 from app.model.actors import Actor
-from app.model.grants import Grant, TokenType
+from app.model.calls import CallRank
+from app.model.grants import Grant
 from app.model.lifetimes import MIN_LIFETIME_S
-from app.model.topics import TopicFilter
 from app.store.clock import RedisClock
 from app.store.constants import LEASE_MS
 from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
@@ -58,20 +57,6 @@ MAX_MARK_S: Final = 60
 """However long the cloud asks to be left alone, it is called again after this time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Obtained:
-    """What the cloud answered for the one or two halves of a grant: cloud tokens, and why others are missing."""
-
-    tokens: tuple[CloudTokenOfType, ...]
-    errors: tuple[BaseException, ...]
-    expires_at_ms: int
-
-    @property
-    def unexpected(self) -> BaseException | None:
-        """An error that the cloud client does not raise: a fault of this server."""
-        return next((error for error in self.errors if not isinstance(error, CloudError)), None)
-
-
 class Applications:
     """The applications of this instance, and the waiting for those of any instance."""
 
@@ -84,18 +69,29 @@ class Applications:
         self._own: dict[Handle, asyncio.Task[None]] = {}
         self._watches: dict[Handle, asyncio.Task[None]] = {}
 
-    def refusal(self) -> QuotaExhausted | None:
-        """Return why nothing more can be applied for in time, if so: the queue for permits is too long."""
-        deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S * QUEUE_SHARE
-        return self._cloud.refusal("ApplyToken", deadline=deadline)
+    def refusal(self, grant: Grant) -> QuotaExhausted | CloudClosed | None:
+        """Return why a token for ``grant`` cannot be applied for, if that is known.
 
-    def start(self, lease: ApplicationLease, grant: Grant, *, actor: Actor) -> None:
-        """Start to apply; the audit names ``actor``, the device.
+        The queue for permits is too long, or the cloud does not answer and is left alone.
+        """
+        return self._refusal(grant, CallRank.FIRST, APPLY_DEADLINE_S * QUEUE_SHARE)
+
+    def takes_longer(self, grant: Grant, *, rank: CallRank, than_s: float) -> bool:
+        """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known."""
+        return self._refusal(grant, rank, than_s) is not None
+
+    def _refusal(self, grant: Grant, rank: CallRank, within_s: float) -> QuotaExhausted | CloudClosed | None:
+        deadline = asyncio.get_running_loop().time() + within_s
+        return self._cloud.refusal("ApplyToken", len(grant.split()), rank=rank, deadline=deadline)
+
+    def start(self, lease: ApplicationLease, grant: Grant, *, rank: CallRank, actor: Actor) -> None:
+        """Start to apply; ``rank`` says before whom, and the audit names ``actor``, the device.
 
         A request that is sent again and holds the lease already changes nothing.
         """
         if lease.handle not in self._own:
-            task = asyncio.create_task(self._run_application(lease, grant, actor), name=f"apply {lease.handle}")
+            apply = partial(self._apply, lease, grant, rank=rank, actor=actor)
+            task = asyncio.create_task(self._run_application(lease, apply), name=f"apply {lease.handle}")
             self._own[lease.handle] = task
             task.add_done_callback(lambda _: self._own.pop(lease.handle))
 
@@ -129,11 +125,11 @@ class Applications:
             except Unavailable:
                 continue
 
-    async def _run_application(self, lease: ApplicationLease, grant: Grant, actor: Actor) -> None:
+    async def _run_application(self, lease: ApplicationLease, apply: Callable[[], Awaitable[None]]) -> None:
         """Apply under the lease, and leave no lease behind, also after a fault."""
         keeper = asyncio.create_task(self._keep_lease(lease), name=f"keep {lease.handle}")
         try:
-            await self._apply(lease, grant, actor)
+            await apply()
         except asyncio.CancelledError:
             await retry_until(lambda: self._tokens.fail(lease, mark_ms=0, counts=False), within_s=GIVE_UP_WITHIN_S)
             raise
@@ -145,57 +141,32 @@ class Applications:
         finally:
             await end([keeper])
 
-    async def _apply(self, lease: ApplicationLease, grant: Grant, actor: Actor) -> None:
-        """Take permits, call the cloud, and record the failure, the tokens, or both where only one half came."""
+    async def _apply(self, lease: ApplicationLease, grant: Grant, *, rank: CallRank, actor: Actor) -> None:
+        """Call the cloud, and record the failure, the tokens, or both where only one half came."""
         deadline = asyncio.get_running_loop().time() + APPLY_DEADLINE_S
-        try:
-            await self._cloud.permits("ApplyToken", len(grant.split()), deadline=deadline)
-        except CloudError as error:
-            await self._fail(lease, error)
-            return
-        obtained = await self._obtain(grant, lease.wanted.life_s, deadline)
-        if obtained.errors:
-            await self._fail(lease, obtained.errors[0])
-        if obtained.tokens:
-            await self._store(lease, obtained, actor)
-        if obtained.unexpected:
-            raise obtained.unexpected
-
-    async def _obtain(self, grant: Grant, life_s: int, deadline: float) -> _Obtained:
-        """Call ApplyToken for each half of the grant, side by side. The permits for the first attempts are taken."""
-        # Computed only now: the wait for permits must not eat into the least life that the cloud accepts.
-        expires_at_ms = self._expiry_ms(life_s)
-        results = await asyncio.gather(
-            *(self._apply_half(type_, filters, expires_at_ms, deadline) for type_, filters in grant.split()),
-            return_exceptions=True,
+        applied = await self._cloud.apply_tokens(
+            grant.split(), partial(self._expiry_ms, lease.wanted.life_s), rank=rank, deadline=deadline
         )
-        return _Obtained(
-            tokens=tuple(result for result in results if isinstance(result, CloudTokenOfType)),
-            errors=tuple(result for result in results if isinstance(result, BaseException)),
-            expires_at_ms=expires_at_ms,
-        )
+        if applied.errors:
+            await self._fail(lease, applied.errors[0])
+        if applied.tokens:
+            await self._store(lease, applied, actor)
 
-    async def _apply_half(
-        self, type_: TokenType, filters: tuple[TopicFilter, ...], expires_at_ms: int, deadline: float
-    ) -> CloudTokenOfType:
-        token = await self._cloud.apply_token(type_, filters, expires_at_ms, deadline=deadline)
-        return CloudTokenOfType(type_, token)
-
-    async def _store(self, lease: ApplicationLease, obtained: _Obtained, actor: Actor) -> None:
+    async def _store(self, lease: ApplicationLease, applied: AppliedTokens, actor: Actor) -> None:
         """Store the cloud tokens; the script queues them for revocation where they are no longer wanted, or not all."""
-        store = partial(self._tokens.store, lease, obtained.tokens, obtained.expires_at_ms, actor=actor)
-        outcome = await retry_until(partial(store, whole=not obtained.errors), within_s=STORE_DEADLINE_S)
+        cloud_tokens = tuple(CloudTokenOfType(*each) for each in applied.tokens.items())
+        store = partial(self._tokens.store, lease, cloud_tokens, applied.expires_at_ms, actor=actor)
+        outcome = await retry_until(partial(store, whole=not applied.errors), within_s=STORE_DEADLINE_S)
         if outcome == "stored":
             self._applied()
 
-    async def _fail(self, lease: ApplicationLease, error: BaseException) -> None:
+    async def _fail(self, lease: ApplicationLease, error: CloudError) -> None:
         """Give the lease up and leave a mark, so that requests that waited do not all apply one after another."""
-        is_passing = isinstance(error, CloudError) and error.kind in RETRIED
+        is_passing = error.kind in RETRIED
         mark_s = _mark_s(error)
         log.warning("application_failed", handle=lease.handle, cause=str(error), again_in_s=mark_s)
         # An outage does not count against the device. A grant that the cloud never gives, asked for repeatedly, does.
-        why = error.kind.value if isinstance(error, CloudError) else ""
-        fail = partial(self._tokens.fail, lease, int(mark_s * 1000), counts=not is_passing, why=why)
+        fail = partial(self._tokens.fail, lease, int(mark_s * 1000), counts=not is_passing, why=error.kind.value)
         await retry_until(fail, within_s=STORE_DEADLINE_S)
 
     def _expiry_ms(self, life_s: int) -> int:
@@ -215,8 +186,10 @@ class Applications:
                 log.warning("lease_not_extended", handle=lease.handle, cause=error.cause)
 
 
-def _mark_s(error: BaseException) -> float:
+def _mark_s(error: CloudError) -> float:
     """Return for how many seconds no other request may apply: as long as the cloud asks, within bounds."""
-    if isinstance(error, CloudError) and error.kind in RETRIED:
+    if isinstance(error, QuotaRefusal):
+        return MARK_S  # the cloud was not called: who comes back when they were promised is not held up by the mark
+    if error.kind in RETRIED:
         return min(MAX_MARK_S, max(MARK_S, error.retry_after_s or 0))
     return LONG_MARK_S

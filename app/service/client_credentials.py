@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 import jwt
+from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 
 from app.errors import InvalidClient, InvalidRequest
 from app.model.devices import Algorithm, MalformedClientId, parse_client_id
@@ -28,6 +29,10 @@ MAX_JTI_CHARS: Final = 256
 
 
 _ALGORITHMS: Final = frozenset(Algorithm)
+
+
+class NotProven(InvalidClient):
+    """A proof of which no signature or secret is right: anyone can send it. ``InvalidClient`` itself may be proven."""
 
 
 class Claim(NamedTuple):
@@ -75,7 +80,7 @@ class Assertion:
 
     @cached_property
     def claim(self) -> Claim:
-        """What the assertion says of itself; read once. Raises ``InvalidClient`` and ``InvalidRequest``."""
+        """What the assertion says of itself; read once. Raises ``NotProven`` and ``InvalidRequest``."""
         text = self.jwt.reveal()
         if len(text) > MAX_ASSERTION_BYTES:
             raise InvalidRequest(f"client_assertion has more than {MAX_ASSERTION_BYTES} bytes")
@@ -85,22 +90,22 @@ class Assertion:
             algorithm, subject = _read_algorithm(header), _read_segment(claims).get("sub")
         except (ValueError, AttributeError, RecursionError):
             message = "client_assertion is not a valid JWT: it has three parts, base64url-encoded JSON"
-            raise InvalidClient(message) from None
+            raise NotProven(message) from None
         if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
             # `none` above all: an unsigned assertion proves nothing.
-            raise InvalidClient(f"client_assertion must be signed with one of {', '.join(Algorithm)}")
+            raise NotProven(f"client_assertion must be signed with one of {', '.join(Algorithm)}")
         if not isinstance(subject, str) or not subject or not subject.isascii():
             # A client ID is ASCII; JSON's half surrogates could not even be looked up.
-            raise InvalidClient("the assertion has no sub: it must name the client ID")
+            raise NotProven("the assertion has no sub: it must name the client ID")
         if self.client_id not in (None, subject):
-            raise InvalidClient("client_id differs from the assertion's sub: send the same in both, or leave it out")
+            raise NotProven("client_id differs from the assertion's sub: send the same in both, or leave it out")
         return Claim(subject, Algorithm(algorithm))
 
     def proven_by(self, key: VerificationKey, *, issuer: str, now_ms: int) -> SingleUse | None:
         """Return the ``jti`` to use if ``key`` signed this for ``issuer``, None if another key did.
 
         Raises ``InvalidClient`` for what the key signed and should not have: a wrong issuer, audience, time or ``jti``
-        (RFC 7523 section 3).
+        (RFC 7523 section 3); ``NotProven`` for what cannot be checked.
         """
         try:
             claims = jwt.decode(
@@ -118,8 +123,11 @@ class Assertion:
             raise InvalidClient(f"the assertion has no {error.claim}: add it and sign again") from None
         except jwt.InvalidAudienceError:
             raise InvalidClient(f"the assertion's aud must be {issuer} and nothing else") from None
-        except jwt.PyJWTError as error:
+        except (jwt.InvalidIssuerError, InvalidSubjectError, InvalidJTIError) as error:
             raise InvalidClient(f"the assertion is refused: {error}") from None
+        except jwt.PyJWTError as error:
+            # Before the signature was checked: a header that is not understood, for example.
+            raise NotProven(f"the assertion is refused: {error}") from None
         return _check_times_and_jti(claims, now_ms / 1000)
 
 
@@ -147,7 +155,7 @@ def claimed_client_id(credentials: ClientCredentials) -> str:
     """Return the client ID that a request claims to come from, proven or not; empty if it is not a valid one."""
     try:
         return parse_client_id(credentials.claim.client_id)
-    except (InvalidClient, InvalidRequest, MalformedClientId):
+    except (NotProven, InvalidRequest, MalformedClientId):
         return ""
 
 

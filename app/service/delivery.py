@@ -6,8 +6,8 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Final, NoReturn
 
@@ -17,10 +17,12 @@ from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, ErrorKind
 from app.errors import Unavailable
 from app.model.actors import SERVER
+from app.model.calls import CallRank
 from app.model.secrets import CloudToken
 from app.service.audit import EventRecorder, outcome_unknown
 from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.constants import CLAIM_MS
+from app.store.records import Priority
 from app.store.redis_keys import Shard
 from app.store.retry import retry_until
 from app.store.revocations import Claim, Outcome, RevocationQueue
@@ -85,7 +87,7 @@ class Delivery:
         self._tokens = tokens
         self._cloud = cloud
         self._workers = min(MAX_WORKERS, max(MIN_WORKERS, math.ceil(pace * LATENCY_S)))
-        self._waiting_for_permits = asyncio.Semaphore(max(2, math.ceil(pace * WAITING_S)))
+        self._waiting = asyncio.Semaphore(max(2, math.ceil(pace * WAITING_S)))
         self._reading = asyncio.Lock()
         self._turns: deque[Shard] = deque()
         self._fresh_until = 0.0
@@ -116,13 +118,18 @@ class Delivery:
                 await asyncio.sleep(LOOK_EVERY_S)
 
     async def _deliver_next(self) -> None:
-        """Claim a revocation, take the permit for its first call, and deliver it. Raises ``Unavailable``."""
-        async with self._waiting_for_permits:
+        """Claim a revocation and deliver it. Raises ``Unavailable``."""
+        async with self._one_of_few_waiting() as on_sent:
             claim = await self._claim_next()
-            deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S
-            permitted = await self._take_permit(claim, deadline)
-        if permitted:
-            await self._deliver(claim, deadline)
+            await self._deliver(claim, on_sent)
+
+    @asynccontextmanager
+    async def _one_of_few_waiting(self) -> AsyncIterator[Callable[[], None]]:
+        """Wait until few claims wait for their first call to be sent. Yields what is called when it was."""
+        await self._waiting.acquire()
+        with ExitStack() as stack:
+            stack.callback(self._waiting.release)
+            yield stack.close
 
     async def _claim_next(self) -> Claim:
         """Claim the revocation that is first over all shards; wait until there is one."""
@@ -152,19 +159,10 @@ class Delivery:
                 async with asyncio.timeout(LOOK_EVERY_S * _spread()):
                     await self._wake_up.wait()
 
-    async def _take_permit(self, claim: Claim, deadline: float) -> bool:
-        """Take the permit for the first call of a claim; False if there was none and the claim is postponed."""
-        try:
-            await self._cloud.permits("RevokeToken", 1, deadline=deadline)
-        except CloudError as error:
-            await self._postpone(claim, error, counts=False)
-            return False
-        return True
-
-    async def _deliver(self, claim: Claim, deadline: float) -> None:
+    async def _deliver(self, claim: Claim, on_sent: Callable[[], None]) -> None:
         """Revoke the cloud tokens one after the other, and record what came of it."""
         try:
-            await self._revoke_all(claim, deadline)
+            await self._revoke_all(claim, on_sent)
         except CannotOpen as error:
             # Another instance may have the newer sealing key already.
             await self._postpone(claim, error, counts=True)
@@ -173,19 +171,20 @@ class Delivery:
         else:
             await self._confirm(claim)
 
-    async def _revoke_all(self, claim: Claim, deadline: float) -> None:
-        """Revoke each cloud token; the permit for the first is taken. Raises ``CannotOpen`` and ``CloudError``."""
-        for i, each in enumerate(self._tokens.open(claim.sealed, claim.client_id, claim.handle)):
-            if i > 0:
-                await self._cloud.permits("RevokeToken", 1, deadline=deadline)
-            await self._revoke_at_cloud(each.token, deadline)
+    async def _revoke_all(self, claim: Claim, on_sent: Callable[[], None]) -> None:
+        """Revoke each cloud token. Raises ``CannotOpen`` and ``CloudError``."""
+        deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S
+        for each in self._tokens.open(claim.sealed, claim.client_id, claim.handle):
+            await self._revoke_at_cloud(each.token, _rank(claim), deadline, on_sent)
 
-    async def _revoke_at_cloud(self, token: CloudToken, deadline: float) -> None:
+    async def _revoke_at_cloud(
+        self, token: CloudToken, rank: CallRank, deadline: float, on_sent: Callable[[], None]
+    ) -> None:
         """Revoke one cloud token. If the cloud may not know it, QueryToken decides: not valid is as good as revoked."""
         try:
-            await self._cloud.revoke_token(token, deadline=deadline)
+            await self._cloud.revoke_token(token, rank=rank, deadline=deadline, on_sent=on_sent)
         except CloudError as error:
-            if error.kind not in MAYBE_UNKNOWN or await self._cloud.query_token(token, deadline=deadline):
+            if error.kind not in MAYBE_UNKNOWN or await self._cloud.query_token(token, rank=rank, deadline=deadline):
                 raise
 
     async def _confirm(self, claim: Claim) -> None:
@@ -199,7 +198,7 @@ class Delivery:
         """Close the device's connection, once; a failure does not change that the revocation is confirmed."""
         deadline = asyncio.get_running_loop().time() + SEND_WITHIN_S / 2
         try:
-            await self._cloud.close_connection(claim.client_id, deadline=deadline)
+            await self._cloud.close_connection(claim.client_id, rank=_rank(claim), deadline=deadline)
             detail = "after its token was revoked"
         except CloudError as error:
             log.warning("connection_not_closed", client_id=claim.client_id, cause=str(error))
@@ -231,6 +230,11 @@ class Delivery:
         if not recorded:
             log.warning("revocation_overtaken", handle=claim.handle)
         return recorded
+
+
+def _rank(claim: Claim) -> CallRank:
+    """Return the rank of the calls for a revocation: operators' before devices' own."""
+    return CallRank.RENEWAL if claim.priority is Priority.DEVICE else CallRank.OPERATOR
 
 
 def _spread() -> float:

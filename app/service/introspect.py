@@ -10,6 +10,7 @@ from app.model.secrets import Secret
 from app.service.api_keys import Bearer
 from app.service.client_credentials import ClientCredentials
 from app.service.confirm import Confirmer
+from app.service.request_limiter import RequestLimiter
 from app.service.token_lookup import TokenLookup
 from app.store.clock import RedisClock
 from app.store.records import TokenRecord
@@ -37,28 +38,37 @@ class Introspection:
 class Introspector:
     """Answers a device that asks about its own token, and a service that asks about any."""
 
-    def __init__(self, lookup: TokenLookup, tokens: Tokens, confirmer: Confirmer, clock: RedisClock) -> None:
-        """Find callers and tokens by ``lookup``; ``confirmer`` asks the cloud, whose answer decides."""
+    def __init__(
+        self, lookup: TokenLookup, tokens: Tokens, confirmer: Confirmer, clock: RedisClock, *, limiter: RequestLimiter
+    ) -> None:
+        """Find callers and tokens by ``lookup``; ``confirmer`` asks the cloud, whose answer decides.
+
+        ``limiter`` counts each request that is passed to ``introspect``.
+        """
         self._lookup = lookup
         self._tokens = tokens
         self._confirmer = confirmer
         self._clock = clock
+        self._limiter = limiter
 
     async def introspect(
-        self, credentials: ClientCredentials | Bearer, token: Secret, *, deadline: float
+        self, credentials: ClientCredentials | Bearer, token: Secret, *, address: str, deadline: float
     ) -> Introspection | None:
         """Return what the token is, or None if it is not active or not the caller's.
 
-        ``deadline`` is loop time in seconds. Raises the refusals of ``TokenLookup.identify``.
+        ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds. Raises the refusals of
+        ``TokenLookup.identify``.
         """
-        caller = await self._lookup.identify(credentials, Right.INTROSPECT)
+        answer_from = deadline - ANSWERING_S
+        caller = await self._lookup.identify(credentials, Right.INTROSPECT, address=address, deadline=answer_from)
         record = await self._lookup.find_token(token)
         # A device learns nothing of others' tokens, not even that they exist.
         if record is None or not caller.owns(record) or not self._is_live(record):
             return None
         is_valid = self._confirmer.recent_answer(record.handle)
         if is_valid is None:
-            is_valid = await self._confirmer.ask(record, deadline - ANSWERING_S)
+            with self._limiter.suspended():
+                is_valid = await self._confirmer.ask(record, answer_from)
             # Asking took a while: a revoke may have been answered meanwhile.
             if not self._is_live(await self._tokens.read_token(record.handle)):
                 return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
-from app.cloud.errors import sentence
+from app.cloud.errors import RETRIED, sentence
 from app.errors import InvalidRequest, InvalidScope, TooManyRequests, Unavailable
 from app.model.actors import Actor
+from app.model.calls import CallRank
 from app.model.devices import Device
 from app.model.grants import Grant, MalformedScope, parse_scope
 from app.model.lifetimes import MAX_LIFETIME_S, MIN_LIFETIME_S, fresh_ms
@@ -21,6 +22,8 @@ from app.model.templates import NoGrant
 from app.service.applications import Applications
 from app.service.authenticate import Authenticator, ClientProof, VerifiedClient
 from app.service.client_credentials import ClientCredentials
+from app.service.request_limiter import RequestLimiter
+from app.service.retry_promises import RetryPromises
 from app.store.devices import CACHED_DEVICES
 from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, StoredToken, TokenRequest
 from app.store.redis_keys import Handle
@@ -39,9 +42,7 @@ FALLBACK_MS: Final = 30_000
 FALLBACK_PATIENCE_S: Final = 2.0
 """A caller for whom there is such a token waits no longer than this for a new one."""
 
-MAX_CONCURRENT_IN_STORM: Final = 32
-"""How many requests an instance works on at once while more new tokens are asked for than can be had. Requests that
-only wait for the cloud are not counted. With thousands at once, permits would come too late to be of use."""
+_PASSING: Final = frozenset(kind.value for kind in RETRIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +76,22 @@ class Issuer:
     """Issues tokens to devices."""
 
     def __init__(
-        self, authenticator: Authenticator, policy: Callable[[], Policy], tokens: Tokens, applications: Applications
+        self,
+        authenticator: Authenticator,
+        policy: Callable[[], Policy],
+        tokens: Tokens,
+        applications: Applications,
+        *,
+        promises: RetryPromises,
+        limiter: RequestLimiter,
     ) -> None:
-        """``policy`` returns the policy in force now."""
+        """``policy`` returns the policy in force now; ``limiter`` counts each request that is passed to ``issue``."""
         self._authenticator = authenticator
         self._policy = policy
         self._tokens = tokens
         self._applications = applications
-        self._concurrent = 0
+        self._promises = promises
+        self._limiter = limiter
 
     async def issue(
         self,
@@ -90,43 +99,40 @@ class Issuer:
         scope: str | None,
         expires_in: str | None,
         *,
+        address: str,
         deadline: float,
         request_id: str = "",
     ) -> IssuedToken:
         """Hand out the grant's live token, or a new one once the cloud has made it.
 
-        ``deadline`` is loop time in seconds, and ``request_id`` is for the audit. Raises the refusals of
-        ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``, ``TooManyRequests`` and ``Unavailable``.
+        ``address`` is the caller's IP address, or empty. ``deadline`` is loop time in seconds, and ``request_id`` is
+        for the audit. Raises the refusals of ``Authenticator.authenticate``, ``InvalidScope``, ``InvalidRequest``,
+        ``TooManyRequests`` and ``Unavailable``.
         """
-        self._refuse_in_storm()
-        proof, ask = ClientProof(credentials), partial(self._ask, scope, expires_in)
-        started_at = asyncio.get_running_loop().time()
-        self._concurrent += 1
-        try:
-            while True:
-                answer = await self._authenticator.authenticate(proof, ask)
-                wait_until = deadline - ANSWERING_S
-                if answer.result.token:
-                    wait_until = min(wait_until, started_at + FALLBACK_PATIENCE_S)
-                may_wait = answer.asked_at < wait_until
-                if _is_outdated(answer, may_wait=may_wait):
-                    continue
-                if answer.result.status == "apply":
-                    self._start_application(answer, proof, request_id)
-                if answer.result.status not in {"apply", "wait"} or not may_wait:
-                    return self._conclude(answer)
-                await self._wait(answer, wait_until)
-        finally:
-            self._concurrent -= 1
+        started_at, last_at = asyncio.get_running_loop().time(), deadline - ANSWERING_S
+        proof, ask = ClientProof(credentials, address, last_at), partial(self._ask, scope, expires_in)
+        while True:
+            answer = await self._authenticator.authenticate(proof, ask)
+            if _is_outdated(answer, is_last=answer.asked_at >= last_at):
+                continue
+            status, application = answer.result.status, answer.result.application
+            if status == "apply":
+                self._start_application(answer, proof, request_id)
+            wait_until = min(last_at, self._patient_until(answer, started_at))
+            if status not in {"apply", "wait"} or answer.asked_at >= wait_until:
+                return await self._conclude(answer)
+            with self._limiter.suspended():
+                await self._applications.wait_until_done(answer.token_request, application, wait_until)
 
-    def _refuse_in_storm(self) -> None:
-        """Refuse without reading the request if it would only delay the others."""
-        if self._concurrent >= MAX_CONCURRENT_IN_STORM and (full := self._applications.refusal()):
-            raise Unavailable(
-                f"no token for now: {sentence(full.kind.value)}",
-                cause=f"{self._concurrent} concurrent requests; {full}",
-                retry_after_s=math.ceil(full.retry_after_s),
-            )
+    def _patient_until(self, answer: _Answer, started_at: float) -> float:
+        """Return until when a caller waits for a new token (loop time, in seconds).
+
+        One that has a live token waits a moment, and not at all where a new one will take longer than that.
+        """
+        if answer.result.token is None:
+            return math.inf
+        is_slow = self._applications.takes_longer(answer.grant, rank=CallRank.RENEWAL, than_s=FALLBACK_PATIENCE_S)
+        return started_at if is_slow else started_at + FALLBACK_PATIENCE_S
 
     async def _ask(self, scope: str | None, expires_in: str | None, client: VerifiedClient) -> _Answer:
         """Check what is asked for, and have one script use the proof up and look for the token.
@@ -142,34 +148,26 @@ class Issuer:
                 client.device, request=client.request, jti=client.jti, used_until_ms=client.used_until_ms
             )
             raise
-        # If the queue for permits is too long, do not apply: the application would be refused there.
-        full = self._applications.refusal()
+        # If the queue for permits is too long, do not apply: the application would be refused there. Redis is asked
+        # all the same, for only what would apply is refused.
+        full = self._applications.refusal(grant)
         asked_at = asyncio.get_running_loop().time()
         result = await self._tokens.request(
             token_request,
             request=client.request,
             jti=client.jti,
             used_until_ms=client.used_until_ms,
-            may_apply=full is None,
+            refuse_as=full.kind.value if full else "",
         )
-        if full and result.status == "busy":
-            result = replace(result, status="failed", failure=full.kind.value, wait_ms=int(full.retry_after_s * 1000))
         return _Answer(token_request, grant, result, asked_at)
 
     def _start_application(self, answer: _Answer, proof: ClientProof, request_id: str) -> None:
         lease = ApplicationLease(answer.token_request, answer.result.application, proof.request)
         device = Actor(f"device:{answer.token_request.device.client_id}", request_id)
-        self._applications.start(lease, answer.grant, actor=device)
+        rank = CallRank.RENEWAL if answer.result.token else CallRank.FIRST
+        self._applications.start(lease, answer.grant, rank=rank, actor=device)
 
-    async def _wait(self, answer: _Answer, until: float) -> None:
-        """Wait for the application that is under way, not counted among the concurrent requests."""
-        self._concurrent -= 1
-        try:
-            await self._applications.wait_until_done(answer.token_request, answer.result.application, until)
-        finally:
-            self._concurrent += 1
-
-    def _conclude(self, answer: _Answer) -> IssuedToken:
+    async def _conclude(self, answer: _Answer) -> IssuedToken:
         """Hand out the token that was found, fresh or not; without one raise the refusal that says why."""
         result = answer.result
         if result.token is not None:
@@ -178,13 +176,20 @@ class Issuer:
             raise TooManyRequests(
                 "this device has reached its limit of new tokens: keep and reuse the ones it got",
                 cause="device limit",
-                retry_after_s=_whole_seconds(result.wait_ms),
+                retry_after_s=_whole_seconds(result.wait_ms / 1000),
             )
         if result.status == "failed":
-            raise Unavailable(
-                f"no token for now: {sentence(result.failure)}", retry_after_s=_whole_seconds(result.wait_ms)
-            )
-        raise Unavailable("the token is still being applied for: ask again")
+            why, least_s = f"no token for now: {sentence(result.failure)}", result.wait_ms / 1000
+        else:
+            why, least_s = "the token is still being applied for: ask again", 0.0
+        raise Unavailable(why, retry_after_s=_whole_seconds(max(least_s, await self._promised_s(answer))))
+
+    async def _promised_s(self, answer: _Answer) -> float:
+        """Return in how many seconds the device may come back for its calls to the cloud, if calling again can help."""
+        if answer.result.status == "failed" and answer.result.failure not in _PASSING:
+            return 0.0
+        client_id = answer.token_request.device.client_id
+        return await self._promises.next_s(client_id, len(answer.grant.split()))
 
     def _open(self, token_request: TokenRequest, now_ms: int, token: StoredToken) -> IssuedToken:
         client_id = token_request.device.client_id
@@ -202,14 +207,14 @@ class Issuer:
         )
 
 
-def _is_outdated(answer: _Answer, *, may_wait: bool) -> bool:
+def _is_outdated(answer: _Answer, *, is_last: bool) -> bool:
     """Return whether Redis must be asked again: a revoke may have been answered since.
 
-    Raises ``Unavailable`` if there is no time left to ask.
+    Raises ``Unavailable`` if this was the last time that there was time to ask.
     """
     if asyncio.get_running_loop().time() - answer.asked_at <= MAX_ANSWER_AGE_S:
         return False
-    if not may_wait:
+    if is_last:
         raise Unavailable("the server was held up: ask again", cause="paused while Redis answered")
     return True
 
@@ -283,6 +288,6 @@ def _parse_life(text: str | None, default_s: int) -> int:
     return int(text)
 
 
-def _whole_seconds(wait_ms: int) -> int:
-    """Return ms as seconds, rounded up: one at least."""
-    return max(1, -(-wait_ms // 1000))
+def _whole_seconds(seconds: float) -> int:
+    """Return seconds rounded up: one at least."""
+    return max(1, math.ceil(seconds))

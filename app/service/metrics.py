@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from app.cloud.errors import CloudError
+from app.cloud.quota import CallOutcome
 from app.errors import Unavailable
 from app.store.clock import RedisClock
 from app.store.constants import COUNTERS_KEPT_MS
@@ -90,8 +90,9 @@ class Metrics:
         """Count a revocation that the cloud confirmed."""
         self._counts[Counted.REVOKED] += 1
 
-    def called(self, action: str, error: CloudError | None) -> None:
-        """Note how a call to the cloud ended."""
+    def called(self, outcome: CallOutcome) -> None:
+        """Note how an attempt to call the cloud ended."""
+        action, error, _permit = outcome
         now_ms = self._clock.now_ms()
         if error is None:
             self._health = replace(self._health, ok_at_ms=now_ms, failing_since_ms=0)

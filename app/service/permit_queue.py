@@ -1,21 +1,24 @@
-"""The queue of one instance for the permits of one API: who waits, who is served, what to ask for next.
+"""The queue of one instance for the calls of one API: who has a place, who gets permits, what to ask for next.
 
-There is no I/O here. Every ``now`` and ``deadline`` is loop time in seconds, and ``app.service.pacing`` passes it in.
+A caller waits for a place among the calls under way, connects, and then waits for its permits. Places are bounded, so
+that a cloud that does not answer holds up no more than that many calls; the places of callers without permits are
+fewer still, so that the order holds and few connections wait.
+
+There is no I/O here. Every ``now``, ``deadline`` and ``until`` is loop time in seconds, and ``app.service.pacing``
+passes it in.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final
 
-from app.cloud.quota import QuotaExhausted, QuotaUnreachable
-from app.store.quota import PermitGrant
-
-VALID_S: Final = 0.1
-"""How long after it was asked for a permit may be used; then it is void."""
+from app.cloud.quota import CallPermit, CloudClosed, QuotaExhausted, QuotaRefusal, QuotaUnreachable
+from app.model.calls import CallRank
+from app.service.permit_stock import NO_PERMIT, PermitStock, PermitValidity
+from app.service.permit_waiters import Waiter, Waiters, WaiterState
+from app.service.place_limits import PlaceLimits
+from app.store.quota import PermitGrant, PermitQuestion
 
 MIN_BATCH_S: Final = 0.01
 MAX_BATCH_S: Final = 0.05
@@ -28,179 +31,251 @@ HEARTBEAT_S: Final = 0.25
 CALL_SHARE: Final = 1 / 8
 """The share of the caller's time that is kept for the call itself."""
 
+RECONNECT_S: Final = 2.0
+"""While the cloud does not answer: how long after one caller could not connect the next one tries."""
 
-class _State(Enum):
-    WAITING = auto()
-    GRANTED = auto()
-    """Permits are set aside, and not used yet."""
-    REFUSED = auto()
-    GONE = auto()
-    """The permits were used, or the caller stopped waiting."""
-
-
-@dataclass(slots=True, eq=False)
-class Waiter:
-    """A caller that waits for ``count`` permits at once, until ``until`` at most.
-
-    ``on_decided`` is called when the permits are granted or refused.
-    """
-
-    count: int
-    until: float
-    on_decided: Callable[[], None]
-    state: _State = _State.WAITING
-    void_at: float = 0.0
-    refusal: QuotaExhausted | QuotaUnreachable | None = None
-
-
-class Question(NamedTuple):
-    """What to ask the shared quota for: ``least`` or more of the ``waiting`` permits, up to ``batch_s`` of its pace."""
-
-    waiting: int
-    least: int
-    batch_s: float
+LEAST_CLOSED_S: Final = 1.0
+"""While the cloud does not answer: for how long callers are sent away at least."""
 
 
 class PermitQueue:
-    """Waiters of one API, first come, first served, and the permits that were granted and not used yet."""
+    """The callers of one API, their places, and the permits that were granted and not used yet."""
 
-    def __init__(self, action: str) -> None:
+    def __init__(
+        self, action: str, *, attempt_timeout_s: float, on_probe_unsent: Callable[[], None] = lambda: None
+    ) -> None:
+        """``attempt_timeout_s`` is how long a call may take that was sent, in seconds.
+
+        ``on_probe_unsent`` is called when permits to probe the cloud were not used.
+        """
         self._action = action
-        self._waiters: deque[Waiter] = deque()
-        """Those that are not waiting any more are dropped when they reach the head."""
-        self._stock = 0
-        self._stock_void_at = 0.0
+        self._waiters = Waiters()
+        self._limits = PlaceLimits(attempt_timeout_s)
+        self._places = 0
+        self._stock = PermitStock(on_probe_unsent)
+        self._validity = PermitValidity()
         self._asked_at = 0.0
+        self._void_at = 0.0
         self._was_in_time = True
         """Whether the last permits came, and were used, before they were void."""
         self._last: PermitGrant | None = None
         """The last answer since this queue was last empty."""
-        self.waiting = 0
+        self._closed_until: float | None = None
+        """None, or the cloud does not answer, and is not called before then."""
+
+    @property
+    def waiting(self) -> int:
         """How many permits are waited for."""
+        return self._waiters.unserved_calls()
 
-    def join(self, count: int, *, deadline: float, now: float, on_decided: Callable[[], None]) -> Waiter:
-        """Add a caller; if permits are left over and no other caller waits, they are granted at once.
+    @property
+    def has_ready(self) -> bool:
+        """Whether permits would be used at once."""
+        return self._waiters.calls(WaiterState.READY) > 0
 
-        Raises ``QuotaExhausted`` if the caller's turn would come too late, as far as is known.
+    def join(
+        self, count: int, *, rank: CallRank, deadline: float, now: float, on_changed: Callable[[], None]
+    ) -> Waiter:
+        """Add a caller, which has its place at once where there is one free.
+
+        Raises ``QuotaExhausted`` if its turn would come too late, as far as is known, and ``CloudClosed``.
         """
-        waiter = Waiter(count, _latest(now, deadline), on_decided)
-        if not self.waiting and self._valid_stock(now) >= count:
-            self._grant(waiter)
-            return waiter
-        if refusal := self.refusal(count, deadline=deadline, now=now):
+        if refusal := self.refusal(count, rank=rank, deadline=deadline, now=now):
             raise refusal
-        self._waiters.append(waiter)
-        self.waiting += count
+        waiter = Waiter(count, rank, _latest(now, deadline), on_changed)
+        self._waiters.add(waiter)
+        self._give_places(now)
         return waiter
 
-    def refusal(self, count: int, *, deadline: float, now: float) -> QuotaExhausted | None:
-        """Return why ``count`` more permits would come too late, if that is known."""
-        is_late = self._last and now + self._last.wait_s(self.waiting + count) > _latest(now, deadline)
-        return self.exhausted() if is_late else None
+    def refusal(
+        self, count: int, *, rank: CallRank, deadline: float, now: float
+    ) -> QuotaExhausted | CloudClosed | None:
+        """Return why ``count`` more calls would come too late, if that is known."""
+        until = _latest(now, deadline)
+        if self._closed_until is not None:
+            has_candidate = self._waiters.unserved_calls() > 0
+            return self._closed(now) if has_candidate or until <= self._closed_until else None
+        place = self._waiters.unserved_calls(up_to=rank) + count
+        is_late = self._last and now + self._last.wait_s(place) > until
+        return self._exhausted() if is_late else None
 
-    def is_served(self, waiter: Waiter, now: float) -> bool:
-        """Return whether the waiter may call now; its permits are then used. Raises its refusal.
+    def late_refusal(self, now: float) -> QuotaExhausted | CloudClosed:
+        """Return the refusal of a caller whose time to wait is over."""
+        return self._exhausted() if self._closed_until is None else self._closed(now)
 
-        Permits that became void meanwhile (this process was paused) put the waiter back to the head of the queue.
+    def has_place(self, waiter: Waiter) -> bool:
+        """Return whether a caller has its place. Raises its refusal."""
+        if waiter.refusal:
+            raise waiter.refusal
+        return waiter.has_place
+
+    def connected(self, waiter: Waiter, now: float) -> None:
+        """Let a caller that has a place wait for its permits. If it has taken some already, it did not use them."""
+        if waiter.state is WaiterState.PREPARING:
+            self._limits.note_connected(now - waiter.prepares_since)
+        elif waiter.state is WaiterState.UNDER_WAY:
+            self._give_back(waiter, now)
+        else:
+            return
+        self._waiters.move(waiter, WaiterState.READY)
+        self._hand_out(now)
+
+    def disconnected(self, waiter: Waiter, now: float) -> None:
+        """Let a caller that waits for its permits connect once more; it keeps its turn."""
+        if waiter.state is WaiterState.GRANTED:
+            self._give_back(waiter, now)
+        elif waiter.state is not WaiterState.READY:
+            return
+        waiter.prepares_since = now
+        self._waiters.move(waiter, WaiterState.PREPARING)
+        self._hand_out(now)
+        waiter.on_changed()
+
+    def take(self, waiter: Waiter, now: float) -> CallPermit | None:
+        """Return the permits of a caller: None if it must wait, a void one if it must connect. Raises its refusal.
+
+        Permits that became void meanwhile, as this process was paused, leave it to wait with its turn.
         """
         if waiter.refusal:
             raise waiter.refusal
-        if waiter.state is not _State.GRANTED:
-            return False
-        if now < waiter.void_at:
-            waiter.state = _State.GONE
-            return True
-        self._was_in_time = False
-        waiter.state = _State.WAITING
-        self._waiters.appendleft(waiter)
-        self.waiting += waiter.count
-        return False
+        if waiter.state is WaiterState.PREPARING:
+            return NO_PERMIT
+        if waiter.state is WaiterState.GRANTED:
+            self._waiters.move(waiter, WaiterState.UNDER_WAY)
+            if now < waiter.permit.void_at:
+                return waiter.permit
+            self.connected(waiter, now)
+        return None
 
-    def leave(self, waiter: Waiter, now: float) -> None:
-        """Let a waiter go, served or not. Permits that it was granted and did not use go to the next."""
-        if waiter.state is _State.WAITING:
-            self.waiting -= waiter.count
-        elif waiter.state is _State.GRANTED:
-            self._add_to_stock(waiter.count, void_at=waiter.void_at, now=now)
-            self._hand_out(now)
-        waiter.state = _State.GONE
+    def leave(self, waiter: Waiter, now: float, *, could_connect: bool = True) -> None:
+        """Let a caller go, served or not. Permits that it was granted and did not take go to the next."""
+        if waiter.state is WaiterState.GRANTED:
+            self._give_back(waiter, now)
+        if self._closed_until is not None and not could_connect:
+            self._closed_until = max(self._closed_until, now + RECONNECT_S)
+        if waiter.has_place:
+            waiter.has_place = False
+            self._places -= waiter.count
+        self._waiters.move(waiter, WaiterState.GONE)
+        self._hand_out(now)
 
-    def question(self, now: float) -> Question:
-        """Return what to ask for now: at least enough for the first in the queue."""
-        stock = self._valid_stock(now)
+    def question(self, now: float) -> PermitQuestion:
+        """Return what to ask for now: permits for the best rank that is ready, at least enough for its first."""
+        self._give_places(now)
+        stock, valid_s = self._stock.count(now), self._validity.valid_s
         since_last_s = now - self._asked_at if self._last else 0
-        self._asked_at = now
-        first = next((each.count for each in self._waiters if each.state is _State.WAITING), 1)
-        least = max(1, first - stock)
+        self._asked_at, self._void_at = now, now + valid_s
+        waiting = max(0, self.waiting - stock)
+        first = self._waiters.first(WaiterState.READY)
+        if first is None:
+            return PermitQuestion(waiting, ready=0, least=1, batch_s=0, valid_s=valid_s, rank=CallRank.RENEWAL)
+        least = max(1, first.count - stock)
+        ready = max(least, self._waiters.calls(WaiterState.READY, rank=first.rank) - stock)
         # An instance that was too late to use its last permits takes few: the others lose them.
         batch_s = min(MAX_BATCH_S, max(MIN_BATCH_S, since_last_s)) if self._was_in_time else 0
-        return Question(max(least, self.waiting - stock), least, batch_s)
+        return PermitQuestion(max(waiting, ready), ready, least, batch_s, valid_s, first.rank)
 
     def answered(self, grant: PermitGrant, now: float) -> None:
-        """Hand out what was granted. After the first answer refuse those that joined before anything was known."""
-        void_at = self._asked_at + VALID_S
-        self._was_in_time = now < void_at
-        self._add_to_stock(grant.permits, void_at=void_at, now=now)
-        self._hand_out(now)
-        if self._last is None:
-            self._refuse_late(grant, now)
+        """Hand out what was granted; refuse those that will be too late, where the answer shows that first."""
+        self._validity.note(now - self._asked_at)
+        self._was_in_time = now < self._void_at
+        is_slower = self._last is None or _pace(grant) < _pace(self._last)
         self._last = grant
+        self._limits.adapt(grant)
+        if grant.permits:
+            self._stock.add(grant.permits, CallPermit(self._void_at, grant.taken_at_us, grant.is_probe), now)
+        self._hand_out(now)
+        if grant.closed_for_s > 0:
+            self._close(now + grant.closed_for_s, now)
+            return
+        self._closed_until = None
+        self._give_places(now)
+        if is_slower:
+            self._refuse_late(grant, now)
+
+    def note_closed(self, until: float, now: float) -> None:
+        """Note that the cloud does not answer and is not called before ``until``, as another part knows."""
+        self._close(max(until, self._closed_until or until), now)
 
     def forget_others(self) -> None:
         """Forget what was known of other instances' queues: it is true only while this one asks."""
         self._last = None
 
+    @property
+    def is_informed(self) -> bool:
+        """Whether an answer says how things are now."""
+        return self._last is not None
+
     def refuse_all(self, cause: str) -> None:
-        """Refuse every waiter: permits cannot be asked for."""
-        for waiter in self._waiters:
-            if waiter.state is _State.WAITING:
-                self._refuse(waiter, QuotaUnreachable(cause))
-        self._waiters.clear()
+        """Refuse all that wait: permits cannot be asked for."""
+        for waiter in self._waiters.unserved():
+            self._refuse(waiter, QuotaUnreachable(cause))
 
-    def exhausted(self) -> QuotaExhausted:
-        """Return the refusal of a caller whose turn comes too late."""
-        return QuotaExhausted(self._action, self._last.backlog_s(self.waiting) if self._last else HEARTBEAT_S)
+    def _close(self, until: float, now: float) -> None:
+        """Keep one caller, for the probe, and refuse the others."""
+        self._closed_until = until
+        has_candidate = False
+        for waiter in self._waiters.unserved():
+            if has_candidate or waiter.until <= until:
+                self._refuse(waiter, self._closed(now))
+            else:
+                has_candidate = True
 
-    def _valid_stock(self, now: float) -> int:
-        if now >= self._stock_void_at:
-            self._stock = 0
-        return self._stock
+    def _give_places(self, now: float) -> None:
+        while (first := self._waiters.first(WaiterState.WAITING)) and self._has_place_for(first, now):
+            first.has_place, first.prepares_since = True, now
+            self._places += first.count
+            self._waiters.move(first, WaiterState.PREPARING)
+            first.on_changed()
 
-    def _add_to_stock(self, permits: int, *, void_at: float, now: float) -> None:
-        # Mixed with older permits they become void with those.
-        self._stock_void_at = min(self._stock_void_at, void_at) if self._valid_stock(now) else void_at
-        self._stock += permits
+    def _has_place_for(self, waiter: Waiter, now: float) -> bool:
+        if self._closed_until is not None and now < self._closed_until:
+            return False
+        without_permit = self._waiters.calls(WaiterState.PREPARING, WaiterState.READY) + waiter.count
+        has_room = self._places + waiter.count <= self._limits.places
+        return self._places == 0 or (has_room and without_permit <= self._limits.without_permit)
 
     def _hand_out(self, now: float) -> None:
-        while self._waiters:
-            head = self._waiters[0]
-            if head.state is _State.WAITING:
-                if head.count > self._valid_stock(now):
-                    return
-                self.waiting -= head.count
-                self._grant(head)
-                head.on_decided()
-            self._waiters.popleft()
+        while (first := self._waiters.first(WaiterState.READY)) and first.count <= self._stock.count(now):
+            first.permit = self._stock.take(first.count)
+            self._waiters.move(first, WaiterState.GRANTED)
+            first.on_changed()
+        self._give_places(now)
 
-    def _grant(self, waiter: Waiter) -> None:
-        self._stock -= waiter.count
-        waiter.state, waiter.void_at = _State.GRANTED, self._stock_void_at
+    def _give_back(self, waiter: Waiter, now: float) -> None:
+        """Take permits back that were not used: void ones show that it takes long until they can be."""
+        late_s = now - waiter.permit.void_at
+        if late_s >= 0:
+            self._was_in_time = False
+            self._validity.note(self._validity.valid_s + late_s)
+        self._stock.add(waiter.count, waiter.permit, now)
 
     def _refuse_late(self, grant: PermitGrant, now: float) -> None:
         place = 0
-        for waiter in self._waiters:
-            if waiter.state is _State.WAITING:
-                place += waiter.count
-                if now + grant.wait_s(place) > waiter.until:
-                    self._refuse(waiter, QuotaExhausted(self._action, grant.backlog_s(self.waiting)))
-                    place -= waiter.count
+        for waiter in self._waiters.unserved():
+            place += waiter.count
+            if now + grant.wait_s(place) > waiter.until:
+                self._refuse(waiter, self._exhausted())
+                place -= waiter.count
 
-    def _refuse(self, waiter: Waiter, refusal: QuotaExhausted | QuotaUnreachable) -> None:
-        waiter.state, waiter.refusal = _State.REFUSED, refusal
-        self.waiting -= waiter.count
-        waiter.on_decided()
+    def _refuse(self, waiter: Waiter, refusal: QuotaRefusal) -> None:
+        waiter.refusal = refusal
+        self._waiters.move(waiter, WaiterState.REFUSED)
+        waiter.on_changed()
+
+    def _exhausted(self) -> QuotaExhausted:
+        return QuotaExhausted(self._action, self._last.backlog_s(self.waiting) if self._last else HEARTBEAT_S)
+
+    def _closed(self, now: float) -> CloudClosed:
+        left_s = 0.0 if self._closed_until is None else self._closed_until - now
+        return CloudClosed(max(LEAST_CLOSED_S, left_s))
 
 
 def _latest(now: float, deadline: float) -> float:
     """Return until when to wait: some of the time is for the call itself."""
     return now + (deadline - now) * (1 - CALL_SHARE)
+
+
+def _pace(grant: PermitGrant) -> float:
+    """Return how many permits a second there are at most."""
+    return min(grant.pace, grant.group_pace)

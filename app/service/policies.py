@@ -9,12 +9,21 @@ from typing import Final
 import structlog
 
 from app.errors import Misconfigured
+from app.model.health import HealthCheck, HealthStatus
 from app.model.policy import Policy
 from app.model.policy_file import PolicyError, load_policy
+from app.model.text import _
 
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
+
+_IN_FORCE: Final = HealthCheck(HealthStatus.READY, _("in force, as in the policy file"))
+_REFUSED: Final = HealthCheck(
+    HealthStatus.DEGRADED,
+    _("the changed policy file was refused: the policy before it is in force"),
+    _("correct the file: policy_refused in the log names the line"),
+)
 
 
 class Policies:
@@ -34,13 +43,9 @@ class Policies:
         """Return the policy in force now."""
         return self._policy
 
-    async def ping(self) -> str:
-        """Say whether the newest file is in force. A refused file is not an outage: the policy before it stays."""
-        return (
-            "the changed file was refused, the policy before it is in force: see policy_refused in the log"
-            if self.problem
-            else "in force"
-        )
+    async def ping(self) -> HealthCheck:
+        """Return whether the newest file is in force. A refused file is not an outage: the policy before it stays."""
+        return _REFUSED if self.problem else _IN_FORCE
 
     async def follow(self) -> None:
         """Read the file whenever it changes, until cancelled."""

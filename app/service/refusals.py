@@ -15,6 +15,7 @@ from app.errors import (
     InvalidScope,
     InvalidToken,
     Refusal,
+    TooManyFailures,
     TooManyRequests,
 )
 from app.model.actors import STRANGER, Actor
@@ -107,7 +108,7 @@ def _refused(caller: ClientCredentials | Bearer, refusal: Refusal, request_id: s
             REFUSED_AUDIT, refusal.cause, "", refusal.code, f"{refusal.code}: {refusal.description}", request_id
         )
     client_id = "" if isinstance(caller, Bearer) else claimed_client_id(caller)
-    if not client_id or isinstance(refusal, InvalidClient):
+    if not client_id or isinstance(refusal, InvalidClient | TooManyFailures):
         return _Refused(STRANGERS_AUDIT, STRANGER, client_id, refusal.cause or refusal.code, detail, request_id)
     return _Refused(REFUSED_AUDIT, f"device:{client_id}", client_id, refusal.code, detail, request_id)
 

@@ -13,6 +13,7 @@ from app.model.secrets import Secret
 from app.service.api_keys import Bearer
 from app.service.client_credentials import ClientCredentials
 from app.service.delivery import Delivery
+from app.service.request_limiter import RequestLimiter
 from app.service.token_lookup import TokenLookup
 from app.store.records import Priority
 from app.store.retry import backoff
@@ -33,21 +34,34 @@ class OwnRevocation:
 class Revoker:
     """Revokes a device's own token for the device, and any token for a service."""
 
-    def __init__(self, lookup: TokenLookup, tokens: Tokens, delivery: Delivery) -> None:
-        """``delivery`` is notified at once, to send the revocation to the cloud."""
+    def __init__(self, lookup: TokenLookup, tokens: Tokens, delivery: Delivery, *, limiter: RequestLimiter) -> None:
+        """``delivery`` is notified at once, to send the revocation to the cloud.
+
+        ``limiter`` counts each request that is passed to ``revoke``.
+        """
         self._lookup = lookup
         self._tokens = tokens
         self._delivery = delivery
+        self._limiter = limiter
 
     async def revoke(
-        self, credentials: ClientCredentials | Bearer, token: Secret, *, request_id: str = ""
+        self,
+        credentials: ClientCredentials | Bearer,
+        token: Secret,
+        *,
+        address: str,
+        deadline: float,
+        request_id: str = "",
     ) -> OwnRevocation | None:
         """Revoke the token, from this moment on at every instance; None if there was nothing to revoke.
 
         An unknown token is not an error (RFC 7009 section 2.2); another device's is ``InvalidRequest`` (section 2.1).
-        Raises the refusals of ``TokenLookup.identify`` as well.
+        Raises the refusals of ``TokenLookup.identify`` as well; ``address`` is the caller's IP address, or empty, and
+        ``deadline`` loop time in seconds.
         """
-        caller = await self._lookup.identify(credentials, Right.REVOKE)
+        caller = await self._lookup.identify(
+            credentials, Right.REVOKE, address=address, deadline=deadline - 2 * CONFIRM_WITHIN_S
+        )
         record = await self._lookup.find_token(token)
         if record is None:
             return None
@@ -67,5 +81,6 @@ class Revoker:
                 return True
             if asyncio.get_running_loop().time() + delay_s > deadline:
                 return False
-            await asyncio.sleep(delay_s)
+            with self._limiter.suspended():
+                await asyncio.sleep(delay_s)
         raise AssertionError("the delays never end")

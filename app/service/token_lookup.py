@@ -11,6 +11,7 @@ from app.model.secrets import Secret
 from app.service.api_keys import Bearer, KeyCheck
 from app.service.authenticate import Authenticator, ClientProof, VerifiedClient
 from app.service.client_credentials import ClientCredentials
+from app.service.request_limiter import RequestLimiter
 from app.store.records import TokenRecord
 from app.store.sealing import CannotOpen
 from app.store.tokens import Tokens
@@ -33,20 +34,32 @@ class Caller:
 class TokenLookup:
     """Authenticates a caller and finds the token they name."""
 
-    def __init__(self, authenticator: Authenticator, key_check: KeyCheck, tokens: Tokens) -> None:
-        """Verify devices with ``authenticator`` and services with ``key_check``; read records from ``tokens``."""
+    def __init__(
+        self, authenticator: Authenticator, key_check: KeyCheck, tokens: Tokens, *, limiter: RequestLimiter
+    ) -> None:
+        """Verify devices with ``authenticator`` and services with ``key_check``; read records from ``tokens``.
+
+        ``limiter`` counts each request whose caller is identified.
+        """
         self._authenticator = authenticator
         self._key_check = key_check
         self._tokens = tokens
+        self._limiter = limiter
 
-    async def identify(self, caller: ClientCredentials | Bearer, right: Right) -> Caller:
+    async def identify(
+        self, caller: ClientCredentials | Bearer, right: Right, *, address: str, deadline: float
+    ) -> Caller:
         """Verify the caller: a service by its key, which needs ``right``; a device, whose assertion is used up.
 
-        Raises ``InvalidClient``, ``InvalidRequest``, ``InvalidToken``, ``InsufficientScope``, ``Unavailable``.
+        ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds. Raises
+        ``InvalidClient``, ``InvalidRequest``, ``InvalidToken``, ``TooManyFailures``, ``InsufficientScope``,
+        ``Unavailable``.
         """
         if isinstance(caller, Bearer):
-            return Caller((await self._key_check.verify(caller, right)).actor_name, client_id=None)
-        return await self._authenticator.authenticate(ClientProof(caller), self._use)
+            with self._limiter.suspended():  # a wrong key may wait until it is counted
+                key = await self._key_check.verify(caller, right, address=address)
+            return Caller(key.actor_name, client_id=None)
+        return await self._authenticator.authenticate(ClientProof(caller, address, deadline), self._use)
 
     async def _use(self, client: VerifiedClient) -> Caller:
         await self._tokens.use_assertion(

@@ -1,16 +1,6 @@
--- What every script begins with, after the constants that Python hands over (script.py).
--- ARGV[1] is always the clock's shift in ms: 0 outside tests.
-
-local function now_us()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2] + ARGV[1] * 1000
-end
+-- What all scripts but those of the cloud's quotas share, after _base.lua.
 
 local now_ms = math.floor(now_us() / 1000)
-
--- The hash tag with which every key of a shard begins; keys that a script is not given by name are built from it. The
--- keys of operators and of jobs have tags of their own.
-local shard = string.match(KEYS[1], '^{%w+}:')
 
 local function record_key(handle)
   return shard .. 't:' .. handle
@@ -29,11 +19,6 @@ local function read_fields(key, ...)
     fields[name] = values[i] or nil
   end
   return fields
-end
-
-local function append(list, item, second)
-  list[#list + 1] = item
-  list[#list + 1] = second -- if there is one
 end
 
 -- Lua takes no call with more arguments than about 8,000.

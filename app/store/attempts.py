@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from typing import Final
 
+from app.model.ip_addresses import network_of
 from app.store.audit import AuditStore
 from app.store.redis_keys import attempts_by_address_key, attempts_by_name_key
 from app.store.script import Script
@@ -61,19 +61,6 @@ class Attempts:
             _FORGIVE,
             {"of_name_and_address": of_name_and_address, "of_name": of_name, "of_address": _by_address(address)},
         )
-
-
-def network_of(address: str) -> str:
-    """Return what counts as one address: of IPv6 the /64, all of which belongs to one subscriber."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
-    return str(parsed)
 
 
 def _by_name(name: str, address: str) -> tuple[str, str]:

@@ -70,6 +70,8 @@ class EventKind(StrEnum):
     SIGNED_OUT = "signed_out"
     SIGN_IN_REFUSED = "sign_in_refused"
     CALLED = "called"
+    BREAKER_OPENED = "breaker_opened"
+    BREAKER_CLOSED = "breaker_closed"
 
 
 _TEXT_FIELDS: Final = ("who", "what", "client_id", "handle", "detail", "request_id", "job")

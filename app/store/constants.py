@@ -63,8 +63,14 @@ SESSION_LONGEST_MS: Final = 12 * HOUR_MS
 ATTEMPTS_KEPT_MS: Final = HOUR_MS
 """How long after the last attempt a count of attempts is forgotten."""
 
+FAILURES_KEPT_MS: Final = 60_000
+"""How long a failed authentication counts."""
+
 COUNTERS_KEPT_MS: Final = 2 * HOUR_MS
 CLOUD_HEALTH_KEPT_MS: Final = 7 * 24 * HOUR_MS
 
-PACE: Final = 0.98
-"""The share of a limit in calls a second that is used: a second of the cloud's is not quite one of Redis's."""
+PERMIT_VALID_US: Final = 20_000
+"""How long after it was asked for a permit may be used at least; a slow instance states more, and it counts longer."""
+
+PERMIT_ROUNDING_US: Final = 1_000
+"""Times are rounded on the way: so much longer than needed a permit counts."""

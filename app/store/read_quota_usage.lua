@@ -1,42 +1,38 @@
 -- Reads how much of each quota is in use. Changes nothing; may be sent again.
 --
 -- `group`, `apis`: the names of the egress group and of the APIs
--- Returns {taken, waiting} for the group, then for each API: permits taken within the last second, and how many the
--- queues of all instances wait for.
+-- Returns {counted, waiting, share} for the group, then for each API: permits that count towards the limit now, how many
+-- the queues of all instances wait for, and the share of the full pace that is in force.
 
-local queues, group_log = unpack(KEYS)
-local api_logs = {unpack(KEYS, 3)}
+local queues, group_breaker, group_log = unpack(KEYS)
+local api_logs = {unpack(KEYS, 4)}
 local group = unpack(ARGV, 2)
 local apis = {unpack(ARGV, 3)}
 
-local SECOND_US = 1000 * 1000
-
-local now = now_us()
-
-local function taken(log)
+local function counted(log)
   local count = 0
-  for _, taken_at in ipairs(redis.call('LRANGE', log, 0, -1)) do
-    if tonumber(taken_at) <= now - SECOND_US then
+  for _, entry in ipairs(redis.call('LRANGE', log, 0, -1)) do
+    local until_us, permits = entry:match('^(%S+) (%S+)')
+    if tonumber(until_us) <= now then
       break
     end
-    count = count + 1
+    count = count + permits
   end
   return count
 end
 
 local waiting_for_api, waiting_in_group = {}, {}
-local entries = redis.call('HGETALL', queues)
-for i = 1, #entries, 2 do
-  local its_api, its_group = entries[i]:match('^(%S+) (%S+)')
-  local waiting, until_us = entries[i + 1]:match('^(%S+) (%S+)')
-  if tonumber(until_us) >= now then
-    waiting_for_api[its_api] = (waiting_for_api[its_api] or 0) + tonumber(waiting)
-    waiting_in_group[its_group] = (waiting_in_group[its_group] or 0) + tonumber(waiting)
+for _, each in ipairs(read_queues(queues)) do
+  if each.is_current then
+    waiting_for_api[each.api] = (waiting_for_api[each.api] or 0) + each.waiting
+    waiting_in_group[each.group] = (waiting_in_group[each.group] or 0) + each.waiting
   end
 end
 
-local usage = {{taken(group_log), waiting_in_group[group] or 0}}
+local group_share = share_after_closing(read_breaker(group_breaker))
+local usage = {{counted(group_log), waiting_in_group[group] or 0, tostring(group_share)}}
 for i, log in ipairs(api_logs) do
-  append(usage, {taken(log), waiting_for_api[apis[i]] or 0})
+  local share = math.min(group_share, share_at(parse_pace(redis.call('GET', shard .. 'pace:' .. apis[i])), now))
+  append(usage, {counted(log), waiting_for_api[apis[i]] or 0, tostring(share)})
 end
 return usage

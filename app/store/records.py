@@ -12,7 +12,7 @@ from app.model.secrets import CloudToken
 from app.store.redis_keys import GrantKey, Handle, Shard, grant_key
 from app.store.sealing import Sealed
 
-RequestStatus = Literal["live", "apply", "wait", "failed", "limited", "busy"]
+RequestStatus = Literal["live", "apply", "wait", "failed", "limited"]
 RefusalReason = Literal["stale", "used", "expired"]
 TokenState = Literal["applying", "live", "revoked"]
 RevocationState = Literal["queued", "confirmed", "failed", "lapsed", "dropped"]
@@ -93,7 +93,7 @@ class RequestResult:
     """The answer of ``request_token.lua``.
 
     ``wait_ms`` is how long an application, a failure's mark or a limit still lasts. ``application`` is the handle to
-    apply under or to wait for; ``failure`` is the reason that was given to ``Tokens.fail``.
+    apply under or to wait for; ``failure`` is the reason that was given to ``Tokens.fail`` or as ``refuse_as``.
     """
 
     status: RequestStatus

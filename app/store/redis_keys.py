@@ -32,10 +32,19 @@ key                what                                           kept
 {jobs}:w:JOB       shards that a job has still to go through,     until done
                    each with the end of its worker's claim
 mac:HMAC           handle of a cloud token                        until that token's expiry
-{q}:a:API          log of the permits taken for an API            the second that its limit is for
+{q}:a:API          log: until when the permits taken for an API   until none counts
+                   count towards its limit
 {q}:e:GROUP        the same for an egress group                   likewise
-{q}:…:due          when the next permit is due by its pace        until then
+{q}:…:state        when the next permit is due by the pace, and   until both are past
+                   what the log comes to
 {q}:queues         how many permits each instance waits for       a second after an instance last asked
+{q}:instances:G    live instances of an egress group              seconds after the last report
+{q}:pace:API       back-off: the share of an API's pace           until the pace is full again
+{q}:breaker:GROUP  breaker of an egress group that opened or      seconds after it closed, minutes without
+                   has just closed; ``:NAME``: of one instance    reports
+{q}:promise:API    until when callers were promised to be served  until then
+{q}:server         the Redis server that the logs were written    always: without it no permit is given for a
+                   at, and since when                             second
 {ops}:keys         API keys, sealed, by ID                        until removed
 {ops}:names        API keys' IDs by name                          until removed
 {ops}:people       operators, sealed, by name                     until removed
@@ -46,6 +55,8 @@ mac:HMAC           handle of a cloud token                        until that tok
 {tries}:n:DIGEST   attempts to prove a password by a name: in     an hour after the last
                    all, and from one address
 {tries}:a:DIGEST   the same from an address                       likewise
+{tries}:c:DIGEST   times of a client ID's failed authentications  a minute after the last
+{tries}:f:DIGEST   the same from an address                       likewise
 {stats}:m:MINUTE   what was counted in a minute of Unix time      two hours
 {stats}:b:NAME     number of an instance's last batch of counts   two hours
 {stats}:cloud      when calls to the cloud last succeeded and     seven days
@@ -82,6 +93,9 @@ JOBS_AUDIT: Final = "{jobs}:a"
 
 CLOUD_SEEN: Final = "{stats}:cloud"
 _PERMIT_QUEUES: Final = "{q}:queues"
+
+QUOTA_SERVER: Final = "{q}:server"
+"""The ``run_id`` of the server at which permits were logged last, and since when: another may lack the last ones."""
 
 REFUSED_AUDIT: Final = "{refused}:a"
 STRANGERS_AUDIT: Final = "{strangers}:a"
@@ -240,6 +254,16 @@ def attempts_by_address_key(digest: str) -> str:
     return f"{{tries}}:a:{digest}"
 
 
+def failures_by_client_key(digest: str) -> str:
+    """Return the key of a client ID's failed authentications; of one tag with the next, for one script counts both."""
+    return f"{{tries}}:c:{digest}"
+
+
+def failures_by_address_key(digest: str) -> str:
+    """Return the key of the failed authentications from an address."""
+    return f"{{tries}}:f:{digest}"
+
+
 def mac_key(mac: str) -> str:
     """Return the key of the handle of the cloud token with this HMAC; it has no shard, as none is known yet."""
     return f"mac:{mac}"
@@ -255,15 +279,42 @@ def batch_key(instance: str) -> str:
     return f"{{stats}}:b:{instance}"
 
 
-def quota_keys(action: str, egress_group: str) -> dict[str, str]:
+def permit_keys(action: str, egress_group: str, instance: str) -> dict[str, str]:
     """Return the keys of ``take_permits.lua``; of one tag, for it takes permits of an API and of an egress group."""
     api, group = _api_log(action), _egress_log(egress_group)
     return {
         "api_log": api,
-        "api_due": f"{api}:due",
+        "api_state": f"{api}:state",
         "group_log": group,
-        "group_due": f"{group}:due",
+        "group_state": f"{group}:state",
         "queues": _PERMIT_QUEUES,
+        "pace": _pace(action),
+        "server": QUOTA_SERVER,
+        **report_keys(egress_group, instance),
+    }
+
+
+def report_keys(egress_group: str, instance: str) -> dict[str, str]:
+    """Return the keys of ``report_calls.lua``: what the instances of an egress group know of the cloud."""
+    breaker = _breaker(egress_group)
+    return {
+        "group_breaker": breaker,
+        "own_breaker": f"{breaker}:{instance}",
+        "instances": f"{{q}}:instances:{egress_group}",
+    }
+
+
+def promise_keys(action: str, egress_group: str, instance: str) -> dict[str, str]:
+    """Return the keys of ``promise_retry.lua``."""
+    breaker = _breaker(egress_group)
+    return {
+        "promise": f"{{q}}:promise:{action}",
+        "pace": _pace(action),
+        "queues": _PERMIT_QUEUES,
+        "api_state": f"{_api_log(action)}:state",
+        "group_state": f"{_egress_log(egress_group)}:state",
+        "group_breaker": breaker,
+        "own_breaker": f"{breaker}:{instance}",
     }
 
 
@@ -271,6 +322,7 @@ def quota_usage_keys(actions: Iterable[str], egress_group: str) -> dict[str, str
     """Return the keys of ``read_quota_usage.lua``: of the permits of these APIs and of an egress group."""
     return {
         "queues": _PERMIT_QUEUES,
+        "group_breaker": _breaker(egress_group),
         "group_log": _egress_log(egress_group),
         "api_logs": [*map(_api_log, actions)],
     }
@@ -282,3 +334,11 @@ def _api_log(action: str) -> str:
 
 def _egress_log(egress_group: str) -> str:
     return f"{{q}}:e:{egress_group}"
+
+
+def _pace(action: str) -> str:
+    return f"{{q}}:pace:{action}"
+
+
+def _breaker(egress_group: str) -> str:
+    return f"{{q}}:breaker:{egress_group}"

@@ -4,20 +4,19 @@
 -- `used_until_ms`: when the assertion expires anyway; 0: there is none (client_secret_basic)
 -- `fresh_ms`: a token with more than this left is handed out
 -- `spare_ms`: a token with this much left is enough where no new one can be had
--- `may_apply`: '0': answer 'busy' where this request would have to apply
+-- `refuse_as`: '': it may apply; else the reason to answer 'failed' with where it would have to apply
 -- `new_handle`: to apply under
 --
 -- Returns {'stale'} | {'used'} | {'expired'} | {STATUS, now_ms, wait_ms, application, handle, expires_at_ms, sealed}:
 --   'live'     hand out the token `handle`
 --   'apply'    apply, under the handle `application`
 --   'wait'     for the application of that handle
---   'failed'   an application failed just now; `application` says why
+--   'failed'   an application failed just now, or it may not apply; `application` says why
 --   'limited'  the device has had its share, for `wait_ms`
---   'busy'     it would have to apply, and may not
 -- All but 'live' come with the spare token, if there is one; else the last three are empty.
 
 local device, assertion, grant, application, device_index, new_tokens = unpack(KEYS)
-local request, epoch, used_until_ms, fresh_ms, spare_ms, may_apply, new_handle,
+local request, epoch, used_until_ms, fresh_ms, spare_ms, refuse_as, new_handle,
   client_id, role, scope, max_live, max_new_per_hour = unpack(ARGV, 2)
 
 local token
@@ -86,8 +85,8 @@ local of_application = answer_of_application()
 if of_application then
   return of_application
 end
-if may_apply == '0' then
-  return answer('busy', 0, '')
+if refuse_as ~= '' then
+  return answer('failed', 0, refuse_as)
 end
 local wait_ms = limited_ms()
 if wait_ms then

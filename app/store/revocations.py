@@ -38,6 +38,7 @@ class Claim:
     handle: Handle
     number: str
     client_id: str
+    priority: Priority
     sealed: Sealed
     expires_at_ms: int
     tries: int
@@ -125,11 +126,12 @@ class RevocationQueue:
         row = await self._redis.run_script(_CLAIM, {"queue": shard.queue, "delayed": shard.delayed})
         if not row:
             return None
-        handle, number, client_id, sealed, expires_at_ms, tries, attempts = row
+        handle, number, client_id, priority, sealed, expires_at_ms, tries, attempts = row
         return Claim(
             handle=Handle(handle),
             number=str(number),
             client_id=client_id,
+            priority=Priority(int(priority)),
             sealed=Sealed(sealed),
             expires_at_ms=int(expires_at_ms),
             tries=int(tries),

@@ -8,7 +8,7 @@ What is sent is positional, as Redis wants it. ::
     local handles = {unpack(ARGV, 4)}
 
 The last line is for a script that takes any number of something: its caller passes a sequence. ``ARGV[1]`` is always
-the clock's shift (``_shared.lua``).
+the clock's shift (``_base.lua``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONSTANTS: Final[Mapping[str, str | float]] = {
 }
 """What every script knows by name."""
 
-_PRELUDE: Final = "".join(f"local {name} = {value!r}\n" for name, value in CONSTANTS.items())
+_CONSTANTS: Final = "".join(f"local {name} = {value!r}\n" for name, value in CONSTANTS.items())
 
 _NAMED: Final = r"^local ((?:\w+,\s+)*\w+) = unpack\({table}(?:, (\d+))?\)$"
 _SEQUENCE: Final = r"^local (\w+) = \{{unpack\({table}(?:, (\d+))?\)\}}$"
@@ -79,19 +79,23 @@ class Parameters:
 class Script:
     """A Lua script of this package, run in one round trip.
 
-    ``may_oom`` lets it run when Redis is full: revoking must always work.
+    ``may_oom`` lets it run when Redis is full: revoking must always work. ``prelude`` is the file of what it shares
+    with others of its kind: each run pays for what is in it.
     """
 
     name: str
     may_oom: bool = False
+    prelude: str = "_shared"
 
     @cached_property
     def text(self) -> str:
-        """The script: its flags, what all scripts share, its own steps."""
+        """The script: its flags, what all scripts share, what those of its kind share, its own steps."""
         package = files("app.store")
         flags = "#!lua flags=allow-oom\n" if self.may_oom else "#!lua\n"
-        shared = package.joinpath("_shared.lua").read_text(encoding="utf-8")
-        return flags + _PRELUDE + shared + package.joinpath(f"{self.name}.lua").read_text(encoding="utf-8")
+        parts = ("_base", self.prelude, self.name)
+        return (
+            flags + _CONSTANTS + "".join(package.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+        )
 
     @cached_property
     def sha(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import structlog
@@ -13,7 +14,9 @@ from redis.exceptions import ResponseError
 
 from app.errors import Misconfigured, Unavailable
 from app.loop_share import LoopShare
+from app.model.health import HealthCheck, HealthStatus
 from app.model.secrets import Secret
+from app.model.text import _
 from app.store.clock import RedisClock
 from app.store.pipelined_connection import Connect, PipelinedConnection
 from app.store.redis_client import RedisClient
@@ -28,6 +31,38 @@ COMMANDS_AT_ONCE: Final = 100
 
 Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
 _FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}
+
+_HEALTH: Final[Mapping[Durability, HealthCheck]] = {
+    "always": HealthCheck(
+        HealthStatus.READY, _("durability always: acknowledged changes survive a crash of Redis and of its machine")
+    ),
+    "everysec": HealthCheck(
+        HealthStatus.READY,
+        _("durability everysec: a crash of Redis may lose up to two seconds of acknowledged changes"),
+        _("to lose none, set appendfsync to always"),
+    ),
+    "no": HealthCheck(
+        HealthStatus.DEGRADED,
+        _("durability no: a crash of Redis's machine may lose acknowledged changes"),
+        _("set appendfsync to always"),
+    ),
+    "off": HealthCheck(
+        HealthStatus.DEGRADED,
+        _("durability off: a restart of Redis loses all data, including devices"),
+        _("set appendonly to yes"),
+    ),
+    "evicting": HealthCheck(
+        HealthStatus.DEGRADED,
+        _("durability evicting: when memory is full, Redis evicts devices and revocations"),
+        _("set maxmemory-policy to noeviction"),
+    ),
+    "unknown": HealthCheck(
+        HealthStatus.READY,
+        _("durability unknown: the configuration of Redis cannot be read"),
+        _("find out from its provider what a crash may lose"),
+    ),
+}
+"""The first words are for programs: they do not change. ``everysec`` is a choice, so it degrades nothing."""
 
 
 class Store:
@@ -66,10 +101,10 @@ class Store:
             self.polling,
         )
 
-    async def ping(self) -> str:
-        """Check that Redis answers requests. Raises ``Unavailable``; returns what it promises, for people."""
+    async def ping(self) -> HealthCheck:
+        """Check that Redis answers requests; return what it promises. Raises ``Unavailable``."""
         await self.requests.command("PING")
-        return f"durability {await self.durability()}"
+        return _HEALTH[await self.durability()]
 
     async def durability(self) -> Durability:
         """Return what a crash of Redis may lose: ``always`` nothing that was answered, ``everysec`` up to two seconds.

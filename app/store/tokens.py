@@ -60,13 +60,13 @@ class Tokens:
         self._max_new_per_hour = max_new_per_hour
 
     async def request(
-        self, wanted: TokenRequest, *, request: str, jti: str, used_until_ms: int, may_apply: bool = True
+        self, wanted: TokenRequest, *, request: str, jti: str, used_until_ms: int, refuse_as: str = ""
     ) -> RequestResult:
         """Use the assertion and find the live token, or answer whether to apply or to wait.
 
         A live token takes one round trip. ``request`` is the request's random value: the same request may be sent
         again. The assertion is used until ``used_until_ms`` (Unix ms); 0: there is none. Where the request would have
-        to apply and ``may_apply`` is False, the answer is ``busy``, and nothing was started.
+        to apply and may not, the answer is ``failed`` for the reason ``refuse_as``; that too takes one round trip.
 
         Raises ``AssertionRefused`` and ``Unavailable``.
         """
@@ -82,7 +82,9 @@ class Tokens:
             "used_until_ms": used_until_ms,
             "fresh_ms": wanted.fresh_ms,
         }
-        answer = await self._redis.run_script(_FIND_LIVE, keys, **arguments)
+        answer: list[Any] = ["none"]
+        if not refuse_as:  # else it is probably refused, which must cost less than serving: one script is enough
+            answer = await self._redis.run_script(_FIND_LIVE, keys, **arguments)
         if answer == ["none"]:
             keys |= {
                 "application": shard.application(wanted.key),
@@ -94,8 +96,8 @@ class Tokens:
                 keys,
                 **arguments,
                 spare_ms=wanted.spare_ms,
-                may_apply=int(may_apply),
-                new_handle=shard.new_handle(),
+                refuse_as=refuse_as,
+                new_handle="" if refuse_as else shard.new_handle(),
                 client_id=client_id,
                 role=wanted.role,
                 scope=wanted.scope,

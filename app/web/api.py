@@ -19,6 +19,7 @@ from app.model.secrets import Secret
 from app.model.text import _
 from app.web.bearer import read_bearer
 from app.web.caller_limits import limited_page
+from app.web.client_address import client_address
 from app.web.conversion import RequestModel
 from app.web.middleware import add_log_fields
 from app.web.operator_share import run_within
@@ -58,7 +59,8 @@ class ApiPage(ApiAnswer, Generic[_Item], frozen=True):
 async def _admit(request: web.Request, route: Route) -> Admitted:
     """Authenticate first, then read: a caller without a key learns nothing about the API.
 
-    Raises ``NoToken``, ``InvalidToken``, ``InsufficientScope``, ``InvalidRequest``, ``TooLarge`` and ``Unavailable``.
+    Raises ``NoToken``, ``InvalidToken``, ``TooManyFailures``, ``InsufficientScope``, ``InvalidRequest``, ``TooLarge``
+    and ``Unavailable``.
     """
     key = await _verify_key(request, route.access.right)
     add_log_fields(request, who=key.actor_name)
@@ -75,7 +77,7 @@ async def _verify_key(request: web.Request, right: Right) -> ApiKey:
     authorization = request.headers.getall("Authorization", [])
     if bearer := read_bearer(authorization):
         with services.refusals.of(bearer, request_id=REQUEST_ID.get("")):
-            return await services.key_check.verify(bearer, right)
+            return await services.key_check.verify(bearer, right, address=client_address(request))
     if authorization:
         raise InvalidToken(_("only the Bearer scheme is supported here: send an API key"))
     raise NoToken(_("send an API key: Authorization: Bearer mts_..."))

@@ -36,6 +36,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOG_FIELDS: Final = web.RequestKey("log_fields", dict[str, object])
 """What a handler adds to the request's entry in the log: one entry costs half as much as two."""
 
+REFUSED_EARLY: Final = web.RequestKey("refused_early", Refusal)
+"""Why a request is refused before any handler sees it, if it is."""
+
 RefusalRenderer = Callable[[web.Request, Refusal], web.Response]
 
 SERVER_FAULT: Final = _("a fault of the server: report the request ID")
@@ -86,6 +89,8 @@ async def _answer(
     request: web.Request, handler: Handler, render_refusal: RefusalRenderer
 ) -> tuple[web.StreamResponse, Refusal | None]:
     """Call the handler; what it raises becomes an answer."""
+    if (early := request.get(REFUSED_EARLY)) is not None:
+        return render_refusal(request, early), early
     try:
         return await handler(request), None
     except Refusal as error:

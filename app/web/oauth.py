@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,10 +18,11 @@ from app.model.secrets import Secret
 from app.model.text import _
 from app.service.issue import IssuedToken
 from app.settings import Settings
+from app.web.client_address import client_address
 from app.web.client_authentication import ClientForm, read_caller, read_credentials
 from app.web.middleware import LOG_FIELDS
 from app.web.request_input import MAX_PARAMETERS, read_form
-from app.web.route import SERVICES, Access, Admitted, Route
+from app.web.route import SERVICES, Access, Admitted, Answer, Route
 
 GRANT_TYPE: Final = "client_credentials"
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -30,12 +32,14 @@ NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 class OAuthRequest:
     """What an OAuth endpoint gets: the ``Authorization`` headers, the services, and until when it must answer.
 
-    ``deadline`` is loop time in seconds. ``log_fields`` is added to the request's entry in the log.
+    ``address`` is the caller's IP address, or empty; ``deadline`` is loop time in seconds. ``log_fields`` is added to
+    the request's entry in the log.
     """
 
     authorization: Sequence[str]
     services: Services
     request_id: str
+    address: str
     deadline: float
     log_fields: dict[str, object] = field(default_factory=dict)
 
@@ -61,7 +65,12 @@ async def issue_token(request: OAuthRequest, form: TokenForm) -> Mapping[str, ob
     credentials = read_credentials(request.authorization, form)
     with request.services.refusals.of(credentials, request_id=request.request_id):
         issued = await request.services.issuer.issue(
-            credentials, form.scope, form.expires_in, deadline=request.deadline, request_id=request.request_id
+            credentials,
+            form.scope,
+            form.expires_in,
+            address=request.address,
+            deadline=request.deadline,
+            request_id=request.request_id,
         )
     request.log_fields.update(client_id=issued.client_id, handle=issued.handle, expires_in_s=issued.expires_in_s)
     return _token_answer(issued, request.services.settings)
@@ -71,7 +80,9 @@ async def introspect_token(request: OAuthRequest, form: TokenLookupForm) -> Mapp
     """Answer ``POST /oauth/introspect`` (RFC 7662 section 2)."""
     caller = read_caller(request.authorization, form)
     with request.services.refusals.of(caller, request_id=request.request_id):
-        found = await request.services.introspector.introspect(caller, form.token, deadline=request.deadline)
+        found = await request.services.introspector.introspect(
+            caller, form.token, address=request.address, deadline=request.deadline
+        )
     if found is None:
         return {"active": False}
     return {
@@ -92,7 +103,9 @@ async def revoke_token(request: OAuthRequest, form: TokenLookupForm) -> Mapping[
     """Answer ``POST /oauth/revoke`` (RFC 7009 section 2): 200 also for what is not a token."""
     caller = read_caller(request.authorization, form)
     with request.services.refusals.of(caller, request_id=request.request_id):
-        revoked = await request.services.revoker.revoke(caller, form.token, request_id=request.request_id)
+        revoked = await request.services.revoker.revoke(
+            caller, form.token, address=request.address, deadline=request.deadline, request_id=request.request_id
+        )
     if revoked is None:
         return {}
     at_broker = "revoked" if revoked.confirmed else "still valid at the broker until the cloud confirms"
@@ -116,6 +129,12 @@ async def show_metadata(request: web.Request) -> web.Response:
     return web.json_response(answer)
 
 
+async def _run(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Answer a request when fewer than the bound are worked on; it is not read before."""
+    async with request.app[SERVICES].limiter.turn(lambda: request.transport is None):
+        return await answer()
+
+
 async def _admit(request: web.Request, _route: Route) -> Admitted:
     """Read the form. Who calls is for the service to verify, together with what is asked for.
 
@@ -126,9 +145,15 @@ async def _admit(request: web.Request, _route: Route) -> Admitted:
     if request.query_string:
         # Logs and histories keep URLs: a secret in one would be readable there.
         raise InvalidRequest(_("send the parameters in the body, not in the URL"))
-    form = await read_form(request, max_fields=MAX_PARAMETERS)
+    # A client that sends slowly, or means harm, must not keep others from being served.
+    with nullcontext() if request.content.is_eof() else services.limiter.suspended():
+        form = await read_form(request, max_fields=MAX_PARAMETERS)
     oauth_request = OAuthRequest(
-        request.headers.getall("Authorization", []), services, REQUEST_ID.get(""), deadline=deadline
+        request.headers.getall("Authorization", []),
+        services,
+        REQUEST_ID.get(""),
+        address=client_address(request),
+        deadline=deadline,
     )
     request[LOG_FIELDS] = oauth_request.log_fields
     return Admitted(request, oauth_request, form=form)
@@ -138,8 +163,11 @@ async def _render(_request: web.Request, answer: Mapping[str, object]) -> web.Re
     return web.json_response(answer, headers=NO_STORE)
 
 
-OAUTH: Final = Access(admit=_admit, render=_render)
-"""For devices, and for services with an API key; each answer may hold a secret."""
+OAUTH: Final = Access(run=_run, admit=_admit, render=_render)
+"""For devices, and for services with an API key; each answer may hold a secret.
+
+An instance works on a bounded number of these requests at a time. The others are not refused: they wait to be read.
+"""
 
 
 def _token_answer(issued: IssuedToken, settings: Settings) -> dict[str, object]:

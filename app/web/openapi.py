@@ -17,7 +17,8 @@ from app.web.request_input import JSON
 from app.web.route import Route
 
 _REFUSED: Final = {
-    "description": "Refused: 400 and 404 name the cure, 401 and 403 are about the API key, 503 says when to try again.",
+    "description": "Refused: 400 and 404 name the cure, 401 and 403 are about the API key, "
+    "429 and 503 say when to try again.",
     "content": {
         JSON: {
             "schema": {

@@ -79,8 +79,8 @@ class AnsweredEarly(Exception):
 class Access:
     """How requests of one kind are admitted and answered; ``right`` or ``role`` is the least that the caller needs.
 
-    ``run`` answers a request within a share of the loop. ``limit`` bounds how many are handled at once, and for how
-    long. ``recover`` makes another answer of a refusal.
+    ``run`` answers a request when its turn comes, before anything of it is read. ``limit`` bounds how many are handled
+    at once, and for how long. ``recover`` makes another answer of a refusal.
     """
 
     admit: Callable[[web.Request, Route], Awaitable[Admitted]]
@@ -126,7 +126,7 @@ class Route:
         return get_type_hints(self.on_refused, include_extras=True) if self.on_refused else {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request. Raises ``Refusal``."""
+        """Answer a request when its turn comes. Raises ``Refusal``."""
         return await self.access.run(request, partial(self._answer, request))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -10,6 +10,7 @@ from app.errors import Refusal
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth
 from app.web.api import API_ADMIN
 from app.web.caller_limits import CALLER_LIMITS, CallerLimits
+from app.web.client_address import CLIENT_ADDRESSES, ClientAddresses
 from app.web.console import (
     account,
     api_keys,
@@ -31,7 +32,7 @@ from app.web.console.access import ADMIN, OPERATOR, VIEWER, VISITOR
 from app.web.middleware import TOKEN_PATH, render_json
 from app.web.oauth import OAUTH
 from app.web.openapi import OpenApi
-from app.web.route import OPEN, Route
+from app.web.route import OPEN, SERVICES, Route
 
 API: Final = (
     Route("GET /api/devices", api_devices.list_devices, API_ADMIN),
@@ -180,6 +181,7 @@ ROUTES: Final = (*OTHERS, *API, *CONSOLE)
 def add_routes(app: web.Application) -> None:
     """Add every address to ``app``, and what their answers need."""
     app[CALLER_LIMITS] = CallerLimits()
+    app[CLIENT_ADDRESSES] = ClientAddresses(app[SERVICES].settings.trusted_networks)
     rendering.set_up(app)
     app.add_routes([web.route(each.method, each.path, each.answer) for each in ROUTES])
 

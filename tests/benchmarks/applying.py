@@ -37,7 +37,7 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
     from app.model.secrets import AccessKeySecret, Secret  # noqa: PLC0415
     from app.model.topics import parse_filter  # noqa: PLC0415
     from app.service.pacing import Pacing  # noqa: PLC0415
-    from app.store.quota import SharedQuota  # noqa: PLC0415
+    from app.store.quota import QuotaSettings, SharedQuota  # noqa: PLC0415
     from app.store.store import Store  # noqa: PLC0415
 
     credentials = LastingCredentials(Credentials("bench-key", AccessKeySecret("bench-secret")))
@@ -46,7 +46,8 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
     async with AsyncExitStack() as stack:
         store = Store(Secret(os.environ["REDIS_URL"]))
         stack.push_async_callback(store.close)
-        quota = Pacing(SharedQuota(store, qps={"ApplyToken": 1e6}, egress_qps=1e6, egress_group="all"))
+        limits = QuotaSettings({"ApplyToken": 1e6}, egress_qps=1e6, egress_group="all")
+        quota = Pacing(SharedQuota(store, limits=limits))
         stack.push_async_callback(quota.close)
         client = await stack.enter_async_context(
             CloudClient(
@@ -60,9 +61,10 @@ async def ours(job: Job) -> AsyncIterator[Apply]:
         )
 
         async def apply() -> object:
-            deadline = loop.time() + 10
-            await client.permits("ApplyToken", 1, deadline=deadline)
-            return await client.apply_token(TokenType.R, resources, expiry_ms(), deadline=deadline)
+            applied = await client.apply_tokens([(TokenType.R, resources)], expiry_ms, deadline=loop.time() + 10)
+            for error in applied.errors:
+                raise error
+            return applied.tokens[TokenType.R]
 
         yield apply
 

@@ -39,9 +39,8 @@ from app.service.delivery import Delivery
 from app.service.pacing import Pacing
 from app.settings import Settings
 from app.store.audit import AuditStore
-from app.store.constants import PACE
 from app.store.jobs import Job
-from app.store.quota import SharedQuota
+from app.store.quota import QuotaSettings, SharedQuota, full_pace
 from app.store.records import ApplicationLease, CloudTokenOfType, RequestResult, TokenRequest
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
@@ -242,18 +241,20 @@ async def drain(settings: Settings) -> list[Row]:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(TestServer(app))
         tasks = []
+        limits = QuotaSettings({"RevokeToken": DRAIN_QPS}, egress_qps=300, egress_group="all")
+        pace = full_pace(DRAIN_QPS, limits.jitter_s)
         for _ in range(2):
             store, tokens = await stack.enter_async_context(opened(settings))
-            buckets = SharedQuota(store, qps={"RevokeToken": DRAIN_QPS}, egress_qps=300, egress_group="all")
+            buckets = SharedQuota(store, limits=limits)
             quota = Pacing(buckets)
             stack.push_async_callback(quota.close)
             client = await stack.enter_async_context(open_client(str(server.make_url("/")), quota, store))
-            delivery = Delivery(RevocationQueue(store), tokens, client, audit=AuditStore(store), pace=PACE * DRAIN_QPS)
+            delivery = Delivery(RevocationQueue(store), tokens, client, audit=AuditStore(store), pace=pace)
             tasks.append(asyncio.create_task(delivery.deliver_revocations()))
         await asyncio.sleep(DRAIN_S)
         await end(tasks)
     arrivals = [at for at in arrivals if at > arrivals[0] + 1]
-    held = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) / (PACE * DRAIN_QPS)
+    held = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) / pace
     fullest = max(sum(at <= other < at + 1 for other in arrivals) for at in arrivals)
     return [
         (

@@ -68,19 +68,20 @@ def test_the_documents_examples(tmp_path: Path, need_program: Callable[[str], st
     """The keys file of deploy/SANDBOX.md is valid, its commands run in order, and they leave the sandbox as it was."""
     need_program("curl")
     text = (processes.ROOT / "deploy/SANDBOX.md").read_text()
-    commands = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    commands = "".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL))
     (tmp_path / "keys.json").write_text("".join(re.findall(r"```json\n(.*?)```", text, re.DOTALL)))
-    with sandbox(tmp_path / "state", "--keys", str(tmp_path / "keys.json")) as process:
-        url = _url(process)
+    with sandbox(tmp_path / "state", "--keys", str(tmp_path / "keys.json"), "--control-port", "0") as process:
+        url, controls = _url(process), _controls(process)
         shown = _get(f"{url}/_sandbox/limits")
-        before = {name: shown[name] for name in ("qps", "egress_qps", "block_s", "blocked")}
+        before = {name: shown[name] for name in ("qps", "egress_qps", "block_s", "window", "blocked")}
         script = ["sh", "-euc", commands]
-        done = subprocess.run(script, env={**os.environ, "SANDBOX": url}, capture_output=True, text=True, check=False)
+        env = {**os.environ, "SANDBOX": url, "CONTROLS": controls}
+        done = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert '{"id":"fault-3"}' in done.stdout
         assert '"for_s":' in done.stdout
         after = _get(f"{url}/_sandbox/limits")
-        assert {name: after[name] for name in ("qps", "egress_qps", "block_s", "blocked")} == before
+        assert {name: after[name] for name in ("qps", "egress_qps", "block_s", "window", "blocked")} == before
         assert (before["qps"]["ApplyToken"], before["egress_qps"], before["blocked"]) == (100, 300, [])
         assert _get(f"{url}/_sandbox/faults")["faults"] == []
         assert _get(f"{url}/_sandbox/clock")["offset_s"] == 0
@@ -107,9 +108,35 @@ def test_the_previous_generation(tmp_path: Path) -> None:
         assert _get(f"{_url(process)}/_sandbox/limits")["qps"]["ApplyToken"] == 500
 
 
+@pytest.mark.parametrize(
+    ("limits", "apply_token_qps", "window"),
+    [("v3", 100, "sliding"), ("v2,whole", 500, "whole"), ("whole", 100, "whole"), ("off,sliding", None, "sliding")],
+)
+def test_how_seconds_are_counted(tmp_path: Path, limits: str, apply_token_qps: int | None, window: str) -> None:
+    """``--limits`` names the quotas, the kind of seconds, or both."""
+    with sandbox(tmp_path / "state", "--limits", limits, "--max-pause-ms", "45") as process:
+        shown = _get(f"{_url(process)}/_sandbox/limits")
+    assert (shown["qps"]["ApplyToken"], shown["window"], shown["max_pause_ms"]) == (apply_token_qps, window, 45)
+
+
+def test_the_control_port_is_printed(tmp_path: Path) -> None:
+    """A control port is printed after the line that says that the sandbox is ready."""
+    with sandbox(tmp_path / "state", "--control-port", "0") as process:
+        url, controls = _url(process), _controls(process)
+        assert controls != url
+        assert _get(f"{controls}/_sandbox/gateway") == {"closed_for_s": 0}
+
+
 def _url(process: subprocess.Popen[bytes]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().decode().split()[2].rstrip(",")
+
+
+def _controls(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    label, url = process.stdout.readline().decode().split()
+    assert label == "controls:"
+    return url
 
 
 def _get(url: str) -> Any:
@@ -123,7 +150,7 @@ def _query(access_key_id: str) -> str:
     return f"Action=QueryToken&AccessKeyId={access_key_id}&Timestamp={now}&{common}"
 
 
-@pytest.mark.parametrize("option", ["--port", "--mqtt-port"])
+@pytest.mark.parametrize("option", ["--port", "--mqtt-port", "--control-port"])
 def test_a_busy_port_is_one_line(tmp_path: Path, option: str) -> None:
     """A busy port ends the start with one line that names both options."""
     with (
@@ -145,6 +172,10 @@ def test_a_busy_port_is_one_line(tmp_path: Path, option: str) -> None:
         (["--state", "/dev/null/state"], "--state /dev/null/state"),
         (["--group", "plant"], "--group 'plant' is not a valid group ID: GID_"),
         (["--topic", "plant", "--topic", "a/b"], "--topic: 'a/b' is not a valid parent topic"),
+        (["--limits", "v4"], "--limits 'v4' is not valid: use v3, v2, off"),
+        (["--limits", "v2,v3"], "--limits 'v2,v3' is not valid"),
+        (["--limits", "whole,whole"], "--limits 'whole,whole' is not valid"),
+        (["--limits", ""], "--limits '' is not valid"),
     ],
 )
 def test_an_unusable_option_is_one_line(tmp_path: Path, options: list[str], reason: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -16,8 +17,11 @@ from aiohttp.test_utils import TestServer
 from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, LastingCredentials
 from app.cloud.errors import RETRIED, TREATMENTS
-from app.cloud.quota import QuotaExhausted
+from app.cloud.quota import CallPermit, CallPlace, QuotaExhausted
+from app.model.calls import CallRank
+from app.model.grants import TokenType
 from app.model.secrets import AccessKeySecret, CloudToken, Secret
+from app.model.topics import parse_filter
 from app.rpc import signature
 
 ACCESS_KEY_SECRET = AccessKeySecret("key-secret+/=")
@@ -106,18 +110,44 @@ async def cloud() -> AsyncIterator[Cloud]:
 
 
 @dataclass
+class Place:
+    """A place that has its permits as soon as it asks."""
+
+    quota: Permits
+    action: str
+    count: int
+
+    async def permit(self) -> CallPermit:
+        """Give them out, or refuse."""
+        if self.count > self.quota.left:
+            raise QuotaExhausted(self.action, 1.0)
+        self.quota.left -= self.count
+        return CallPermit(self.quota.void_at, 0, is_probe=False)
+
+    def disconnected(self) -> None:
+        """Do nothing: nothing waits here."""
+
+
+@dataclass
 class Permits:
-    """A quota of so many permits in all."""
+    """A quota of so many permits in all; ``places`` are those that are taken, in calls."""
 
     left: float = math.inf
+    places: int = 0
+    void_at: float = math.inf
 
-    async def permit(self, action: str, count: int = 1, *, deadline: float) -> None:
-        """Give them out, or refuse."""
-        if count > self.left:
-            raise QuotaExhausted(action, 1.0)
-        self.left -= count
+    @asynccontextmanager
+    async def place(self, action: str, count: int = 1, *, rank: CallRank, deadline: float) -> AsyncIterator[CallPlace]:
+        """Give one out."""
+        self.places += count
+        try:
+            yield Place(self, action, count)
+        finally:
+            self.places -= count
 
-    def refusal(self, action: str, *, deadline: float) -> QuotaExhausted | None:
+    def refusal(
+        self, action: str, count: int = 1, *, rank: CallRank = CallRank.FIRST, deadline: float
+    ) -> QuotaExhausted | None:
         """Know of none."""
 
 
@@ -146,6 +176,15 @@ async def client(cloud: Cloud) -> AsyncIterator[CloudClient]:
         attempt_timeout_s=0.5,
     ).connect() as opened:
         yield opened
+
+
+async def apply(client: CloudClient, type_: TokenType, expires_at_ms: int, *, deadline: float) -> CloudToken:
+    """Apply for one token, for the topic ``a``. Raises the error."""
+    applied = await client.apply_tokens([(type_, (parse_filter("a"),))], lambda: expires_at_ms, deadline=deadline)
+    for error in applied.errors:
+        raise error
+    assert applied.expires_at_ms == expires_at_ms
+    return applied.tokens[type_]
 
 
 def soon(seconds: float = 5) -> float:

@@ -91,9 +91,10 @@ async def test_a_device_from_its_credential_to_being_cut_off(client: CloudClient
 
 async def test_a_token(client: CloudClient) -> None:
     """A token is valid until it is revoked."""
-    await client.permits("ApplyToken", 1, deadline=soon())
     expires_at_ms = int(time.time() * 1000) + 600_000
-    token = await client.apply_token(TokenType.RW, [parse_filter("plant/#")], expires_at_ms, deadline=soon())
+    halves = [(TokenType.RW, [parse_filter("plant/#")])]
+    applied = await client.apply_tokens(halves, lambda: expires_at_ms, deadline=soon())
+    token = applied.tokens[TokenType.RW]
     assert await client.query_token(token, deadline=soon())
     await client.revoke_token(token, deadline=soon())
     assert not await client.query_token(token, deadline=soon())

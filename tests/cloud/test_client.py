@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from app.cloud.client import CloudClient
+from app.cloud.client import AppliedTokens, CloudClient
 from app.cloud.credentials import Credentials, LastingCredentials
 from app.cloud.errors import CloudError, ErrorKind
 from app.cloud.quota import QuotaExhausted
@@ -25,6 +25,7 @@ from tests.cloud.conftest import (
     Cloud,
     Permits,
     answer,
+    apply,
     drop,
     hang,
     raw,
@@ -35,7 +36,6 @@ from tests.cloud.conftest import (
 APPLIED = answer({"RequestId": REQUEST_ID, "Token": TOKEN.reveal()})
 VALID = answer({"RequestId": REQUEST_ID, "TokenStatus": True})
 REVOKED = answer({"RequestId": REQUEST_ID})
-A = (parse_filter("a"),)
 NOW_MS = 1_609_434_061_999
 """The time of the client."""
 
@@ -44,9 +44,9 @@ async def test_apply_token_sends_what_the_guide_says(cloud: Cloud, client: Cloud
     """All parameters travel in a signed form; Resources are sorted in byte order; the token is a secret."""
     cloud.answers = [APPLIED]
     resources = [parse_filter(text) for text in ("b/+", "a/#", "B", "a", "a-b")]
-    token = await client.apply_token(TokenType.RW, resources, 1_609_434_121_000, deadline=soon())
-    assert token == TOKEN
-    assert TOKEN.reveal() not in repr(token)
+    applied = await client.apply_tokens([(TokenType.RW, resources)], lambda: 1_609_434_121_000, deadline=soon())
+    assert applied == AppliedTokens({TokenType.RW: TOKEN}, [], 1_609_434_121_000)
+    assert TOKEN.reveal() not in repr(applied)
     (call,) = cloud.calls
     assert call.pop("SignatureNonce")
     assert call.pop("Signature")
@@ -131,7 +131,7 @@ async def test_an_answer_that_says_nothing_is_transient(cloud: Cloud, client: Cl
     """Whatever the cloud sends in place of an answer is an error to try again on, once, and never a success."""
     cloud.answers = [BAD[bad]]
     for call in (
-        client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()),
+        apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon()),
         client.query_token(TOKEN, deadline=soon()),
         client.revoke_token(TOKEN, deadline=soon()),
     ):
@@ -148,7 +148,7 @@ async def test_a_token_that_is_none_is_no_token(cloud: Cloud, client: CloudClien
     """A Token that is missing, no text, empty, or would part an MQTT password in two, is never handed on."""
     cloud.answers = [answer({"RequestId": "1", "Token": token})]
     with pytest.raises(CloudError, match="expected the fields of ApplyTokenAnswer"):
-        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon())
+        await apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon())
     cloud.answers = [answer({"RequestId": "1", "TokenStatus": token if token is not True else "true"})]
     with pytest.raises(CloudError, match="expected the fields of QueryTokenAnswer"):
         await client.query_token(TOKEN, deadline=soon())
@@ -191,7 +191,7 @@ async def test_a_malformed_refusal_is_not_a_success(
 async def test_what_may_pass_is_tried_again_signed_afresh(cloud: Cloud, client: CloudClient, failure: Answer) -> None:
     """Two failures are got over; each attempt has a nonce and a signature of its own."""
     cloud.answers = [failure, failure, APPLIED]
-    assert await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()) == TOKEN
+    assert await apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon()) == TOKEN
     assert len({call["SignatureNonce"] for call in cloud.calls}) == 3
     assert len({call["Signature"] for call in cloud.calls}) == 3
 
@@ -200,7 +200,7 @@ async def test_there_are_three_attempts_at_most(cloud: Cloud, client: CloudClien
     """A cloud that goes on failing is not called for ever."""
     cloud.answers = [refuse("ServiceUnavailable", status=503)]
     with pytest.raises(CloudError) as refusal:
-        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon())
+        await apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon())
     assert refusal.value.kind is ErrorKind.TRANSIENT
     assert len(cloud.calls) == 3
 
@@ -236,7 +236,7 @@ async def test_a_token_is_not_asked_for_again_when_it_would_live_too_short(
     """What the cloud would refuse for its life, less than 60 s by then, is not sent: the passing fault is raised."""
     cloud.answers = [refuse("Throttling.User", x_acs_retry_after=str(again_in_ms))]
     with pytest.raises(CloudError) as refusal:
-        await client.apply_token(TokenType.R, A, NOW_MS + 60_000 + 350, deadline=soon())
+        await apply(client, TokenType.R, NOW_MS + 60_000 + 350, deadline=soon())
     assert refusal.value.kind is ErrorKind.THROTTLED
     assert len(cloud.calls) == calls
 
@@ -250,18 +250,41 @@ async def test_a_retry_after_that_is_no_time_is_left_out(cloud: Cloud, client: C
     assert refusal.value.retry_after_s is None
 
 
+@pytest.mark.parametrize(
+    ("headers", "after_s"),
+    [
+        ({"x_acs_retry_after": "1500"}, 1.5),
+        ({"x_acs_retry_after": "31536000000"}, 60),
+        ({"Retry_After": "7"}, 7),
+        ({"Retry_After": "31536000"}, 60),
+        ({"Retry_After": "-1"}, None),
+        ({"Retry_After": "Fri, 31 Dec 2049 23:59:59 GMT"}, None),
+        ({"Retry_After": "9", "x_acs_retry_after": "2000"}, 2),
+        ({"Retry_After": "9", "x_acs_retry_after": "-1"}, 9),
+    ],
+)
+async def test_however_long_the_cloud_asks_to_be_left_alone_it_is_called_again(
+    cloud: Cloud, client: CloudClient, headers: dict[str, str], after_s: float | None
+) -> None:
+    """A year is a minute; the standard's header in whole seconds counts where the cloud's own is missing."""
+    cloud.answers = [refuse("Throttling.User", status=429, message="No.", **headers)]
+    with pytest.raises(CloudError) as refusal:
+        await client.query_token(TOKEN, deadline=soon(0.1))
+    assert refusal.value.retry_after_s == after_s
+
+
 async def test_a_hanging_cloud_keeps_no_caller_beyond_its_deadline(
     cloud: Cloud, client: CloudClient, stopwatch: Callable[[], float]
 ) -> None:
     """The deadline holds over all attempts, and a lost answer is asked for once more and not twice."""
     cloud.answers = [hang]
     with pytest.raises(CloudError) as refusal:
-        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(0.2))
+        await apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon(0.2))
     assert stopwatch() < 0.4
     assert (refusal.value.kind, refusal.value.uncertain) == (ErrorKind.UNREACHABLE, True)
     assert len(cloud.calls) == 1
     with pytest.raises(CloudError, match="Timeout: no answer in"):
-        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(30))
+        await apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon(30))
     assert len(cloud.calls) == 3
     assert stopwatch() < 3
 
@@ -270,7 +293,7 @@ async def test_a_deadline_that_has_passed_makes_no_call(cloud: Cloud, client: Cl
     """Nothing is sent for a caller who no longer waits."""
     cloud.answers = [APPLIED]
     with pytest.raises(CloudError) as refusal:
-        await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(-1))
+        await apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon(-1))
     assert refusal.value.kind is ErrorKind.UNREACHABLE
     assert not refusal.value.uncertain
     assert cloud.calls == []
@@ -279,7 +302,7 @@ async def test_a_deadline_that_has_passed_makes_no_call(cloud: Cloud, client: Cl
 async def test_a_lost_connection_is_made_anew(cloud: Cloud, client: CloudClient) -> None:
     """A connection that the cloud closes costs one more attempt, on another connection."""
     cloud.answers = [drop, APPLIED]
-    assert await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()) == TOKEN
+    assert await apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon()) == TOKEN
     assert len(cloud.peers) == 2
 
 
@@ -304,7 +327,7 @@ async def test_a_cancelled_call_leaves_nothing_behind(cloud: Cloud, client: Clou
     """Its task ends, its connection is closed, and the next call goes through."""
     cloud.answers = [hang]
     before = asyncio.all_tasks()
-    task = asyncio.create_task(client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon()))
+    task = asyncio.create_task(apply(client, TokenType.R, NOW_MS + 3_600_000, deadline=soon()))
     await cloud.called.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -389,20 +412,3 @@ async def test_a_proxy_in_the_environment_is_not_used(
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{nobody.getsockname()[1]}")
         assert await client.query_token(TOKEN, deadline=soon())
-
-
-async def test_permits_are_taken_before_the_expiry_is_computed(cloud: Cloud) -> None:
-    """The wait for the quota lies in ``permits``; the first attempt of an ApplyToken waits no more."""
-    cloud.answers = [APPLIED]
-    async with CloudClient(
-        endpoint=cloud.url,
-        region="cn-hangzhou",
-        instance_id="post-cn-test",
-        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
-        quota=Permits(2),
-        now_ms=lambda: 0,
-    ).connect() as client:
-        await client.permits("ApplyToken", 2, deadline=soon(0.2))
-        assert await client.apply_token(TokenType.R, A, NOW_MS + 3_600_000, deadline=soon(0.2)) == TOKEN
-        with pytest.raises(QuotaExhausted):
-            await client.permits("ApplyToken", 1, deadline=soon(0.2))

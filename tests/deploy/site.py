@@ -59,7 +59,7 @@ class Site:
 
     async def balance(self) -> dict[str, dict[str, str]]:
         """Return haproxy's ``show stat`` for each instance."""
-        rows = csv.DictReader((await _ask(self._admin, "show stat")).lstrip("# ").splitlines())
+        rows = csv.DictReader((await ask_haproxy(self._admin, "show stat")).lstrip("# ").splitlines())
         names = dict(zip(("instance1", "instance2", "instance3"), INSTANCES, strict=True))
         return {names[row["svname"]]: row for row in rows if row["pxname"] == "instances" and row["svname"] in names}
 
@@ -182,7 +182,7 @@ def _instance(state: Path, environment: dict[str, str], name: str, port: int) ->
 def _haproxy(state: Path, program: str, addresses: dict[str, str]) -> Part:
     async def answers() -> bool:
         try:
-            return bool(await _ask(Path(addresses["HAPROXY_SOCKET"]), "show info"))
+            return bool(await ask_haproxy(Path(addresses["HAPROXY_SOCKET"]), "show info"))
         except OSError:
             return False
 
@@ -196,7 +196,8 @@ def _haproxy(state: Path, program: str, addresses: dict[str, str]) -> Part:
     )
 
 
-async def _ask(socket: Path, question: str) -> str:
+async def ask_haproxy(socket: Path, question: str) -> str:
+    """Return what haproxy answers to a command on its socket."""
     reader, writer = await asyncio.open_unix_connection(socket)
     try:
         writer.write(f"{question}\n".encode())

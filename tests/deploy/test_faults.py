@@ -147,7 +147,7 @@ def test_a_request_that_was_sent_is_never_sent_again(seen: Seen) -> None:
 def test_the_pages_commands_work(seen: Seen) -> None:
     """The page's commands get readiness and a token through haproxy, over TLS with the generated CA."""
     assert seen.ready["status"] == "ready"
-    assert seen.ready["checks"]["redis"]["detail"] == "durability always"
+    assert seen.ready["checks"]["redis"]["detail"].startswith("durability always")
     assert seen.token["scope"] == "pub:plant/d1/up/#"
     assert seen.http_version == "2"
 

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,13 +15,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import redis
 import yaml
 
 from app.settings import Settings
+from app.web.open_files import needed_files
 from tests.cli.test_serve import answers
 from tests.deploy.site import DEPLOY, procfile
 from tests.processes import ROOT, free_ports, running, wait_until
@@ -138,6 +141,27 @@ def test_systemd_takes_the_unit(tmp_path: Path, need_program: Callable[[str], st
         [analyze, "--offline=true", "--threshold=20", "security", unit], capture_output=True, text=True, check=False
     )
     assert rated.returncode == 0, rated.stdout + rated.stderr
+
+
+def test_the_limits_of_open_files_fit_the_connections() -> None:
+    """Unit and compose file allow an instance and haproxy what they need, and the documents name these numbers."""
+    compose: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    nofile = {name: service.get("ulimits", {}).get("nofile") for name, service in compose["services"].items()}
+    [of_unit] = re.findall(r"^LimitNOFILE=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    default = {name: Settings.model_fields[name].default for name in ("max_connections", "egress_qps")}
+    needed = needed_files(cast("Settings", SimpleNamespace(**default)))
+    assert needed <= nofile["instance1"] == int(of_unit)
+
+    main, sandbox = ((DEPLOY / name).read_text() for name in ("haproxy.cfg", "haproxy-sandbox.cfg"))
+    total, *frontends = (int(number) for number in re.findall(r"^    maxconn (\d+)$", main + sandbox, re.MULTILINE))
+    assert len(frontends) == len(re.findall(r"^frontend ", main + sandbox, re.MULTILINE))
+    assert sum(frontends) < total
+    files = 2 * total + 100
+    assert files <= nofile["haproxy"]
+    page = (DEPLOY / "README.md").read_text()
+    assert f"must be at least {files:,}" in main
+    assert f"at least {files:,} for haproxy" in page
+    assert f"{needed:,} for an instance" in page
 
 
 def test_one_command_runs_an_instance_everywhere() -> None:

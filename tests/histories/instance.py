@@ -15,7 +15,6 @@ from weakref import WeakSet
 from aiohttp import web
 
 from app.assembly import build
-from app.model.actors import Actor
 from app.model.grants import Grant
 from app.model.policy import Policy
 from app.service import delivery as delivering
@@ -208,9 +207,7 @@ class Instance:
         queue = self.parts.queue
         for shard in await queue.next_shards():
             if claim := await queue.claim_revocation(shard):
-                deadline = asyncio.get_running_loop().time() + delivering.SEND_WITHIN_S
-                if await self.delivery._take_permit(claim, deadline):
-                    await self.delivery._deliver(claim, deadline)
+                await self.delivery._deliver(claim, lambda: None)
                 return True
         return False
 
@@ -235,19 +232,19 @@ class Instance:
     def _watch_applications(self) -> None:
         """Observe all that a history judges by, and change nothing."""
         applications, tokens, cloud = self.applications, self.parts.tokens, self.applications._cloud
-        start, wait_until_done, is_under_way, apply_token = (
+        start, wait_until_done, is_under_way, apply_tokens = (
             applications.start,
             applications.wait_until_done,
             tokens.is_under_way,
-            cloud.apply_token,
+            cloud.apply_tokens,
         )
         store = tokens.store
 
-        def starting(lease: ApplicationLease, grant: Grant, *, actor: Actor) -> None:
+        def starting(lease: ApplicationLease, grant: Grant, **options: Any) -> None:
             if lease.handle not in applications._own:
                 self.halves[lease.handle] = len(grant.split())
                 self._watcher.began(self, lease)
-            start(lease, grant, actor=actor)
+            start(lease, grant, **options)
 
         async def waiting(wanted: TokenRequest, application: Handle, until: float) -> None:
             request = asyncio.current_task()
@@ -265,12 +262,12 @@ class Instance:
                 self.looked[application] = turn
             return out
 
-        async def applying(*arguments: Any, **options: Any) -> Any:
-            self.calls_out += 1
+        async def applying(halves: Sequence[Any], *arguments: Any, **options: Any) -> Any:
+            self.calls_out += len(halves)
             try:
-                return await apply_token(*arguments, **options)
+                return await apply_tokens(halves, *arguments, **options)
             finally:
-                self.calls_out -= 1
+                self.calls_out -= len(halves)
 
         async def storing(
             lease: ApplicationLease, obtained: tuple[CloudTokenOfType, ...], expires_at_ms: int, **options: Any
@@ -283,7 +280,7 @@ class Instance:
             (applications, "start", starting),
             (applications, "wait_until_done", waiting),
             (tokens, "is_under_way", looking),
-            (cloud, "apply_token", applying),
+            (cloud, "apply_tokens", applying),
             (tokens, "store", storing),
         )
         for owner, name, function in replaced:

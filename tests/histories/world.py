@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import jwt
 import redis
 
-from app.errors import InvalidClient, InvalidRequest, NotFound, Refusal
+from app.errors import InvalidClient, InvalidRequest, NotFound, Refusal, TooManyFailures
 from app.model.actors import Actor
 from app.model.api_keys import Right
 from app.model.policy_file import load_policy
@@ -43,6 +43,7 @@ from tests.histories.ledger import (
     Matches,
     for_topic,
 )
+from tests.processes import trust_server
 from tests.waiting import until
 
 Key = Literal["new", "old"]
@@ -50,6 +51,7 @@ Change = Literal["disable", "enable", "rotate", "rotate with grace", "remove", "
 Event = Literal["narrow", "wide", "refuse"]
 
 DEADLINE_S: Final = 20.0
+ADDRESS: Final = "192.0.2.1"
 ROUNDS: Final = 12
 """So often the clock is moved past every claim, back-off and lease before what is still queued counts as stuck."""
 
@@ -111,6 +113,7 @@ class World:
         self._orphans = 0
         self._started = 0
         self._redis.flushall()
+        trust_server(self._redis)
         await self._cloud.clear()
         await self._cloud.move_clock(0)
         for at in (1, 2):
@@ -188,7 +191,7 @@ class World:
         good = self.ledger.devices[client_id].admits(key, self._now_ms())
         deadline = asyncio.get_running_loop().time() + DEADLINE_S
         life = None if life_s is None else str(life_s)
-        task = instance.own(instance.services.issuer.issue(assertion, scope, life, deadline=deadline))
+        task = instance.own(instance.services.issuer.issue(assertion, scope, life, address=ADDRESS, deadline=deadline))
         pending = Pending(task, instance, client_id, key, assertion, good, replay, {self._policy})
 
         def answered(_: object) -> None:
@@ -224,7 +227,12 @@ class World:
         caller: Bearer | Assertion = self._bearer
         if way == "device":
             caller = self._sign(target.client_id, self.ledger.devices[target.client_id].key)
-        revoked = await instance.services.revoker.revoke(caller, Secret(target.password or target.handle))
+        revoked = await instance.services.revoker.revoke(
+            caller,
+            Secret(target.password or target.handle),
+            address=ADDRESS,
+            deadline=asyncio.get_running_loop().time() + DEADLINE_S,
+        )
         if revoked is None:
             raise NotFound("its record is gone, or not there yet")
 
@@ -415,7 +423,7 @@ class World:
             answered = False
             self.ledger.unanswered(targets)
             await self.crash(at)
-        except (NotFound, InvalidRequest, InvalidClient):
+        except (NotFound, InvalidRequest, InvalidClient, TooManyFailures):
             answered = None
         if answered and at_once:
             self.ledger.answered(targets)
@@ -432,7 +440,9 @@ class World:
     async def _active(self, application: Application, at: int) -> bool:
         here = self.instances[at]
         deadline = asyncio.get_running_loop().time() + DEADLINE_S
-        steps = here.services.introspector.introspect(self._bearer, Secret(application.password), deadline=deadline)
+        steps = here.services.introspector.introspect(
+            self._bearer, Secret(application.password), address=ADDRESS, deadline=deadline
+        )
         return await here.do(steps) is not None
 
     async def _settle(self) -> None:
@@ -490,7 +500,7 @@ class World:
         else:
             self.ledger.seen[f"refused: {error.code}"] += 1
             at_once = pending.good and good_now and not pending.waited
-            if at_once and isinstance(error, InvalidClient) and not pending.replay:
+            if at_once and isinstance(error, InvalidClient | TooManyFailures) and not pending.replay:
                 raise Broken(f"a good device was refused: {error.description}")
 
     async def _drain(self) -> None:

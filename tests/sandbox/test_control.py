@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import aiohttp
 import pytest
 
 from app.rpc.catalog import ACTIONS
+from app.sandbox.faults import FaultInjector, FaultKind
 from tests.sandbox.caller import Caller, in_ms
 from tests.sandbox.device import Device, eventually
 from tests.sandbox.raw import Raw
@@ -210,6 +212,91 @@ async def test_throttling(cloud: Caller) -> None:
         assert (await cloud.call(action.name)).code == action.overflow
 
 
+FAULTS_OF_ALL_ACTIONS = ["throttle", "hang", "delay", "hold", "garbage", "noise", "html", "drop", "half"]
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_ALL_ACTIONS)
+async def test_a_fault_for_a_while(cloud: Caller, fault: str) -> None:
+    """Each fault can be ordered for all actions for some seconds, happens to all calls meanwhile, and then ends."""
+    options = {"action": "*", "fault": fault, "delay_s": 300}
+    await cloud.control("POST", "faults", {**options, "for_s": 300})
+    calls = [asyncio.create_task(failing(cloud, action)) for action in ("QueryToken", "RevokeToken", "QueryToken")]
+
+    async def has_happened() -> bool:
+        injected = (await cloud.control("GET", "faults"))["injected"]
+        return bool(injected == {"QueryToken": {fault: 2}, "RevokeToken": {fault: 1}})
+
+    await eventually(has_happened)
+    assert (await cloud.control("GET", "faults"))["faults"][0]["times"] is None
+    await cloud.control("DELETE", "faults")
+    for call in calls:
+        call.cancel()
+    await cloud.control("POST", "faults", {**options, "for_s": 0.02})
+
+    async def has_ended() -> bool:
+        return bool((await cloud.control("GET", "faults"))["faults"] == [])
+
+    await eventually(has_ended)
+    assert (await cloud.call("QueryToken", Token="t")).code == "OK"
+
+
+async def failing(cloud: Caller, action: str) -> None:
+    """Make a call that may fail in any way."""
+    with suppress(aiohttp.ClientError, UnicodeDecodeError):
+        await cloud.call(action, Token="t")
+
+
+@pytest.mark.parametrize(("fault", "is_answered"), [("hold", True), ("hang", False)])
+async def test_the_end_of_a_fault_releases_its_calls(cloud: Caller, fault: str, *, is_answered: bool) -> None:
+    """Calls that one fault holds are released when it ends: held ones go on, hanging ones are dropped."""
+    await cloud.control("POST", "faults", {"action": "QueryToken", "fault": fault, "for_s": 0.2})
+    await cloud.control("POST", "faults", {"action": "RevokeToken", "fault": "hold", "for_s": 300})
+    other = asyncio.create_task(cloud.call("RevokeToken", Token="t"))
+    if is_answered:
+        assert (await cloud.call("QueryToken", Token="t")).code == "OK"
+    else:
+        with pytest.raises(aiohttp.ClientError):
+            await cloud.call("QueryToken", Token="t")
+    await until_held(cloud, "RevokeToken", 1)
+    await cloud.control("DELETE", "faults")
+    assert (await other).code == "OK"
+
+
+async def test_jitter_delays_the_arrival(cloud: Caller) -> None:
+    """A request counts when it arrives after its delay: two that are sent at once are then a second apart."""
+    await cloud.control("POST", "limits", {"qps": {"QueryToken": 1}, "egress_qps": 1})
+    # With this seed the first two delays are 12244.00 s and 13323.00 s.
+    await cloud.control("POST", "faults", {"action": "*", "fault": "jitter", "delay_s": 1.2, "seed": 1412})
+    replies = await asyncio.gather(*(cloud.call("QueryToken", Token="t") for _ in range(2)))
+    assert [reply.code for reply in replies] == ["OK", "OK"]
+    counted = await cloud.control("GET", "limits")
+    assert [meter["peak"] for meter in (*counted["calls"], *counted["addresses"])] == [1, 1]
+    faults = await cloud.control("GET", "faults")
+    assert (faults["faults"][0]["times"], faults["injected"]) == (None, {})
+
+
+async def test_jitter_of_a_share_of_the_requests(cloud: Caller) -> None:
+    """With a rate only some requests are delayed, with ``times`` only so many."""
+    order = {"action": "*", "fault": "jitter", "delay_s": 0.001}
+    await cloud.control("POST", "faults", {**order, "rate": 0.5, "times": 2})
+    while (await cloud.control("GET", "faults"))["faults"]:
+        assert (await cloud.call("QueryToken", Token="t")).code == "OK"
+
+
+def test_jitter_can_be_repeated() -> None:
+    """Delays are spread over the whole range, and the same for an equal seed."""
+
+    def delays(seed: int) -> list[float]:
+        faults = FaultInjector()
+        faults.add_fault("*", FaultKind.JITTER, delay_s=0.03, times=None, seed=seed)
+        return [faults.next_delay_s() for _ in range(300)]
+
+    first = delays(1)
+    assert delays(1) == first != delays(2)
+    assert 0 <= min(first) < 0.002
+    assert 0.028 < max(first) <= 0.03
+
+
 @pytest.mark.parametrize("forget", [False, True])
 async def test_a_broker_restart(cloud: Caller, connect: Callable[..., Awaitable[Device]], *, forget: bool) -> None:
     """A restart cuts every connection; sessions that were asked for are kept, or lost on demand."""
@@ -250,6 +337,9 @@ async def test_faults_happen_to_verified_calls_only(cloud: Caller) -> None:
         ("faults", {"action": "ApplyToken", "fault": "delay", "delay_s": -1}),
         ("faults", {"action": "ApplyToken", "fault": "hold", "extra": 1}),
         ("faults", ["hold"]),
+        ("faults", {"action": "ApplyToken", "fault": "jitter"}),
+        ("faults", {"action": "ApplyToken", "fault": "drop", "for_s": 0}),
+        ("faults", {"action": "ApplyToken", "fault": "drop", "for_s": 1e9}),
         ("faults", {"action": "ApplyToken", "fault": "drop", "rate": 0}),
         ("faults", {"action": "ApplyToken", "fault": "drop", "rate": 1.5}),
         ("release", {"action": "Nonsense"}),
@@ -283,7 +373,9 @@ async def test_bad_orders(cloud: Caller, path: str, body: object) -> None:
         {"Host": "evil.example:80", "Origin": "http://evil.example:80"},
     ],
 )
-@pytest.mark.parametrize("path", ["calls", "faults", "release", "limits", "blocks", "broker", "clock", "tokens"])
+@pytest.mark.parametrize(
+    "path", ["calls", "faults", "release", "limits", "blocks", "gateway", "broker", "clock", "tokens"]
+)
 async def test_other_origins(cloud: Caller, path: str, headers: dict[str, str]) -> None:
     """No page in a browser on this machine reaches the controls, neither from its origin nor by rebinding a name."""
     method = "POST" if path in ("release", "blocks", "broker") else "GET"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,8 +17,8 @@ from app.service import delivery as module
 from app.service.delivery import Delivery
 from app.service.pacing import Pacing
 from app.store.audit import AuditStore
-from app.store.constants import CLAIM_MS, PACE
-from app.store.quota import PermitGrant, SharedQuota
+from app.store.constants import CLAIM_MS
+from app.store.quota import PermitGrant, PermitQuestion, QuotaSettings, SharedQuota, full_pace
 from app.store.records import CloudTokenOfType, Priority
 from app.store.redis_keys import Shard
 from app.store.revocations import Claim, RevocationQueue
@@ -68,9 +67,9 @@ class CountedQuota(SharedQuota):
 
     given = 0
 
-    async def take_permits(self, action: str, **question: Any) -> PermitGrant:
+    async def take_permits(self, action: str, question: PermitQuestion) -> PermitGrant:
         """Take, and count."""
-        grant = await super().take_permits(action, **question)
+        grant = await super().take_permits(action, question)
         self.given += grant.permits
         return grant
 
@@ -78,7 +77,8 @@ class CountedQuota(SharedQuota):
 @asynccontextmanager
 async def paced(store: Store, cloud: Cloud, qps: float) -> AsyncIterator[tuple[CloudClient, CountedQuota]]:
     """Open a client, patient with the cloud, whose quota is the one that all instances share."""
-    shared = CountedQuota(store, qps={"RevokeToken": qps}, egress_qps=10 * qps, egress_group="all")
+    limits = QuotaSettings({"RevokeToken": qps}, egress_qps=10 * qps, egress_group="all")
+    shared = CountedQuota(store, limits=limits)
     pacing = Pacing(shared)
     async with CloudClient(
         endpoint=cloud.url,
@@ -171,7 +171,7 @@ async def test_the_drain_keeps_the_pace_of_the_quota_however_long_the_cloud_take
         for _ in range(2):
             client, quota = await stack.enter_async_context(paced(store, cloud, qps))
             quotas.append(quota)
-            begin(client, pace=PACE * qps)
+            begin(client, pace=full_pace(qps, 0.03))
         await until(all_called, "a call for each token, and none answered")
         answered.set()
         await until(drained(revocations), "the queue drained")
@@ -188,7 +188,7 @@ async def test_an_operator_s_revoke_passes_the_bulk(
     urgent = await fleet.issue("urgent", life_s=600)
     queue = RecordedQueue(store)
     async with paced(store, cloud, 50) as (client, _):
-        delivery = begin(client, pace=PACE * 50, queue=queue)
+        delivery = begin(client, pace=full_pace(50, 0.03), queue=queue)
 
         async def some() -> bool:
             return len(called(cloud)) >= 5

@@ -3,14 +3,16 @@ from __future__ import annotations
 import pytest
 
 from app.cloud.errors import CloudError, ErrorKind
+from app.cloud.quota import CallOutcome
 from app.errors import Unavailable
 from app.service.metrics import HOUR_MINUTES, MAX_CODE_CHARS, Metrics
 from app.store.constants import COUNTERS_KEPT_MS
 from app.store.counters import MINUTE_MS, Batch, CloudHealth, CounterStore
-from app.store.quota import QuotaUsageReader
+from app.store.quota import QuotaSettings, QuotaUsageReader
 from app.store.store import Store
 
 QPS = {"ApplyToken": 500.0, "QueryToken": 100.0, "RevokeToken": 5.0, "SendMessage": 1000.0}
+LIMITS = QuotaSettings(QPS, egress_qps=300, egress_group="all")
 
 
 class Book(CounterStore):
@@ -38,7 +40,7 @@ def book(store: Store) -> Book:
 
 def counting(store: Store, book: CounterStore) -> Metrics:
     """Return what another instance counts with."""
-    return Metrics(book, QuotaUsageReader(store, qps=QPS, egress_qps=300, egress_group="all"), store.clock)
+    return Metrics(book, QuotaUsageReader(store, limits=LIMITS), store.clock)
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ async def test_what_is_kept_has_a_bound(store: Store, book: Book, metrics: Metri
 
 async def test_an_idle_instance_writes_nothing(book: Book, metrics: Metrics) -> None:
     """Without anything new Redis is left alone."""
-    metrics.called("ApplyToken", None)
+    metrics.called(CallOutcome("ApplyToken", None, None))
     await metrics.add_counts()
     await metrics.add_counts()
     assert book.written == 1
@@ -124,19 +126,19 @@ async def test_an_idle_instance_writes_nothing(book: Book, metrics: Metrics) -> 
 async def test_the_cloud_is_seen_by_all(store: Store, book: Book, metrics: Metrics) -> None:
     """One instance tells what another saw: what failed, how, when, and since when everything fails."""
     other = counting(store, book)
-    metrics.called("QueryToken", None)
+    metrics.called(CallOutcome("QueryToken", None, None))
     answered_ms = store.clock.now_ms()
     store.clock.shift_ms += 5_000
-    metrics.called("ApplyToken", CloudError(ErrorKind.THROTTLED, "Throttling.Api"))
+    metrics.called(CallOutcome("ApplyToken", CloudError(ErrorKind.THROTTLED, "Throttling.Api"), None))
     store.clock.shift_ms += 5_000
-    metrics.called("RevokeToken", CloudError(ErrorKind.UNREACHABLE, "T" * 500))
+    metrics.called(CallOutcome("RevokeToken", CloudError(ErrorKind.UNREACHABLE, "T" * 500), None))
     await metrics.add_counts()
     seen = await other.cloud_health()
     assert abs(seen.ok_at_ms - answered_ms) < 1000
     assert abs(seen.failing_since_ms - answered_ms - 5_000) < 1000
     assert abs(seen.failed_at_ms - answered_ms - 10_000) < 1000
     assert (seen.action, seen.kind, seen.code) == ("RevokeToken", "unreachable", "T" * MAX_CODE_CHARS)
-    other.called("QueryToken", None)
+    other.called(CallOutcome("QueryToken", None, None))
     await other.add_counts()
     assert (await metrics.cloud_health()).failing_since_ms == 0
 
@@ -150,5 +152,5 @@ async def test_before_the_first_call_the_cloud_was_not_seen(metrics: Metrics) ->
 async def test_quotas_that_nobody_uses_are_left_out(store: Store, metrics: Metrics) -> None:
     """The egress group's limit and those of the three actions of tokens are always told, others when in use."""
     assert [use.action for use in await metrics.quota_usage()] == ["", "ApplyToken", "QueryToken", "RevokeToken"]
-    await store.requests.command("LPUSH", "{q}:a:SendMessage", store.clock.now_ms() * 1000)
+    await store.requests.command("LPUSH", "{q}:a:SendMessage", f"{store.clock.now_ms() * 1000 + 900_000} 1")
     assert [use.action for use in await metrics.quota_usage()][-1] == "SendMessage"

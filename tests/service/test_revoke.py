@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from app.cloud.client import CloudClient
@@ -11,16 +13,21 @@ from app.service.api_keys import ApiKeyAdmin, Bearer, KeyCheck
 from app.service.authenticate import Authenticator
 from app.service.client_credentials import Basic
 from app.service.delivery import Delivery
+from app.service.failure_limits import FailureLimits
+from app.service.request_limiter import RequestLimiter
 from app.service.revoke import Revoker
 from app.service.token_lookup import TokenLookup
 from app.store.api_keys import ApiKeys
 from app.store.audit import AuditStore
+from app.store.failures import FailureCounts
 from app.store.records import Priority, TokenRecord
 from app.store.redis_keys import Shard
 from app.store.revocations import RevocationQueue
 from app.store.sealing import SealingKeys
 from tests.store.fleet import KEY, Fleet
 from tests.store.test_tokens import begin_application, keep, want
+
+ADDRESS = "192.0.2.1"
 
 
 async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
@@ -31,11 +38,13 @@ async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
     device = await fleet.add("d1")
     api_keys = ApiKeys(fleet.store, keys)
     made = await ApiKeyAdmin(api_keys).add_api_key("service", [Right.REVOKE], actor=SERVER)
-    authenticator = Authenticator(fleet.devices, fleet.store.clock, "https://tokens.example")
+    limiter = RequestLimiter(1)
+    failures = FailureLimits(FailureCounts(fleet.store), fleet.store.clock)
+    authenticator = Authenticator(fleet.devices, fleet.store.clock, "https://tokens.example", failures, limiter=limiter)
     # It does not run, so nothing is delivered.
     delivery = Delivery(revocations, fleet.tokens, client, audit=AuditStore(fleet.store), pace=1.0)
-    lookup = TokenLookup(authenticator, KeyCheck(api_keys), fleet.tokens)
-    revoker = Revoker(lookup, fleet.tokens, delivery)
+    lookup = TokenLookup(authenticator, KeyCheck(api_keys, failures), fleet.tokens, limiter=limiter)
+    revoker = Revoker(lookup, fleet.tokens, delivery, limiter=limiter)
 
     async def token(life_s: int) -> TokenRecord:
         lead = await begin_application(fleet.tokens, want(device, life_s=life_s), f"r{life_s}")
@@ -43,8 +52,10 @@ async def test_devices_own_revokes_wait_for_those_of_operators_and_jobs(
         return await fleet.read(lead.handle)
 
     own, services, in_bulk = await token(7200), await token(600), await token(3600)
-    await revoker.revoke(Basic(device.client_id, ClientSecret(KEY.reveal())), Secret(own.handle))
+    basic = Basic(device.client_id, ClientSecret(KEY.reveal()))
+    deadline = asyncio.get_running_loop().time() + 10
+    await revoker.revoke(basic, Secret(own.handle), address=ADDRESS, deadline=deadline)
     await fleet.tokens.revoke_token(in_bulk, Priority.BULK, actor=SERVER)
-    await revoker.revoke(Bearer(made.text), Secret(services.handle))
+    await revoker.revoke(Bearer(made.text), Secret(services.handle), address=ADDRESS, deadline=deadline)
     claims = [await revocations.claim_revocation(Shard.of(device.client_id)) for _ in range(3)]
     assert [claim and claim.handle for claim in claims] == [services.handle, in_bulk.handle, own.handle]

@@ -8,6 +8,7 @@ import pytest
 
 from app.model.devices import Algorithm, ClientId, Device, methods_of
 from app.model.secrets import Secret
+from app.store import quota
 from app.store.devices import Devices
 from app.store.index import TokenIndex
 from app.store.jobs import JobStore
@@ -20,6 +21,7 @@ from app.store.tokens import Tokens
 from tests.sealing_keys import new_key_text
 from tests.store.events import ADDED
 from tests.store.fleet import Fleet
+from tests.store.quota_site import Site, StoppedScript
 from tests.waiting import connect_all
 
 
@@ -91,3 +93,13 @@ async def device(devices: Devices) -> Device:
     """A registered device."""
     device = Device(ClientId("GID_plant@@@d1"), Algorithm.HS256, methods_of(Algorithm.HS256), role="sensor")
     return await devices.add_device(device, Secret("k" * 32), ADDED)
+
+
+@pytest.fixture
+def site(store: Store, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Instances that share the quotas; no time passes but where a test lets it pass."""
+    for name in ("_TAKE", "_REPORT", "_PROMISE", "_READ_USAGE"):
+        script = getattr(quota, name)
+        monkeypatch.setattr(quota, name, StoppedScript(script.name, script.may_oom, script.prelude))
+    store.clock.shift_ms = store.clock.now_ms()
+    return Site(store)

@@ -7,6 +7,7 @@ import pytest
 
 from app.errors import Unavailable
 from app.model.actors import Actor
+from app.model.calls import CallRank
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
@@ -14,7 +15,7 @@ from app.model.selections import Selection
 from app.store.constants import CLAIM_MS, EVERYTHING, LAPSE_MS, QUEUE_HEAD_LENGTH
 from app.store.devices import Devices, Registered
 from app.store.jobs import JobStore
-from app.store.quota import SharedQuota
+from app.store.quota import VALID_S, PermitQuestion, QuotaSettings, SharedQuota
 from app.store.records import CloudTokenOfType, Priority, TokenRecord
 from app.store.redis_keys import ALL_SHARDS, Handle, Shard
 from app.store.revocations import Backlog, Claim, RevocationQueue
@@ -305,8 +306,9 @@ async def test_revoking_works_when_redis_is_full(
         with pytest.raises(Unavailable):
             await fleet.tokens.request(want(device, life_s=LIFE_S), request="r2", jti="", used_until_ms=0)
         await fleet.tokens.use_assertion(device, request="r3", jti="jti", used_until_ms=store.clock.now_ms() + 60_000)
-        buckets = SharedQuota(store, qps={"RevokeToken": 5}, egress_qps=300, egress_group="all")
-        assert (await buckets.take_permits("RevokeToken", waiting=1, least=1)).permits == 1
+        buckets = SharedQuota(store, limits=QuotaSettings({"RevokeToken": 5}, egress_qps=300, egress_group="all"))
+        question = PermitQuestion(1, 1, 1, batch_s=0.01, valid_s=VALID_S, rank=CallRank.OPERATOR)
+        assert (await buckets.take_permits("RevokeToken", question)).permits == 1
         assert await fleet.tokens.revoke_token(single, Priority.OPERATOR, actor=Actor("cli:test"))
         await fleet.devices.change_device(registered, Registered(registered, KEY), CHANGED, revoke=True)
         await book.start_job("job", Selection.of_everything(), actor=Actor("operator:o"), counted=3)

@@ -15,7 +15,8 @@ SOURCES = {
     for entry in files("app.store").iterdir()
     if entry.name.endswith(".lua")
 }
-NAMES = sorted(SOURCES.keys() - {"_shared"})
+PRELUDES = {"_base", "_shared", "_quota"}
+NAMES = sorted(SOURCES.keys() - PRELUDES)
 
 
 def values(parameters: Parameters) -> dict[str, Any]:

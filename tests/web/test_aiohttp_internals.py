@@ -7,9 +7,11 @@ import logging
 import re
 
 import aiohttp
+import attr
 import pytest
 import structlog
 from aiohttp import web
+from aiohttp.web_protocol import _ErrInfo
 
 from app.settings import Settings
 from tests.processes import ROOT
@@ -70,12 +72,24 @@ async def test_aiohttp_has_the_private_parts_that_are_used() -> None:
     for name in ("_kwargs", "_loop", "request_handler", "request_factory", "handler_cancellation"):
         assert hasattr(server, name), f"{AIOHTTP}web.Server.{name}"
     assert server._kwargs == {"access_log": None}, f"{AIOHTTP}web.Server._kwargs"
-    assert "_manager" in web.RequestHandler.__slots__, f"{AIOHTTP}web.RequestHandler._manager"
+    for name in (
+        "_current_request",
+        "_keepalive_timeout",
+        "_messages",
+        "_next_keepalive_close_time",
+        "_request_count",
+        "_request_handler",
+        "_request_in_progress",
+        "_waiter",
+    ):
+        assert name in web.RequestHandler.__slots__, f"{AIOHTTP}web.RequestHandler.{name}"
+    assert [each.name for each in attr.fields(_ErrInfo)] == ["status", "exc", "message"], f"{AIOHTTP}_ErrInfo"
     handle_error = inspect.signature(web.RequestHandler.handle_error)
     assert list(handle_error.parameters) == ["self", "request", "status", "exc", "message"], (
         f"{AIOHTTP}web.RequestHandler.handle_error{handle_error}"
     )
-    assert inspect.iscoroutinefunction(web.AppRunner._make_server), f"{AIOHTTP}web.AppRunner._make_server"
+    for name in ("_make_server", "_cleanup_server"):
+        assert inspect.iscoroutinefunction(getattr(web.AppRunner, name)), f"{AIOHTTP}web.AppRunner.{name}"
 
 
 async def unused_handler(_: web.BaseRequest) -> web.StreamResponse:
@@ -85,6 +99,8 @@ async def unused_handler(_: web.BaseRequest) -> web.StreamResponse:
 
 def test_no_other_file_uses_private_parts_of_aiohttp() -> None:
     """They are in one file, so that an upgrade of aiohttp has one file to look at."""
-    private = re.compile(r"# noqa: SLF001|def _make_server|def handle_error|web\.RequestHandler\b|\(web\.Server\)")
+    private = re.compile(
+        r"# noqa: SLF001|def _make_server|def handle_error|aiohttp\.web_protocol|web\.RequestHandler\b|\(web\.Server\)"
+    )
     users = {path.name for path in (ROOT / "app/web").rglob("*.py") if private.search(path.read_text())}
     assert users == {"aiohttp_internals.py"}

@@ -17,6 +17,7 @@ from app.service.api_keys import ApiKeyAdmin
 from app.service.audit import AuditFilter, AuditLog
 from app.service.registry import Registry
 from app.store.audit import AuditEntry
+from app.store.failures import MAX_BY_CLIENT
 from app.store.redis_keys import Shard
 from app.store.tokens import Tokens
 from app.web.route import SERVICES
@@ -142,11 +143,11 @@ async def test_a_flood_of_refusals_is_few_lines(
     monkeypatch.setattr(refusals, "MOST_AT_ONCE", 5)
     await caller.token_by_basic("first")
     await until_refused(audit_log, 1)
-    await asyncio.gather(*(caller.token_by_basic("x" * 40) for _ in range(20)))
+    await asyncio.gather(*(caller.token_by_basic("x" * 40) for _ in range(MAX_BY_CLIENT - 1)))
     await asyncio.gather(*(replace(caller, client_id=f"GID_flood@@@{n}").token_by_basic("x" * 40) for n in range(20)))
     lines = await until_refused(audit_log, 3)
     assert len(lines) <= 1 + 5 + 1
-    assert any("(20 times)" in line.detail for line in lines)
+    assert any(f"({MAX_BY_CLIENT - 1} times)" in line.detail for line in lines)
     assert any("16 more refusals" in line.detail for line in lines)
 
 

@@ -6,8 +6,6 @@ A form of another site is recognized by what the browser says of it (Fetch Metad
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -98,32 +96,6 @@ def give_session(request: web.Request, response: web.Response, signed_in: Signed
 def take_session(request: web.Request, response: web.Response) -> None:
     """Make the browser forget its session."""
     response.del_cookie(_cookie(request), path="/", httponly=True, secure=uses_https(request.app), samesite="Strict")
-
-
-Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
-
-
-def client_address(request: web.Request, trusted: Networks) -> str:
-    """Return the address a request comes from: the last one in ``X-Forwarded-For`` that no ``trusted`` proxy has."""
-    hops = [hop.strip() for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
-    address = request.remote or ""
-    while hops and _is_in(address, trusted):
-        address = hops.pop()
-    return address if _parsed(address) else request.remote or ""
-
-
-def _is_in(address: str, networks: Networks) -> bool:
-    parsed = _parsed(address)
-    return parsed is not None and any(parsed in network for network in networks)
-
-
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return None
-    # So a socket for both kinds names an IPv4 address, the load balancer's too.
-    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _cookie(request: web.Request) -> str:

@@ -13,7 +13,8 @@ from app.logs import REQUEST_ID
 from app.model.secrets import Password
 from app.model.text import _
 from app.service.sign_in import SignedIn
-from app.web.console.guard import client_address, find_operator, give_session, session_of, take_session
+from app.web.client_address import client_address
+from app.web.console.guard import find_operator, give_session, session_of, take_session
 from app.web.console.languages import COOKIE, LANGUAGES
 from app.web.console.pending_form import unseal_form
 from app.web.console.rendering import SIGNED_IN, render_page
@@ -54,7 +55,7 @@ async def ask_to_sign_in(request: web.Request) -> web.StreamResponse:
 async def sign_in(request: web.Request, form: SignInForm) -> web.StreamResponse:
     """Answer ``POST /admin/sign-in``: a new session each time, so that no attacker can have planted it before."""
     services, request_id = request.app[SERVICES], REQUEST_ID.get("")
-    address = client_address(request, services.settings.trusted_networks)
+    address = client_address(request)
     try:
         signed_in = await services.sign_in.sign_in(form.name, form.password, address, request_id=request_id)
     except Refusal as refusal:

@@ -308,10 +308,10 @@ async def test_what_cannot_be_sent_is_said_not_to_be(signed_in: SignedIn, server
     admin = await signed_in(OperatorRole.ADMIN)
     quota = server.app[SERVICES].cloud._quota
 
-    async def exhausted(action: str, *_: object, **__: object) -> None:
+    def exhausted(action: str, *_: object, **__: object) -> None:
         raise QuotaExhausted(action, 60)
 
-    quota.permit = exhausted
+    quota.place = exhausted
     seen = await admin.post("/admin/explorer/ListGroupId")
     assert (seen.status, "Nothing was sent" in seen.text) == (200, True)
     assert "QuotaExhausted" in seen.text

@@ -11,11 +11,15 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import build
 from app.errors import Unavailable
+from app.model.health import HealthCheck, HealthStatus
 from app.model.operators import OperatorRole
+from app.model.text import _
 from app.service.metrics import Metrics
 from app.service.registry import Registry
 from app.settings import Settings
 from app.store.counters import MINUTE_MS
+from app.store.quota import CallReport, SharedQuota
+from app.upstream import quota_settings
 from app.web.console import overview
 from app.web.route import SERVICES
 from tests.callers import Caller
@@ -33,6 +37,11 @@ def figure(shown: Seen, name: str) -> str:
     match = re.search(rf"<dt>{name}</dt>\s*<dd>(?:<a [^>]*>)?([^<]+)<", shown.text)
     assert match, shown.text
     return match[1]
+
+
+def health_of(shown: Seen) -> str:
+    """Return the part of the page that shows the health."""
+    return shown.text.split('id="health"')[1].split("</section>")[0]
 
 
 async def tell(*servers: Server) -> None:
@@ -226,21 +235,39 @@ async def test_quotas_are_shown_against_their_limits(server: Server, caller: Cal
         assert f'aria-labelledby="quota-{name}"' in shown.text
     assert shown.text.count("0 of 1,000 per second") == 4
     assert "SendMessage" not in shown.text
-    assert "98%" in shown.text
+    assert "95%" in shown.text
+
+
+async def test_a_quota_whose_calls_the_cloud_refused_shows_its_pace(server: Server, signed_in: SignedIn) -> None:
+    """Back-off shrinks it by 30 %, and the other quotas show nothing of it."""
+    browser = await signed_in()
+    assert "slowed down" not in (await browser.get("/admin/")).text
+    services = server.app[SERVICES]
+    quota = SharedQuota(services.stores.redis, limits=quota_settings(services.settings))
+    now_us = services.clock.now_ms() * 1000
+    await quota.report_calls(
+        CallReport(answered=True, failed=False, failing_s=0, throttled={"QueryToken": now_us}, probe="", reason="")
+    )
+    assert re.findall("slowed down to ([0-9.]+)", (await browser.get("/admin/")).text) == ["666"]
 
 
 async def test_the_instances_own_checks_are_told_in_words(server: Server, signed_in: SignedIn) -> None:
-    """What /readyz says is said here in words, and what it has no words for as it is."""
+    """What /readyz says is shown in the reader's language, with the cure; markup in it stays text."""
     browser = await signed_in()
     assert "as in the policy file" in (await browser.get("/admin/")).text
+    browser.language = "zh-CN"
+    assert "与" in health_of(await browser.get("/admin/"))
+    assert "as in the policy file" not in (await browser.get("/admin/")).text
 
-    async def odd() -> str:
-        return "the <changed> file was refused"
+    async def odd() -> HealthCheck:
+        return HealthCheck(HealthStatus.DEGRADED, _("the %(file)s was refused", file="<file>"), _("correct it"))
 
     pings = server.app[SERVICES].pings
     assert isinstance(pings, dict)
     pings["policy"] = odd
-    assert "the &lt;changed&gt; file was refused" in (await browser.get("/admin/")).text
+    browser.language = "en"
+    shown = health_of(await browser.get("/admin/"))
+    assert '<span class="pill wait">degraded</span> the &lt;file&gt; was refused<br><small>correct it</small>' in shown
 
 
 async def test_one_part_that_fails_takes_no_other_along(

@@ -1,0 +1,90 @@
+"""How many connections the limit of open files allows: each connection takes one."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from app.settings import Settings
+from app.web.connections import ConnectionLimits
+
+log = structlog.get_logger(__name__)
+
+OWN_FILES: Final = 64
+"""Of the process itself: its log, its listening sockets, its connections to Redis, files that it reads."""
+ACCEPTED_AT_ONCE: Final = 128
+"""Connections that may be accepted in one turn of the loop, before any of them can be closed: aiohttp's backlog."""
+CALL_S: Final = 3.0
+"""The longest time that a call to the cloud takes: the client's ``attempt_timeout_s``."""
+
+_LARGEST_RESERVE: Final = ACCEPTED_AT_ONCE
+"""So that a health check which arrives together with others is not closed for them."""
+_MAX_USEFUL: Final = 1_048_576
+"""Linux allows no process more (``fs.nr_open``); a hard limit may be infinite."""
+_MACOS_LIMIT: Final = 10_240
+"""macOS allows no process more, whatever its hard limit says."""
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """Raise the limit of open files as far as possible, and return how many connections it allows.
+
+    Where these are fewer than ``MAX_CONNECTIONS``, an entry in the log says so.
+    """
+    open_files = raise_open_files()
+    total, reserve = share_files(open_files, settings)
+    if total < settings.max_connections:
+        needed = needed_files(settings)
+        log.warning(
+            "open_files_too_few",
+            open_files=open_files,
+            needed=needed,
+            max_connections=settings.max_connections,
+            connections=total,
+            cure=f"raise the hard limit of open files to {needed} (systemd: LimitNOFILE, Docker: ulimits.nofile, "
+            f"shell: ulimit -Hn), or set MAX_CONNECTIONS to {total}",
+        )
+    return ConnectionLimits(
+        total=total,
+        reserve=reserve,
+        per_source=settings.max_connections_per_address,
+        unlimited=settings.trusted_networks,
+        idle_s=settings.keep_alive_s,
+    )
+
+
+def raise_open_files() -> int:
+    """Raise this process's soft limit of open files to the hard one, and return the limit."""
+    import resource  # noqa: PLC0415 - Windows has neither this module nor such a limit
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, most = (_MAX_USEFUL if each == resource.RLIM_INFINITY else each for each in (soft, hard))
+    for wanted in (most, _MACOS_LIMIT):
+        if soft < wanted:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return wanted
+    return soft
+
+
+def needed_files(settings: Settings) -> int:
+    """Return how many files must be allowed for ``MAX_CONNECTIONS``."""
+    return settings.max_connections + reserve_of(settings.max_connections) + _files_without_connections(settings)
+
+
+def share_files(open_files: int, settings: Settings) -> tuple[int, int]:
+    """Return how many connections are served, and how many are the reserve; at least half of all files is for them."""
+    room = max(open_files - _files_without_connections(settings), open_files // 2)
+    total = min(settings.max_connections, room - reserve_of(room))
+    return total, reserve_of(total)
+
+
+def reserve_of(connections: int) -> int:
+    """Return the size of the reserve beside so many connections."""
+    return min(_LARGEST_RESERVE, max(1, connections // 8))
+
+
+def _files_without_connections(settings: Settings) -> int:
+    return OWN_FILES + ACCEPTED_AT_ONCE + math.ceil(min(settings.egress_qps * CALL_S, _MAX_USEFUL))
