@@ -94,7 +94,7 @@ async def overloaded(
 
 
 async def test_a_device_for_which_there_is_no_room_applies_for_nothing(overloaded: Overloaded) -> None:
-    """It is told at once when to come: behind all that wait."""
+    """It is refused at once, until a time behind all that wait."""
     device = await overloaded.device(3)
     assert await overloaded.applications() == 1
     assert PAIR_S <= retry_after_s(await device.token()) <= PAIR_S + STEP_S + NEAR_S
@@ -102,7 +102,7 @@ async def test_a_device_for_which_there_is_no_room_applies_for_nothing(overloade
     assert not overloaded.waiting.done()
 
 
-async def test_a_device_that_the_queue_refuses_is_not_held_up_for_longer_than_it_was_told(
+async def test_a_device_that_the_queue_refuses_is_not_held_up_for_longer_than_it_was_promised(
     overloaded: Overloaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its application failed without a call, so what that leaves is gone before it can come back."""
@@ -124,16 +124,16 @@ async def test_no_live_token_is_refused_however_many_are_asked_for(overloaded: O
 
 
 async def test_devices_that_are_refused_come_back_one_after_another(overloaded: Overloaded) -> None:
-    """Each is told a time of its own: as far apart as there are permits for them."""
+    """Each is given a time of its own: as far apart as there are permits for them."""
     devices = [await overloaded.device(number) for number in range(3, 13)]
     answers = await asyncio.gather(*(device.token() for device in devices))
-    told_s = sorted(map(retry_after_s, answers))
-    steps_s = [later - earlier for earlier, later in itertools.pairwise(told_s)]
-    assert all(abs(step_s - STEP_S) <= 1 for step_s in steps_s), told_s
+    after_s = sorted(map(retry_after_s, answers))
+    steps_s = [later - earlier for earlier, later in itertools.pairwise(after_s)]
+    assert all(abs(step_s - STEP_S) <= 1 for step_s in steps_s), after_s
 
 
 async def test_a_device_that_does_not_wait_pushes_no_other_back(overloaded: Overloaded) -> None:
-    """However often it asks, and for whatever scope, it is told the same time, and the next device the next one."""
+    """However often it asks, and for whatever scope, it is given the same time, and the next device the next one."""
     hasty, other = await overloaded.device(3), await overloaded.device(4)
     first_s = retry_after_s(await hasty.token())
     for number in range(10):
@@ -214,14 +214,14 @@ async def test_a_device_without_a_token_goes_before_one_that_renews(
 
 
 async def promise_far(server: TestClient[Any, Any]) -> None:
-    """Have so many devices refused that the next one is told a time that no answer names otherwise."""
+    """Have so many devices refused that the next one is given a time that no answer names otherwise."""
     services: Services = server.app[SERVICES]
     pace = full_pace(services.settings.qps["ApplyToken"], services.settings.cloud_jitter_ms / 1000)
     await services.promises.next_s("a crowd", math.ceil(FAR_S / 0.93 * pace))
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SystemOverflow", "ApplyTokenOverflow"])
-async def test_a_device_whose_application_failed_is_told_the_promised_time(
+async def test_a_device_whose_application_failed_is_given_the_promised_time(
     caller: Caller, server: TestClient[Any, Any], cloud: OwnCloud, code: str
 ) -> None:
     """Not that of the mark which the failure left: it passes earlier, and hides nothing."""
@@ -231,7 +231,7 @@ async def test_a_device_whose_application_failed_is_told_the_promised_time(
         assert retry_after_s(await caller.token()) == pytest.approx(FAR_S, abs=NEAR_S + 1)
 
 
-async def test_a_device_whose_application_cannot_succeed_is_told_no_promised_time(
+async def test_a_device_whose_application_cannot_succeed_is_given_no_promised_time(
     caller: Caller, server: TestClient[Any, Any], cloud: OwnCloud
 ) -> None:
     """Where only a person can mend it, its turn does not matter, and no place of another is taken."""
@@ -240,7 +240,7 @@ async def test_a_device_whose_application_cannot_succeed_is_told_no_promised_tim
     assert retry_after_s(await caller.token()) <= NEAR_S
 
 
-async def test_a_device_whose_token_is_still_applied_for_is_told_the_promised_time(
+async def test_a_device_whose_token_is_still_applied_for_is_given_the_promised_time(
     make_caller: MakeCaller, settings: Settings, cloud: OwnCloud
 ) -> None:
     """Its own time is over before the cloud has answered."""
