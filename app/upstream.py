@@ -56,10 +56,12 @@ class Upstream:
     async def connect(self) -> AsyncIterator[CloudClient]:
         """Connect to the cloud, and keep the credentials fresh meanwhile."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.pacing.close)
             if isinstance(self.credentials, RenewedCredentials):
                 await stack.enter_async_context(running(self.credentials.run))
-            yield await stack.enter_async_context(self.cloud.connect())
+            await stack.enter_async_context(self.cloud.connect())
+            # Before the connections are closed: those that wait for permits are refused, as nothing failed.
+            stack.push_async_callback(self.pacing.close)
+            yield self.cloud
 
 
 def quota_settings(settings: Settings) -> QuotaSettings:

@@ -175,6 +175,37 @@ MUTATIONS: Final = (
         ("tests/sandbox/test_limits.py",),
     ),
     Mutation(
+        "permit before connecting",
+        "app/cloud/signed_calls.py",
+        """                async with self._connector.connections(
+                    turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
+                ) as connections:
+                    credentials = await self._credentials.get(deadline=turn.begin_by)
+                    permit = await place.permit()
+""",
+        """                permit = await place.permit()
+                async with self._connector.connections(
+                    turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
+                ) as connections:
+                    credentials = await self._credentials.get(deadline=turn.begin_by)
+""",
+        ("tests/service/test_calls_under_way.py",),
+    ),
+    Mutation(
+        "a late permit is used",
+        "app/cloud/permit_connector.py",
+        "if asyncio.get_running_loop().time() >= void_at or not all(each.is_open for each in connections):",
+        "if not all(each.is_open for each in connections):",
+        ("tests/cloud/test_permit_connector.py",),
+    ),
+    Mutation(
+        "calls under way have no limit",
+        "app/service/permit_queue.py",
+        "has_room = self._places + waiter.count <= self._limits.places",
+        "has_room = True",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
         "shrinking at every Overflow",
         "app/store/report_calls.lua",
         "if pace and taken_at_us < pace.shrunk_at_us + SECOND_US then",
@@ -208,6 +239,56 @@ MUTATIONS: Final = (
         "return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s",
         "return True",
         ("tests/service/test_call_findings.py",),
+    ),
+    Mutation(
+        "requests are refused before Redis is asked",
+        "app/service/issue.py",
+        "        asked_at = asyncio.get_running_loop().time()\n",
+        "        asked_at = asyncio.get_running_loop().time()\n"
+        '        if full:\n            raise Unavailable("no token for now")\n',
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "Retry-After is fixed",
+        "app/service/issue.py",
+        "return await self._promises.next_s(client_id, len(answer.grant.split()))",
+        "return 8.0",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "each refusal takes another promise",
+        "app/service/retry_promises.py",
+        "if instant is None or instant.has_passed(loop.time()):",
+        "if True:",
+        ("tests/service/test_retry_promises.py",),
+    ),
+    Mutation(
+        "a refusal of the queue is marked for as long as the queue is",
+        "app/service/applications.py",
+        "if isinstance(error, QuotaRefusal):",
+        "if False:",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "renewals go before devices without a token",
+        "app/service/issue.py",
+        "rank = CallRank.RENEWAL if answer.result.token else CallRank.FIRST",
+        "rank = CallRank.FIRST if answer.result.token else CallRank.RENEWAL",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "a renewal waits in vain under pressure",
+        "app/service/issue.py",
+        "return started_at if is_slow else started_at + FALLBACK_PATIENCE_S",
+        "return started_at + FALLBACK_PATIENCE_S",
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "what waits for the cloud is counted among the requests worked on",
+        "app/service/introspect.py",
+        "with self._limiter.suspended():",
+        "if True:",
+        ("tests/web/test_request_limiter.py",),
     ),
 )
 

@@ -22,6 +22,10 @@ from app.model.text import Text, _
 MAX_ANSWER_BYTES: Final = 256 * 1024
 """Some thousand group IDs; all other answers have a few hundred bytes."""
 
+MAX_RETRY_AFTER_S: Final = 60.0
+"""However long the cloud asks to be left alone, it is called again after this time."""
+
+_RETRY_AFTER: Final = {"x-acs-retry-after": 1000, "Retry-After": 1}
 _MAX_QUOTED_CHARS: Final = 300
 _JSON_TYPES: Final = frozenset({"application/json", "text/json"})
 _XML_TYPES: Final = frozenset({"application/xml", "text/xml"})
@@ -208,9 +212,14 @@ def malformed(raw: RawAnswer, expectation: Text) -> CloudError:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read ``x-acs-retry-after``, in milliseconds (FACTS 3.3)."""
-    text = headers.get("x-acs-retry-after", "")
-    return int(text) / 1000 if re.fullmatch("[1-9][0-9]{0,8}", text) else None
+    """Read ``x-acs-retry-after`` in milliseconds (FACTS 3.3), else ``Retry-After`` in seconds (RFC 9110 10.2.3).
+
+    What is not a positive whole number counts as not said.
+    """
+    for name, units_a_second in _RETRY_AFTER.items():
+        if re.fullmatch("[1-9][0-9]{0,17}", text := headers.get(name, "")):
+            return min(MAX_RETRY_AFTER_S, int(text) / units_a_second)
+    return None
 
 
 def _quote(text: object, secrets: Collection[Secret]) -> str:

@@ -74,15 +74,15 @@ class Applications:
 
         The queue for permits is too long, or the cloud does not answer and is left alone.
         """
-        return self._refusal(grant, APPLY_DEADLINE_S * QUEUE_SHARE)
+        return self._refusal(grant, CallRank.FIRST, APPLY_DEADLINE_S * QUEUE_SHARE)
 
-    def takes_longer(self, grant: Grant, *, than_s: float) -> bool:
+    def takes_longer(self, grant: Grant, *, rank: CallRank, than_s: float) -> bool:
         """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known."""
-        return self._refusal(grant, than_s) is not None
+        return self._refusal(grant, rank, than_s) is not None
 
-    def _refusal(self, grant: Grant, within_s: float) -> QuotaExhausted | CloudClosed | None:
+    def _refusal(self, grant: Grant, rank: CallRank, within_s: float) -> QuotaExhausted | CloudClosed | None:
         deadline = asyncio.get_running_loop().time() + within_s
-        return self._cloud.refusal("ApplyToken", len(grant.split()), deadline=deadline)
+        return self._cloud.refusal("ApplyToken", len(grant.split()), rank=rank, deadline=deadline)
 
     def start(self, lease: ApplicationLease, grant: Grant, *, rank: CallRank, actor: Actor) -> None:
         """Start to apply; ``rank`` says before whom, and the audit names ``actor``, the device.

@@ -131,7 +131,7 @@ class Issuer:
         """
         if answer.result.token is None:
             return math.inf
-        is_slow = self._applications.takes_longer(answer.grant, than_s=FALLBACK_PATIENCE_S)
+        is_slow = self._applications.takes_longer(answer.grant, rank=CallRank.RENEWAL, than_s=FALLBACK_PATIENCE_S)
         return started_at if is_slow else started_at + FALLBACK_PATIENCE_S
 
     async def _ask(self, scope: str | None, expires_in: str | None, client: VerifiedClient) -> _Answer:

@@ -3,7 +3,7 @@
 ``promise_retry.lua`` says how the instants follow from the queues and the pace, for all instances together. An instance
 asks once for all that it refuses in one turn of its loop.
 
-A device that comes before its time gets the same instant again. If each refusal took another one, a single device
+A device that comes before its time is given the same instant again. If each refusal took another one, a single device
 that ignores ``Retry-After`` could move the instants of all others into the far future. So it takes one each time that
 it was given has passed, at each instance. Redis holds nothing about it: an instance remembers the devices that it
 refused last, so that those which come back all the time are not forgotten.

@@ -250,6 +250,29 @@ async def test_a_retry_after_that_is_no_time_is_left_out(cloud: Cloud, client: C
     assert refusal.value.retry_after_s is None
 
 
+@pytest.mark.parametrize(
+    ("headers", "after_s"),
+    [
+        ({"x_acs_retry_after": "1500"}, 1.5),
+        ({"x_acs_retry_after": "31536000000"}, 60),
+        ({"Retry_After": "7"}, 7),
+        ({"Retry_After": "31536000"}, 60),
+        ({"Retry_After": "-1"}, None),
+        ({"Retry_After": "Fri, 31 Dec 2049 23:59:59 GMT"}, None),
+        ({"Retry_After": "9", "x_acs_retry_after": "2000"}, 2),
+        ({"Retry_After": "9", "x_acs_retry_after": "-1"}, 9),
+    ],
+)
+async def test_however_long_the_cloud_asks_to_be_left_alone_it_is_called_again(
+    cloud: Cloud, client: CloudClient, headers: dict[str, str], after_s: float | None
+) -> None:
+    """A year is a minute; the standard's header in whole seconds counts where the cloud's own is missing."""
+    cloud.answers = [refuse("Throttling.User", status=429, message="No.", **headers)]
+    with pytest.raises(CloudError) as refusal:
+        await client.query_token(TOKEN, deadline=soon(0.1))
+    assert refusal.value.retry_after_s == after_s
+
+
 async def test_a_hanging_cloud_keeps_no_caller_beyond_its_deadline(
     cloud: Cloud, client: CloudClient, stopwatch: Callable[[], float]
 ) -> None:
