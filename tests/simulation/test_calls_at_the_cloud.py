@@ -75,10 +75,14 @@ def test_no_limit_is_exceeded_at_the_cloud(day: BadDay) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "instances", "pair_every"), [(5, 1, None), (5, 3, None), (100, 1, None), (100, 3, None), (300, 3, None)]
+    ("limit", "instances", "pair_every"),
+    [(5, 1, None), (5, 3, None), (100, 1, None), (100, 3, None), (100, 3, 1), (100, 3, 3), (300, 3, None), (300, 3, 2)],
 )
 def test_a_limit_is_used(limit: int, instances: int, pair_every: int | None) -> None:
-    """With demand, and Redis and network as they usually are: 95 % of it in permits, 93 % on the wire."""
+    """With demand, and Redis and network as they usually are: 95 % of it in permits, 93 % on the wire.
+
+    Also where every caller needs two permits at once (``pair_every`` 1), or some do.
+    """
     seconds = {5: 20, 100: 6, 300: 4}[limit]
     wire = wire_of(limit, Delays())
     callers = max(6, 2 * limit // instances)
