@@ -211,7 +211,9 @@ class _Pacer:
                 await self._woken_within(HEARTBEAT_S)
             grant = await retry_until(self._ask, within_s=RETRY_WITHIN_S)
             if self.queue.waiting and grant.again_in_s:
-                await asyncio.sleep(_pause_s(grant))
+                # A permit that is left over, as the first caller needs two, is void soon: the other one is due first.
+                is_short = self.queue.has_left_over(asyncio.get_running_loop().time())
+                await asyncio.sleep(grant.again_in_s if is_short else _pause_s(grant))
 
     async def _woken_within(self, seconds: float) -> None:
         self._woken.clear()

@@ -73,6 +73,10 @@ class PermitQueue:
         """Whether permits would be used at once."""
         return self._waiters.calls(WaiterState.READY) > 0
 
+    def has_left_over(self, now: float) -> bool:
+        """Return whether permits are left that are too few for the first caller."""
+        return self.has_ready and self._stock.count(now) > 0
+
     def join(
         self, count: int, *, rank: CallRank, deadline: float, now: float, on_changed: Callable[[], None]
     ) -> Waiter:
