@@ -154,6 +154,27 @@ MUTATIONS: Final = (
         ("tests/service/test_jobs.py",),
     ),
     Mutation(
+        "what is done for operators waits for no turn",
+        "app/loop_share.py",
+        "return await self._drive(work(), in_turn=True)",
+        "return await work()",
+        ("tests/test_loop_share.py",),
+    ),
+    Mutation(
+        "long work for operators lets nothing else continue",
+        "app/loop_share.py",
+        "SLICE_S: Final = 0.0005",
+        "SLICE_S: Final = 5.0",
+        ("tests/web/test_operator_share.py",),
+    ),
+    Mutation(
+        "the reader of an export may take as long as they like",
+        "app/web/console/download.py",
+        "async with asyncio.timeout(TAKEN_WITHIN_S):",
+        "async with asyncio.timeout(None):",
+        ("tests/web/console/test_download.py",),
+    ),
+    Mutation(
         "the sandbox counts a refused call towards the limit",
         "app/sandbox/call_meter.py",
         "if has_room:",

@@ -36,6 +36,9 @@ LEAST_PAUSE_S: Final = 0.1
 RECORD_WITHIN_S: Final = 2.0
 """How long to try to record that the breaker opened or closed; then the log has it."""
 
+DUE_S: Final = 0.001
+"""While calls are stopped an attempt that is due now is due in this time: 0 would be that they are not."""
+
 USAGE_WITHIN_S: Final = 0.5
 """How long a check of the health waits for the paces; then they count as full."""
 
@@ -87,8 +90,10 @@ class CloudWatch:
 
     def closed_for_s(self) -> float:
         """Return in how many seconds the next attempt is due while calls are stopped; 0: calls are not stopped."""
+        if not self.status.scope:
+            return 0.0
         since_s = asyncio.get_running_loop().time() - self._reported_at
-        return max(0.0, self.status.closed_for_s - since_s)
+        return max(DUE_S, self.status.closed_for_s - since_s)
 
     async def report_regularly(self) -> None:
         """Report until cancelled. While Redis is away, which the store logs, try once a second."""

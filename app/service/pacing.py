@@ -78,7 +78,7 @@ class Pacing:
         self, action: str, count: int = 1, *, rank: CallRank = CallRank.FIRST, deadline: float
     ) -> QuotaExhausted | CloudClosed | None:
         """Return what ``place`` would raise at once, as far as is known without asking Redis."""
-        return self._pacer(action).refusal(count, rank, deadline)
+        return None if self._closed else self._pacer(action).refusal(count, rank, deadline)
 
     async def close(self) -> None:
         """End every queue; all that still wait are refused."""

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from app.loop_share import in_slices
 from app.model.actors import Actor
 from app.model.devices import Device
 from app.model.grants import TokenType
@@ -40,6 +41,9 @@ _WRITE_MAC: Final = Script("write_token_mac", may_oom=True)
 _USE: Final = Script("use_assertion", may_oom=True)
 _READ: Final = Script("read_token", may_oom=True)
 REVOKE: Final = Script("revoke_tokens", may_oom=True)
+
+SCRIPTS_AT_ONCE: Final = 25
+"""Records that one round trip of a list reads, each by a script: 0.4 ms of Redis, for which token requests wait."""
 
 
 class Tokens:
@@ -214,10 +218,13 @@ class Tokens:
         return _token_record(Handle(handle), await self._redis.run_script(_READ, {"token": shard.token(handle)}))
 
     async def read_tokens(self, handles: Sequence[Handle]) -> list[TokenRecord | None]:
-        """Read what is known of each handle, in one round trip. Raises ``Unavailable``."""
+        """Read what is known of each handle, in few round trips. Raises ``Unavailable``."""
         keys = [Shard.of_known_handle(handle).token(handle) for handle in handles]
-        rows = await self._searches.pipeline([self._searches.script_command(_READ, {"token": key}) for key in keys])
-        return [_token_record(handle, row) for handle, row in zip(handles, rows, strict=True)]
+        commands = [self._searches.script_command(_READ, {"token": key}) for key in keys]
+        rows: list[Any] = []
+        for first in range(0, len(commands), SCRIPTS_AT_ONCE):
+            rows += await self._searches.pipeline(commands[first : first + SCRIPTS_AT_ONCE])
+        return [_token_record(handle, row) async for handle, row in in_slices(zip(handles, rows, strict=True))]
 
     async def revoke_token(self, record: TokenRecord, priority: Priority = Priority.DEVICE, *, actor: Actor) -> bool:
         """Revoke a token, or what is being applied for; False if it was revoked already. Raises ``Unavailable``."""
