@@ -10,6 +10,7 @@ from aiohttp import web
 from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, LastingCredentials
 from app.model.actors import Actor
+from app.model.calls import CallRank
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
@@ -25,7 +26,7 @@ from app.store.revocations import Claim, RevocationQueue
 from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import end
-from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, answer, hang, refuse, shorten_pauses
+from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, Permits, answer, hang, refuse, shorten_pauses
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import begin_application, want
 from tests.waiting import until
@@ -199,6 +200,45 @@ async def test_an_operator_s_revoke_passes_the_bulk(
         delivery.wake()
         await until(drained(revocations), "the queue drained")
     assert queue.claimed.index(urgent.handle) <= before + 2
+
+
+@pytest.mark.parametrize(
+    ("priority", "rank"),
+    [
+        (Priority.OPERATOR, CallRank.OPERATOR),
+        (Priority.BULK, CallRank.OPERATOR),
+        (Priority.DEVICE, CallRank.RENEWAL),
+    ],
+)
+async def test_operators_revocations_go_before_those_of_devices_at_the_quota_too(
+    fleet: Fleet,
+    store: Store,
+    revocations: RevocationQueue,
+    cloud: Cloud,
+    begin: Begin,
+    priority: Priority,
+    rank: CallRank,
+) -> None:
+    """Also where the calls of several actions share a limit, and for the question whether a token is still valid."""
+    cloud.answers = [
+        by_action(
+            RevokeToken=refuse("ParameterCheckFailed"), QueryToken=answer({"RequestId": "r", "TokenStatus": False})
+        )
+    ]
+    record = await fleet.issue("d1")
+    await fleet.tokens.revoke_token(record, priority, actor=Actor("cli:test"))
+    quota = Permits()
+    async with CloudClient(
+        endpoint=cloud.url,
+        region="cn-hangzhou",
+        instance_id="post-cn-test",
+        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
+        quota=quota,
+        now_ms=store.clock.now_ms,
+    ).connect() as client:
+        begin(client)
+        await until(drained(revocations), "the queue drained")
+    assert quota.ranks == [("RevokeToken", rank), ("QueryToken", rank)]
 
 
 async def test_what_is_queued_while_the_order_is_read_goes_next(
