@@ -291,6 +291,13 @@ MUTATIONS: Final = (
         ("tests/simulation/test_fleet.py",),
     ),
     Mutation(
+        "an open breaker moves the promises of those that are not behind it",
+        "app/store/promise_retry.lua",
+        "keep_promised(breaker.key == group_breaker and group_promise or own_promise, start_us)",
+        "keep_promised(promise, start_us)",
+        ("tests/store/test_quota_promises.py",),
+    ),
+    Mutation(
         "callers of two calls at once get an odd number of permits",
         "app/store/take_permits.lua",
         "  count = count - count % least\n",
