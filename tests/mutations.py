@@ -266,7 +266,14 @@ MUTATIONS: Final = (
         "app/service/issue.py",
         "        asked_at = asyncio.get_running_loop().time()\n",
         "        asked_at = asyncio.get_running_loop().time()\n"
-        '        if full:\n            raise Unavailable("no token for now")\n',
+        '        if refuse_as.first:\n            raise Unavailable("no token for now")\n',
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "renewals are admitted by the rank of devices without a token",
+        "app/service/applications.py",
+        "renewal = self._refusal(grant, CallRank.RENEWAL, within_s)",
+        "renewal = first",
         ("tests/web/test_overload.py",),
     ),
     Mutation(
