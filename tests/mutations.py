@@ -266,7 +266,14 @@ MUTATIONS: Final = (
         "app/service/issue.py",
         "        asked_at = asyncio.get_running_loop().time()\n",
         "        asked_at = asyncio.get_running_loop().time()\n"
-        '        if full:\n            raise Unavailable("no token for now")\n',
+        '        if refuse_as.first:\n            raise Unavailable("no token for now")\n',
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "renewals are admitted by the rank of devices without a token",
+        "app/service/applications.py",
+        "renewal = self._refusal(grant, CallRank.RENEWAL, within_s)",
+        "renewal = first",
         ("tests/web/test_overload.py",),
     ),
     Mutation(
@@ -289,6 +296,13 @@ MUTATIONS: Final = (
         "breaker and math.max(now, breaker.probe_at_us, breaker.lease_until_us) or now",
         "now",
         ("tests/simulation/test_fleet.py",),
+    ),
+    Mutation(
+        "an open breaker moves the promises of those that are not behind it",
+        "app/store/promise_retry.lua",
+        "keep_promised(breaker.key == group_breaker and group_promise or own_promise, start_us)",
+        "keep_promised(promise, start_us)",
+        ("tests/store/test_quota_promises.py",),
     ),
     Mutation(
         "callers of two calls at once get an odd number of permits",

@@ -24,8 +24,9 @@ Requests for live tokens take as long either way. Fewer would need a faster Redi
 """
 
 LOOK_EVERY_S: Final = 0.02
-"""How often is looked, while requests wait, whether those that are counted proceed. If Redis is slow or away they do
-not; then as many more are let in each time, so that each is answered in time, by Redis or by a refusal."""
+"""How often is looked, while requests wait, whether any that is counted proceeded. If Redis is slow or away none does;
+then as many more are let in each time, so that each is answered in time, by Redis or by a refusal. On a machine that is
+slow some do: more at a time would make it slower."""
 
 MIN_PURGE: Final = 64
 """With so many waiting requests, and then twice as many as were left, those whose client has gone away are dropped."""
@@ -57,8 +58,8 @@ class RequestLimiter:
         """Let ``most`` in at a time."""
         self._most = most
         self._active = 0
-        self._ended = 0
-        """How many ended since the last look."""
+        self._progressed = False
+        """Whether any ended, or began to wait for the cloud, since the last look."""
         self._unread: deque[_UnreadRequest] = deque()
         self._purge_at = MIN_PURGE
         self._next_look: asyncio.TimerHandle | None = None
@@ -81,7 +82,7 @@ class RequestLimiter:
         try:
             yield
         finally:
-            self._ended += 1
+            self._progressed = True
             self._leave()
 
     @contextmanager
@@ -90,6 +91,7 @@ class RequestLimiter:
 
         Then it goes on at once, also beyond the bound: its time is running, unlike that of the requests not read yet.
         """
+        self._progressed = True
         self._leave()
         try:
             yield
@@ -126,9 +128,9 @@ class RequestLimiter:
 
     def _look(self) -> None:
         self._next_look = None
-        if self._ended < self._most:
+        if not self._progressed:
             self._let_in(self._active + self._most)
-        self._ended = 0
+        self._progressed = False
         self._look_later()
 
     def _purge(self) -> None:

@@ -133,7 +133,7 @@ class _Fleet:
         for device in self._coming.pop(tick):
             instance = self._chance.choice(self._instances)
             failed_s = self._failed_until.get(device, 0.0) - now
-            if failed_s > 0 or instance.applications.refusal(GRANT):
+            if failed_s > 0 or instance.applications.refusals(GRANT).first:
                 self._refuse(instance, device, least_s=failed_s)
             else:
                 self._start(self._apply(instance, device))

@@ -93,6 +93,45 @@ async def test_while_the_breaker_is_open_promises_begin_at_the_probe(site: Site)
     assert later.start_in_s == pytest.approx(LEASE_S + 8 / (300 * PACE), abs=1e-3)
 
 
+async def test_an_open_breaker_moves_no_promise_of_those_that_are_not_behind_it(site: Site) -> None:
+    """Neither a group's for another group, nor an instance's for the others of its group."""
+    one, other, elsewhere = site.instance(), site.instance(), site.instance(group="elsewhere")
+    await open_for_group(site, one, other)
+    closed_s = (await site.ask(one, "QueryToken", ready=0)).closed_for_s
+    assert (await one.promise_retry("QueryToken", 500)).start_in_s >= closed_s
+    assert (await elsewhere.promise_retry("QueryToken", 1)).start_in_s < 0.1
+    assert (await elsewhere.promise_retry("QueryToken", 1)).start_in_s < 0.1 + STEP_S
+
+
+async def test_the_breaker_of_one_instance_moves_no_promise_of_the_others(site: Site) -> None:
+    """Its own callers are spread from its next probe on."""
+    alone, one = site.instance(), site.instance()
+    for failing_s in (0.1, 1.1, 2.1):
+        await site.report(one, answered=True)
+        status = await site.report(alone, failing_s=failing_s)
+        site.pass_s(1)
+    assert status.scope == "instance"
+    closed_s = status.closed_for_s - 1
+    assert await alone.promise_retry("QueryToken", 500) == pytest.approx((closed_s, STEP_S), abs=1e-3)
+    assert (await alone.promise_retry("QueryToken", 1)).start_in_s == pytest.approx(closed_s + 500 * STEP_S, abs=1e-3)
+    assert (await one.promise_retry("QueryToken", 1)).start_in_s == 0
+
+
+async def test_after_an_outage_promises_begin_behind_those_that_were_given_in_it(site: Site) -> None:
+    """Those of the group; each of them also moves the ones of other groups, by one permit's time."""
+    one, other, elsewhere = site.instance(), site.instance(), site.instance(group="elsewhere")
+    await open_for_group(site, one, other)
+    promised = await one.promise_retry("QueryToken", 2000)
+    until_s = site.now_s() + promised.start_in_s + 2000 * STEP_S
+    await pass_to_probe(site, one)
+    assert await probe(site, one)
+    assert (await site.report(one, answered=True, probe="answered")).change == "closed"
+    for number in range(3):
+        start_s = (await other.promise_retry("QueryToken", 1)).start_in_s
+        assert start_s == pytest.approx(until_s - site.now_s() + number * STEP_S, abs=1e-3)
+    assert (await elsewhere.promise_retry("QueryToken", 1)).start_in_s < 0.1 + 3 * STEP_S
+
+
 @pytest.mark.parametrize("limit", [0.5, 5, 1e9])
 async def test_promises_are_for_any_limit(site: Site, limit: float) -> None:
     """Also for one that is far beyond what can be called."""

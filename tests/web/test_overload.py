@@ -13,11 +13,13 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.cloud.client import AppliedTokens, CloudClient
+from app.cloud.quota import QuotaExhausted
 from app.container import Services
 from app.model.calls import CallRank
 from app.model.grants import parse_scope
 from app.settings import Settings
 from app.store.quota import full_pace
+from app.store.records import MAY_APPLY
 from app.web.route import SERVICES
 from tests.callers import Answer, Caller
 from tests.waiting import until
@@ -85,7 +87,7 @@ async def overloaded(
         overloaded = Overloaded(client, make_caller, live, waiting)
 
         async def is_known() -> bool:
-            return overloaded.services.applications.refusal(parse_scope("pub:a sub:b")) is not None
+            return overloaded.services.applications.refusals(parse_scope("pub:a sub:b")).first != ""
 
         await until(is_known, "a queue that the instance knows of")
         yield overloaded
@@ -106,7 +108,7 @@ async def test_a_device_that_the_queue_refuses_is_not_held_up_for_longer_than_it
     overloaded: Overloaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its application failed without a call, so what that leaves is gone before it can come back."""
-    monkeypatch.setattr(overloaded.services.applications, "refusal", lambda _grant: None)
+    monkeypatch.setattr(overloaded.services.applications, "refusals", lambda _grant: MAY_APPLY)
     device = await overloaded.device(3)
     assert PAIR_S <= retry_after_s(await device.token()) <= PAIR_S + STEP_S + NEAR_S
     redis = overloaded.services.stores.redis.requests
@@ -170,6 +172,23 @@ async def test_a_renewal_for_which_there_is_no_room_is_no_refusal(overloaded: Ov
     token = (await overloaded.live.token()).body
     assert (await overloaded.live.token(**due)).body["access_token"] == token["access_token"]
     assert await overloaded.applications() == 1
+
+
+async def test_a_renewal_is_refused_where_only_renewals_wait_for_too_long(
+    overloaded: Overloaded, due: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a device without a token may apply: the renewal's application would be refused in the queue."""
+
+    def refusal(action: str, count: int = 1, *, rank: CallRank, deadline: float) -> QuotaExhausted | None:
+        return QuotaExhausted(action, deadline) if rank is CallRank.RENEWAL else None
+
+    def start(*_arguments: Any, **_options: Any) -> None:
+        pytest.fail("it applies")
+
+    monkeypatch.setattr(overloaded.services.cloud, "refusal", refusal)
+    monkeypatch.setattr(overloaded.services.applications, "start", start)
+    token = (await overloaded.live.token()).body
+    assert (await overloaded.live.token(**due)).body["access_token"] == token["access_token"]
 
 
 async def test_a_renewal_in_calm_waits_for_its_new_token(
