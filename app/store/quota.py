@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from app.model.calls import CallRank
-from app.store.constants import PERMIT_ROUNDING_US, PERMIT_VALID_US
+from app.model.calls import ATTEMPT_TIMEOUT_S, CallRank
+from app.store.constants import MAX_PAUSE_SPREAD, PERMIT_LONGEST_VALID_US, PERMIT_ROUNDING_US, PERMIT_VALID_US
 from app.store.redis_keys import permit_keys, promise_keys, quota_usage_keys, report_keys
 from app.store.script import Script
 from app.store.store import Store
@@ -27,8 +27,11 @@ _READ_USAGE: Final = Script("read_quota_usage", prelude="_quota")
 VALID_S: Final = PERMIT_VALID_US / 1_000_000
 """How long after it was asked for a permit may be used at least; a slow instance states more, and it counts longer."""
 
+MAX_VALID_S: Final = PERMIT_LONGEST_VALID_US / 1_000_000
+"""A permit counts for as long as it is valid, and that long no other instance can use its place in the limit."""
+
 _SECOND_US: Final = 1_000_000
-_PAUSE_SPREAD: Final = (0.8, 1.2)
+_PAUSE_SPREAD: Final = (0.8, MAX_PAUSE_SPREAD)
 
 
 def full_pace(limit: float, jitter_s: float) -> float:
@@ -52,7 +55,7 @@ class QuotaSettings:
     egress_qps: float
     egress_group: str
     jitter_s: float = 0.03
-    attempt_timeout_s: float = 3.0
+    attempt_timeout_s: float = ATTEMPT_TIMEOUT_S
 
 
 class PermitQuestion(NamedTuple):

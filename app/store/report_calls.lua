@@ -22,7 +22,7 @@ local SHRINK_BY = 0.7
 local CEILING = 0.9
 
 local OPEN_AFTER_US = 2 * SECOND_US
-local PAUSES_S = {2, 5, 10, 20, 40, 60}
+local PAUSES_S = {2, 5, 10, 20, 40, LONGEST_PAUSE_S}
 -- An instance that made no call for longer is not counted as failing.
 local FAILING_KEPT_US = 10 * SECOND_US
 -- Open without any report; closed, longer than the pace needs to be full again.

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from app.model.calls import ATTEMPT_TIMEOUT_S
 from app.settings import Settings
 from app.web.connections import ConnectionLimits
 
@@ -17,8 +18,6 @@ OWN_FILES: Final = 64
 """Of the process itself: its log, its listening sockets, its connections to Redis, files that it reads."""
 ACCEPTED_AT_ONCE: Final = 128
 """Connections that may be accepted in one turn of the loop, before any of them can be closed: aiohttp's backlog."""
-CALL_S: Final = 3.0
-"""The longest time that a call to the cloud takes: the client's ``attempt_timeout_s``."""
 
 _LARGEST_RESERVE: Final = ACCEPTED_AT_ONCE
 """So that a health check which arrives together with others is not closed for them."""
@@ -87,4 +86,4 @@ def reserve_of(connections: int) -> int:
 
 
 def _files_without_connections(settings: Settings) -> int:
-    return OWN_FILES + ACCEPTED_AT_ONCE + math.ceil(min(settings.egress_qps * CALL_S, _MAX_USEFUL))
+    return OWN_FILES + ACCEPTED_AT_ONCE + math.ceil(min(settings.egress_qps * ATTEMPT_TIMEOUT_S, _MAX_USEFUL))

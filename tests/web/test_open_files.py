@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from app.cloud.client import CloudClient
 from app.settings import Settings
 from app.web import open_files
 from app.web.open_files import connection_limits, needed_files, raise_open_files, share_files
@@ -72,11 +71,6 @@ def test_extreme_settings_leave_connections(settings: Settings, name: str, value
     total, reserve = share_files(1024, settings.model_copy(update={name: value}))
     assert total >= 16
     assert reserve >= 1
-
-
-def test_a_call_takes_as_long_as_the_client_allows() -> None:
-    """The files for calls under way are counted with the client's own timeout."""
-    assert inspect.signature(CloudClient).parameters["attempt_timeout_s"].default == open_files.CALL_S
 
 
 def test_as_many_connections_are_accepted_at_once_as_aiohttp_listens_for() -> None:
