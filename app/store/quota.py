@@ -145,7 +145,6 @@ class CallReport:
 class CloudStatus:
     """What the instances of an egress group together know of the cloud."""
 
-    instances: int
     is_failing: bool
     """Whether calls of some instance fail."""
     scope: Literal["", "group", "instance"]
@@ -223,12 +222,11 @@ class SharedQuota:
             spread=str(random.uniform(*_PAUSE_SPREAD)),  # noqa: S311 (no secret, only spread)
             throttled=[part for action, taken_at_us in report.throttled.items() for part in (action, taken_at_us)],
         )
-        instances, is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at = answer
+        is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at = answer
         # A lost answer does not lose the change: it is answered again until this instance has recorded it.
         is_new = bool(change) and (change, changed_at) != self._recorded
         self._recorded = (change, changed_at)
         return CloudStatus(
-            instances=instances,
             is_failing=bool(is_failing),
             scope=scope,
             closed_for_s=closed_us / _SECOND_US,
