@@ -333,6 +333,20 @@ MUTATIONS: Final = (
         ("tests/web/test_overload.py",),
     ),
     Mutation(
+        "delivery claims one revocation after the other while calls are stopped",
+        "app/service/delivery.py",
+        "await self._gate.wait()",
+        "pass",
+        ("tests/service/test_delivery.py",),
+    ),
+    Mutation(
+        "a queue keeps callers out until the next probe though calls go on",
+        "app/service/pacing.py",
+        "self.queue.note_open()",
+        "pass",
+        ("tests/service/test_pacing.py",),
+    ),
+    Mutation(
         "renewals go before devices without a token",
         "app/service/issue.py",
         "rank = CallRank.RENEWAL if answer.result.token else CallRank.FIRST",

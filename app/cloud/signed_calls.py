@@ -138,14 +138,14 @@ class SignedCalls:
         Those that failed are made again together, in a new place.
         """
         failed = joint.calls
-        while failed:
+        while True:
             await self._attempt(joint, failed)
             failed = [call for call in failed if call.error]
             now = asyncio.get_running_loop().time()
             pauses_s = [call.attempts.next_pause_s(call.error, now) for call in failed if call.error]
-            if None in pauses_s:
+            if not failed or None in pauses_s:
                 return
-            await asyncio.sleep(max((pause_s for pause_s in pauses_s if pause_s), default=0))
+            await asyncio.sleep(max(pause_s or 0.0 for pause_s in pauses_s))
 
     async def send(
         self,

@@ -201,6 +201,10 @@ class PermitQueue:
         """Note that the cloud does not answer and is not called before ``until``, as another part knows."""
         self._close(max(until, self._closed_until or until), now)
 
+    def note_open(self) -> None:
+        """Note that calls go on, as another part knows."""
+        self._closed_until = None
+
     def forget_others(self) -> None:
         """Forget what was known of other instances' queues: it is true only while this one asks."""
         self._last = None

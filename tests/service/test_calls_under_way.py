@@ -261,7 +261,11 @@ async def test_a_caller_that_is_cancelled_leaves_nothing(opened: MakeClient, clo
     others = [asyncio.create_task(one.client.revoke_token(TOKEN, deadline=soon(60))) for _ in range(8)]
     await one.until_waiting("RevokeToken", 8)
     queue = one.queue("RevokeToken")
-    assert queue.has_ready
+
+    async def connected() -> bool:
+        return queue.has_ready
+
+    await until(connected, "a caller that waits for its permit")
     assert one.places("RevokeToken") == 1 + queue._limits.without_permit
     await end([answered, *others])
     assert (queue.waiting, one.places("RevokeToken")) == (0, 0)
