@@ -35,8 +35,9 @@ APPLY_DEADLINE_S: Final = 8.0
 """An application that takes longer has failed."""
 
 QUEUE_SHARE: Final = 0.75
-"""The share of that time that the wait for permits may take before no more applications are started. The rest is for
-those that every instance starts at this moment: they would be refused in the queue, with twice the work."""
+"""No application is started whose token would take longer than this share of that time: 6 s, and as the queue keeps an
+eighth for the call, with permits within 5.25 s. The rest is for those that every instance starts at this moment: they
+would be refused in the queue, with twice the work."""
 
 STORE_DEADLINE_S: Final = 20.0
 """How long storing what the cloud gave is tried: Redis may be restarting."""
@@ -82,7 +83,10 @@ class Applications:
         return ApplyRefusals(*(each.kind.value if each else "" for each in (first, renewal)))
 
     def takes_longer(self, grant: Grant, *, rank: CallRank, than_s: float) -> bool:
-        """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known."""
+        """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known.
+
+        Its permits must come within seven eighths of that: the rest is for the calls.
+        """
         return self._refusal(grant, rank, than_s) is not None
 
     def _refusal(self, grant: Grant, rank: CallRank, within_s: float) -> QuotaExhausted | CloudClosed | None:

@@ -10,8 +10,7 @@ from typing import Final, Literal
 
 from app.cloud.errors import ErrorKind
 from app.cloud.quota import CallOutcome, CallPermit
-from app.service.permit_stock import MAX_VALID_S
-from app.store.quota import CallReport
+from app.store.quota import MAX_VALID_S, CallReport
 
 STREAK_KEPT_S: Final = 60.0
 """How long after its last failure a streak of them is over: an old failure shows nothing of the cloud as it is now."""

@@ -42,9 +42,7 @@ DUE_S: Final = 0.001
 USAGE_WITHIN_S: Final = 0.5
 """How long a check of the health waits for the paces; then they count as full."""
 
-_UNKNOWN: Final = CloudStatus(
-    instances=1, is_failing=False, scope="", closed_for_s=0.0, reason="", opened_at_ms=0, change=""
-)
+_UNKNOWN: Final = CloudStatus(is_failing=False, scope="", closed_for_s=0.0, reason="", opened_at_ms=0, change="")
 """Before the first report."""
 
 

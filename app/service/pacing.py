@@ -18,7 +18,7 @@ import structlog
 from app.cloud.errors import CloudError
 from app.cloud.quota import CallPermit, CloudClosed, QuotaExhausted, QuotaUnreachable
 from app.errors import Unavailable
-from app.model.calls import CallRank
+from app.model.calls import ATTEMPT_TIMEOUT_S, CallRank
 from app.service.permit_queue import HEARTBEAT_S, PermitQueue
 from app.service.permit_waiters import Waiter, WaiterState
 from app.store.quota import PermitGrant, SharedQuota
@@ -43,7 +43,7 @@ class Pacing:
         self,
         quota: SharedQuota,
         *,
-        attempt_timeout_s: float = 3.0,
+        attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         closed_for_s: Callable[[], float] | None = None,
         on_probe_unsent: Callable[[], None] = lambda: None,
     ) -> None:

@@ -10,10 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.cloud.quota import CallPermit
-from app.store.quota import VALID_S
-
-MAX_VALID_S: Final = 0.2
-"""A permit counts for as long as it is valid, and that long no other instance can use its place in the limit."""
+from app.store.quota import MAX_VALID_S, VALID_S
 
 TIMES_USUAL: Final = 4.0
 """How many times the usual time to be answered permits are valid, where that is more than ``VALID_S``."""

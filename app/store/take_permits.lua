@@ -33,8 +33,6 @@ local ENTRIES_APART_US = 1000
 -- More than windows differ by, for a call or a pair, with a second of jitter and 0.2 s of validity.
 local LONGEST_WINDOWS = 2
 local CLOCK_JUMP_US = 2 * SECOND_US
--- The longest that an instance may state as `valid_us`.
-local LONGEST_VALID_US = 200 * 1000
 local RUN_ID_CHARS = 40
 -- Oldest entries of a log that are read at once.
 local FEW = 4
@@ -191,7 +189,7 @@ local function trusted_from(text, window_us)
     since_us = now
     redis.call('SET', server, run_id .. ' ' .. whole(now))
   end
-  return since_us + window_us + LONGEST_VALID_US
+  return since_us + window_us + PERMIT_LONGEST_VALID_US
 end
 
 local function hold_lease(breaker)

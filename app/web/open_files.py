@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from app.model.calls import ATTEMPT_TIMEOUT_S
 from app.settings import Settings
 from app.web.connections import ConnectionLimits
 
@@ -19,8 +20,6 @@ MAX_BACKLOG: Final = 1024
 LEAST_BACKLOG: Final = 128
 """Connections that may wait to be accepted: a fleet that comes at once opens hundreds while the loop is busy, and Linux
 resets what finds no room. All may be accepted in one turn of the loop, before any of them can be closed."""
-CALL_S: Final = 3.0
-"""The longest time that a call to the cloud takes: the client's ``attempt_timeout_s``."""
 
 _LARGEST_RESERVE: Final = LEAST_BACKLOG
 """So that a health check which arrives together with others is not closed for them."""
@@ -96,4 +95,4 @@ def backlog_of(open_files: int) -> int:
 
 
 def _files_without_connections(settings: Settings, backlog: int) -> int:
-    return OWN_FILES + backlog + math.ceil(min(settings.egress_qps * CALL_S, _MAX_USEFUL))
+    return OWN_FILES + backlog + math.ceil(min(settings.egress_qps * ATTEMPT_TIMEOUT_S, _MAX_USEFUL))

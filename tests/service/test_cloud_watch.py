@@ -65,7 +65,7 @@ class ScriptedQuota(SharedQuota):
             if self.is_away:
                 raise Unavailable("away")
             self.reports.append((now(), report))
-            return CloudStatus(3, self.is_failing, "", 0.0, "", 0, "")
+            return CloudStatus(self.is_failing, "", 0.0, "", 0, "")
         finally:
             self._under_way -= 1
 

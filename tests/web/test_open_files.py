@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import resource
 import socket
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from app.cloud.client import CloudClient
 from app.settings import Settings
 from app.web import open_files
 from app.web.aiohttp_internals import LimitedRunner
@@ -76,11 +74,6 @@ def test_extreme_settings_leave_connections(settings: Settings, name: str, value
     total, reserve = share_files(1024, settings.model_copy(update={name: value}))
     assert total >= 16
     assert reserve >= 1
-
-
-def test_a_call_takes_as_long_as_the_client_allows() -> None:
-    """The files for calls under way are counted with the client's own timeout."""
-    assert inspect.signature(CloudClient).parameters["attempt_timeout_s"].default == open_files.CALL_S
 
 
 @pytest.mark.parametrize(("open_files", "backlog"), [(1024, 128), (8191, 128), (8192, 1024)])
