@@ -255,9 +255,16 @@ MUTATIONS: Final = (
         ("tests/service/test_cloud_watch.py",),
     ),
     Mutation(
+        "a probe is sent by a caller that gives it up before the time-out",
+        "app/service/permit_queue.py",
+        "self._action in PROBES and due_at + takes_s <= deadline",
+        "self._action in PROBES and due_at <= deadline",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
         "a call that was given up early counts as a failure by connection",
         "app/service/call_findings.py",
-        "return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s",
+        "return not is_given_up or waited_s >= self._no_answer_s",
         "return True",
         ("tests/service/test_call_findings.py",),
     ),

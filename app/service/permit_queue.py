@@ -34,6 +34,15 @@ CALL_SHARE: Final = 1 / 8
 RECONNECT_S: Final = 2.0
 """While the cloud does not answer: how long after one caller could not connect the next one tries."""
 
+PROBES: Final = frozenset({"ApplyToken", "RevokeToken"})
+"""The actions whose calls may probe the cloud: those that are repeated where their outcome is unknown."""
+
+PROBE_DELAY_S: Final = 2 * HEARTBEAT_S
+"""How long after a probe is due its caller is asked to connect and then gets its permit, at most, as a rule."""
+
+MAX_CONNECT_S: Final = 1.0
+"""How much of a caller's time is kept for connecting, at most: else no caller could probe a cloud that connects slowly."""
+
 LEAST_CLOSED_S: Final = 1.0
 """While the cloud does not answer: for how long callers are sent away at least."""
 
@@ -51,6 +60,7 @@ class PermitQueue:
         self._action = action
         self._waiters = Waiters()
         self._limits = PlaceLimits(attempt_timeout_s)
+        self._attempt_timeout_s = attempt_timeout_s
         self._places = 0
         self._stock = PermitStock(on_probe_unsent)
         self._validity = PermitValidity()
@@ -86,7 +96,7 @@ class PermitQueue:
         """
         if refusal := self.refusal(count, rank=rank, deadline=deadline, now=now):
             raise refusal
-        waiter = Waiter(count, rank, _latest(now, deadline), on_changed)
+        waiter = Waiter(count, rank, _latest(now, deadline), deadline, on_changed)
         self._waiters.add(waiter)
         self._give_places(now)
         return waiter
@@ -95,10 +105,10 @@ class PermitQueue:
         self, count: int, *, rank: CallRank, deadline: float, now: float
     ) -> QuotaExhausted | CloudClosed | None:
         """Return why ``count`` more calls would come too late, if that is known."""
-        until = _latest(now, deadline)
         if self._closed_until is not None:
-            has_candidate = self._waiters.unserved_calls() > 0
-            return self._closed(now) if has_candidate or until <= self._closed_until else None
+            can_probe = self._waiters.unserved_calls() == 0 and self._can_probe(deadline, now)
+            return None if can_probe else self._closed(now)
+        until = _latest(now, deadline)
         place = self._waiters.unserved_calls(up_to=rank) + count
         is_late = self._last and now + self._last.wait_s(place) > until
         return self._exhausted() if is_late else None
@@ -220,10 +230,19 @@ class PermitQueue:
         self._closed_until = until
         has_candidate = False
         for waiter in self._waiters.unserved():
-            if has_candidate or waiter.until <= until:
+            if has_candidate or not self._can_probe(waiter.deadline, now):
                 self._refuse(waiter, self._closed(now))
             else:
                 has_candidate = True
+
+    def _can_probe(self, deadline: float, now: float) -> bool:
+        """Return whether a call waits long enough for its answer, if it is sent when the next probe is due.
+
+        A call that its caller gives up sooner does not show whether the cloud answers within the time-out.
+        """
+        due_at = max(now, self._closed_until or now)
+        takes_s = PROBE_DELAY_S + min(MAX_CONNECT_S, self._limits.connect_s) + self._attempt_timeout_s
+        return self._action in PROBES and due_at + takes_s <= deadline
 
     def _give_places(self, now: float) -> None:
         while (first := self._waiters.first(WaiterState.WAITING)) and self._has_place_for(first, now):

@@ -36,8 +36,9 @@ _UNSERVED: Final = (WaiterState.WAITING, WaiterState.PREPARING, WaiterState.READ
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A caller that wants permits for ``count`` calls at once, by ``until`` (loop time, in seconds).
+    """A caller that wants permits for ``count`` calls at once by ``until``, and answers by ``deadline``.
 
+    Both are loop time in seconds.
     ``on_changed`` is called when it has got its place, its permits or a refusal. ``number`` is its turn among those of
     its rank.
     """
@@ -45,6 +46,7 @@ class Waiter:
     count: int
     rank: CallRank
     until: float
+    deadline: float
     on_changed: Callable[[], None]
     number: int = 0
     state: WaiterState = WaiterState.GONE

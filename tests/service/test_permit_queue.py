@@ -7,7 +7,15 @@ import pytest
 
 from app.cloud.quota import CloudClosed, QuotaExhausted, QuotaUnreachable
 from app.model.calls import CallRank
-from app.service.permit_queue import CALL_SHARE, LEAST_CLOSED_S, MAX_BATCH_S, MIN_BATCH_S, RECONNECT_S, PermitQueue
+from app.service.permit_queue import (
+    CALL_SHARE,
+    LEAST_CLOSED_S,
+    MAX_BATCH_S,
+    MIN_BATCH_S,
+    PROBE_DELAY_S,
+    RECONNECT_S,
+    PermitQueue,
+)
 from app.service.permit_stock import NO_PERMIT
 from app.service.permit_waiters import Waiter, WaiterState
 from app.service.place_limits import LEAST_OF_ALL, LEAST_WITHOUT_PERMIT
@@ -341,6 +349,30 @@ def test_while_the_cloud_does_not_answer_one_caller_waits_for_the_probe(queue: P
     permit = queue.take(candidate, 5.0)
     assert permit
     assert permit.is_probe
+
+
+def test_a_probe_has_time_for_a_whole_attempt(queue: PermitQueue, join: Join) -> None:
+    """After it has waited and connected: else a cloud that answers just within the time-out would never be found."""
+    needed_s = 2.0 + PROBE_DELAY_S + 0.4 + 3.0  # the time until it is due, to be asked, to connect and for the answer
+    connecting = join(connects=False)
+    queue.connected(connecting, 0.4)
+    queue.leave(connecting, 0.4)
+    hasty, candidate = join(deadline=needed_s - 0.1), join(deadline=needed_s)
+    give(queue, 0, closed_for_s=2.0)
+    assert states(hasty, candidate) == ["REFUSED", "READY"]
+    queue.leave(candidate, 0.0)
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=needed_s - 0.1, now=0.0), CloudClosed)
+    assert queue.refusal(1, rank=FIRST, deadline=needed_s, now=0.0) is None
+    # A probe that is due already is sent later than now.
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=3.0 + needed_s - 2.1, now=3.0), CloudClosed)
+
+
+def test_only_applications_and_revocations_probe() -> None:
+    """A call that must not be made twice, or that a person waits for, does not find out whether the cloud is back."""
+    for action, can_probe in {"ApplyToken": True, "RevokeToken": True, "RegisterDeviceCredential": False}.items():
+        queue = PermitQueue(action, attempt_timeout_s=3.0)
+        queue.note_closed(5.0, 0.0)
+        assert (queue.refusal(1, rank=OPERATOR, deadline=FAR, now=6.0) is None) == can_probe
 
 
 def test_the_candidate_connects_when_the_probe_is_due(queue: PermitQueue, join: Join) -> None:
