@@ -222,7 +222,7 @@ MUTATIONS: Final = (
     Mutation(
         "calls under way have no limit",
         "app/service/permit_queue.py",
-        "has_room = self._places + waiter.count <= self._limits.places",
+        "has_room = places + waiter.count <= self._limits.places",
         "has_room = True",
         ("tests/service/test_permit_queue.py",),
     ),
@@ -253,6 +253,13 @@ MUTATIONS: Final = (
         "self._failed, self._failed_last_at = True, now",
         "self._failed_last_at = now",
         ("tests/service/test_cloud_watch.py",),
+    ),
+    Mutation(
+        "renewals that wait for permits keep the places of better callers",
+        "app/service/permit_queue.py",
+        "places = self._places - worse",
+        "places, without_permit = self._places, without_permit + worse",
+        ("tests/service/test_permit_queue.py",),
     ),
     Mutation(
         "a probe is sent by a caller that gives it up before the time-out",

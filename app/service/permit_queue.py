@@ -2,7 +2,7 @@
 
 A caller waits for a place among the calls under way, connects, and then waits for its permits. Places are bounded, so
 that a cloud that does not answer holds up no more than that many calls; the places of callers without permits are
-fewer still, so that the order holds and few connections wait.
+fewer still at each rank, so that the order holds and few connections wait.
 
 There is no I/O here. Every ``now``, ``deadline`` and ``until`` is loop time in seconds, and ``app.service.pacing``
 passes it in.
@@ -254,9 +254,13 @@ class PermitQueue:
     def _has_place_for(self, waiter: Waiter, now: float) -> bool:
         if self._closed_until is not None and now < self._closed_until:
             return False
-        without_permit = self._waiters.calls(WaiterState.PREPARING, WaiterState.READY) + waiter.count
-        has_room = self._places + waiter.count <= self._limits.places
-        return self._places == 0 or (has_room and without_permit <= self._limits.without_permit)
+        # Those of a worse rank that have no permit do not count: while better callers wait at other instances they get
+        # none, and would keep all places. So there may be more calls in all, by as many as may wait without a permit.
+        without_permit = self._waiters.calls_up_to(waiter.rank, WaiterState.PREPARING, WaiterState.READY)
+        worse = self._waiters.calls(WaiterState.PREPARING, WaiterState.READY) - without_permit
+        places = self._places - worse
+        has_room = places + waiter.count <= self._limits.places
+        return places == 0 or (has_room and without_permit + waiter.count <= self._limits.without_permit)
 
     def _hand_out(self, now: float) -> None:
         while (first := self._waiters.first(WaiterState.READY)) and first.count <= self._stock.count(now):

@@ -105,7 +105,11 @@ class Waiters:
 
     def unserved_calls(self, *, up_to: CallRank = CallRank.RENEWAL) -> int:
         """Count the calls that wait for permits, of this rank and of better ones."""
-        return sum(sum(self._calls[state][: up_to + 1]) for state in _UNSERVED)
+        return self.calls_up_to(up_to, *_UNSERVED)
+
+    def calls_up_to(self, rank: CallRank, *states: WaiterState) -> int:
+        """Count the calls in these states, of this rank and of better ones."""
+        return sum(sum(self._calls[state][: rank + 1]) for state in states)
 
     def _enter(self, waiter: Waiter, state: WaiterState) -> None:
         waiter.state = state

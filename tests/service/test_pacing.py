@@ -262,6 +262,27 @@ async def test_the_better_rank_goes_first_over_all_instances(instance: Instance)
     assert order[served : served + 5].count(CallRank.OPERATOR) == 3
 
 
+async def test_renewals_hold_up_no_better_caller_of_their_instance(instance: Instance) -> None:
+    """They get no permits while new devices wait at another instance; a new device at their own is served all the same.
+
+    It waits for as long as the new devices of the other instance.
+    """
+    one, other = instance(), instance()
+
+    async def renew() -> None:
+        async with one.place("SlowToken", rank=CallRank.RENEWAL, deadline=soon(1000)) as place:
+            await place.permit()
+
+    waiting = queue(other, "SlowToken", 40, within_s=1000)
+    await until_ready(other, "SlowToken")
+    waiting += [asyncio.create_task(renew()) for _ in range(20)]
+    await until_ready(one, "SlowToken")
+    async with asyncio.timeout(10):
+        await permit(one, "SlowToken", deadline=soon(1000))
+    assert sum(task.done() for task in waiting[40:]) <= 1  # a permit may have been left when they came
+    await end(*waiting)
+
+
 async def until_ready(quota: Pacing, action: str) -> None:
     """Wait until a caller wants its permits."""
 

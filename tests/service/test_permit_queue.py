@@ -18,7 +18,7 @@ from app.service.permit_queue import (
 )
 from app.service.permit_stock import NO_PERMIT
 from app.service.permit_waiters import Waiter, WaiterState
-from app.service.place_limits import LEAST_OF_ALL, LEAST_WITHOUT_PERMIT
+from app.service.place_limits import LEAST, LEAST_OF_ALL, LEAST_WITHOUT_PERMIT
 from app.store.quota import VALID_S, PermitQuestion
 from tests.service.grants import grant
 
@@ -112,15 +112,25 @@ def test_permits_are_only_asked_for_callers_that_are_connected(queue: PermitQueu
 
 
 def test_places_without_a_permit_are_few(queue: PermitQueue, join: Join) -> None:
-    """The others wait without a connection, and a better rank that comes later gets its place before them."""
+    """The others wait without a connection, and get their places in turn."""
     renewals = [join(rank=RENEWAL) for _ in range(LEAST_WITHOUT_PERMIT + 2)]
-    operator = join(rank=OPERATOR, connects=False)
-    assert states(*renewals[-3:], operator) == ["READY", "WAITING", "WAITING", "WAITING"]
+    assert states(*renewals[-3:]) == ["READY", "WAITING", "WAITING"]
     give(queue, 1)
-    assert states(renewals[0], renewals[-2], operator) == ["GRANTED", "WAITING", "PREPARING"]
-    queue.connected(operator, 0.0)
-    give(queue, 1)
-    assert taken(queue, operator) == [True]
+    assert states(renewals[0], *renewals[-2:]) == ["GRANTED", "PREPARING", "WAITING"]
+
+
+def test_a_worse_rank_that_waits_for_permits_takes_no_place_from_a_better_one(queue: PermitQueue, join: Join) -> None:
+    """Other instances' better callers go before it for as long as there are any, and it would keep its place."""
+    few = {"full_pace": 0.1, "instances": 1000}
+    renewals = [join(rank=RENEWAL) for _ in range(LEAST_WITHOUT_PERMIT)]
+    give(queue, 0, **few)
+    firsts = [join() for _ in range(LEAST + 1)]
+    assert states(*renewals, *firsts) == ["READY"] * LEAST_WITHOUT_PERMIT + ["READY"] * LEAST + ["WAITING"]
+    pair = join(2, rank=OPERATOR)
+    give(queue, 2, **few)
+    assert taken(queue, pair, firsts[0]) == [True, False]
+    # Those that have their permits count for all.
+    assert states(join(rank=OPERATOR)) == ["WAITING"]
 
 
 def test_calls_under_way_are_bounded(queue: PermitQueue, join: Join) -> None:
