@@ -262,6 +262,13 @@ MUTATIONS: Final = (
         ("tests/service/test_permit_queue.py",),
     ),
     Mutation(
+        "a queue that has not asked of late does not learn that calls go on",
+        "app/service/permit_queue.py",
+        "            self._closed_until = None\n            self._give_places(now)\n\n",
+        "            pass\n\n",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
         "a probe is sent by a caller that gives it up before the time-out",
         "app/service/permit_queue.py",
         "self._action in PROBES and due_at + takes_s <= deadline",

@@ -10,6 +10,7 @@ passes it in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -41,7 +42,7 @@ PROBE_DELAY_S: Final = 2 * HEARTBEAT_S
 """How long after a probe is due its caller is asked to connect and then gets its permit, at most, as a rule."""
 
 MAX_CONNECT_S: Final = 1.0
-"""How much of a caller's time is kept for connecting, at most: else no caller could probe a cloud that connects slowly."""
+"""How much of a caller's time is kept for connecting, at most: else none could probe a cloud that connects slowly."""
 
 LEAST_CLOSED_S: Final = 1.0
 """While the cloud does not answer: for how long callers are sent away at least."""
@@ -70,6 +71,10 @@ class PermitQueue:
         """Whether the last permits came, and were used, before they were void."""
         self._last: PermitGrant | None = None
         """The last answer since this queue was last empty."""
+        self._answered_at = -math.inf
+        """When the last answer came: only a report that was answered later may say something else."""
+        self._reconnect_at = -math.inf
+        """While the cloud does not answer: when to connect again at the soonest, as one caller could not."""
         self._closed_until: float | None = None
         """None, or the cloud does not answer, and is not called before then."""
 
@@ -166,7 +171,8 @@ class PermitQueue:
         if waiter.state is WaiterState.GRANTED:
             self._give_back(waiter, now)
         if self._closed_until is not None and not could_connect:
-            self._closed_until = max(self._closed_until, now + RECONNECT_S)
+            self._reconnect_at = now + RECONNECT_S
+            self._closed_until = max(self._closed_until, self._reconnect_at)
         if waiter.has_place:
             waiter.has_place = False
             self._places -= waiter.count
@@ -194,7 +200,7 @@ class PermitQueue:
         self._validity.note(now - self._asked_at)
         self._was_in_time = now < self._void_at
         is_slower = self._last is None or _pace(grant) < _pace(self._last)
-        self._last = grant
+        self._last, self._answered_at = grant, now
         self._limits.adapt(grant)
         if grant.permits:
             self._stock.add(grant.permits, CallPermit(self._void_at, grant.taken_at_us, grant.is_probe), now)
@@ -207,18 +213,25 @@ class PermitQueue:
         if is_slower:
             self._refuse_late(grant, now)
 
-    def note_closed(self, until: float, now: float) -> None:
-        """Note that the cloud does not answer and is not called before ``until``, as another part knows."""
-        self._close(max(until, self._closed_until or until), now)
+    def note_report(self, closed_for_s: float, *, reported_at: float, now: float) -> None:
+        """Note for how long the cloud is left alone, as the last report of the calls was answered at ``reported_at``.
+
+        0: calls are not stopped. It counts where this queue does not ask, unless its last answer is newer.
+        """
+        if self._last or reported_at <= self._answered_at:
+            return
+        if closed_for_s > 0:
+            self._close(max(now + closed_for_s, self._reconnect_at), now)
+        else:
+            self._closed_until = None
+            self._give_places(now)
 
     def forget_others(self) -> None:
-        """Forget what was known of other instances' queues: it is true only while this one asks."""
-        self._last = None
+        """Forget what was known of other instances' queues: it is true only while this one asks.
 
-    @property
-    def is_informed(self) -> bool:
-        """Whether an answer says how things are now."""
-        return self._last is not None
+        Whether the cloud answers stays known until a report says something newer.
+        """
+        self._last = None
 
     def refuse_all(self, cause: str) -> None:
         """Refuse all that wait: permits cannot be asked for."""

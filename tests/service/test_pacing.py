@@ -358,6 +358,20 @@ async def test_what_is_known_of_the_cloud_refuses_callers_before_redis_is_asked(
     await quota.close()
 
 
+async def test_what_is_known_of_the_cloud_lets_callers_come_again(store: Store) -> None:
+    """The breaker was closed by another instance's probe, while nothing waited here: all are served at once."""
+    shared, reported_at = SharedQuota(store, limits=LIMITS), [0.0]
+    quota = Pacing(shared, reported_at=lambda: reported_at[0])
+    await shared.report_calls(LOST)
+    refusals = await asyncio.gather(*queue(quota, "ApplyToken", 2, within_s=3), return_exceptions=True)
+    assert [type(each) for each in refusals] == [CloudClosed] * 2
+    await SharedQuota(store, limits=LIMITS).report_calls(ANSWERED)
+    assert quota.refusal("ApplyToken", deadline=soon(3))
+    reported_at[0] = soon(0)
+    await asyncio.gather(*queue(quota, "ApplyToken", 3))
+    await quota.close()
+
+
 async def test_a_closed_quota_refuses(quota: Pacing) -> None:
     """Closing ends every pacer, refuses all that wait and all that come later."""
     await permit(quota, "SlowToken", deadline=soon())

@@ -381,7 +381,7 @@ def test_only_applications_and_revocations_probe() -> None:
     """A call that must not be made twice, or that a person waits for, does not find out whether the cloud is back."""
     for action, can_probe in {"ApplyToken": True, "RevokeToken": True, "RegisterDeviceCredential": False}.items():
         queue = PermitQueue(action, attempt_timeout_s=3.0)
-        queue.note_closed(5.0, 0.0)
+        queue.note_report(5.0, reported_at=0.0, now=0.0)
         assert (queue.refusal(1, rank=OPERATOR, deadline=FAR, now=6.0) is None) == can_probe
 
 
@@ -418,17 +418,50 @@ def test_an_answer_without_a_pause_lets_all_join_again(queue: PermitQueue, join:
     assert states(join(now=1.0), join(now=1.0)) == ["READY", "READY"]
 
 
-def test_what_another_part_knows_of_the_cloud_counts_too(queue: PermitQueue, join: Join) -> None:
-    """Where nothing waits, nothing is asked: then the instance's own reports say that the cloud is left alone."""
-    queue.note_closed(5.0, 0.0)
+def test_the_reports_of_the_instance_say_that_the_cloud_is_left_alone(queue: PermitQueue, join: Join) -> None:
+    """Where nothing waits, nothing is asked: then the answer to the last report counts."""
+    queue.note_report(5.0, reported_at=0.0, now=0.0)
     with pytest.raises(CloudClosed):
         join(deadline=5.0)
     candidate = join(deadline=FAR)
     with pytest.raises(CloudClosed):
         join(deadline=FAR)
-    queue.note_closed(3.0, 0.0)  # it does not shorten what is known
     queue.question(4.0)
     assert states(candidate) == ["WAITING"]
+    queue.note_report(0.5, reported_at=4.0, now=4.0)  # the probe is due sooner
+    queue.question(4.6)
+    assert states(candidate) == ["PREPARING"]
+
+
+def test_the_reports_of_the_instance_say_that_calls_go_on(queue: PermitQueue, join: Join) -> None:
+    """Another instance's probe was answered while nothing waited here. Only what is newer counts."""
+    queue.leave(join(), 0.0)
+    give(queue, 0, now=1.0, closed_for_s=60.0)
+    queue.note_report(0.0, reported_at=2.0, now=2.0)
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=8.0, now=2.0), CloudClosed)  # its own answers count
+    queue.forget_others()
+    queue.note_report(0.0, reported_at=0.9, now=2.0)
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=8.0, now=2.0), CloudClosed)
+    queue.note_report(0.0, reported_at=1.1, now=2.0)
+    assert states(join(now=2.0), join(now=2.0)) == ["READY", "READY"]
+
+
+def test_calls_that_go_on_give_places_to_those_that_wait(queue: PermitQueue, join: Join) -> None:
+    """The candidate does not wait for the time that was known before."""
+    queue.note_report(5.0, reported_at=0.0, now=0.0)
+    candidate = join()
+    queue.note_report(0.0, reported_at=1.0, now=1.0)
+    assert states(candidate) == ["PREPARING"]
+
+
+def test_a_report_lets_no_caller_connect_too_soon_again(queue: PermitQueue, join: Join) -> None:
+    """A probe may be due by the last report, and this instance cannot connect."""
+    queue.note_report(0.001, reported_at=0.0, now=0.0)
+    candidate = join(now=0.1, connects=False)
+    assert states(candidate) == ["PREPARING"]
+    queue.leave(candidate, 0.2, could_connect=False)
+    queue.note_report(0.001, reported_at=0.3, now=0.3)
+    assert states(join(now=0.3)) == ["WAITING"]
 
 
 def test_an_unused_probe_is_reported() -> None:
