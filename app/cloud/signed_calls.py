@@ -139,11 +139,13 @@ class SignedCalls:
         """
         failed = joint.calls
         while failed:
+            earlier = [(call, call.error) for call in failed]
             await self._attempt(joint, failed)
             failed = [call for call in failed if call.error]
             now = asyncio.get_running_loop().time()
             pauses_s = [call.attempts.next_pause_s(call.error, now) for call in failed if call.error]
             if None in pauses_s:
+                _keep_uncertain(earlier)
                 return
             await asyncio.sleep(max((pause_s for pause_s in pauses_s if pause_s), default=0))
 
@@ -276,3 +278,10 @@ class SignedCalls:
         if credentials.security_token:
             signed["SecurityToken"] = credentials.security_token.reveal()
         return signature.rpc_signed_form("POST", credentials.access_key_secret, signed).encode()
+
+
+def _keep_uncertain(earlier: Sequence[tuple[PendingCall[Expected], CloudError | None]]) -> None:
+    """Give calls that may have taken effect that error back, where another attempt had no permit."""
+    for call, error in earlier:
+        if error and error.uncertain and isinstance(call.error, QuotaRefusal):
+            call.error = error
