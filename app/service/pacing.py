@@ -52,8 +52,8 @@ class Pacing:
         """Take permits from ``quota``; nothing is asked before a caller waits.
 
         ``attempt_timeout_s`` is how long a call may take that was sent. ``closed_for_s`` returns for how long the cloud
-        is left alone as it does not answer, where no queue has asked, and ``reported_at`` since when this is known (loop
-        time, in seconds). ``on_probe_unsent`` is called when permits to probe whether it answers were not used.
+        is left alone as it does not answer, where no queue has asked, and ``reported_at`` since when this is known, in
+        loop time. ``on_probe_unsent`` is called when permits to probe whether it answers were not used.
         """
         self._quota = quota
         self._attempt_timeout_s = attempt_timeout_s

@@ -30,6 +30,10 @@ class WaiterState(IntEnum):
     GONE = 6
 
 
+MAX_LEFT: Final = 64
+"""A heap is made anew when it holds more than this, and than twice those that wait: while better callers wait all the
+time the others never come first, where those that have left are dropped."""
+
 _UNSERVED: Final = (WaiterState.WAITING, WaiterState.PREPARING, WaiterState.READY)
 """States in which a caller waits for permits, in the end."""
 
@@ -119,4 +123,9 @@ class Waiters:
         else:
             self._unserved.pop(waiter, None)
         if state in self._heaps:
-            heapq.heappush(self._heaps[state], (waiter.rank, waiter.number, waiter))
+            heap = self._heaps[state]
+            heapq.heappush(heap, (waiter.rank, waiter.number, waiter))
+            if len(heap) > 2 * self.calls(state) + MAX_LEFT:
+                there = (each for each in self._unserved if each.state is state)
+                heap[:] = [(each.rank, each.number, each) for each in there]
+                heapq.heapify(heap)
