@@ -202,9 +202,11 @@ MUTATIONS: Final = (
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:
                     credentials = await self._credentials.get(deadline=turn.begin_by)
-                    permit = await place.permit()
+                    if not all(each.is_open for each in connections):
+                        continue  # to take a permit for them would be in vain
+                    permit, is_sent = await place.permit(), False
 """,
-        """                permit = await place.permit()
+        """                permit, is_sent = await place.permit(), False
                 async with self._connector.connections(
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:

@@ -208,10 +208,17 @@ class SignedCalls:
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:
                     credentials = await self._credentials.get(deadline=turn.begin_by)
-                    permit = await place.permit()
-                    given = parameters()
-                    forms = [self._signed(turn.action, each, credentials) for each in given]
-                    if write_together(connections, forms, void_at=permit.void_at):
+                    if not all(each.is_open for each in connections):
+                        continue  # to take a permit for them would be in vain
+                    permit, is_sent = await place.permit(), False
+                    try:
+                        given = parameters()
+                        forms = [self._signed(turn.action, each, credentials) for each in given]
+                        is_sent = write_together(connections, forms, void_at=permit.void_at)
+                    finally:
+                        if not is_sent:
+                            place.give_back()
+                    if is_sent:
                         answer_by = min(turn.deadline, asyncio.get_running_loop().time() + self._attempt_timeout_s)
                         yield [
                             _SentCall(*each, credentials, permit, answer_by)

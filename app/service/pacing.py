@@ -146,6 +146,10 @@ class _Place(AbstractAsyncContextManager["_Place"]):
             await self._changed()
         return permit
 
+    def give_back(self) -> None:
+        """Give permits back that were taken and not used."""
+        self._queue.give_back(self._waiter, self._loop.time())
+
     def disconnected(self) -> None:
         """Let ``permit``, where it is waited for, return a void one at once."""
         self._queue.disconnected(self._waiter, self._loop.time())

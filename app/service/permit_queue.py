@@ -150,6 +150,14 @@ class PermitQueue:
         self._hand_out(now)
         waiter.on_changed()
 
+    def give_back(self, waiter: Waiter, now: float) -> None:
+        """Take permits back that a caller has taken and did not use. It connects once more, and keeps its turn."""
+        if waiter.state is WaiterState.UNDER_WAY:
+            self._give_back(waiter, now)
+            waiter.prepares_since = now
+            self._waiters.move(waiter, WaiterState.PREPARING)
+            self._hand_out(now)
+
     def take(self, waiter: Waiter, now: float) -> CallPermit | None:
         """Return the permits of a caller: None if it must wait, a void one if it must connect. Raises its refusal.
 
@@ -178,6 +186,8 @@ class PermitQueue:
             self._places -= waiter.count
         self._waiters.move(waiter, WaiterState.GONE)
         self._hand_out(now)
+        if not self.waiting:
+            self._stock.drop_probe()
 
     def question(self, now: float) -> PermitQuestion:
         """Return what to ask for now: permits for the best rank that is ready, at least enough for its first."""

@@ -475,7 +475,21 @@ def test_an_unused_probe_is_reported() -> None:
     queue.connected(late, VALID_S)
     assert unsent == [1]
     give(queue, 1, now=1.0, closed_for_s=4.0, is_probe=True)
-    queue.leave(late, 1.0)
-    assert unsent == [1]
+    queue.leave(late, 1.0)  # no other caller waits that could use it
+    assert unsent == [1, 1]
     queue.question(3.0)
     assert unsent == [1, 1]
+
+
+def test_a_probe_that_was_taken_and_not_sent_is_reported() -> None:
+    """Its connection was closed, and its caller was cancelled before it had another."""
+    unsent: list[float] = []
+    queue = PermitQueue("ApplyToken", attempt_timeout_s=3.0, on_probe_unsent=lambda: unsent.append(1))
+    caller = queue.join(1, rank=FIRST, deadline=FAR, now=0.0, on_changed=nothing)
+    queue.connected(caller, 0.0)
+    give(queue, 1, closed_for_s=4.0, is_probe=True)
+    assert queue.take(caller, 0.0)
+    queue.give_back(caller, 0.01)
+    assert states(caller) == ["PREPARING"]
+    queue.leave(caller, 0.02)
+    assert unsent == [1]
