@@ -202,9 +202,11 @@ MUTATIONS: Final = (
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:
                     credentials = await self._credentials.get(deadline=turn.begin_by)
-                    permit = await place.permit()
+                    if not all(each.is_open for each in connections):
+                        continue  # to take a permit for them would be in vain
+                    permit, is_sent = await place.permit(), False
 """,
-        """                permit = await place.permit()
+        """                permit, is_sent = await place.permit(), False
                 async with self._connector.connections(
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:
@@ -222,7 +224,7 @@ MUTATIONS: Final = (
     Mutation(
         "calls under way have no limit",
         "app/service/permit_queue.py",
-        "has_room = self._places + waiter.count <= self._limits.places",
+        "has_room = places + waiter.count <= self._limits.places",
         "has_room = True",
         ("tests/service/test_permit_queue.py",),
     ),
@@ -255,9 +257,30 @@ MUTATIONS: Final = (
         ("tests/service/test_cloud_watch.py",),
     ),
     Mutation(
+        "renewals that wait for permits keep the places of better callers",
+        "app/service/permit_queue.py",
+        "places = self._places - worse",
+        "places, without_permit = self._places, without_permit + worse",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
+        "a queue that has not asked of late does not learn that calls go on",
+        "app/service/permit_queue.py",
+        "            self._closed_until = None\n            self._give_places(now)\n\n",
+        "            pass\n\n",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
+        "a probe is sent by a caller that gives it up before the time-out",
+        "app/service/permit_queue.py",
+        "self._action in PROBES and due_at + takes_s <= deadline",
+        "self._action in PROBES and due_at <= deadline",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
         "a call that was given up early counts as a failure by connection",
         "app/service/call_findings.py",
-        "return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s",
+        "return not is_given_up or waited_s >= self._no_answer_s",
         "return True",
         ("tests/service/test_call_findings.py",),
     ),
@@ -338,13 +361,6 @@ MUTATIONS: Final = (
         "await self._gate.wait()",
         "pass",
         ("tests/service/test_delivery.py",),
-    ),
-    Mutation(
-        "a queue keeps callers out until the next probe though calls go on",
-        "app/service/pacing.py",
-        "self.queue.note_open()",
-        "pass",
-        ("tests/service/test_pacing.py",),
     ),
     Mutation(
         "renewals go before devices without a token",

@@ -70,7 +70,8 @@ class CloudWatch:
         self._texts = texts
         self._findings = CallFindings(attempt_timeout_s=attempt_timeout_s)
         self._is_due = asyncio.Event()
-        self._reported_at = 0.0
+        self.reported_at = 0.0
+        """When the last report was answered (loop time, in seconds)."""
         self.status = _UNKNOWN
         """The answer to the last report."""
 
@@ -90,7 +91,7 @@ class CloudWatch:
         """Return in how many seconds the next attempt is due while calls are stopped; 0: calls are not stopped."""
         if not self.status.scope:
             return 0.0
-        since_s = asyncio.get_running_loop().time() - self._reported_at
+        since_s = asyncio.get_running_loop().time() - self.reported_at
         return max(DUE_S, self.status.closed_for_s - since_s)
 
     async def report_regularly(self) -> None:
@@ -114,7 +115,7 @@ class CloudWatch:
             self._findings.put_back(report)
             raise
         before, self.status = self.status, status
-        self._reported_at = asyncio.get_running_loop().time()
+        self.reported_at = asyncio.get_running_loop().time()
         if before.scope and not status.scope:
             self._findings.end_streak()
         self._log_change(before, status)

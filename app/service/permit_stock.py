@@ -46,6 +46,12 @@ class PermitStock:
         self._permit = permit
         self._count += count
 
+    def drop_probe(self) -> None:
+        """Drop permits to probe the cloud: there is no caller left that could use them."""
+        if self._count and self._permit.is_probe:
+            self._count = 0
+            self._on_probe_unsent()
+
     def take(self, count: int) -> CallPermit:
         """Take ``count`` out; there are as many."""
         self._count -= count

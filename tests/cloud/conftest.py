@@ -124,6 +124,9 @@ class Place:
         self.quota.left -= self.count
         return CallPermit(self.quota.void_at, 0, is_probe=False)
 
+    def give_back(self) -> None:
+        """Do nothing: the next attempt counts as another."""
+
     def disconnected(self) -> None:
         """Do nothing: nothing waits here."""
 

@@ -338,6 +338,37 @@ async def test_a_connection_that_is_closed_while_it_waits_for_a_permit_is_replac
     assert len(cloud.calls) == len(cloud.peers) == 2
 
 
+async def test_a_connection_that_is_closed_before_its_caller_asks_for_a_permit_is_replaced(
+    opened: MakeClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No permit is taken for it."""
+    one = await opened()
+    cloud.answers = [VALID]
+    await one.client.query_token(TOKEN, deadline=soon(5))
+    provider = one.client._calls._credentials
+    pool = one.client._calls._connector._pool
+    get, write, written = provider.get, permit_connector.write_together, list[bool]()
+    aborted: list[Any] = []
+
+    async def get_late(**options: Any) -> Credentials:
+        if not aborted:
+            [protocol] = aborted[:] = pool._acquired
+            assert protocol.transport is not None
+            protocol.transport.abort()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return await get(**options)
+
+    def write_noted(*arguments: Any, **options: Any) -> bool:
+        written.append(write(*arguments, **options))
+        return written[-1]
+
+    monkeypatch.setattr(provider, "get", get_late)
+    monkeypatch.setattr(signed_calls, "write_together", write_noted)
+    assert await one.client.query_token(TOKEN, deadline=soon(5))
+    assert written == [True]
+
+
 async def test_what_was_waited_for_in_vain_is_an_error_and_no_call(opened: MakeClient, cloud: Cloud) -> None:
     """Where the wait for permits would take too long nothing is sent, and the error says when to come back."""
     one = await opened()

@@ -75,7 +75,7 @@ def test_an_attempt_that_is_due_does_not_look_as_if_calls_went_on() -> None:
 
     async def play(_: ScriptedQuota, watch: CloudWatch) -> None:
         watch.status = replace(watch.status, scope="group", closed_for_s=1.0)
-        watch._reported_at = asyncio.get_running_loop().time() - 5
+        watch.reported_at = asyncio.get_running_loop().time() - 5
         assert 0 < watch.closed_for_s() <= DUE_S
 
     in_virtual_time(play)

@@ -262,6 +262,27 @@ async def test_the_better_rank_goes_first_over_all_instances(instance: Instance)
     assert order[served : served + 5].count(CallRank.OPERATOR) == 3
 
 
+async def test_renewals_hold_up_no_better_caller_of_their_instance(instance: Instance) -> None:
+    """They get no permits while new devices wait at another instance; a new device at their own is served all the same.
+
+    It waits for as long as the new devices of the other instance.
+    """
+    one, other = instance(), instance()
+
+    async def renew() -> None:
+        async with one.place("SlowToken", rank=CallRank.RENEWAL, deadline=soon(1000)) as place:
+            await place.permit()
+
+    waiting = queue(other, "SlowToken", 40, within_s=1000)
+    await until_ready(other, "SlowToken")
+    waiting += [asyncio.create_task(renew()) for _ in range(20)]
+    await until_ready(one, "SlowToken")
+    async with asyncio.timeout(10):
+        await permit(one, "SlowToken", deadline=soon(1000))
+    assert sum(task.done() for task in waiting[40:]) <= 1  # a permit may have been left when they came
+    await end(*waiting)
+
+
 async def until_ready(quota: Pacing, action: str) -> None:
     """Wait until a caller wants its permits."""
 
@@ -337,14 +358,17 @@ async def test_what_is_known_of_the_cloud_refuses_callers_before_redis_is_asked(
     await quota.close()
 
 
-async def test_calls_that_go_on_are_known_before_redis_is_asked(store: Store) -> None:
-    """Where another instance's probe was answered, callers are not refused until this one's would have been due."""
-    closed_for_s = 60.0
-    quota = Pacing(SharedQuota(store, limits=LIMITS), closed_for_s=lambda: closed_for_s)
-    assert quota.refusal("ApplyToken", deadline=soon(5)) is not None
-    closed_for_s = 0.0
-    assert quota.refusal("ApplyToken", deadline=soon(5)) is None
-    await permit(quota, "ApplyToken", deadline=soon(5))
+async def test_what_is_known_of_the_cloud_lets_callers_come_again(store: Store) -> None:
+    """The breaker was closed by another instance's probe, while nothing waited here: all are served at once."""
+    shared, reported_at = SharedQuota(store, limits=LIMITS), [0.0]
+    quota = Pacing(shared, reported_at=lambda: reported_at[0])
+    await shared.report_calls(LOST)
+    refusals = await asyncio.gather(*queue(quota, "ApplyToken", 2, within_s=3), return_exceptions=True)
+    assert [type(each) for each in refusals] == [CloudClosed] * 2
+    await SharedQuota(store, limits=LIMITS).report_calls(ANSWERED)
+    assert quota.refusal("ApplyToken", deadline=soon(3))
+    reported_at[0] = soon(0)
+    await asyncio.gather(*queue(quota, "ApplyToken", 3))
     await quota.close()
 
 

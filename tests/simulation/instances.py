@@ -129,6 +129,7 @@ def _build(store: Store, limits: QuotaSettings) -> Instance:
         quota,
         attempt_timeout_s=limits.attempt_timeout_s,
         closed_for_s=watch.closed_for_s,
+        reported_at=lambda: watch.reported_at,
         on_probe_unsent=watch.note_unsent_probe,
     )
     cloud = client_of(pacing, limits, clock, watch.note)
