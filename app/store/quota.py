@@ -281,7 +281,7 @@ class QuotaUsageReader:
 
     def __init__(self, store: Store, *, limits: QuotaSettings) -> None:
         """Take the account's limits, as ``SharedQuota``."""
-        self._redis = store.background
+        self._redis = store.polling
         self._limits = limits
 
     async def read_usage(self) -> list[QuotaUsage]:
