@@ -13,11 +13,11 @@ page does not wait for exports, and two exports advance equally.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
+from time import perf_counter, thread_time
 from types import coroutine
 from typing import Any, Final, TypeVar
 
@@ -36,7 +36,7 @@ _Waiter = tuple[float, int, asyncio.Future[None]]
 class LoopShare:
     """Runs coroutines within a share of the loop's processor time, which they have in common."""
 
-    def __init__(self, share: float, *, burst_s: float, processor_s: Callable[[], float] = time.thread_time) -> None:
+    def __init__(self, share: float, *, burst_s: float, processor_s: Callable[[], float] = thread_time) -> None:
         """Allow ``share`` of the loop (0 to 1), and after a rest up to ``burst_s`` seconds of processor time beyond it.
 
         ``processor_s`` is the clock of the loop's thread.
@@ -49,6 +49,12 @@ class LoopShare:
         self._order = count()
         self._turn_is_taken = False
         self._next_turn: asyncio.Handle | None = None
+        self._in_progress = 0
+
+    @property
+    def in_progress(self) -> int:
+        """How many coroutines run or wait for a turn. There is no bound here: who runs them says when it is enough."""
+        return self._in_progress
 
     @property
     def waiting(self) -> int:
@@ -57,7 +63,11 @@ class LoopShare:
 
     async def run(self, work: Work[_Result]) -> _Result:
         """Run ``work`` within the share; return or raise as it does. A cancellation reaches it without a turn."""
-        return await self._drive(work(), in_turn=True)
+        self._in_progress += 1
+        try:
+            return await self._drive(work(), in_turn=True)
+        finally:
+            self._in_progress -= 1
 
     async def count(self, work: Work[_Result]) -> _Result:
         """Run ``work`` without waiting, and count what it uses: what runs within the share waits for it."""
@@ -78,6 +88,7 @@ class LoopShare:
             except BaseException as error:  # noqa: BLE001 (it is for the work to handle)
                 step = partial(work.throw, error)
             began_s = self._processor_s()
+            _SLICE.begin()
             try:
                 awaited = step()
             except StopIteration as end:
@@ -146,11 +157,26 @@ class LoopShare:
         return self._paid_at - asyncio.get_running_loop().time() - self._burst_s / self._share
 
 
-async def in_slices(items: Iterable[_Item], *, slice_s: float = SLICE_S) -> AsyncIterator[_Item]:
-    """Yield ``items``, which are made as they are needed, and let the loop continue every ``slice_s`` seconds."""
-    until = time.perf_counter() + slice_s
+class _Slice:
+    """The slice of work that is being done. At its end the event loop continues, whichever loop of the work notices."""
+
+    def __init__(self) -> None:
+        self.ends_at = 0.0
+
+    def begin(self) -> None:
+        self.ends_at = perf_counter() + SLICE_S
+
+
+_SLICE: Final = _Slice()
+
+
+async def in_slices(items: Iterable[_Item]) -> AsyncIterator[_Item]:
+    """Yield ``items``, which are made as they are needed, and let the event loop continue at the end of each slice.
+
+    A slice begins with each step of work in a share, and is the same for one loop of it after another.
+    """
     for item in items:
         yield item
-        if time.perf_counter() >= until:
+        if perf_counter() >= _SLICE.ends_at:
             await asyncio.sleep(0)
-            until = time.perf_counter() + slice_s
+            _SLICE.begin()

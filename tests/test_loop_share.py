@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
-from app.loop_share import LoopShare, in_slices
+from app import loop_share
+from app.loop_share import SLICE_S, LoopShare, in_slices
 from tests.virtual_time import run_virtual, virtual_loop
 
 STEP_S = 0.0005
@@ -209,9 +211,10 @@ def test_cancelled_work_cleans_up_in_its_own_time() -> None:
     assert run_virtual(measure()) == pytest.approx(0.25, rel=0.02)
 
 
-async def test_slices_yield_to_the_loop_by_time_and_keep_the_order() -> None:
-    """What is made lazily is made in slices; another task runs between them."""
-    turns = 0
+async def test_others_get_the_loop_at_the_end_of_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made lazily is made in slices, in its order; several short loops are as one long one."""
+    now_s, turns = time.perf_counter() + 1, 0
+    monkeypatch.setattr(loop_share, "perf_counter", lambda: now_s)
 
     async def other() -> None:
         nonlocal turns
@@ -219,10 +222,14 @@ async def test_slices_yield_to_the_loop_by_time_and_keep_the_order() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    def numbers() -> Iterator[int]:
-        yield from range(100)
+    def numbers(first: int) -> Iterator[int]:
+        nonlocal now_s
+        for number in range(first, first + 3):
+            now_s += SLICE_S / 10
+            yield number
 
     task = asyncio.create_task(other())
-    assert [number async for number in in_slices(numbers(), slice_s=0)] == list(range(100))
+    made = [number for first in range(0, 300, 3) async for number in in_slices(numbers(first))]
     task.cancel()
-    assert turns >= 99
+    assert made == list(range(300))
+    assert 28 <= turns <= 31

@@ -23,7 +23,7 @@ from app.model.grants import Grant
 from app.model.lifetimes import MIN_LIFETIME_S
 from app.store.clock import RedisClock
 from app.store.constants import LEASE_MS
-from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
+from app.store.records import MAY_APPLY, ApplicationLease, ApplyRefusals, CloudTokenOfType, TokenRequest
 from app.store.redis_keys import Handle
 from app.store.retry import backoff, retry_until
 from app.store.tokens import Tokens
@@ -69,20 +69,25 @@ class Applications:
         self._own: dict[Handle, asyncio.Task[None]] = {}
         self._watches: dict[Handle, asyncio.Task[None]] = {}
 
-    def refusal(self, grant: Grant) -> QuotaExhausted | CloudClosed | None:
-        """Return why a token for ``grant`` cannot be applied for, if that is known.
+    def refusals(self, grant: Grant) -> ApplyRefusals:
+        """Return why a token for ``grant`` cannot be applied for, by rank, where that is known.
 
         The queue for permits is too long, or the cloud does not answer and is left alone.
         """
-        return self._refusal(grant, APPLY_DEADLINE_S * QUEUE_SHARE)
+        within_s = APPLY_DEADLINE_S * QUEUE_SHARE
+        first = self._refusal(grant, CallRank.FIRST, within_s)
+        renewal = self._refusal(grant, CallRank.RENEWAL, within_s)
+        if first is None and renewal is None:
+            return MAY_APPLY
+        return ApplyRefusals(*(each.kind.value if each else "" for each in (first, renewal)))
 
-    def takes_longer(self, grant: Grant, *, than_s: float) -> bool:
+    def takes_longer(self, grant: Grant, *, rank: CallRank, than_s: float) -> bool:
         """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known."""
-        return self._refusal(grant, than_s) is not None
+        return self._refusal(grant, rank, than_s) is not None
 
-    def _refusal(self, grant: Grant, within_s: float) -> QuotaExhausted | CloudClosed | None:
+    def _refusal(self, grant: Grant, rank: CallRank, within_s: float) -> QuotaExhausted | CloudClosed | None:
         deadline = asyncio.get_running_loop().time() + within_s
-        return self._cloud.refusal("ApplyToken", len(grant.split()), deadline=deadline)
+        return self._cloud.refusal("ApplyToken", len(grant.split()), rank=rank, deadline=deadline)
 
     def start(self, lease: ApplicationLease, grant: Grant, *, rank: CallRank, actor: Actor) -> None:
         """Start to apply; ``rank`` says before whom, and the audit names ``actor``, the device.

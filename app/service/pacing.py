@@ -44,14 +44,14 @@ class Pacing:
         quota: SharedQuota,
         *,
         attempt_timeout_s: float = 3.0,
-        closed_for_s: Callable[[], float] = lambda: 0.0,
+        closed_for_s: Callable[[], float] | None = None,
         on_probe_unsent: Callable[[], None] = lambda: None,
     ) -> None:
         """Take permits from ``quota``; nothing is asked before a caller waits.
 
         ``attempt_timeout_s`` is how long a call may take that was sent. ``closed_for_s`` returns for how long the cloud
-        is left alone as it does not answer, where no queue has asked. ``on_probe_unsent`` is called when permits to
-        probe whether it answers were not used.
+        is left alone as it does not answer, or 0, where no queue has asked of late. ``on_probe_unsent`` is called when
+        permits to probe whether it answers were not used.
         """
         self._quota = quota
         self._attempt_timeout_s = attempt_timeout_s
@@ -159,7 +159,9 @@ class _Place(AbstractAsyncContextManager["_Place"]):
 class _Pacer:
     """Drives the queue for one API: asks the shared quota while a caller waits."""
 
-    def __init__(self, quota: SharedQuota, action: str, queue: PermitQueue, closed_for_s: Callable[[], float]) -> None:
+    def __init__(
+        self, quota: SharedQuota, action: str, queue: PermitQueue, closed_for_s: Callable[[], float] | None
+    ) -> None:
         self.queue = queue
         self._quota = quota
         self._action = action
@@ -211,7 +213,9 @@ class _Pacer:
                 await self._woken_within(HEARTBEAT_S)
             grant = await retry_until(self._ask, within_s=RETRY_WITHIN_S)
             if self.queue.waiting and grant.again_in_s:
-                await asyncio.sleep(_pause_s(grant))
+                # A permit that is left over, as the first caller needs two, is void soon: the other one is due first.
+                is_short = self.queue.has_left_over(asyncio.get_running_loop().time())
+                await asyncio.sleep(grant.again_in_s if is_short else _pause_s(grant))
 
     async def _woken_within(self, seconds: float) -> None:
         self._woken.clear()
@@ -226,10 +230,14 @@ class _Pacer:
         return grant
 
     def _note_closed(self) -> float:
-        """Let the queue know if the cloud is left alone, where it has not asked of late. Return the time."""
+        """Let the queue know whether the cloud is left alone, where it has not asked of late. Return the time."""
         now = asyncio.get_running_loop().time()
-        if not self.queue.is_informed and (closed_for_s := self._closed_for_s()) > 0:
+        if self.queue.is_informed or not self._closed_for_s:
+            return now
+        if (closed_for_s := self._closed_for_s()) > 0:
             self.queue.note_closed(now + closed_for_s, now)
+        else:
+            self.queue.note_open()
         return now
 
 

@@ -73,6 +73,10 @@ class PermitQueue:
         """Whether permits would be used at once."""
         return self._waiters.calls(WaiterState.READY) > 0
 
+    def has_left_over(self, now: float) -> bool:
+        """Return whether permits are left that are too few for the first caller."""
+        return self.has_ready and self._stock.count(now) > 0
+
     def join(
         self, count: int, *, rank: CallRank, deadline: float, now: float, on_changed: Callable[[], None]
     ) -> Waiter:
@@ -196,6 +200,10 @@ class PermitQueue:
     def note_closed(self, until: float, now: float) -> None:
         """Note that the cloud does not answer and is not called before ``until``, as another part knows."""
         self._close(max(until, self._closed_until or until), now)
+
+    def note_open(self) -> None:
+        """Note that calls go on, as another part knows."""
+        self._closed_until = None
 
     def forget_others(self) -> None:
         """Forget what was known of other instances' queues: it is true only while this one asks."""

@@ -214,8 +214,9 @@ class AuditStore:
         merged, found = self._entries_before(begin, streams, since_ms), list[AuditEntry]()
         for _ in range(_ENTRIES_A_PAGE // READ_AT_ONCE):
             entries = await merged.take(READ_AT_ONCE)
-            async for entry in in_slices(filter(wanted, entries)):
-                found.append(entry)
+            async for entry in in_slices(entries):
+                if wanted(entry):
+                    found.append(entry)
                 if len(found) == limit:
                     return AuditPage(found, _place(entry))
             if len(entries) < READ_AT_ONCE:

@@ -217,8 +217,8 @@ class TokenIndex:
             return handles
         keys = [Shard.of_known_handle(handle).token(handle) for handle in handles]
         scopes = await self._redis.pipeline([("HGET", key, "scope") for key in keys])
-        matching = (handle for handle, scope in zip(handles, scopes, strict=True) if scope and selection.reaches(scope))
-        return [handle async for handle in in_slices(matching)]
+        found = in_slices(zip(handles, scopes, strict=True))
+        return [handle async for handle, scope in found if scope and selection.reaches(scope)]
 
 
 def _cursors_behind(position: IndexCursor, row: Sequence[str]) -> list[IndexCursor]:

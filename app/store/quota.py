@@ -56,7 +56,7 @@ class QuotaSettings:
 
 
 class PermitQuestion(NamedTuple):
-    """What a queue asks for: ``least`` or more of the ``ready`` permits, or none; at most ``batch_s`` of the pace.
+    """What a queue asks for: ``least`` or a multiple of it, or none; at most ``ready``, and ``batch_s`` of the pace.
 
     ``waiting`` permits are waited for in all. ``ready`` of them would be used at once, and ``rank`` is that of the
     first; 0: nothing is taken, the queue is only reported. Permits may be used for ``valid_s`` from the question on.

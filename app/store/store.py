@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_S: Final = 0.5
 LEARN_TIME_EVERY_S: Final = 5.0
 
 COMMANDS_AT_ONCE: Final = 100
-"""In one round trip of a search. A hundred records of tokens take Redis about 1 ms."""
+"""In one round trip of a search. A hundred plain commands take Redis about 0.2 ms."""
 
 Durability = Literal["always", "everysec", "no", "off", "evicting", "unknown"]
 _FSYNC: Final[dict[str, Durability]] = {"always": "always", "everysec": "everysec", "no": "no"}

@@ -14,7 +14,7 @@
 --
 -- `queue`: name of the caller's queue: API, egress group and instance, by spaces
 -- `waiting`: permits that this queue waits for   `ready`: of them to be used at once; 0: the queue is only reported
--- `least`: to take, or none   `rank`: CallRank of the first that is ready   `batch_us`: of the pace to take at most
+-- `least`: to take, a multiple of it, or none   `rank`: CallRank of the first that is ready   `batch_us`: of the pace to take at most
 -- `valid_us`: how old the permits may be when they are used   `lease_us`: of a probe
 -- `own_api_limit`, `own_group_limit`: in calls a second, and `own_jitter_us`: as the caller was given them
 -- Returns {taken, now, wait_us, API_QUEUES, GROUP_QUEUES, {pace, group_pace, full_pace}, instances, closed_us, is_probe}:
@@ -252,6 +252,8 @@ end
 -- Takes as many as there are, from both; returns how many.
 local function take_from_both()
   local count = available(group, available(api, most_at_once()))
+  -- Callers of two at once have no use for a single one that is left over.
+  count = count - count % least
   if count < least then
     return 0
   end

@@ -6,6 +6,7 @@ and so is what it returns. By these types a request is read, an answer written a
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, ClassVar, Final, Generic, TypeVar
 
 import msgspec
@@ -17,11 +18,13 @@ from app.model.api_keys import ApiKey, Right
 from app.model.secrets import Secret
 from app.model.text import _
 from app.web.bearer import read_bearer
+from app.web.caller_limits import limited_page
 from app.web.client_address import client_address
 from app.web.conversion import RequestModel
 from app.web.middleware import add_log_fields
+from app.web.operator_share import run_within
 from app.web.request_input import JSON, read_body
-from app.web.route import SERVICES, Access, AdminRequest, Admitted, Route
+from app.web.route import SERVICES, Access, AdminRequest, Admitted, Answer, Route
 
 MAX_LIMIT: Final = 200
 
@@ -80,7 +83,21 @@ async def _verify_key(request: web.Request, right: Right) -> ApiKey:
     raise NoToken(_("send an API key: Authorization: Bearer mts_..."))
 
 
-def _render(_request: web.Request, answer: ApiAnswer) -> web.Response:
+async def _run(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Answer within the share of operators, or of visitors where the request carries no key."""
+    services = request.app[SERVICES]
+    share = services.operators_share if "Authorization" in request.headers else services.visitors_share
+    return await run_within(share, answer)
+
+
+def _limit(admitted: Admitted) -> AbstractAsyncContextManager[None]:
+    """Make few lists at once, and none for long; what changes something waits for no list. Raises ``Unavailable``."""
+    if admitted.body is not None or admitted.http.method != "GET":
+        return nullcontext()
+    return limited_page(admitted.http, admitted.handler_request.caller.actor_name)
+
+
+async def _render(_request: web.Request, answer: ApiAnswer) -> web.Response:
     headers = {"Cache-Control": "no-store"} | ({"Location": answer.location} if answer.location else {})
     body = msgspec.json.encode(answer, enc_hook=_encode)
     return web.Response(body=body, content_type=JSON, status=answer.status, headers=headers)
@@ -94,5 +111,5 @@ def _encode(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be part of an answer")
 
 
-API_ADMIN: Final = Access(admit=_admit, render=_render, right=Right.ADMIN)
+API_ADMIN: Final = Access(admit=_admit, render=_render, run=_run, limit=_limit, right=Right.ADMIN)
 """For callers with an API key that has the right ``admin``."""

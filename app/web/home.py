@@ -11,4 +11,4 @@ from app.web.route import SERVICES
 
 async def show_home(request: web.Request) -> web.Response:
     """Answer ``GET /``."""
-    return render_page(request, PageContent.of("home.html", issuer_url=request.app[SERVICES].settings.issuer_url))
+    return await render_page(request, PageContent.of("home.html", issuer_url=request.app[SERVICES].settings.issuer_url))

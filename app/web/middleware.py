@@ -130,6 +130,12 @@ def add_log_fields(request: web.Request, **more: object) -> None:
     request[LOG_FIELDS] = request.get(LOG_FIELDS, {}) | more
 
 
+def add_refusal_to_log(request: web.Request, refusal: Refusal) -> None:
+    """Add to the request's entry in the log why it was refused."""
+    description, cause = sanitize_for_log(refusal.description), sanitize_for_log(refusal.cause)
+    add_log_fields(request, error=refusal.code, description=description, cause=cause)
+
+
 def _refusal_of(error: web.HTTPException) -> Refusal | None:
     """Return what aiohttp refuses on its own in the form of all other refusals."""
     match error:
@@ -147,8 +153,7 @@ def _refusal_of(error: web.HTTPException) -> Refusal | None:
 def _log(request: web.Request, response: web.StreamResponse, refusal: Refusal | None, *, elapsed_ms: float) -> None:
     entry = {"method": request.method, "path": _route_path(request), "status": response.status, "ms": elapsed_ms}
     if refusal is not None:
-        description, cause = sanitize_for_log(refusal.description), sanitize_for_log(refusal.cause)
-        add_log_fields(request, error=refusal.code, description=description, cause=cause)
+        add_refusal_to_log(request, refusal)
     log.info("request", **entry, **request.get(LOG_FIELDS, {}))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from app.web.client_address import client_address
 from app.web.client_authentication import ClientForm, read_caller, read_credentials
 from app.web.middleware import LOG_FIELDS
 from app.web.request_input import MAX_PARAMETERS, read_form
-from app.web.route import SERVICES, Access, Admitted, Route
+from app.web.route import SERVICES, Access, Admitted, Answer, Route
 
 GRANT_TYPE: Final = "client_credentials"
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -129,9 +129,10 @@ async def show_metadata(request: web.Request) -> web.Response:
     return web.json_response(answer)
 
 
-def _turn(request: web.Request) -> AbstractAsyncContextManager[None]:
-    """Return what to wait for before a request is read."""
-    return request.app[SERVICES].limiter.turn(lambda: request.transport is None)
+async def _run(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Answer a request when fewer than the bound are worked on; it is not read before."""
+    async with request.app[SERVICES].limiter.turn(lambda: request.transport is None):
+        return await answer()
 
 
 async def _admit(request: web.Request, _route: Route) -> Admitted:
@@ -158,11 +159,11 @@ async def _admit(request: web.Request, _route: Route) -> Admitted:
     return Admitted(request, oauth_request, form=form)
 
 
-def _render(_request: web.Request, answer: Mapping[str, object]) -> web.Response:
+async def _render(_request: web.Request, answer: Mapping[str, object]) -> web.Response:
     return web.json_response(answer, headers=NO_STORE)
 
 
-OAUTH: Final = Access(turn=_turn, admit=_admit, render=_render)
+OAUTH: Final = Access(run=_run, admit=_admit, render=_render)
 """For devices, and for services with an API key; each answer may hold a secret.
 
 An instance works on a bounded number of these requests at a time. The others are not refused: they wait to be read.

@@ -7,10 +7,10 @@ by their ``Access``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, get_type_hints
 
 from aiohttp import web
@@ -25,7 +25,14 @@ from app.web.conversion import RequestModel, convert_fields, convert_json
 
 SERVICES: Final = web.AppKey("services", Services)
 
+Answer = Callable[[], Coroutine[Any, Any, web.StreamResponse]]
+"""Answers one request."""
+
 _UNLIMITED: Final = nullcontext()
+
+
+async def _run_at_once(_request: web.Request, answer: Answer) -> web.StreamResponse:
+    return await answer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +79,15 @@ class AnsweredEarly(Exception):
 class Access:
     """How requests of one kind are admitted and answered; ``right`` or ``role`` is the least that the caller needs.
 
-    ``turn`` is waited for before anything of the request is read. ``limit`` bounds how many are handled at once, and
-    for how long. ``recover`` makes another answer of a refusal.
+    ``run`` answers a request when its turn comes, before anything of it is read. ``limit`` bounds how many are handled
+    at once, and for how long. ``recover`` makes another answer of a refusal.
     """
 
     admit: Callable[[web.Request, Route], Awaitable[Admitted]]
-    render: Callable[[web.Request, Any], web.StreamResponse]
+    render: Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
     right: Right = Right.ADMIN
     role: OperatorRole = OperatorRole.ADMIN
-    turn: Callable[[web.Request], AbstractAsyncContextManager[None]] = lambda _: _UNLIMITED
+    run: Callable[[web.Request, Answer], Awaitable[web.StreamResponse]] = _run_at_once
     limit: Callable[[Admitted], AbstractAsyncContextManager[None]] = lambda _: _UNLIMITED
     recover: Callable[[Refusal, Admitted, Route], Awaitable[Any]] | None = None
 
@@ -120,8 +127,7 @@ class Route:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request when its turn comes. Raises ``Refusal``."""
-        async with self.access.turn(request):
-            return await self._answer(request)
+        return await self.access.run(request, partial(self._answer, request))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -135,7 +141,7 @@ class Route:
                 if self.access.recover is None:
                     raise
                 result = await self.access.recover(refusal, admitted, self)
-        return self.access.render(request, result)
+        return await self.access.render(request, result)
 
     def _arguments(self, admitted: Admitted) -> dict[str, RequestModel]:
         """Convert all that was sent, also what the handler does not take: it is refused. Raises ``InvalidRequest``."""
@@ -160,5 +166,9 @@ async def _admit_all(request: web.Request, _: Route) -> Admitted:
     return Admitted(request, request)
 
 
-OPEN: Final = Access(admit=_admit_all, render=lambda _, response: response)
+async def _send(_request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    return response
+
+
+OPEN: Final = Access(admit=_admit_all, render=_send)
 """For everyone: the handler gets the HTTP request itself and makes the answer."""

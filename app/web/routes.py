@@ -9,6 +9,7 @@ from aiohttp import web
 from app.errors import Refusal
 from app.web import api_audit, api_devices, api_revocations, api_tokens, health, home, oauth
 from app.web.api import API_ADMIN
+from app.web.caller_limits import CALLER_LIMITS, CallerLimits
 from app.web.client_address import CLIENT_ADDRESSES, ClientAddresses
 from app.web.console import (
     account,
@@ -28,7 +29,6 @@ from app.web.console import (
     tokens,
 )
 from app.web.console.access import ADMIN, OPERATOR, VIEWER, VISITOR
-from app.web.console.page_limiter import PAGE_LIMITER, PageLimiter
 from app.web.middleware import TOKEN_PATH, render_json
 from app.web.oauth import OAUTH
 from app.web.openapi import OpenApi
@@ -156,7 +156,7 @@ CONSOLE: Final = (
 
 
 OTHERS: Final = (
-    Route("GET /", home.show_home, OPEN),
+    Route("GET /", home.show_home, VISITOR),
     Route("GET /healthz", health.healthz, OPEN),
     Route("GET /readyz", health.readyz, OPEN),
     Route("GET /openapi.json", OpenApi(API).send_description, OPEN),
@@ -180,7 +180,7 @@ ROUTES: Final = (*OTHERS, *API, *CONSOLE)
 
 def add_routes(app: web.Application) -> None:
     """Add every address to ``app``, and what their answers need."""
-    app[PAGE_LIMITER] = PageLimiter()
+    app[CALLER_LIMITS] = CallerLimits()
     app[CLIENT_ADDRESSES] = ClientAddresses(app[SERVICES].settings.trusted_networks)
     rendering.set_up(app)
     app.add_routes([web.route(each.method, each.path, each.answer) for each in ROUTES])
@@ -188,4 +188,4 @@ def add_routes(app: web.Application) -> None:
 
 def render_refusal(request: web.Request, refusal: Refusal) -> web.Response:
     """Answer a request that is refused: with a page below the console's address, with JSON elsewhere."""
-    return rendering.render_refusal_page(request, refusal) if rendering.is_console(request) else render_json(refusal)
+    return rendering.render_refusal_at_once(request, refusal) if rendering.is_console(request) else render_json(refusal)

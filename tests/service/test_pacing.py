@@ -337,6 +337,17 @@ async def test_what_is_known_of_the_cloud_refuses_callers_before_redis_is_asked(
     await quota.close()
 
 
+async def test_calls_that_go_on_are_known_before_redis_is_asked(store: Store) -> None:
+    """Where another instance's probe was answered, callers are not refused until this one's would have been due."""
+    closed_for_s = 60.0
+    quota = Pacing(SharedQuota(store, limits=LIMITS), closed_for_s=lambda: closed_for_s)
+    assert quota.refusal("ApplyToken", deadline=soon(5)) is not None
+    closed_for_s = 0.0
+    assert quota.refusal("ApplyToken", deadline=soon(5)) is None
+    await permit(quota, "ApplyToken", deadline=soon(5))
+    await quota.close()
+
+
 async def test_a_closed_quota_refuses(quota: Pacing) -> None:
     """Closing ends every pacer, refuses all that wait and all that come later."""
     await permit(quota, "SlowToken", deadline=soon())

@@ -100,6 +100,13 @@ async def test_two_at_once_are_given_together_or_not_at_all(site: Site) -> None:
     assert len(site.given["RevokeToken"]) >= 0.95 * 4 * PACE * 10
 
 
+async def test_no_odd_one_is_given_to_callers_of_two_at_once(site: Site) -> None:
+    """The pace brings three in the time between two questions, and the third would be used for nothing."""
+    instance = site.instance()
+    assert await site.take(instance, "ApplyToken", 10) == 3
+    assert await site.take(instance, "ApplyToken", 10, least=2) == 2
+
+
 @pytest.mark.parametrize("limit", [0.01, 0.3, 0.5, 1, 1.6, 2.5, 3, 7, 19])
 async def test_two_at_once_can_always_be_had(site: Site, limit: float) -> None:
     """Also where that is more than a second's worth: first at once, then after twice the time that one takes."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,14 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.assembly import build
-from app.model.grants import parse_scope
 from app.service.registry import Registration, Registry
 from app.settings import Settings
-from app.store.quota import full_pace
 from app.web.route import SERVICES
 from tests import processes
 from tests.actors import CLI
 from tests.callers import Answer, Caller
 from tests.waiting import connect_all, until
-from tests.web.conftest import ISSUER, POLICY, OwnCloud, connected_server
+from tests.web.conftest import ISSUER, POLICY, OwnCloud
 
 
 def unavailable(answer: Answer) -> None:
@@ -196,39 +193,3 @@ async def test_a_changed_policy_counts_and_a_wrong_one_does_not(
     policy_file.write_text(POLICY)
     await policies.read_if_changed()
     assert (await caller.token(scope="sub:plant/all")).status == 200
-
-
-async def test_more_than_the_quota_allows_is_refused_at_once_and_live_tokens_are_not(
-    make_caller: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A caller that would come too late is told when to come, and applies for nothing; a live token is handed out."""
-    callers = [await make_caller(f"GID_plant@@@d{number}") for number in (1, 2, 3)]
-    # A pair of cloud tokens comes every 30 s, and there is time to wait for one, but not for two.
-    pair_s = 30
-    monkeypatch.setattr("app.service.applications.APPLY_DEADLINE_S", 60)
-    narrow = settings.model_copy(
-        update={"apply_token_qps": 2 / (pair_s * full_pace(1, 0.03)), "request_deadline_s": 60}
-    )
-    async with connected_server(narrow) as server:
-        first, second, third = (replace(each, client=server) for each in callers)
-        assert (await first.token()).status == 200
-        waiting = asyncio.create_task(second.token())
-        services = server.app[SERVICES]
-
-        async def applications() -> list[str]:
-            keys: list[str] = await services.stores.redis.requests.command("KEYS", "*:f:*")
-            return keys
-
-        async def is_known() -> bool:
-            return services.applications.refusal(parse_scope("pub:a sub:b")) is not None
-
-        await until(is_known, "a queue that the instance knows of")
-        [application] = await applications()
-        answer = await third.token()
-        unavailable(answer)
-        assert pair_s <= int(answer.headers["Retry-After"]) <= 2.2 * pair_s
-        assert await applications() == [application]
-        assert (await first.token()).status == 200
-        assert not waiting.done(), "all others were answered before the second's turn came"
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)

@@ -6,34 +6,48 @@ type a request is read. A form that is refused is shown again as it was filled i
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
 from multidict import MultiDict, MultiMapping
 
-from app.errors import Internal, Refusal, Unavailable
+from app.errors import Internal, Refusal
 from app.logs import REQUEST_ID
 from app.model.operators import OperatorRole
-from app.model.text import _
+from app.web.caller_limits import limited_page
 from app.web.console import pending_form
-from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator
-from app.web.console.page_limiter import PAGE_LIMITER
-from app.web.console.rendering import SIGNED_IN, render_page
+from app.web.console.download import start_download
+from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator, session_of
+from app.web.console.rendering import SIGNED_IN, render_page, render_refusal_page
 from app.web.console.results import DONE, PREFIX, Download, PageContent, Redirect, Result, see_other
 from app.web.conversion import convert_fields, values_to_show
-from app.web.middleware import add_log_fields
+from app.web.middleware import add_log_fields, add_refusal_to_log
+from app.web.operator_share import run_within
 from app.web.request_input import MAX_FIELDS, read_form
-from app.web.route import OPEN, SERVICES, Access, AdminRequest, Admitted, AnsweredEarly, Route
-
-ANSWER_WITHIN_S: Final = 8.0
-"""A page waits no longer for anything; a load balancer gives up soon after."""
+from app.web.route import OPEN, SERVICES, Access, AdminRequest, Admitted, Answer, AnsweredEarly, Route
 
 _MAX_ADDRESS_CHARS: Final = 2000
 _NO_FIELDS: Final[MultiMapping[str]] = MultiDict()
+
+
+async def _run(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Answer within the share of operators, or of visitors where the browser sends no session.
+
+    A refusal is answered with a whole page, unless there is too much to do already.
+    """
+    services = request.app[SERVICES]
+    share = services.visitors_share if session_of(request) is None else services.operators_share
+
+    async def answer_or_refuse() -> web.StreamResponse:
+        try:
+            return await answer()
+        except Refusal as refusal:
+            add_refusal_to_log(request, refusal)
+            return await render_refusal_page(request, refusal)
+
+    return await run_within(share, answer_or_refuse)
 
 
 async def _admit(request: web.Request, route: Route) -> Admitted:
@@ -48,7 +62,7 @@ async def _admit(request: web.Request, route: Route) -> Admitted:
         form = await read_form(request, max_fields=MAX_FIELDS)
     operator = await find_operator(request)
     if operator is None:
-        raise AnsweredEarly(_ask_to_sign_in(request) if form is None else _keep_form(request, form, route))
+        raise AnsweredEarly(_ask_to_sign_in(request) if form is None else await _keep_form(request, form, route))
     add_log_fields(request, who=operator.actor_name)
     check_role(operator, route.access.role)
     services = request.app[SERVICES]
@@ -70,7 +84,7 @@ async def _admit_visitor(request: web.Request, route: Route) -> Admitted:
     return Admitted(request, request, form=await read_form(request, max_fields=MAX_FIELDS))
 
 
-def _keep_form(request: web.Request, form: MultiMapping[str], route: Route) -> web.Response:
+async def _keep_form(request: web.Request, form: MultiMapping[str], route: Route) -> web.Response:
     """Ask to sign in, and keep the form meanwhile on that page."""
     services = request.app[SERVICES]
     pending = pending_form.PendingForm(
@@ -81,7 +95,7 @@ def _keep_form(request: web.Request, form: MultiMapping[str], route: Route) -> w
     )
     sealed = pending_form.seal_form(services.stores.keys, pending)
     content = PageContent.of("sign_in.html", status=401, to=f"{PREFIX}/", pending_form=sealed, ended=True)
-    return render_page(request, content)
+    return await render_page(request, content)
 
 
 def _ask_to_sign_in(request: web.Request) -> web.Response:
@@ -92,15 +106,9 @@ def _ask_to_sign_in(request: web.Request) -> web.Response:
     return see_other(Redirect(f"{PREFIX}/sign-in", query={"to": to} if to != f"{PREFIX}/" else None).location)
 
 
-@asynccontextmanager
-async def _limit(admitted: Admitted) -> AsyncIterator[None]:
-    """Make few pages at once, and none for longer than 8 s. Raises ``Unavailable``."""
-    limiter = admitted.http.app[PAGE_LIMITER]
-    try:
-        async with asyncio.timeout(ANSWER_WITHIN_S), limiter.limit(admitted.http[SIGNED_IN]):
-            yield
-    except TimeoutError:
-        raise Unavailable(_("this took longer than %(seconds)s s: try again", seconds=f"{ANSWER_WITHIN_S:g}")) from None
+def _limit(admitted: Admitted) -> AbstractAsyncContextManager[None]:
+    """Make few pages at once, and none for long. Raises ``Unavailable``."""
+    return limited_page(admitted.http, admitted.http[SIGNED_IN].actor_name)
 
 
 async def _show_again(refusal: Refusal, admitted: Admitted, route: Route) -> PageContent:
@@ -117,21 +125,21 @@ async def _show_again(refusal: Refusal, admitted: Admitted, route: Route) -> Pag
     return replace(content, status=refusal.status, context={**content.context, "problem": refusal})
 
 
-def _render(request: web.Request, result: Result) -> web.StreamResponse:
+async def _render(request: web.Request, result: Result) -> web.StreamResponse:
     match result:
         case Redirect():
             return see_other(result.location)
         case Download():
-            return result.response(request.app[PAGE_LIMITER].limit(request[SIGNED_IN]))
+            return await start_download(request, result)
         case PageContent():
-            return render_page(request, result)
+            return await render_page(request, result)
 
 
-_CONSOLE: Final = Access(admit=_admit, render=_render, limit=_limit, recover=_show_again)
+_CONSOLE: Final = Access(admit=_admit, render=_render, run=_run, limit=_limit, recover=_show_again)
 VIEWER: Final = replace(_CONSOLE, role=OperatorRole.VIEWER)
 OPERATOR: Final = replace(_CONSOLE, role=OperatorRole.OPERATOR)
 ADMIN: Final = replace(_CONSOLE, role=OperatorRole.ADMIN)
 """For an operator with at least this role."""
 
-VISITOR: Final = replace(OPEN, admit=_admit_visitor)
+VISITOR: Final = replace(OPEN, admit=_admit_visitor, run=_run)
 """For everyone with a browser: the pages before signing in."""

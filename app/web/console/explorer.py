@@ -10,7 +10,7 @@ from multidict import MultiDict
 from app.errors import InvalidRequest, NotFound
 from app.model.text import _
 from app.rpc.catalog import ACTIONS, SECRETS, Action
-from app.web.console.access import ANSWER_WITHIN_S
+from app.web.caller_limits import ANSWER_WITHIN_S
 from app.web.console.explorer_answer import CallPlace, describe_call
 from app.web.console.explorer_form import CallForm, without_secrets
 from app.web.console.pending_form import PendingForm, seal_form, unseal_form

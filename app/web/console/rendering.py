@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType
@@ -19,6 +20,7 @@ from markupsafe import Markup
 
 from app import __version__
 from app.errors import NotFound, Refusal
+from app.loop_share import in_slices
 from app.model.operators import Operator, OperatorRole
 from app.model.text import _
 from app.web.console.languages import COOKIE, LANGUAGES, TEMPLATES, Language, choose
@@ -79,7 +81,15 @@ def set_up(app: web.Application) -> None:
     """Let ``app`` render pages in every language, and give their answers the headers of the console."""
     for language in LANGUAGES.values():
         _set_up_language(app, language)
+        _warm_up(app[_ENVIRONMENTS[language.code]], language)
     app.on_response_prepare.append(_harden)
+
+
+def _warm_up(environment: jinja2.Environment, language: Language) -> None:
+    """Do before the first request what takes the loop for long once: compile templates, and read the locale's data."""
+    for name in environment.list_templates(filter_func=lambda name: name.startswith("console/")):
+        environment.get_template(name)
+    language.ago(0, 0)
 
 
 def _set_up_language(app: web.Application, language: Language) -> None:
@@ -128,8 +138,25 @@ def language_of(request: web.Request) -> Language:
     return choose(request.cookies.get(COOKIE), request.headers.get("Accept-Language", ""))
 
 
-def render_page(request: web.Request, content: PageContent) -> web.Response:
-    """Make a page of its content, in the language of the request."""
+async def render_page(request: web.Request, content: PageContent) -> web.Response:
+    """Make a page of its content, in the language of the request, in slices: a long one takes the loop for 20 ms."""
+    parts = [part async for part in in_slices(_page_parts(request, content))]
+    return _page(content, "".join(parts))
+
+
+def render_refusal_at_once(request: web.Request, refusal: Refusal) -> web.Response:
+    """Make a small page that says why a request was refused, where there is no time or no share for a whole one."""
+    content = PageContent.of("refused_plain.html", status=refusal.status, problem=refusal)
+    return _page(content, "".join(_page_parts(request, content)))
+
+
+async def render_refusal_page(request: web.Request, refusal: Refusal) -> web.Response:
+    """Make the page that says why a request was refused, and what helps."""
+    return await render_page(request, PageContent.of("refused.html", status=refusal.status, problem=refusal))
+
+
+def _page_parts(request: web.Request, content: PageContent) -> Iterator[str]:
+    """Render a template piece by piece."""
     language = language_of(request)
     now_ms = request.app[SERVICES].clock.now_ms()
     context: dict[str, Any] = {
@@ -141,18 +168,16 @@ def render_page(request: web.Request, content: PageContent) -> web.Response:
         "problem": None,
         "done": request.query.get(DONE, "") if request.method == "GET" else "",
     }
-    context |= content.context
-    response = aiohttp_jinja2.render_template(
-        f"console/{content.template}", request, context, app_key=_ENVIRONMENTS[language.code], status=content.status
-    )
-    if context["problem"] is not None and context["problem"].retry_after_s is not None:
-        response.headers["Retry-After"] = str(context["problem"].retry_after_s)
+    template = request.app[_ENVIRONMENTS[language.code]].get_template(f"console/{content.template}")
+    return template.generate({**context, **content.context})
+
+
+def _page(content: PageContent, text: str) -> web.Response:
+    response = web.Response(text=text, status=content.status, content_type="text/html", charset="utf-8")
+    problem = content.context.get("problem")
+    if problem is not None and problem.retry_after_s is not None:
+        response.headers["Retry-After"] = str(problem.retry_after_s)
     return response
-
-
-def render_refusal_page(request: web.Request, refusal: Refusal) -> web.Response:
-    """Make the page that says why a request was refused, and what helps."""
-    return render_page(request, PageContent.of("refused.html", status=refusal.status, problem=refusal))
 
 
 async def send_static_file(request: web.Request) -> web.Response:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -52,23 +51,9 @@ class Download:
     One that breaks off is seen to have done so, for its end is missing.
     """
 
-    parts: AsyncIterator[bytes]
+    parts: AsyncGenerator[bytes, None]
     content_type: str
     filename: str
-
-    def response(self, limit: AbstractAsyncContextManager[None]) -> web.Response:
-        """Return the answer, not yet sent; its parts are made within ``limit``."""
-
-        async def parts() -> AsyncIterator[bytes]:
-            async with limit:
-                async for part in self.parts:
-                    yield part
-
-        headers = {
-            "Content-Type": self.content_type,
-            "Content-Disposition": f'attachment; filename="{self.filename}"',
-        }
-        return web.Response(body=parts(), headers=headers)
 
 
 Result = PageContent | Redirect | Download

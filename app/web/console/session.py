@@ -49,7 +49,7 @@ async def ask_to_sign_in(request: web.Request) -> web.StreamResponse:
         return see_other(to)
     has_no_operators = await request.app[SERVICES].sign_in.has_no_operators()
     content = PageContent.of("sign_in.html", to=to, pending_form="", has_no_operators=has_no_operators)
-    return render_page(request, content)
+    return await render_page(request, content)
 
 
 async def sign_in(request: web.Request, form: SignInForm) -> web.StreamResponse:
@@ -59,10 +59,10 @@ async def sign_in(request: web.Request, form: SignInForm) -> web.StreamResponse:
     try:
         signed_in = await services.sign_in.sign_in(form.name, form.password, address, request_id=request_id)
     except Refusal as refusal:
-        return _ask_again(request, form, refusal)
+        return await _ask_again(request, form, refusal)
     if (before := session_of(request)) is not None:
         await services.sign_in.sign_out(before, request_id=request_id)
-    return _continue_as(request, signed_in, form)
+    return await _continue_as(request, signed_in, form)
 
 
 async def sign_out(request: web.Request) -> web.StreamResponse:
@@ -106,7 +106,7 @@ def console_address(address: str) -> str:
     return address if inside and straight and not parts.scheme and not parts.netloc else f"{PREFIX}/"
 
 
-def _ask_again(request: web.Request, form: SignInForm, refusal: Refusal) -> web.StreamResponse:
+async def _ask_again(request: web.Request, form: SignInForm, refusal: Refusal) -> web.StreamResponse:
     add_log_fields(request, error=refusal.code, cause=refusal.cause)
     content = PageContent.of(
         "sign_in.html",
@@ -116,26 +116,27 @@ def _ask_again(request: web.Request, form: SignInForm, refusal: Refusal) -> web.
         name=form.name,
         problem=refusal,
     )
-    return render_page(request, content)
+    return await render_page(request, content)
 
 
-def _continue_as(request: web.Request, signed_in: SignedIn, form: SignInForm) -> web.StreamResponse:
+async def _continue_as(request: web.Request, signed_in: SignedIn, form: SignInForm) -> web.StreamResponse:
     """Give the browser its session, and continue with the pending form or the page that was meant."""
     add_log_fields(request, who=signed_in.operator.actor_name)
     request[SIGNED_IN] = signed_in.operator
-    response = (
-        _show_pending_form(request, form.pending_form) if form.pending_form else see_other(console_address(form.to))
-    )
+    response = see_other(console_address(form.to))
+    if form.pending_form:
+        response = await _show_pending_form(request, form.pending_form)
     give_session(request, response, signed_in)
     return response
 
 
-def _show_pending_form(request: web.Request, sealed: str) -> web.Response:
+async def _show_pending_form(request: web.Request, sealed: str) -> web.Response:
     """Show what was about to be sent when the session had ended; sending it takes another click."""
     services = request.app[SERVICES]
     try:
         form = unseal_form(services.stores.keys, sealed, services.clock.now_ms())
     except InvalidRequest as refusal:
-        return render_page(request, PageContent.of("go_on.html", to=f"{PREFIX}/", pending_form="", problem=refusal))
+        content = PageContent.of("go_on.html", to=f"{PREFIX}/", pending_form="", problem=refusal)
+        return await render_page(request, content)
     shown = [(name, value if name in form.plain else None) for name, value in form.fields if value]
-    return render_page(request, PageContent.of("go_on.html", to=form.path, pending_form=sealed, typed=shown))
+    return await render_page(request, PageContent.of("go_on.html", to=form.path, pending_form=sealed, typed=shown))
