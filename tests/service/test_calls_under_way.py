@@ -68,8 +68,10 @@ async def opened(store: Store, cloud: Cloud) -> AsyncIterator[MakeClient]:
     """A function that opens a client, as one more instance."""
     async with AsyncExitStack() as stack:
 
-        async def make(quota: SharedQuota | None = None, *, attempt_timeout_s: float = 3.0) -> Opened:
-            pacing = Pacing(quota or SharedQuota(store, limits=LIMITS), attempt_timeout_s=attempt_timeout_s)
+        async def make(
+            quota: SharedQuota | None = None, *, attempt_timeout_s: float = 3.0, places_for_s: float = 3.0
+        ) -> Opened:
+            pacing = Pacing(quota or SharedQuota(store, limits=LIMITS), attempt_timeout_s=places_for_s)
             stack.push_async_callback(pacing.close)
             client = CloudClient(
                 endpoint=cloud.url,
@@ -139,7 +141,7 @@ async def test_a_slow_cloud_gets_its_limit_in_every_second_and_no_more(
 
 async def test_hanging_calls_of_one_action_hold_up_no_other(opened: MakeClient, cloud: Cloud) -> None:
     """All its places are taken by calls that are not answered; another action has its own."""
-    one = await opened(attempt_timeout_s=0.2)
+    one = await opened(places_for_s=0.2)
     cloud.answers = [hang]
     stuck = [asyncio.create_task(one.client.query_token(TOKEN, deadline=soon(60))) for _ in range(30)]
 
@@ -156,7 +158,7 @@ async def test_hanging_calls_of_one_action_hold_up_no_other(opened: MakeClient, 
 
 async def test_calls_that_hang_free_their_places_in_time(opened: MakeClient, cloud: Cloud) -> None:
     """The time-out begins when a call leaves, so each caller gets its turn, and learns that no answer came."""
-    one = await opened(attempt_timeout_s=0.2)
+    one = await opened(attempt_timeout_s=0.2, places_for_s=0.2)
     cloud.answers = [hang]
     results = await asyncio.gather(
         *(one.client.query_token(TOKEN, deadline=soon(20)) for _ in range(20)), return_exceptions=True
