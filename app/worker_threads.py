@@ -14,8 +14,8 @@ from typing import Final, TypeVar
 from app.errors import Unavailable
 from app.model.text import Text
 
-NICENESS: Final = 10
-"""Where both want the same core, a thread of this niceness gets a tenth of what the loop's thread gets."""
+NICENESS: Final = 15
+"""Where both want the same core, a thread of this niceness gets a thirtieth of what the loop's thread gets."""
 
 _Result = TypeVar("_Result")
 

@@ -7,7 +7,6 @@ import getpass
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -74,7 +73,7 @@ def audit(
         raise InvalidRequest("use either --handle or --token, not both")
     entries = asyncio.run(_search(state, query, _read_token(token) if token else None, limit=limit))
     if as_json:
-        print(json.dumps([asdict(entry) for entry in entries]))
+        print(json.dumps([{name: getattr(entry, name) for name in entry.__struct_fields__} for entry in entries]))
     else:
         _print_entries(entries)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
+import msgspec
+
 from app.loop_share import in_slices
 from app.model.actors import Actor
 from app.store.constants import AUDIT_MAX_ENTRIES
@@ -97,12 +99,12 @@ class NewEntry:
     handle: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
+class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry of the audit; what does not apply is empty.
 
     ``id`` is unique over all streams. ``revoked`` is how many tokens and applications a change revoked, and ``job`` the
-    bulk revocation that it belongs to.
+    bulk revocation that it belongs to. An export makes a hundred thousand of them: garbage collection, for which token
+    requests wait, does not look at them.
     """
 
     at_ms: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Self
+
+from msgspec.structs import asdict
 
 from app.model.secrets import Secret
 from app.service.audit import AuditFilter
