@@ -30,11 +30,7 @@ def main() -> None:
     configure_logging("error")
     outcomes = [simulate(scenario, progress_of(scenario)) for scenario in scenarios(options)]
     print(report.table(outcomes))
-    subtitle = (
-        "Three instances. The dashed line is the ideal: every permit used. 10 % of the devices never return, 5 % of "
-        "returns are early, a device is up to 5 s late."
-    )
-    options.plot.write_text(plot.svg(outcomes, subtitle), encoding="utf-8")
+    options.plot.write_text(plot.svg(outcomes), encoding="utf-8")
     missed = [text for outcome in outcomes for text in outcome.missed()]
     print(*missed, sep="\n", file=sys.stderr)
     sys.exit(bool(missed))

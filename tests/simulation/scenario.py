@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -28,8 +29,10 @@ OWN_JITTER: Final = 0.05
 MOST_OWN_JITTER_S: Final = 5.0
 """A device that is not early is late by chance: by this share of the time at most, and by no more than so much."""
 
-RAMP_S: Final = math.log2(10) - 0.9 / math.log(2)
-"""What the pace loses after an outage: it begins at a tenth and doubles each second."""
+FIRST_SHARE: Final = 0.1
+FULL_AFTER_S: Final = math.log2(1 / FIRST_SHARE)
+LOST_S: Final = FULL_AFTER_S - (1 - FIRST_SHARE) / math.log(2)
+"""After an outage the pace begins at a tenth and doubles each second: so much of the full pace is lost."""
 
 DRAIN_FROM_DEVICES: Final = 10_000
 """With fewer devices the longest jitter of a device alone takes too much of the time."""
@@ -111,11 +114,24 @@ class Outcome:
         """The share of promises that were kept; of none, all."""
         return self.kept / (self.kept + self.broken) if self.kept + self.broken else 1.0
 
+    def served_by(self, seconds: float) -> int:
+        """Return how many devices had their token so long after ``began_at``."""
+        return bisect_right(self.served_at, self.began_at + seconds)
+
+    def ideal_served(self, seconds: float) -> float:
+        """Return how many devices are served by then if each permit is used that other demand leaves."""
+        pace = self.scenario.pace * (1 - self.scenario.other_demand)
+        if not self.scenario.outage_s:
+            return pace * seconds
+        if seconds < FULL_AFTER_S:
+            return pace * FIRST_SHARE * (2**seconds - 1) / math.log(2)
+        return pace * (seconds - LOST_S)
+
     @property
     def ideal_s(self) -> float:
-        """How long it takes if each permit is used that the pace brings and other demand leaves."""
+        """How long it takes if each permit is used; they are more than the first seconds bring."""
         pace = self.scenario.pace * (1 - self.scenario.other_demand)
-        return len(self.served_at) / pace + (RAMP_S if self.scenario.outage_s else 0)
+        return len(self.served_at) / pace + (LOST_S if self.scenario.outage_s else 0)
 
     @property
     def drained(self) -> float:
