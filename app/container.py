@@ -220,6 +220,7 @@ def build_services(settings: Settings) -> Services:
         quota,
         attempt_timeout_s=limits.attempt_timeout_s,
         closed_for_s=cloud_watch.closed_for_s,
+        reported_at=lambda: cloud_watch.reported_at,
         on_probe_unsent=cloud_watch.note_unsent_probe,
     )
     upstream = build_upstream(settings, stores.redis, pacing, noted=_each_of(metrics.called, cloud_watch.note))

@@ -202,9 +202,11 @@ MUTATIONS: Final = (
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:
                     credentials = await self._credentials.get(deadline=turn.begin_by)
-                    permit = await place.permit()
+                    if not all(each.is_open for each in connections):
+                        continue  # to take a permit for them would be in vain
+                    permit, is_sent = await place.permit(), False
 """,
-        """                permit = await place.permit()
+        """                permit, is_sent = await place.permit(), False
                 async with self._connector.connections(
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:
@@ -222,7 +224,7 @@ MUTATIONS: Final = (
     Mutation(
         "calls under way have no limit",
         "app/service/permit_queue.py",
-        "has_room = self._places + waiter.count <= self._limits.places",
+        "has_room = places + waiter.count <= self._limits.places",
         "has_room = True",
         ("tests/service/test_permit_queue.py",),
     ),
@@ -255,9 +257,30 @@ MUTATIONS: Final = (
         ("tests/service/test_cloud_watch.py",),
     ),
     Mutation(
+        "renewals that wait for permits keep the places of better callers",
+        "app/service/permit_queue.py",
+        "places = self._places - worse",
+        "places, without_permit = self._places, without_permit + worse",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
+        "a queue that has not asked of late does not learn that calls go on",
+        "app/service/permit_queue.py",
+        "            self._closed_until = None\n            self._give_places(now)\n\n",
+        "            pass\n\n",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
+        "a probe is sent by a caller that gives it up before the time-out",
+        "app/service/permit_queue.py",
+        "self._action in PROBES and due_at + takes_s <= deadline",
+        "self._action in PROBES and due_at <= deadline",
+        ("tests/service/test_permit_queue.py",),
+    ),
+    Mutation(
         "a call that was given up early counts as a failure by connection",
         "app/service/call_findings.py",
-        "return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s",
+        "return not is_given_up or waited_s >= self._no_answer_s",
         "return True",
         ("tests/service/test_call_findings.py",),
     ),
@@ -266,7 +289,14 @@ MUTATIONS: Final = (
         "app/service/issue.py",
         "        asked_at = asyncio.get_running_loop().time()\n",
         "        asked_at = asyncio.get_running_loop().time()\n"
-        '        if full:\n            raise Unavailable("no token for now")\n',
+        '        if refuse_as.first:\n            raise Unavailable("no token for now")\n',
+        ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "renewals are admitted by the rank of devices without a token",
+        "app/service/applications.py",
+        "renewal = self._refusal(grant, CallRank.RENEWAL, within_s)",
+        "renewal = first",
         ("tests/web/test_overload.py",),
     ),
     Mutation(
@@ -275,6 +305,41 @@ MUTATIONS: Final = (
         "return await self._promises.next_s(client_id, len(answer.grant.split()))",
         "return 8.0",
         ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "all devices that are refused are to come back at the same time",
+        "app/service/retry_promises.py",
+        "return max(0.0, instant.at - loop.time())",
+        "return 8.0",
+        ("tests/simulation/test_fleet.py",),
+    ),
+    Mutation(
+        "while calls are stopped devices are promised what cannot be kept",
+        "app/store/promise_retry.lua",
+        "breaker and math.max(now, breaker.probe_at_us, breaker.lease_until_us) or now",
+        "now",
+        ("tests/simulation/test_fleet.py",),
+    ),
+    Mutation(
+        "an open breaker moves the promises of those that are not behind it",
+        "app/store/promise_retry.lua",
+        "keep_promised(breaker.key == group_breaker and group_promise or own_promise, start_us)",
+        "keep_promised(promise, start_us)",
+        ("tests/store/test_quota_promises.py",),
+    ),
+    Mutation(
+        "callers of two calls at once get an odd number of permits",
+        "app/store/take_permits.lua",
+        "  count = count - count % least\n",
+        "",
+        ("tests/store/test_quota.py",),
+    ),
+    Mutation(
+        "a permit that waits for another one is void before the next question",
+        "app/service/pacing.py",
+        "grant.again_in_s if is_short else _pause_s(grant)",
+        "_pause_s(grant)",
+        ("tests/simulation/test_calls_at_the_cloud.py",),
     ),
     Mutation(
         "each refusal takes another promise",
@@ -289,6 +354,13 @@ MUTATIONS: Final = (
         "if isinstance(error, QuotaRefusal):",
         "if False:",
         ("tests/web/test_overload.py",),
+    ),
+    Mutation(
+        "delivery claims one revocation after the other while calls are stopped",
+        "app/service/delivery.py",
+        "await self._gate.wait()",
+        "pass",
+        ("tests/service/test_delivery.py",),
     ),
     Mutation(
         "renewals go before devices without a token",

@@ -31,7 +31,7 @@ from app.cloud.credentials import CredentialsProvider
 from app.cloud.errors import CloudError, ErrorKind
 from app.cloud.quota import CloudClosed, Quota, QuotaExhausted
 from app.cloud.signed_calls import JointCalls, Noted, Parameters, PendingCall, SignedCalls
-from app.model.calls import CallRank
+from app.model.calls import ATTEMPT_TIMEOUT_S, CallRank
 from app.model.grants import TokenType
 from app.model.lifetimes import CLOUD_MIN_LIFETIME_S
 from app.model.secrets import CloudToken
@@ -66,7 +66,7 @@ class CloudClient:
         credentials: CredentialsProvider,
         quota: Quota,
         now_ms: Callable[[], int],
-        attempt_timeout_s: float = 3.0,
+        attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         noted: Noted = lambda _outcome: None,
     ) -> None:
         """Build a client that is not connected yet (``connect``).

@@ -38,6 +38,9 @@ class CallPlace(Protocol):
         Asking again gives an unused permit back, and the caller keeps its turn.
         """
 
+    def give_back(self) -> None:
+        """Give permits back that were taken and not used; the caller keeps its turn, and connects once more."""
+
     def disconnected(self) -> None:
         """Note that a connection was lost: ``permit``, where it is waited for, returns a void one at once."""
 

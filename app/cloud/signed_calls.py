@@ -138,14 +138,18 @@ class SignedCalls:
         Those that failed are made again together, in a new place.
         """
         failed = joint.calls
-        while failed:
+        while True:
+            earlier = [(call, call.error) for call in failed]
             await self._attempt(joint, failed)
             failed = [call for call in failed if call.error]
             now = asyncio.get_running_loop().time()
             pauses_s = [call.attempts.next_pause_s(call.error, now) for call in failed if call.error]
-            if None in pauses_s:
+            if not failed:
                 return
-            await asyncio.sleep(max((pause_s for pause_s in pauses_s if pause_s), default=0))
+            if None in pauses_s:
+                _keep_uncertain(earlier)
+                return
+            await asyncio.sleep(max(pause_s or 0.0 for pause_s in pauses_s))
 
     async def send(
         self,
@@ -206,10 +210,17 @@ class SignedCalls:
                     turn.calls, within_s=self._connect_within_s(turn), on_closed=place.disconnected
                 ) as connections:
                     credentials = await self._credentials.get(deadline=turn.begin_by)
-                    permit = await place.permit()
-                    given = parameters()
-                    forms = [self._signed(turn.action, each, credentials) for each in given]
-                    if write_together(connections, forms, void_at=permit.void_at):
+                    if not all(each.is_open for each in connections):
+                        continue  # to take a permit for them would be in vain
+                    permit, is_sent = await place.permit(), False
+                    try:
+                        given = parameters()
+                        forms = [self._signed(turn.action, each, credentials) for each in given]
+                        is_sent = write_together(connections, forms, void_at=permit.void_at)
+                    finally:
+                        if not is_sent:
+                            place.give_back()
+                    if is_sent:
                         answer_by = min(turn.deadline, asyncio.get_running_loop().time() + self._attempt_timeout_s)
                         yield [
                             _SentCall(*each, credentials, permit, answer_by)
@@ -276,3 +287,10 @@ class SignedCalls:
         if credentials.security_token:
             signed["SecurityToken"] = credentials.security_token.reveal()
         return signature.rpc_signed_form("POST", credentials.access_key_secret, signed).encode()
+
+
+def _keep_uncertain(earlier: Sequence[tuple[PendingCall[Expected], CloudError | None]]) -> None:
+    """Give calls that may have taken effect that error back, where another attempt had no permit."""
+    for call, error in earlier:
+        if error and error.uncertain and isinstance(call.error, QuotaRefusal):
+            call.error = error

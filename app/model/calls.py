@@ -1,8 +1,12 @@
-"""The order of calls to the cloud."""
+"""Calls to the cloud: their order, and how long one may take."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
+
+ATTEMPT_TIMEOUT_S: Final = 3.0
+"""How long a call to the cloud may take that was sent."""
 
 
 class CallRank(IntEnum):

@@ -23,7 +23,7 @@ from app.model.grants import Grant
 from app.model.lifetimes import MIN_LIFETIME_S
 from app.store.clock import RedisClock
 from app.store.constants import LEASE_MS
-from app.store.records import ApplicationLease, CloudTokenOfType, TokenRequest
+from app.store.records import MAY_APPLY, ApplicationLease, ApplyRefusals, CloudTokenOfType, TokenRequest
 from app.store.redis_keys import Handle
 from app.store.retry import backoff, retry_until
 from app.store.tokens import Tokens
@@ -35,8 +35,9 @@ APPLY_DEADLINE_S: Final = 8.0
 """An application that takes longer has failed."""
 
 QUEUE_SHARE: Final = 0.75
-"""The share of that time that the wait for permits may take before no more applications are started. The rest is for
-those that every instance starts at this moment: they would be refused in the queue, with twice the work."""
+"""No application is started whose token would take longer than this share of that time: 6 s, and as the queue keeps an
+eighth for the call, with permits within 5.25 s. The rest is for those that every instance starts at this moment: they
+would be refused in the queue, with twice the work."""
 
 STORE_DEADLINE_S: Final = 20.0
 """How long storing what the cloud gave is tried: Redis may be restarting."""
@@ -69,15 +70,23 @@ class Applications:
         self._own: dict[Handle, asyncio.Task[None]] = {}
         self._watches: dict[Handle, asyncio.Task[None]] = {}
 
-    def refusal(self, grant: Grant) -> QuotaExhausted | CloudClosed | None:
-        """Return why a token for ``grant`` cannot be applied for, if that is known.
+    def refusals(self, grant: Grant) -> ApplyRefusals:
+        """Return why a token for ``grant`` cannot be applied for, by rank, where that is known.
 
         The queue for permits is too long, or the cloud does not answer and is left alone.
         """
-        return self._refusal(grant, CallRank.FIRST, APPLY_DEADLINE_S * QUEUE_SHARE)
+        within_s = APPLY_DEADLINE_S * QUEUE_SHARE
+        first = self._refusal(grant, CallRank.FIRST, within_s)
+        renewal = self._refusal(grant, CallRank.RENEWAL, within_s)
+        if first is None and renewal is None:
+            return MAY_APPLY
+        return ApplyRefusals(*(each.kind.value if each else "" for each in (first, renewal)))
 
     def takes_longer(self, grant: Grant, *, rank: CallRank, than_s: float) -> bool:
-        """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known."""
+        """Return whether a token for ``grant`` comes later than in ``than_s`` seconds, as far as is known.
+
+        Its permits must come within seven eighths of that: the rest is for the calls.
+        """
         return self._refusal(grant, rank, than_s) is not None
 
     def _refusal(self, grant: Grant, rank: CallRank, within_s: float) -> QuotaExhausted | CloudClosed | None:

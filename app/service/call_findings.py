@@ -10,8 +10,7 @@ from typing import Final, Literal
 
 from app.cloud.errors import ErrorKind
 from app.cloud.quota import CallOutcome, CallPermit
-from app.service.permit_stock import MAX_VALID_S
-from app.store.quota import CallReport
+from app.store.quota import MAX_VALID_S, CallReport
 
 STREAK_KEPT_S: Final = 60.0
 """How long after its last failure a streak of them is over: an old failure shows nothing of the cloud as it is now."""
@@ -58,6 +57,9 @@ class CallFindings:
             is_probe = outcome.permit.is_probe if outcome.permit else is_stopped
             if is_probe and self._probe != "answered":
                 self._probe = "failed"
+        elif permit and permit.is_probe:
+            # Given up too early to show anything: as if it had not been sent.
+            self.note_unsent_probe()
 
     def is_urgent(self, *, group_fails: bool) -> bool:
         """Return whether there is something that the other instances must know now.
@@ -93,7 +95,7 @@ class CallFindings:
             self._probe = report.probe
 
     def note_unsent_probe(self) -> None:
-        """Note that permits to probe the cloud were not used."""
+        """Note that permits to probe the cloud were not used, or show nothing."""
         self._probe = self._probe or "unsent"
         self._has_news = True
 
@@ -109,7 +111,7 @@ class CallFindings:
         # A caller whose deadline comes first gives up sooner: a slow cloud may still answer others.
         is_given_up = outcome.error is not None and outcome.error.code == "Timeout"
         waited_s = now - outcome.permit.void_at
-        return not is_given_up or outcome.permit.is_probe or waited_s >= self._no_answer_s
+        return not is_given_up or waited_s >= self._no_answer_s
 
     def _note_failure(self, outcome: CallOutcome, now: float) -> None:
         if self._failed_first_at is None or now > self._failed_last_at + STREAK_KEPT_S:

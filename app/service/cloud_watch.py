@@ -36,12 +36,13 @@ LEAST_PAUSE_S: Final = 0.1
 RECORD_WITHIN_S: Final = 2.0
 """How long to try to record that the breaker opened or closed; then the log has it."""
 
+DUE_S: Final = 0.001
+"""While calls are stopped an attempt that is due now is due in this time: 0 would be that they are not."""
+
 USAGE_WITHIN_S: Final = 0.5
 """How long a check of the health waits for the paces; then they count as full."""
 
-_UNKNOWN: Final = CloudStatus(
-    instances=1, is_failing=False, scope="", closed_for_s=0.0, reason="", opened_at_ms=0, change=""
-)
+_UNKNOWN: Final = CloudStatus(is_failing=False, scope="", closed_for_s=0.0, reason="", opened_at_ms=0, change="")
 """Before the first report."""
 
 
@@ -69,7 +70,8 @@ class CloudWatch:
         self._texts = texts
         self._findings = CallFindings(attempt_timeout_s=attempt_timeout_s)
         self._is_due = asyncio.Event()
-        self._reported_at = 0.0
+        self.reported_at = 0.0
+        """When the last report was answered (loop time, in seconds)."""
         self.status = _UNKNOWN
         """The answer to the last report."""
 
@@ -87,8 +89,10 @@ class CloudWatch:
 
     def closed_for_s(self) -> float:
         """Return in how many seconds the next attempt is due while calls are stopped; 0: calls are not stopped."""
-        since_s = asyncio.get_running_loop().time() - self._reported_at
-        return max(0.0, self.status.closed_for_s - since_s)
+        if not self.status.scope:
+            return 0.0
+        since_s = asyncio.get_running_loop().time() - self.reported_at
+        return max(DUE_S, self.status.closed_for_s - since_s)
 
     async def report_regularly(self) -> None:
         """Report until cancelled. While Redis is away, which the store logs, try once a second."""
@@ -111,7 +115,7 @@ class CloudWatch:
             self._findings.put_back(report)
             raise
         before, self.status = self.status, status
-        self._reported_at = asyncio.get_running_loop().time()
+        self.reported_at = asyncio.get_running_loop().time()
         if before.scope and not status.scope:
             self._findings.end_streak()
         self._log_change(before, status)

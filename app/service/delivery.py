@@ -15,11 +15,13 @@ import structlog
 
 from app.cloud.client import CloudClient
 from app.cloud.errors import RETRIED, CloudError, ErrorKind
+from app.cloud.quota import QuotaRefusal
 from app.errors import Unavailable
 from app.model.actors import SERVER
 from app.model.calls import CallRank
 from app.model.secrets import CloudToken
 from app.service.audit import EventRecorder, outcome_unknown
+from app.service.call_gate import CallGate
 from app.store.audit import AuditStore, Event, EventKind, NewEntry
 from app.store.constants import CLAIM_MS
 from app.store.records import Priority
@@ -56,6 +58,9 @@ FIRST_BACKOFF_MS: Final = 1_000
 LAST_BACKOFF_MS: Final = 30_000
 MAX_ATTEMPTS: Final = 30
 
+REFUSED_AGAIN_MS: Final = 500
+"""When a revocation is due again for which the quota refused the call."""
+
 MAYBE_UNKNOWN: Final = frozenset({ErrorKind.PARAMETER, ErrorKind.PERMANENT})
 """How the cloud may refuse a token that it does not know, or no longer knows."""
 
@@ -88,6 +93,7 @@ class Delivery:
         self._cloud = cloud
         self._workers = min(MAX_WORKERS, max(MIN_WORKERS, math.ceil(pace * LATENCY_S)))
         self._waiting = asyncio.Semaphore(max(2, math.ceil(pace * WAITING_S)))
+        self._gate = CallGate(cloud, "RevokeToken", within_s=SEND_WITHIN_S)
         self._reading = asyncio.Lock()
         self._turns: deque[Shard] = deque()
         self._fresh_until = 0.0
@@ -132,9 +138,10 @@ class Delivery:
             yield stack.close
 
     async def _claim_next(self) -> Claim:
-        """Claim the revocation that is first over all shards; wait until there is one."""
+        """Claim the revocation that is first over all shards; wait until there is one, and calls are not stopped."""
         while True:
             async with self._reading:
+                await self._gate.wait()
                 if not self._turns or asyncio.get_running_loop().time() > self._fresh_until:
                     await self._read_turns()
                 shard = self._turns.popleft()
@@ -166,9 +173,15 @@ class Delivery:
         except CannotOpen as error:
             # Another instance may have the newer sealing key already.
             await self._postpone(claim, error, counts=True)
+        except QuotaRefusal:
+            self._gate.note_refused()
+            await self._record(claim, "queued", again_in_ms=REFUSED_AGAIN_MS, tried=False)
         except CloudError as error:
+            if error.kind is not ErrorKind.UNREACHABLE:
+                self._gate.note_answered()
             await self._postpone(claim, error, counts=error.kind not in RETRIED)
         else:
+            self._gate.note_answered()
             await self._confirm(claim)
 
     async def _revoke_all(self, claim: Claim, on_sent: Callable[[], None]) -> None:
@@ -223,9 +236,13 @@ class Delivery:
         log.warning("revocation_postponed", handle=claim.handle, cause=str(error), again_in_ms=again_in_ms)
         await self._record(claim, "queued", again_in_ms=again_in_ms, counts=counts)
 
-    async def _record(self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True) -> bool:
+    async def _record(
+        self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True, tried: bool = True
+    ) -> bool:
         """Record the outcome of a claim; False if the claim lapsed: the worker that has it now records its own."""
-        record = partial(self._queue.record_delivery, claim, outcome, again_in_ms=again_in_ms, counts=counts)
+        record = partial(
+            self._queue.record_delivery, claim, outcome, again_in_ms=again_in_ms, counts=counts, tried=tried
+        )
         recorded = await retry_until(record, within_s=RECORD_WITHIN_S)
         if not recorded:
             log.warning("revocation_overtaken", handle=claim.handle)

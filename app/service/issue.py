@@ -149,15 +149,15 @@ class Issuer:
             )
             raise
         # If the queue for permits is too long, do not apply: the application would be refused there. Redis is asked
-        # all the same, for only what would apply is refused.
-        full = self._applications.refusal(grant)
+        # all the same, for only what would apply is refused, and it knows whether that is a renewal.
+        refuse_as = self._applications.refusals(grant)
         asked_at = asyncio.get_running_loop().time()
         result = await self._tokens.request(
             token_request,
             request=client.request,
             jti=client.jti,
             used_until_ms=client.used_until_ms,
-            refuse_as=full.kind.value if full else "",
+            refuse_as=refuse_as,
         )
         return _Answer(token_request, grant, result, asked_at)
 

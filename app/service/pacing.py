@@ -7,6 +7,7 @@ are connected and use them at once: an instance that is paused with permits must
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -18,7 +19,7 @@ import structlog
 from app.cloud.errors import CloudError
 from app.cloud.quota import CallPermit, CloudClosed, QuotaExhausted, QuotaUnreachable
 from app.errors import Unavailable
-from app.model.calls import CallRank
+from app.model.calls import ATTEMPT_TIMEOUT_S, CallRank
 from app.service.permit_queue import HEARTBEAT_S, PermitQueue
 from app.service.permit_waiters import Waiter, WaiterState
 from app.store.quota import PermitGrant, SharedQuota
@@ -43,19 +44,21 @@ class Pacing:
         self,
         quota: SharedQuota,
         *,
-        attempt_timeout_s: float = 3.0,
+        attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         closed_for_s: Callable[[], float] = lambda: 0.0,
+        reported_at: Callable[[], float] = lambda: math.inf,
         on_probe_unsent: Callable[[], None] = lambda: None,
     ) -> None:
         """Take permits from ``quota``; nothing is asked before a caller waits.
 
         ``attempt_timeout_s`` is how long a call may take that was sent. ``closed_for_s`` returns for how long the cloud
-        is left alone as it does not answer, where no queue has asked. ``on_probe_unsent`` is called when permits to
-        probe whether it answers were not used.
+        is left alone as it does not answer, where no queue has asked, and ``reported_at`` since when this is known, in
+        loop time. ``on_probe_unsent`` is called when permits to probe whether it answers were not used.
         """
         self._quota = quota
         self._attempt_timeout_s = attempt_timeout_s
         self._closed_for_s = closed_for_s
+        self._reported_at = reported_at
         self._on_probe_unsent = on_probe_unsent
         self._pacers: dict[str, _Pacer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,12 +81,18 @@ class Pacing:
         self, action: str, count: int = 1, *, rank: CallRank = CallRank.FIRST, deadline: float
     ) -> QuotaExhausted | CloudClosed | None:
         """Return what ``place`` would raise at once, as far as is known without asking Redis."""
-        return self._pacer(action).refusal(count, rank, deadline)
+        return None if self._closed else self._pacer(action).refusal(count, rank, deadline)
 
     async def close(self) -> None:
         """End every queue; all that still wait are refused."""
         self._closed = True
         await end(self._tasks)
+
+    def _note_report(self, queue: PermitQueue) -> float:
+        """Let a queue know what the reports of this instance show. Return the time."""
+        now = asyncio.get_running_loop().time()
+        queue.note_report(self._closed_for_s(), reported_at=self._reported_at(), now=now)
+        return now
 
     def _pacer(self, action: str) -> _Pacer:
         pacer = self._pacers.get(action)
@@ -91,7 +100,7 @@ class Pacing:
             queue = PermitQueue(
                 action, attempt_timeout_s=self._attempt_timeout_s, on_probe_unsent=self._on_probe_unsent
             )
-            pacer = self._pacers[action] = _Pacer(self._quota, action, queue, self._closed_for_s)
+            pacer = self._pacers[action] = _Pacer(self._quota, action, queue, self._note_report)
             self._tasks.add(asyncio.create_task(pacer.serve_forever(), name=f"pace {action}"))
         return pacer
 
@@ -137,6 +146,10 @@ class _Place(AbstractAsyncContextManager["_Place"]):
             await self._changed()
         return permit
 
+    def give_back(self) -> None:
+        """Give permits back that were taken and not used."""
+        self._queue.give_back(self._waiter, self._loop.time())
+
     def disconnected(self) -> None:
         """Let ``permit``, where it is waited for, return a void one at once."""
         self._queue.disconnected(self._waiter, self._loop.time())
@@ -159,22 +172,25 @@ class _Place(AbstractAsyncContextManager["_Place"]):
 class _Pacer:
     """Drives the queue for one API: asks the shared quota while a caller waits."""
 
-    def __init__(self, quota: SharedQuota, action: str, queue: PermitQueue, closed_for_s: Callable[[], float]) -> None:
+    def __init__(
+        self, quota: SharedQuota, action: str, queue: PermitQueue, note_report: Callable[[PermitQueue], float]
+    ) -> None:
+        """``note_report`` lets the queue know what is reported elsewhere, and returns the time."""
         self.queue = queue
         self._quota = quota
         self._action = action
-        self._closed_for_s = closed_for_s
+        self._note_report = note_report
         self._woken = asyncio.Event()
         self._is_serving = False
 
     def join(self, count: int, rank: CallRank, deadline: float, on_changed: Callable[[], None]) -> Waiter:
         """Add a caller to the queue. Raises as ``PermitQueue.join``."""
-        now = self._note_closed()
+        now = self._note_report(self.queue)
         return self.queue.join(count, rank=rank, deadline=deadline, now=now, on_changed=on_changed)
 
     def refusal(self, count: int, rank: CallRank, deadline: float) -> QuotaExhausted | CloudClosed | None:
         """Return what ``join`` would raise."""
-        now = self._note_closed()
+        now = self._note_report(self.queue)
         return self.queue.refusal(count, rank=rank, deadline=deadline, now=now)
 
     def serve(self) -> None:
@@ -211,7 +227,9 @@ class _Pacer:
                 await self._woken_within(HEARTBEAT_S)
             grant = await retry_until(self._ask, within_s=RETRY_WITHIN_S)
             if self.queue.waiting and grant.again_in_s:
-                await asyncio.sleep(_pause_s(grant))
+                # A permit that is left over, as the first caller needs two, is void soon: the other one is due first.
+                is_short = self.queue.has_left_over(asyncio.get_running_loop().time())
+                await asyncio.sleep(grant.again_in_s if is_short else _pause_s(grant))
 
     async def _woken_within(self, seconds: float) -> None:
         self._woken.clear()
@@ -224,13 +242,6 @@ class _Pacer:
         grant = await self._quota.take_permits(self._action, self.queue.question(loop.time()))
         self.queue.answered(grant, loop.time())
         return grant
-
-    def _note_closed(self) -> float:
-        """Let the queue know if the cloud is left alone, where it has not asked of late. Return the time."""
-        now = asyncio.get_running_loop().time()
-        if not self.queue.is_informed and (closed_for_s := self._closed_for_s()) > 0:
-            self.queue.note_closed(now + closed_for_s, now)
-        return now
 
 
 def _pause_s(grant: PermitGrant) -> float:

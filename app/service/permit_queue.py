@@ -2,7 +2,7 @@
 
 A caller waits for a place among the calls under way, connects, and then waits for its permits. Places are bounded, so
 that a cloud that does not answer holds up no more than that many calls; the places of callers without permits are
-fewer still, so that the order holds and few connections wait.
+fewer still at each rank, so that the order holds and few connections wait.
 
 There is no I/O here. Every ``now``, ``deadline`` and ``until`` is loop time in seconds, and ``app.service.pacing``
 passes it in.
@@ -10,6 +10,7 @@ passes it in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -34,6 +35,15 @@ CALL_SHARE: Final = 1 / 8
 RECONNECT_S: Final = 2.0
 """While the cloud does not answer: how long after one caller could not connect the next one tries."""
 
+PROBES: Final = frozenset({"ApplyToken", "RevokeToken"})
+"""The actions whose calls may probe the cloud: those that are repeated where their outcome is unknown."""
+
+PROBE_DELAY_S: Final = 2 * HEARTBEAT_S
+"""How long after a probe is due its caller is asked to connect and then gets its permit, at most, as a rule."""
+
+MAX_CONNECT_S: Final = 1.0
+"""How much of a caller's time is kept for connecting, at most: else none could probe a cloud that connects slowly."""
+
 LEAST_CLOSED_S: Final = 1.0
 """While the cloud does not answer: for how long callers are sent away at least."""
 
@@ -51,6 +61,7 @@ class PermitQueue:
         self._action = action
         self._waiters = Waiters()
         self._limits = PlaceLimits(attempt_timeout_s)
+        self._attempt_timeout_s = attempt_timeout_s
         self._places = 0
         self._stock = PermitStock(on_probe_unsent)
         self._validity = PermitValidity()
@@ -60,6 +71,10 @@ class PermitQueue:
         """Whether the last permits came, and were used, before they were void."""
         self._last: PermitGrant | None = None
         """The last answer since this queue was last empty."""
+        self._answered_at = -math.inf
+        """When the last answer came: only a report that was answered later may say something else."""
+        self._reconnect_at = -math.inf
+        """While the cloud does not answer: when to connect again at the soonest, as one caller could not."""
         self._closed_until: float | None = None
         """None, or the cloud does not answer, and is not called before then."""
 
@@ -73,6 +88,10 @@ class PermitQueue:
         """Whether permits would be used at once."""
         return self._waiters.calls(WaiterState.READY) > 0
 
+    def has_left_over(self, now: float) -> bool:
+        """Return whether permits are left that are too few for the first caller."""
+        return self.has_ready and self._stock.count(now) > 0
+
     def join(
         self, count: int, *, rank: CallRank, deadline: float, now: float, on_changed: Callable[[], None]
     ) -> Waiter:
@@ -82,7 +101,7 @@ class PermitQueue:
         """
         if refusal := self.refusal(count, rank=rank, deadline=deadline, now=now):
             raise refusal
-        waiter = Waiter(count, rank, _latest(now, deadline), on_changed)
+        waiter = Waiter(count, rank, _latest(now, deadline), deadline, on_changed)
         self._waiters.add(waiter)
         self._give_places(now)
         return waiter
@@ -91,10 +110,10 @@ class PermitQueue:
         self, count: int, *, rank: CallRank, deadline: float, now: float
     ) -> QuotaExhausted | CloudClosed | None:
         """Return why ``count`` more calls would come too late, if that is known."""
-        until = _latest(now, deadline)
         if self._closed_until is not None:
-            has_candidate = self._waiters.unserved_calls() > 0
-            return self._closed(now) if has_candidate or until <= self._closed_until else None
+            can_probe = self._waiters.unserved_calls() == 0 and self._can_probe(deadline, now)
+            return None if can_probe else self._closed(now)
+        until = _latest(now, deadline)
         place = self._waiters.unserved_calls(up_to=rank) + count
         is_late = self._last and now + self._last.wait_s(place) > until
         return self._exhausted() if is_late else None
@@ -131,6 +150,14 @@ class PermitQueue:
         self._hand_out(now)
         waiter.on_changed()
 
+    def give_back(self, waiter: Waiter, now: float) -> None:
+        """Take permits back that a caller has taken and did not use. It connects once more, and keeps its turn."""
+        if waiter.state is WaiterState.UNDER_WAY:
+            self._give_back(waiter, now)
+            waiter.prepares_since = now
+            self._waiters.move(waiter, WaiterState.PREPARING)
+            self._hand_out(now)
+
     def take(self, waiter: Waiter, now: float) -> CallPermit | None:
         """Return the permits of a caller: None if it must wait, a void one if it must connect. Raises its refusal.
 
@@ -152,12 +179,15 @@ class PermitQueue:
         if waiter.state is WaiterState.GRANTED:
             self._give_back(waiter, now)
         if self._closed_until is not None and not could_connect:
-            self._closed_until = max(self._closed_until, now + RECONNECT_S)
+            self._reconnect_at = now + RECONNECT_S
+            self._closed_until = max(self._closed_until, self._reconnect_at)
         if waiter.has_place:
             waiter.has_place = False
             self._places -= waiter.count
         self._waiters.move(waiter, WaiterState.GONE)
         self._hand_out(now)
+        if not self.waiting:
+            self._stock.drop_probe()
 
     def question(self, now: float) -> PermitQuestion:
         """Return what to ask for now: permits for the best rank that is ready, at least enough for its first."""
@@ -180,7 +210,7 @@ class PermitQueue:
         self._validity.note(now - self._asked_at)
         self._was_in_time = now < self._void_at
         is_slower = self._last is None or _pace(grant) < _pace(self._last)
-        self._last = grant
+        self._last, self._answered_at = grant, now
         self._limits.adapt(grant)
         if grant.permits:
             self._stock.add(grant.permits, CallPermit(self._void_at, grant.taken_at_us, grant.is_probe), now)
@@ -193,18 +223,25 @@ class PermitQueue:
         if is_slower:
             self._refuse_late(grant, now)
 
-    def note_closed(self, until: float, now: float) -> None:
-        """Note that the cloud does not answer and is not called before ``until``, as another part knows."""
-        self._close(max(until, self._closed_until or until), now)
+    def note_report(self, closed_for_s: float, *, reported_at: float, now: float) -> None:
+        """Note for how long the cloud is left alone, as the last report of the calls was answered at ``reported_at``.
+
+        0: calls are not stopped. It counts where this queue does not ask, unless its last answer is newer.
+        """
+        if self._last or reported_at <= self._answered_at:
+            return
+        if closed_for_s > 0:
+            self._close(max(now + closed_for_s, self._reconnect_at), now)
+        else:
+            self._closed_until = None
+            self._give_places(now)
 
     def forget_others(self) -> None:
-        """Forget what was known of other instances' queues: it is true only while this one asks."""
-        self._last = None
+        """Forget what was known of other instances' queues: it is true only while this one asks.
 
-    @property
-    def is_informed(self) -> bool:
-        """Whether an answer says how things are now."""
-        return self._last is not None
+        Whether the cloud answers stays known until a report says something newer.
+        """
+        self._last = None
 
     def refuse_all(self, cause: str) -> None:
         """Refuse all that wait: permits cannot be asked for."""
@@ -216,10 +253,19 @@ class PermitQueue:
         self._closed_until = until
         has_candidate = False
         for waiter in self._waiters.unserved():
-            if has_candidate or waiter.until <= until:
+            if has_candidate or not self._can_probe(waiter.deadline, now):
                 self._refuse(waiter, self._closed(now))
             else:
                 has_candidate = True
+
+    def _can_probe(self, deadline: float, now: float) -> bool:
+        """Return whether a call waits long enough for its answer, if it is sent when the next probe is due.
+
+        A call that its caller gives up sooner does not show whether the cloud answers within the time-out.
+        """
+        due_at = max(now, self._closed_until or now)
+        takes_s = PROBE_DELAY_S + min(MAX_CONNECT_S, self._limits.connect_s) + self._attempt_timeout_s
+        return self._action in PROBES and due_at + takes_s <= deadline
 
     def _give_places(self, now: float) -> None:
         while (first := self._waiters.first(WaiterState.WAITING)) and self._has_place_for(first, now):
@@ -231,9 +277,13 @@ class PermitQueue:
     def _has_place_for(self, waiter: Waiter, now: float) -> bool:
         if self._closed_until is not None and now < self._closed_until:
             return False
-        without_permit = self._waiters.calls(WaiterState.PREPARING, WaiterState.READY) + waiter.count
-        has_room = self._places + waiter.count <= self._limits.places
-        return self._places == 0 or (has_room and without_permit <= self._limits.without_permit)
+        # Those of a worse rank that have no permit do not count: while better callers wait at other instances they get
+        # none, and would keep all places. So there may be more calls in all, by as many as may wait without a permit.
+        without_permit = self._waiters.calls_up_to(waiter.rank, WaiterState.PREPARING, WaiterState.READY)
+        worse = self._waiters.calls(WaiterState.PREPARING, WaiterState.READY) - without_permit
+        places = self._places - worse
+        has_room = places + waiter.count <= self._limits.places
+        return places == 0 or (has_room and without_permit + waiter.count <= self._limits.without_permit)
 
     def _hand_out(self, now: float) -> None:
         while (first := self._waiters.first(WaiterState.READY)) and first.count <= self._stock.count(now):

@@ -10,10 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.cloud.quota import CallPermit
-from app.store.quota import VALID_S
-
-MAX_VALID_S: Final = 0.2
-"""A permit counts for as long as it is valid, and that long no other instance can use its place in the limit."""
+from app.store.quota import MAX_VALID_S, VALID_S
 
 TIMES_USUAL: Final = 4.0
 """How many times the usual time to be answered permits are valid, where that is more than ``VALID_S``."""
@@ -48,6 +45,12 @@ class PermitStock:
             permit = min(self._permit, permit)
         self._permit = permit
         self._count += count
+
+    def drop_probe(self) -> None:
+        """Drop permits to probe the cloud: there is no caller left that could use them."""
+        if self._count and self._permit.is_probe:
+            self._count = 0
+            self._on_probe_unsent()
 
     def take(self, count: int) -> CallPermit:
         """Take ``count`` out; there are as many."""

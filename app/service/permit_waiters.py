@@ -30,14 +30,19 @@ class WaiterState(IntEnum):
     GONE = 6
 
 
+MAX_LEFT: Final = 64
+"""A heap is made anew when it holds more than this, and than twice those that wait: while better callers wait all the
+time the others never come first, where those that have left are dropped."""
+
 _UNSERVED: Final = (WaiterState.WAITING, WaiterState.PREPARING, WaiterState.READY)
 """States in which a caller waits for permits, in the end."""
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A caller that wants permits for ``count`` calls at once, by ``until`` (loop time, in seconds).
+    """A caller that wants permits for ``count`` calls at once by ``until``, and answers by ``deadline``.
 
+    Both are loop time in seconds.
     ``on_changed`` is called when it has got its place, its permits or a refusal. ``number`` is its turn among those of
     its rank.
     """
@@ -45,6 +50,7 @@ class Waiter:
     count: int
     rank: CallRank
     until: float
+    deadline: float
     on_changed: Callable[[], None]
     number: int = 0
     state: WaiterState = WaiterState.GONE
@@ -103,7 +109,11 @@ class Waiters:
 
     def unserved_calls(self, *, up_to: CallRank = CallRank.RENEWAL) -> int:
         """Count the calls that wait for permits, of this rank and of better ones."""
-        return sum(sum(self._calls[state][: up_to + 1]) for state in _UNSERVED)
+        return self.calls_up_to(up_to, *_UNSERVED)
+
+    def calls_up_to(self, rank: CallRank, *states: WaiterState) -> int:
+        """Count the calls in these states, of this rank and of better ones."""
+        return sum(sum(self._calls[state][: rank + 1]) for state in states)
 
     def _enter(self, waiter: Waiter, state: WaiterState) -> None:
         waiter.state = state
@@ -113,4 +123,9 @@ class Waiters:
         else:
             self._unserved.pop(waiter, None)
         if state in self._heaps:
-            heapq.heappush(self._heaps[state], (waiter.rank, waiter.number, waiter))
+            heap = self._heaps[state]
+            heapq.heappush(heap, (waiter.rank, waiter.number, waiter))
+            if len(heap) > 2 * self.calls(state) + MAX_LEFT:
+                there = (each for each in self._unserved if each.state is state)
+                heap[:] = [(each.rank, each.number, each) for each in there]
+                heapq.heapify(heap)

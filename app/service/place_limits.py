@@ -27,11 +27,15 @@ class PlaceLimits:
         """``attempt_timeout_s`` is how long a call that was sent may take, in seconds."""
         self._attempt_timeout_s = attempt_timeout_s
         self._connect_s = 0.0
-        """How long connecting takes: the longest of late."""
         self.places = LEAST_OF_ALL
         """Places in all. So many that a cloud that is slow, but within the time-out, does not lower the pace."""
         self.without_permit = LEAST_WITHOUT_PERMIT
         """Those of callers that connect, or wait for their permits."""
+
+    @property
+    def connect_s(self) -> float:
+        """How long connecting takes, in seconds: the longest of late."""
+        return self._connect_s
 
     def note_connected(self, took_s: float) -> None:
         """Note how long a caller took from its place to its connection."""

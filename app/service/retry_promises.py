@@ -3,7 +3,7 @@
 ``promise_retry.lua`` says how the instants follow from the queues and the pace, for all instances together. An instance
 asks once for all that it refuses in one turn of its loop.
 
-A device that comes before its time gets the same instant again. If each refusal took another one, a single device
+A device that comes before its time is given the same instant again. If each refusal took another one, a single device
 that ignores ``Retry-After`` could move the instants of all others into the far future. So it takes one each time that
 it was given has passed, at each instance. Redis holds nothing about it: an instance remembers the devices that it
 refused last, so that those which come back all the time are not forgotten.
@@ -36,8 +36,9 @@ MAX_REMEMBERED: Final = 20_000
 class _Block:
     """The instants of those that were refused in one turn of the loop; in loop time, known once ``answered`` is set."""
 
+    starts_at: float
+    """Where nothing was promised, because Redis did not answer or the instance stops, a fixed time from now."""
     permits: int = 0
-    starts_at: float = 0.0
     step_s: float = 0.0
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -92,7 +93,7 @@ class RetryPromises:
     def _take(self, permits: int) -> _Instant:
         block = self._block
         if block is None:
-            block = self._block = _Block()
+            block = self._block = _Block(asyncio.get_running_loop().time() + WITHOUT_REDIS_S)
             # It begins in the next turn: until then others join the block.
             task = asyncio.create_task(self._ask(block), name="promise")
             self._tasks.add(task)
@@ -108,6 +109,6 @@ class RetryPromises:
                 promise = await self._quota.promise_retry(ACTION, block.permits)
             block.starts_at, block.step_s = loop.time() + promise.start_in_s, promise.step_s
         except (Unavailable, TimeoutError):
-            block.starts_at = loop.time() + WITHOUT_REDIS_S
+            block.starts_at = loop.time() + WITHOUT_REDIS_S  # some time has passed
         finally:
             block.answered.set()

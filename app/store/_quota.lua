@@ -93,7 +93,7 @@ local function share_at(pace, at_us)
 end
 
 -- BREAKER: a hash. Open it has `probe_at_us`; closed, `closed_at_us`, until the pace is full again.
-local LONGEST_AHEAD_US = 72 * SECOND_US
+local LONGEST_AHEAD_US = LONGEST_PAUSE_S * MAX_PAUSE_SPREAD * SECOND_US
 local FIRST_SHARE = 0.1
 
 -- Returns 0 for an instant that is further ahead than it can be.

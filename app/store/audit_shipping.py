@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from app.loop_share import in_slices
 from app.store.audit import STREAMS, AuditEntry, parse_entry
 from app.store.redis_keys import AUDIT_SHIPPING_LEASE, shipped_key
 from app.store.script import Script
@@ -76,9 +77,9 @@ class AuditShipping:
         for stream, answer in enumerate(answers):
             if answer:
                 previous_id, count, lost, rows = answer
-                entries = tuple(parse_entry(stream, *row) for row in rows)
+                entries = [entry async for entry in in_slices(parse_entry(stream, *row) for row in rows)]
                 last_id = rows[-1][0]
-                found.append(UnshippedEntries(stream, previous_id, entries, last_id, count + len(rows), lost))
+                found.append(UnshippedEntries(stream, previous_id, tuple(entries), last_id, count + len(rows), lost))
         return found
 
     async def save_shipped(self, shipped: Sequence[UnshippedEntries]) -> None:

@@ -74,3 +74,12 @@ PERMIT_VALID_US: Final = 20_000
 
 PERMIT_ROUNDING_US: Final = 1_000
 """Times are rounded on the way: so much longer than needed a permit counts."""
+
+PERMIT_LONGEST_VALID_US: Final = 200_000
+"""The longest that an instance may state instead: so long no other instance can use the permit's place in the limit."""
+
+LONGEST_PAUSE_S: Final = 60
+"""Between two probes of an open breaker, before it is spread."""
+
+MAX_PAUSE_SPREAD: Final = 1.2
+"""What a pause between probes is multiplied by at most."""

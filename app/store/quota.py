@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from app.model.calls import CallRank
-from app.store.constants import PERMIT_ROUNDING_US, PERMIT_VALID_US
+from app.model.calls import ATTEMPT_TIMEOUT_S, CallRank
+from app.store.constants import MAX_PAUSE_SPREAD, PERMIT_LONGEST_VALID_US, PERMIT_ROUNDING_US, PERMIT_VALID_US
 from app.store.redis_keys import permit_keys, promise_keys, quota_usage_keys, report_keys
 from app.store.script import Script
 from app.store.store import Store
@@ -27,8 +27,11 @@ _READ_USAGE: Final = Script("read_quota_usage", prelude="_quota")
 VALID_S: Final = PERMIT_VALID_US / 1_000_000
 """How long after it was asked for a permit may be used at least; a slow instance states more, and it counts longer."""
 
+MAX_VALID_S: Final = PERMIT_LONGEST_VALID_US / 1_000_000
+"""A permit counts for as long as it is valid, and that long no other instance can use its place in the limit."""
+
 _SECOND_US: Final = 1_000_000
-_PAUSE_SPREAD: Final = (0.8, 1.2)
+_PAUSE_SPREAD: Final = (0.8, MAX_PAUSE_SPREAD)
 
 
 def full_pace(limit: float, jitter_s: float) -> float:
@@ -52,11 +55,11 @@ class QuotaSettings:
     egress_qps: float
     egress_group: str
     jitter_s: float = 0.03
-    attempt_timeout_s: float = 3.0
+    attempt_timeout_s: float = ATTEMPT_TIMEOUT_S
 
 
 class PermitQuestion(NamedTuple):
-    """What a queue asks for: ``least`` or more of the ``ready`` permits, or none; at most ``batch_s`` of the pace.
+    """What a queue asks for: ``least`` or a multiple of it, or none; at most ``ready``, and ``batch_s`` of the pace.
 
     ``waiting`` permits are waited for in all. ``ready`` of them would be used at once, and ``rank`` is that of the
     first; 0: nothing is taken, the queue is only reported. Permits may be used for ``valid_s`` from the question on.
@@ -142,7 +145,6 @@ class CallReport:
 class CloudStatus:
     """What the instances of an egress group together know of the cloud."""
 
-    instances: int
     is_failing: bool
     """Whether calls of some instance fail."""
     scope: Literal["", "group", "instance"]
@@ -220,12 +222,11 @@ class SharedQuota:
             spread=str(random.uniform(*_PAUSE_SPREAD)),  # noqa: S311 (no secret, only spread)
             throttled=[part for action, taken_at_us in report.throttled.items() for part in (action, taken_at_us)],
         )
-        instances, is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at = answer
+        is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at = answer
         # A lost answer does not lose the change: it is answered again until this instance has recorded it.
         is_new = bool(change) and (change, changed_at) != self._recorded
         self._recorded = (change, changed_at)
         return CloudStatus(
-            instances=instances,
             is_failing=bool(is_failing),
             scope=scope,
             closed_for_s=closed_us / _SECOND_US,
@@ -280,7 +281,7 @@ class QuotaUsageReader:
 
     def __init__(self, store: Store, *, limits: QuotaSettings) -> None:
         """Take the account's limits, as ``SharedQuota``."""
-        self._redis = store.background
+        self._redis = store.polling
         self._limits = limits
 
     async def read_usage(self) -> list[QuotaUsage]:

@@ -2,11 +2,11 @@
 -- time. May be sent again.
 --
 -- `outcome`: CONFIRMED, FAILED, or QUEUED again, due in `again_in_ms`
--- `attempts`: 1, or 0 if this does not count as one: while the cloud is down nothing is learned about a revocation
+-- `tries`: 1, or 0 if no call was made   `attempts`: 1, or 0 if this does not count as one: while the cloud is down nothing is learned about a revocation
 -- Returns 1, or 0 when the claim is no longer this worker's.
 
 local token, delayed, failed = unpack(KEYS)
-local handle, claim, outcome, again_in_ms, attempts = unpack(ARGV, 2)
+local handle, claim, outcome, again_in_ms, tries, attempts = unpack(ARGV, 2)
 
 local record = read_fields(token, 'claim', 'revocation', 'job', 'expires_at_ms', 'client_id')
 if record.claim ~= claim then
@@ -15,7 +15,7 @@ end
 if record.revocation ~= QUEUED then
   return record.revocation == outcome and 1 or 0
 end
-redis.call('HINCRBY', token, 'tries', 1)
+redis.call('HINCRBY', token, 'tries', tries)
 redis.call('HINCRBY', token, 'attempts', attempts)
 if outcome == QUEUED then
   redis.call('ZREM', shard .. 'q', handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from app.model.devices import Device
 from app.model.grants import TokenType
@@ -88,12 +88,24 @@ class StoredToken:
     sealed: Sealed
 
 
+class ApplyRefusals(NamedTuple):
+    """Why a request that would have to apply is refused; empty: it may apply."""
+
+    first: str
+    """Of a device without any token that would do."""
+    renewal: str
+    """Of a device that has one."""
+
+
+MAY_APPLY: Final = ApplyRefusals("", "")
+
+
 @dataclass(frozen=True, slots=True)
 class RequestResult:
     """The answer of ``request_token.lua``.
 
     ``wait_ms`` is how long an application, a failure's mark or a limit still lasts. ``application`` is the handle to
-    apply under or to wait for; ``failure`` is the reason that was given to ``Tokens.fail`` or as ``refuse_as``.
+    apply under or to wait for; ``failure`` is the reason that was given to ``Tokens.fail`` or in ``refuse_as``.
     """
 
     status: RequestStatus

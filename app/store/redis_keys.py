@@ -43,6 +43,8 @@ mac:HMAC           handle of a cloud token                        until that tok
 {q}:breaker:GROUP  breaker of an egress group that opened or      seconds after it closed, minutes without
                    has just closed; ``:NAME``: of one instance    reports
 {q}:promise:API    until when callers were promised to be served  until then
+{q}:promise:…:G    the same of those that a group's breaker       likewise
+                   delayed; ``:NAME``: of one instance
 {q}:server         the Redis server that the logs were written    always: without it no permit is given for a
                    at, and since when                             second
 {ops}:keys         API keys, sealed, by ID                        until removed
@@ -307,8 +309,11 @@ def report_keys(egress_group: str, instance: str) -> dict[str, str]:
 def promise_keys(action: str, egress_group: str, instance: str) -> dict[str, str]:
     """Return the keys of ``promise_retry.lua``."""
     breaker = _breaker(egress_group)
+    promise = f"{{q}}:promise:{action}"
     return {
-        "promise": f"{{q}}:promise:{action}",
+        "promise": promise,
+        "group_promise": f"{promise}:{egress_group}",
+        "own_promise": f"{promise}:{egress_group}:{instance}",
         "pace": _pace(action),
         "queues": _PERMIT_QUEUES,
         "api_state": f"{_api_log(action)}:state",

@@ -8,7 +8,7 @@
 -- answer since, or 0   `probe`: what became of this instance's: answered, failed, unsent or nothing   `reason`: of the
 -- last failure   `spread`: what a pause is multiplied by
 -- `throttled`: an API, and when the permit of its last throttled call was taken, and so on
--- Returns {live, is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at}: whose breaker is open (group,
+-- Returns {is_failing, scope, closed_us, reason, opened_at_ms, change, changed_at}: whose breaker is open (group,
 -- instance or nothing), for how long this instance has no probe, why and since when it is open or was; and what this
 -- instance changed last (opened, closed or nothing) at which instant: two changes differ in it.
 
@@ -22,7 +22,7 @@ local SHRINK_BY = 0.7
 local CEILING = 0.9
 
 local OPEN_AFTER_US = 2 * SECOND_US
-local PAUSES_S = {2, 5, 10, 20, 40, 60}
+local PAUSES_S = {2, 5, 10, 20, 40, LONGEST_PAUSE_S}
 -- An instance that made no call for longer is not counted as failing.
 local FAILING_KEPT_US = 10 * SECOND_US
 -- Open without any report; closed, longer than the pace needs to be full again.
@@ -191,5 +191,5 @@ local changed = changed_last(group_stop or {}, own_stop or {})
 local change = changed.key and (changed.is_open and 'opened' or 'closed') or ''
 local is_failing = group.failing > 0 or group.own.failing_since_us > 0
 
-return {group.live, is_failing and 1 or 0, scope, closed_for_us(breaker, instance), shown.reason or '',
+return {is_failing and 1 or 0, scope, closed_for_us(breaker, instance), shown.reason or '',
   math.floor((shown.opened_at_us or 0) / MILLISECOND_US), change, changed.changed_at_us or '0'}

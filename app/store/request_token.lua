@@ -4,7 +4,8 @@
 -- `used_until_ms`: when the assertion expires anyway; 0: there is none (client_secret_basic)
 -- `fresh_ms`: a token with more than this left is handed out
 -- `spare_ms`: a token with this much left is enough where no new one can be had
--- `refuse_as`: '': it may apply; else the reason to answer 'failed' with where it would have to apply
+-- `refuse_first_as`, `refuse_renewal_as`: '': it may apply; else the reason to answer 'failed' with where it would have
+-- to apply: without a spare token, or with one
 -- `new_handle`: to apply under
 --
 -- Returns {'stale'} | {'used'} | {'expired'} | {STATUS, now_ms, wait_ms, application, handle, expires_at_ms, sealed}:
@@ -16,8 +17,8 @@
 -- All but 'live' come with the spare token, if there is one; else the last three are empty.
 
 local device, assertion, grant, application, device_index, new_tokens = unpack(KEYS)
-local request, epoch, used_until_ms, fresh_ms, spare_ms, refuse_as, new_handle,
-  client_id, role, scope, max_live, max_new_per_hour = unpack(ARGV, 2)
+local request, epoch, used_until_ms, fresh_ms, spare_ms, refuse_first_as, refuse_renewal_as,
+  new_handle, client_id, role, scope, max_live, max_new_per_hour = unpack(ARGV, 2)
 
 local token
 
@@ -85,6 +86,7 @@ local of_application = answer_of_application()
 if of_application then
   return of_application
 end
+local refuse_as = token and refuse_renewal_as or refuse_first_as
 if refuse_as ~= '' then
   return answer('failed', 0, refuse_as)
 end

@@ -139,11 +139,12 @@ class RevocationQueue:
         )
 
     async def record_delivery(
-        self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True
+        self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True, tried: bool = True
     ) -> bool:
         """Record what came of a claim; False if it had gone to another worker. May be sent again.
 
-        ``queued``: deliver it again in ``again_in_ms``. ``counts``: this was an attempt. Raises ``Unavailable``.
+        ``queued``: deliver it again in ``again_in_ms``. ``counts``: this was an attempt. ``tried`` False: no call was
+        made, so it is neither an attempt nor a try. Raises ``Unavailable``.
         """
         shard = Shard.of(claim.client_id)
         recorded = await self._redis.run_script(
@@ -153,7 +154,8 @@ class RevocationQueue:
             claim=claim.number,
             outcome=outcome,
             again_in_ms=again_in_ms,
-            attempts=int(counts),
+            tries=int(tried),
+            attempts=int(tried and counts),
         )
         return bool(recorded)
 

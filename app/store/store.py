@@ -92,7 +92,7 @@ class Store:
         They go in bounded round trips, because Redis works on one at a time: a large one would delay token requests.
         """
         self.polling = RedisClient(PipelinedConnection(connect), self.clock)
-        """Looking again and again whether something is done at another instance, and what time it is."""
+        """Looking again and again: whether something is done at another instance, how full the quotas are, the time."""
         self._clients: Final = (
             self.requests,
             self.permits,

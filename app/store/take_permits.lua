@@ -14,7 +14,7 @@
 --
 -- `queue`: name of the caller's queue: API, egress group and instance, by spaces
 -- `waiting`: permits that this queue waits for   `ready`: of them to be used at once; 0: the queue is only reported
--- `least`: to take, or none   `rank`: CallRank of the first that is ready   `batch_us`: of the pace to take at most
+-- `least`: to take, a multiple of it, or none   `rank`: CallRank of the first that is ready   `batch_us`: of the pace to take at most
 -- `valid_us`: how old the permits may be when they are used   `lease_us`: of a probe
 -- `own_api_limit`, `own_group_limit`: in calls a second, and `own_jitter_us`: as the caller was given them
 -- Returns {taken, now, wait_us, API_QUEUES, GROUP_QUEUES, {pace, group_pace, full_pace}, instances, closed_us, is_probe}:
@@ -33,8 +33,6 @@ local ENTRIES_APART_US = 1000
 -- More than windows differ by, for a call or a pair, with a second of jitter and 0.2 s of validity.
 local LONGEST_WINDOWS = 2
 local CLOCK_JUMP_US = 2 * SECOND_US
--- The longest that an instance may state as `valid_us`.
-local LONGEST_VALID_US = 200 * 1000
 local RUN_ID_CHARS = 40
 -- Oldest entries of a log that are read at once.
 local FEW = 4
@@ -191,7 +189,7 @@ local function trusted_from(text, window_us)
     since_us = now
     redis.call('SET', server, run_id .. ' ' .. whole(now))
   end
-  return since_us + window_us + LONGEST_VALID_US
+  return since_us + window_us + PERMIT_LONGEST_VALID_US
 end
 
 local function hold_lease(breaker)
@@ -252,6 +250,8 @@ end
 -- Takes as many as there are, from both; returns how many.
 local function take_from_both()
   local count = available(group, available(api, most_at_once()))
+  -- Callers of two at once have no use for a single one that is left over.
+  count = count - count % least
   if count < least then
     return 0
   end

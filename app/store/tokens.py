@@ -17,7 +17,9 @@ from app.model.grants import TokenType
 from app.model.secrets import CloudToken, Secret
 from app.store.constants import RECORD_KEPT_MS
 from app.store.records import (
+    MAY_APPLY,
     ApplicationLease,
+    ApplyRefusals,
     AssertionRefused,
     CloudTokenOfType,
     Priority,
@@ -60,13 +62,19 @@ class Tokens:
         self._max_new_per_hour = max_new_per_hour
 
     async def request(
-        self, wanted: TokenRequest, *, request: str, jti: str, used_until_ms: int, refuse_as: str = ""
+        self,
+        wanted: TokenRequest,
+        *,
+        request: str,
+        jti: str,
+        used_until_ms: int,
+        refuse_as: ApplyRefusals = MAY_APPLY,
     ) -> RequestResult:
         """Use the assertion and find the live token, or answer whether to apply or to wait.
 
         A live token takes one round trip. ``request`` is the request's random value: the same request may be sent
         again. The assertion is used until ``used_until_ms`` (Unix ms); 0: there is none. Where the request would have
-        to apply and may not, the answer is ``failed`` for the reason ``refuse_as``; that too takes one round trip.
+        to apply and may not, the answer is ``failed`` for the reason in ``refuse_as``; that too takes one round trip.
 
         Raises ``AssertionRefused`` and ``Unavailable``.
         """
@@ -83,7 +91,7 @@ class Tokens:
             "fresh_ms": wanted.fresh_ms,
         }
         answer: list[Any] = ["none"]
-        if not refuse_as:  # else it is probably refused, which must cost less than serving: one script is enough
+        if refuse_as == MAY_APPLY:  # else probably refused, which must cost less than serving: one script
             answer = await self._redis.run_script(_FIND_LIVE, keys, **arguments)
         if answer == ["none"]:
             keys |= {
@@ -96,8 +104,9 @@ class Tokens:
                 keys,
                 **arguments,
                 spare_ms=wanted.spare_ms,
-                refuse_as=refuse_as,
-                new_handle="" if refuse_as else shard.new_handle(),
+                refuse_first_as=refuse_as.first,
+                refuse_renewal_as=refuse_as.renewal,
+                new_handle="" if all(refuse_as) else shard.new_handle(),
                 client_id=client_id,
                 role=wanted.role,
                 scope=wanted.scope,

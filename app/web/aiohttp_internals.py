@@ -53,6 +53,11 @@ class LimitedRunner(web.AppRunner):
         await self._stack.enter_async_context(running(server.table.check_regularly))
         return server
 
+    def _reg_site(self, site: web.BaseSite) -> None:
+        """Note a place to listen at, just before it listens: gunicorn's worker cannot be given a backlog."""
+        super()._reg_site(site)
+        site._backlog = self._limits.backlog  # noqa: SLF001
+
     async def _cleanup_server(self) -> None:
         await self._stack.aclose()
         await super()._cleanup_server()

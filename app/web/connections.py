@@ -42,13 +42,15 @@ class ConnectionLimits:
 
     ``headers_s`` is for all headers of a request: of the first one from the connection's beginning, of each later one
     from its first byte. ``idle_s`` is between two requests. Within ``unread_s`` a client must read all that was sent
-    to it, or another 48 KiB. ``unlimited`` are the sources without a limit of their own.
+    to it, or another 48 KiB. ``unlimited`` are the sources without a limit of their own. ``backlog`` is how many may
+    wait to be accepted.
     """
 
     total: int = 10_000
     reserve: int = 128
     per_source: int = 200
     unlimited: Networks = ()
+    backlog: int = 128
     headers_s: float = 10.0
     idle_s: float = 75.0
     unread_s: float = 20.0

@@ -12,6 +12,7 @@ from app.container import Ping, Services
 from app.errors import Unavailable
 from app.model.health import HealthCheck, HealthStatus, worst_of
 from app.model.text import _
+from app.tasks import all_of
 from app.web.route import SERVICES
 
 PING_TIMEOUT_S: Final = 2.0
@@ -25,8 +26,9 @@ async def healthz(_request: web.Request) -> web.Response:
 
 
 async def check_all(services: Services) -> dict[str, HealthCheck]:
-    """Check every part; for one that is out of reach, say why."""
-    checks = {name: await _check(ping) for name, ping in services.pings.items()}
+    """Check every part, all at once; for one that is out of reach, say why."""
+    results = await all_of(_check(ping) for ping in services.pings.values())
+    checks = dict(zip(services.pings, results, strict=True))
     if services.draining.is_set():
         checks["instance"] = HealthCheck(HealthStatus.NOT_READY, _("shutting down"))
     return checks

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from app.model.calls import ATTEMPT_TIMEOUT_S
 from app.settings import Settings
 from app.web.connections import ConnectionLimits
 
@@ -15,12 +16,12 @@ log = structlog.get_logger(__name__)
 
 OWN_FILES: Final = 64
 """Of the process itself: its log, its listening sockets, its connections to Redis, files that it reads."""
-ACCEPTED_AT_ONCE: Final = 128
-"""Connections that may be accepted in one turn of the loop, before any of them can be closed: aiohttp's backlog."""
-CALL_S: Final = 3.0
-"""The longest time that a call to the cloud takes: the client's ``attempt_timeout_s``."""
+MAX_BACKLOG: Final = 1024
+LEAST_BACKLOG: Final = 128
+"""Connections that may wait to be accepted: a fleet that comes at once opens hundreds while the loop is busy, and Linux
+resets what finds no room. All may be accepted in one turn of the loop, before any of them can be closed."""
 
-_LARGEST_RESERVE: Final = ACCEPTED_AT_ONCE
+_LARGEST_RESERVE: Final = LEAST_BACKLOG
 """So that a health check which arrives together with others is not closed for them."""
 _MAX_USEFUL: Final = 1_048_576
 """Linux allows no process more (``fs.nr_open``); a hard limit may be infinite."""
@@ -52,6 +53,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         per_source=settings.max_connections_per_address,
         unlimited=settings.trusted_networks,
         idle_s=settings.keep_alive_s,
+        backlog=backlog_of(open_files),
     )
 
 
@@ -71,12 +73,13 @@ def raise_open_files() -> int:
 
 def needed_files(settings: Settings) -> int:
     """Return how many files must be allowed for ``MAX_CONNECTIONS``."""
-    return settings.max_connections + reserve_of(settings.max_connections) + _files_without_connections(settings)
+    connections = settings.max_connections + reserve_of(settings.max_connections)
+    return connections + _files_without_connections(settings, MAX_BACKLOG)
 
 
 def share_files(open_files: int, settings: Settings) -> tuple[int, int]:
     """Return how many connections are served, and how many are the reserve; at least half of all files is for them."""
-    room = max(open_files - _files_without_connections(settings), open_files // 2)
+    room = max(open_files - _files_without_connections(settings, backlog_of(open_files)), open_files // 2)
     total = min(settings.max_connections, room - reserve_of(room))
     return total, reserve_of(total)
 
@@ -86,5 +89,10 @@ def reserve_of(connections: int) -> int:
     return min(_LARGEST_RESERVE, max(1, connections // 8))
 
 
-def _files_without_connections(settings: Settings) -> int:
-    return OWN_FILES + ACCEPTED_AT_ONCE + math.ceil(min(settings.egress_qps * CALL_S, _MAX_USEFUL))
+def backlog_of(open_files: int) -> int:
+    """Return how many connections may wait to be accepted where so many files may be open."""
+    return MAX_BACKLOG if open_files >= 8 * MAX_BACKLOG else LEAST_BACKLOG
+
+
+def _files_without_connections(settings: Settings, backlog: int) -> int:
+    return OWN_FILES + backlog + math.ceil(min(settings.egress_qps * ATTEMPT_TIMEOUT_S, _MAX_USEFUL))

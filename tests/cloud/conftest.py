@@ -124,21 +124,26 @@ class Place:
         self.quota.left -= self.count
         return CallPermit(self.quota.void_at, 0, is_probe=False)
 
+    def give_back(self) -> None:
+        """Do nothing: the next attempt counts as another."""
+
     def disconnected(self) -> None:
         """Do nothing: nothing waits here."""
 
 
 @dataclass
 class Permits:
-    """A quota of so many permits in all; ``places`` are those that are taken, in calls."""
+    """A quota of so many permits in all; ``places`` are those taken, in calls, and ``ranks`` who asked for them."""
 
     left: float = math.inf
     places: int = 0
     void_at: float = math.inf
+    ranks: list[tuple[str, CallRank]] = field(default_factory=list)
 
     @asynccontextmanager
     async def place(self, action: str, count: int = 1, *, rank: CallRank, deadline: float) -> AsyncIterator[CallPlace]:
         """Give one out."""
+        self.ranks.append((action, rank))
         self.places += count
         try:
             yield Place(self, action, count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,7 @@ from app.cloud import answers, signed_calls
 from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, LastingCredentials
 from app.cloud.errors import CloudError, ErrorKind
-from app.cloud.quota import CallOutcome, QuotaExhausted
+from app.cloud.quota import CallOutcome, CloudClosed, QuotaExhausted
 from app.model.grants import TokenType
 from app.model.lifetimes import CLOUD_MIN_LIFETIME_S
 from app.model.topics import parse_filter
@@ -191,3 +192,24 @@ async def test_a_call_by_hand_is_noted_by_what_it_says_of_the_cloud(cloud: Cloud
     kinds = [each.error.kind if each.error else None for each in outcomes]
     assert kinds == [None, ErrorKind.THROTTLED, ErrorKind.UNREACHABLE]
     assert all(each.permit for each in outcomes)
+
+
+async def test_a_refusal_of_the_quota_does_not_hide_an_unknown_outcome(
+    cloud: Cloud, client: CloudClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt may have taken effect; that there is no permit for the second does not change it."""
+    places = client._calls._quota.place
+    attempts: list[str] = []
+
+    def place(action: str, *arguments: Any, **options: Any) -> Any:
+        attempts.append(action)
+        if len(attempts) == 2:
+            raise CloudClosed(2.0)
+        return places(action, *arguments, **options)
+
+    monkeypatch.setattr(client._calls._quota, "place", place)
+    cloud.answers = [drop]
+    with pytest.raises(CloudError) as failure:
+        await client.query_token(TOKEN, deadline=soon())
+    assert len(attempts) == 2
+    assert (failure.value.uncertain, failure.value.code) == (True, "ConnectionLost")

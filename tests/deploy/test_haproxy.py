@@ -289,7 +289,7 @@ async def test_the_console_does_not_wait_behind_devices(
 ) -> None:
     """All instances have as many requests as they take, and others wait: a request for the console is the next."""
     text = (DEPLOY / "haproxy.cfg").read_text()
-    small = text.replace("maxconn 500 ", "maxconn 1 ").replace("timeout queue 4s", "timeout queue 15s")
+    small = text.replace("maxconn 2000 ", "maxconn 1 ").replace("timeout queue 4s", "timeout queue 15s")
     assert small.count("maxconn 1 ") == small.count("timeout queue 15s") == 1
     config = tmp_path / "haproxy.cfg"
     config.write_text(small)

@@ -94,11 +94,13 @@ def test_a_call_that_was_given_up_early_is_no_failure(waited_s: float, is_failur
     assert (report.answered, report.failed, report.failing_s > 0) == (False, is_failure, is_failure)
 
 
-def test_a_probe_that_was_given_up_early_has_failed() -> None:
-    """The next one is due after a pause, and not at once."""
+@pytest.mark.parametrize(("waited_s", "result"), [(2.7, "unsent"), (2.85, "failed")])
+def test_a_probe_that_was_given_up_early_has_not_failed(waited_s: float, result: str) -> None:
+    """It shows nothing of the cloud, which may answer within the time-out: the next pause does not grow."""
     findings = CallFindings(attempt_timeout_s=3.0)
-    findings.note(CallOutcome("ApplyToken", CloudError(ErrorKind.UNREACHABLE, "Timeout"), PROBE), 1.0)
-    assert findings.take_report(1.0).probe == "failed"
+    findings.note(CallOutcome("ApplyToken", CloudError(ErrorKind.UNREACHABLE, "Timeout"), PROBE), waited_s)
+    assert findings.is_urgent(group_fails=True)
+    assert findings.take_report(waited_s).probe == result
 
 
 def test_while_calls_are_stopped_one_that_cannot_connect_is_a_probe() -> None:

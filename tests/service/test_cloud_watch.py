@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -14,7 +15,7 @@ from app.model.health import HealthStatus
 from app.model.secrets import Secret
 from app.service.audit import EventRecorder
 from app.service.breaker_texts import BreakerTexts
-from app.service.cloud_watch import LEAST_PAUSE_S, REPORT_EVERY_S, CloudWatch
+from app.service.cloud_watch import DUE_S, LEAST_PAUSE_S, REPORT_EVERY_S, CloudWatch
 from app.store.audit import AuditStore
 from app.store.quota import CallReport, CloudStatus, QuotaSettings, QuotaUsageReader, SharedQuota
 from app.store.redis_keys import OPERATORS_AUDIT
@@ -64,9 +65,20 @@ class ScriptedQuota(SharedQuota):
             if self.is_away:
                 raise Unavailable("away")
             self.reports.append((now(), report))
-            return CloudStatus(3, self.is_failing, "", 0.0, "", 0, "")
+            return CloudStatus(self.is_failing, "", 0.0, "", 0, "")
         finally:
             self._under_way -= 1
+
+
+def test_an_attempt_that_is_due_does_not_look_as_if_calls_went_on() -> None:
+    """While calls are stopped it is above zero, however long ago the attempt was due."""
+
+    async def play(_: ScriptedQuota, watch: CloudWatch) -> None:
+        watch.status = replace(watch.status, scope="group", closed_for_s=1.0)
+        watch.reported_at = asyncio.get_running_loop().time() - 5
+        assert 0 < watch.closed_for_s() <= DUE_S
+
+    in_virtual_time(play)
 
 
 def in_virtual_time(play: Callable[[ScriptedQuota, CloudWatch], Awaitable[None]]) -> None:

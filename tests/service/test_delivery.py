@@ -3,13 +3,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
 import pytest
+import structlog
 from aiohttp import web
 
 from app.cloud.client import CloudClient
 from app.cloud.credentials import Credentials, LastingCredentials
+from app.cloud.errors import CloudError, ErrorKind
 from app.model.actors import Actor
+from app.model.calls import CallRank
 from app.model.devices import Device
 from app.model.grants import TokenType
 from app.model.secrets import CloudToken
@@ -20,14 +24,17 @@ from app.store.audit import AuditStore
 from app.store.constants import CLAIM_MS
 from app.store.quota import PermitGrant, PermitQuestion, QuotaSettings, SharedQuota, full_pace
 from app.store.records import CloudTokenOfType, Priority
-from app.store.redis_keys import Shard
-from app.store.revocations import Claim, RevocationQueue
+from app.store.redis_keys import Handle, Shard
+from app.store.revocations import Claim, Outcome, RevocationQueue
+from app.store.sealing import Sealed
 from app.store.store import Store
 from app.store.tokens import Tokens
 from app.tasks import end
-from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, answer, hang, refuse, shorten_pauses
+from tests.cloud.conftest import ACCESS_KEY_SECRET, Answer, Cloud, Permits, answer, hang, refuse, shorten_pauses
+from tests.service.grants import grant
 from tests.store.fleet import Fleet
 from tests.store.test_tokens import begin_application, want
+from tests.virtual_time import run_virtual, virtual_loop
 from tests.waiting import until
 
 OK = answer({"RequestId": "r"})
@@ -199,6 +206,45 @@ async def test_an_operator_s_revoke_passes_the_bulk(
         delivery.wake()
         await until(drained(revocations), "the queue drained")
     assert queue.claimed.index(urgent.handle) <= before + 2
+
+
+@pytest.mark.parametrize(
+    ("priority", "rank"),
+    [
+        (Priority.OPERATOR, CallRank.OPERATOR),
+        (Priority.BULK, CallRank.OPERATOR),
+        (Priority.DEVICE, CallRank.RENEWAL),
+    ],
+)
+async def test_operators_revocations_go_before_those_of_devices_at_the_quota_too(
+    fleet: Fleet,
+    store: Store,
+    revocations: RevocationQueue,
+    cloud: Cloud,
+    begin: Begin,
+    priority: Priority,
+    rank: CallRank,
+) -> None:
+    """Also where the calls of several actions share a limit, and for the question whether a token is still valid."""
+    cloud.answers = [
+        by_action(
+            RevokeToken=refuse("ParameterCheckFailed"), QueryToken=answer({"RequestId": "r", "TokenStatus": False})
+        )
+    ]
+    record = await fleet.issue("d1")
+    await fleet.tokens.revoke_token(record, priority, actor=Actor("cli:test"))
+    quota = Permits()
+    async with CloudClient(
+        endpoint=cloud.url,
+        region="cn-hangzhou",
+        instance_id="post-cn-test",
+        credentials=LastingCredentials(Credentials("testid", ACCESS_KEY_SECRET)),
+        quota=quota,
+        now_ms=store.clock.now_ms,
+    ).connect() as client:
+        begin(client)
+        await until(drained(revocations), "the queue drained")
+    assert quota.ranks == [("RevokeToken", rank), ("QueryToken", rank)]
 
 
 async def test_what_is_queued_while_the_order_is_read_goes_next(
@@ -391,3 +437,140 @@ async def test_what_cannot_be_opened_fails_without_a_call(
     await until(drained(revocations), "the attempts used up")
     assert (await fleet.read(record.handle)).revocation == "failed"
     assert cloud.calls == []
+
+
+PROBES_AT_S = (2.0, 10.0, 23.0, 46.0, 89.0)
+"""When the cloud is tried during an outage that begins at 0."""
+
+PACE = 5.0
+
+
+class StoppableQuota:
+    """Permits of a cloud that does not answer at first, as the shared quota gives them; in virtual time."""
+
+    def __init__(self) -> None:
+        self._probes = list(PROBES_AT_S)
+        self._due_at = 0.0
+
+    def restore(self) -> None:
+        """Let calls go on, as after another instance's probe."""
+        self._probes = []
+
+    def closed_for_s(self) -> float:
+        """Return when the next probe is due; 0: calls are not stopped."""
+        return max(0.001, self._probes[0] - virtual_loop().time()) if self._probes else 0.0
+
+    async def take_permits(self, _action: str, question: PermitQuestion) -> PermitGrant:
+        """Give a permit where one is due."""
+        await asyncio.sleep(0.001)
+        now = virtual_loop().time()
+        if self._probes:
+            is_due = question.ready > 0 and self._probes[0] <= now
+            if is_due:
+                self._probes.pop(0)
+            closed = {"closed_for_s": self.closed_for_s(), "again_in_s": self.closed_for_s()}
+            return grant(int(is_due), pace=PACE, is_probe=is_due, **closed)
+        if question.ready == 0 or now < self._due_at:
+            return grant(0, pace=PACE, again_in_s=max(0.001, self._due_at - now))
+        self._due_at = now + 1 / PACE
+        return grant(1, pace=PACE, again_in_s=1 / PACE)
+
+
+class StoppableCloud:
+    """A client whose probes fail and whose other calls succeed."""
+
+    def __init__(self, pacing: Pacing) -> None:
+        self._pacing = pacing
+        self.refusal = pacing.refusal
+        self.revoked: list[str] = []
+
+    async def revoke_token(
+        self, token: CloudToken, *, rank: CallRank, deadline: float, on_sent: Callable[[], None]
+    ) -> None:
+        """Wait for a permit, and call."""
+        async with self._pacing.place("RevokeToken", rank=rank, deadline=deadline) as place:
+            permit = await place.permit()
+            on_sent()
+            if permit.is_probe:
+                await asyncio.sleep(3)
+                raise CloudError(ErrorKind.UNREACHABLE, "Timeout")
+            await asyncio.sleep(0.05)
+            self.revoked.append(token.reveal())
+
+
+class VirtualQueue:
+    """A queue of one shard in virtual time; counts the claims."""
+
+    def __init__(self, count: int) -> None:
+        self.claims = self.attempts = 0
+        self.due_at = dict.fromkeys(range(count), 0.0)
+        self.tries = dict.fromkeys(range(count), 0)
+
+    async def next_shards(self) -> list[Shard]:
+        """Return the shard for each that is due."""
+        await asyncio.sleep(0.002)
+        return [Shard(0)] * len(self._due())
+
+    async def claim_revocation(self, _shard: Shard) -> Claim | None:
+        """Claim the first that is due."""
+        await asyncio.sleep(0.001)
+        if not (due := self._due()):
+            return None
+        self.claims += 1
+        self.due_at[due[0]] = virtual_loop().time() + CLAIM_MS / 1000
+        handle, tries = f"{due[0]:04}", self.tries[due[0]]
+        return Claim(Handle(handle), "1", "d1", Priority.BULK, Sealed(handle), 0, tries, tries)
+
+    async def record_delivery(
+        self, claim: Claim, outcome: Outcome, *, again_in_ms: int = 0, counts: bool = True, tried: bool = True
+    ) -> bool:
+        """Note the outcome."""
+        await asyncio.sleep(0.001)
+        number = int(claim.handle)
+        if outcome == "confirmed":
+            del self.due_at[number]
+        else:
+            self.due_at[number] = virtual_loop().time() + again_in_ms / 1000
+            self.tries[number] += tried
+            self.attempts += tried and counts
+        return True
+
+    def _due(self) -> list[int]:
+        return [number for number, due_at in self.due_at.items() if due_at <= virtual_loop().time()]
+
+
+class PlainTokens:
+    """Opens what is not sealed."""
+
+    def open(self, sealed: Sealed, _client_id: str, _handle: Handle) -> list[CloudTokenOfType]:
+        """Return one cloud token."""
+        return [CloudTokenOfType(TokenType.RW, CloudToken(sealed))]
+
+
+def test_while_calls_are_stopped_nothing_is_claimed_but_for_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 200 a handful are claimed in a minute, without a log entry; then all go at the pace, in their order."""
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 1.0)
+
+    async def outage() -> None:
+        quota, queue = StoppableQuota(), VirtualQueue(200)
+        pacing = Pacing(cast("SharedQuota", quota), closed_for_s=quota.closed_for_s)
+        cloud = StoppableCloud(pacing)
+        given: tuple[Any, ...] = (queue, PlainTokens(), cloud)
+        delivery = Delivery(*given, audit=cast("AuditStore", None), pace=PACE)
+        task = asyncio.create_task(delivery.deliver_revocations())
+        with structlog.testing.capture_logs() as logged:
+            await asyncio.sleep(60)
+        assert len(PROBES_AT_S) - 1 <= queue.claims <= 2 * len(PROBES_AT_S)
+        assert len([each for each in logged if each["log_level"] != "debug"]) <= len(PROBES_AT_S)
+        assert sum(queue.tries.values()) == len(PROBES_AT_S) - 1  # the probes
+        assert queue.attempts == 0
+        quota.restore()
+        await asyncio.sleep(1.5)
+        assert cloud.revoked
+        await asyncio.sleep(200 / PACE)
+        assert not queue.due_at
+        assert cloud.revoked == sorted(cloud.revoked)
+        await end([task])
+        await pacing.close()
+
+    run_virtual(outage())

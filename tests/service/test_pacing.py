@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from app.cloud.errors import ErrorKind
-from app.cloud.quota import QuotaExhausted, QuotaUnreachable
+from app.cloud.quota import CloudClosed, QuotaExhausted, QuotaUnreachable
 from app.model.calls import CallRank
 from app.model.secrets import Secret
 from app.service.pacing import Pacing
-from app.store.quota import VALID_S, PermitGrant, QuotaSettings, SharedQuota, full_pace
+from app.store.quota import VALID_S, CallReport, PermitGrant, PermitQuestion, QuotaSettings, SharedQuota, full_pace
 from app.store.store import Store
+from app.tasks import all_of
 from tests import processes
 from tests.waiting import connect_all, until
 
@@ -236,6 +237,138 @@ async def test_a_permit_that_lay_too_long_is_void(store: Store) -> None:
     quota = Pacing(shared)
     await permit(quota, "ApplyToken", deadline=soon())
     assert shared.takes == 2
+    await quota.close()
+
+
+async def test_the_better_rank_goes_first_over_all_instances(instance: Instance) -> None:
+    """Operators' revocations pass the renewals that wait, at their own instance and at another."""
+    one, other = instance(), instance()
+    order: list[CallRank] = []
+
+    async def wait(quota: Pacing, rank: CallRank) -> None:
+        async with quota.place("RevokeToken", rank=rank, deadline=soon(30)) as place:
+            await place.permit()
+            order.append(rank)
+
+    await permit(one, "RevokeToken", deadline=soon())
+    waiting = [asyncio.create_task(wait(quota, CallRank.RENEWAL)) for quota in (one, other) for _ in range(3)]
+    for quota in (one, other):
+        await until_ready(quota, "RevokeToken")
+    served = len(order)
+    waiting += [asyncio.create_task(wait(one, CallRank.OPERATOR)) for _ in range(3)]
+    async with asyncio.timeout(20):
+        await asyncio.gather(*waiting)
+    # A permit for a renewal may have been on its way at each instance.
+    assert order[served : served + 5].count(CallRank.OPERATOR) == 3
+
+
+async def test_renewals_hold_up_no_better_caller_of_their_instance(instance: Instance) -> None:
+    """They get no permits while new devices wait at another instance; a new device at their own is served all the same.
+
+    It waits for as long as the new devices of the other instance.
+    """
+    one, other = instance(), instance()
+
+    async def renew() -> None:
+        async with one.place("SlowToken", rank=CallRank.RENEWAL, deadline=soon(1000)) as place:
+            await place.permit()
+
+    waiting = queue(other, "SlowToken", 40, within_s=1000)
+    await until_ready(other, "SlowToken")
+    waiting += [asyncio.create_task(renew()) for _ in range(20)]
+    await until_ready(one, "SlowToken")
+    async with asyncio.timeout(10):
+        await permit(one, "SlowToken", deadline=soon(1000))
+    assert sum(task.done() for task in waiting[40:]) <= 1  # a permit may have been left when they came
+    await end(*waiting)
+
+
+async def until_ready(quota: Pacing, action: str) -> None:
+    """Wait until a caller wants its permits."""
+
+    async def ready() -> bool:
+        return quota._pacer(action).queue.has_ready
+
+    await until(ready, "a caller that is connected")
+
+
+async def test_callers_without_a_connection_are_reported(instance: Instance, store: Store) -> None:
+    """The other instances know how many wait, though no permit is asked for them yet."""
+    connecting = [asyncio.create_task(connect_only(instance(), "SlowToken")) for _ in range(2)]
+    question = PermitQuestion(0, ready=0, least=1, batch_s=0, valid_s=VALID_S, rank=CallRank.FIRST)
+    watching = SharedQuota(store, limits=LIMITS)
+
+    async def known() -> bool:
+        return (await watching.take_permits("SlowToken", question)).queues == (8, 8)
+
+    await until(known, "what waits at the other instances")
+    await end(*connecting)
+
+
+async def connect_only(quota: Pacing, action: str) -> None:
+    """Have eight callers wait, of whom some have a place and never connect."""
+
+    async def wait() -> None:
+        async with quota.place(action, rank=CallRank.FIRST, deadline=soon(60)):
+            await asyncio.Event().wait()
+
+    await all_of(wait() for _ in range(8))
+
+
+LOST = CallReport(answered=False, failed=True, failing_s=2.5, throttled={}, probe="", reason="CannotConnect")
+ANSWERED = CallReport(answered=True, failed=False, failing_s=0, throttled={}, probe="answered", reason="")
+"""What instances report: one whose calls have been lost for 2.5 s, and one whose probe was answered."""
+
+
+async def test_while_the_breaker_is_open_one_caller_waits_for_the_probe(store: Store) -> None:
+    """The others are refused at once; when its probe was answered all are served again."""
+    shared = SharedQuota(store, limits=LIMITS)
+    quota = Pacing(shared)
+    assert (await shared.report_calls(LOST)).change == "opened"
+    candidate, *others = (asyncio.create_task(probe(quota)) for _ in range(6))
+    refusals = await asyncio.gather(*others, return_exceptions=True)
+    assert [type(each) for each in refusals] == [CloudClosed] * 5
+    assert not candidate.done()
+    with pytest.raises(CloudClosed) as refusal:
+        await probe(quota)
+    assert 1 <= refusal.value.retry_after_s <= 2.4
+    store.clock.shift_ms += 3_000  # the probe is due
+    assert await candidate
+    assert (await shared.report_calls(ANSWERED)).change == "closed"
+    assert [await probe(quota) for _ in range(3)] == [False] * 3
+    await quota.close()
+
+
+async def probe(quota: Pacing) -> bool:
+    """Take a permit; return whether it is for a probe."""
+    async with quota.place("ApplyToken", rank=CallRank.FIRST, deadline=soon(60)) as place:
+        return (await place.permit()).is_probe
+
+
+async def test_what_is_known_of_the_cloud_refuses_callers_before_redis_is_asked(store: Store) -> None:
+    """Where no queue has asked, the instance's own reports say for how long the cloud is left alone."""
+    quota = Pacing(SharedQuota(store, limits=LIMITS), closed_for_s=lambda: 5.0)
+    before = await asked(store)
+    with pytest.raises(CloudClosed):
+        await permit(quota, "ApplyToken", deadline=soon(5))
+    refusal = quota.refusal("ApplyToken", deadline=soon(5))
+    assert refusal is not None
+    assert refusal.retry_after_s == pytest.approx(5.0, abs=0.1)
+    assert await asked(store) == before
+    await quota.close()
+
+
+async def test_what_is_known_of_the_cloud_lets_callers_come_again(store: Store) -> None:
+    """The breaker was closed by another instance's probe, while nothing waited here: all are served at once."""
+    shared, reported_at = SharedQuota(store, limits=LIMITS), [0.0]
+    quota = Pacing(shared, reported_at=lambda: reported_at[0])
+    await shared.report_calls(LOST)
+    refusals = await asyncio.gather(*queue(quota, "ApplyToken", 2, within_s=3), return_exceptions=True)
+    assert [type(each) for each in refusals] == [CloudClosed] * 2
+    await SharedQuota(store, limits=LIMITS).report_calls(ANSWERED)
+    assert quota.refusal("ApplyToken", deadline=soon(3))
+    reported_at[0] = soon(0)
+    await asyncio.gather(*queue(quota, "ApplyToken", 3))
     await quota.close()
 
 

@@ -7,10 +7,18 @@ import pytest
 
 from app.cloud.quota import CloudClosed, QuotaExhausted, QuotaUnreachable
 from app.model.calls import CallRank
-from app.service.permit_queue import CALL_SHARE, LEAST_CLOSED_S, MAX_BATCH_S, MIN_BATCH_S, RECONNECT_S, PermitQueue
+from app.service.permit_queue import (
+    CALL_SHARE,
+    LEAST_CLOSED_S,
+    MAX_BATCH_S,
+    MIN_BATCH_S,
+    PROBE_DELAY_S,
+    RECONNECT_S,
+    PermitQueue,
+)
 from app.service.permit_stock import NO_PERMIT
 from app.service.permit_waiters import Waiter, WaiterState
-from app.service.place_limits import LEAST_OF_ALL, LEAST_WITHOUT_PERMIT
+from app.service.place_limits import LEAST, LEAST_OF_ALL, LEAST_WITHOUT_PERMIT
 from app.store.quota import VALID_S, PermitQuestion
 from tests.service.grants import grant
 
@@ -104,15 +112,25 @@ def test_permits_are_only_asked_for_callers_that_are_connected(queue: PermitQueu
 
 
 def test_places_without_a_permit_are_few(queue: PermitQueue, join: Join) -> None:
-    """The others wait without a connection, and a better rank that comes later gets its place before them."""
+    """The others wait without a connection, and get their places in turn."""
     renewals = [join(rank=RENEWAL) for _ in range(LEAST_WITHOUT_PERMIT + 2)]
-    operator = join(rank=OPERATOR, connects=False)
-    assert states(*renewals[-3:], operator) == ["READY", "WAITING", "WAITING", "WAITING"]
+    assert states(*renewals[-3:]) == ["READY", "WAITING", "WAITING"]
     give(queue, 1)
-    assert states(renewals[0], renewals[-2], operator) == ["GRANTED", "WAITING", "PREPARING"]
-    queue.connected(operator, 0.0)
-    give(queue, 1)
-    assert taken(queue, operator) == [True]
+    assert states(renewals[0], *renewals[-2:]) == ["GRANTED", "PREPARING", "WAITING"]
+
+
+def test_a_worse_rank_that_waits_for_permits_takes_no_place_from_a_better_one(queue: PermitQueue, join: Join) -> None:
+    """Other instances' better callers go before it for as long as there are any, and it would keep its place."""
+    few = {"full_pace": 0.1, "instances": 1000}
+    renewals = [join(rank=RENEWAL) for _ in range(LEAST_WITHOUT_PERMIT)]
+    give(queue, 0, **few)
+    firsts = [join() for _ in range(LEAST + 1)]
+    assert states(*renewals, *firsts) == ["READY"] * LEAST_WITHOUT_PERMIT + ["READY"] * LEAST + ["WAITING"]
+    pair = join(2, rank=OPERATOR)
+    give(queue, 2, **few)
+    assert taken(queue, pair, firsts[0]) == [True, False]
+    # Those that have their permits count for all.
+    assert states(join(rank=OPERATOR)) == ["WAITING"]
 
 
 def test_calls_under_way_are_bounded(queue: PermitQueue, join: Join) -> None:
@@ -343,6 +361,30 @@ def test_while_the_cloud_does_not_answer_one_caller_waits_for_the_probe(queue: P
     assert permit.is_probe
 
 
+def test_a_probe_has_time_for_a_whole_attempt(queue: PermitQueue, join: Join) -> None:
+    """After it has waited and connected: else a cloud that answers just within the time-out would never be found."""
+    needed_s = 2.0 + PROBE_DELAY_S + 0.4 + 3.0  # the time until it is due, to be asked, to connect and for the answer
+    connecting = join(connects=False)
+    queue.connected(connecting, 0.4)
+    queue.leave(connecting, 0.4)
+    hasty, candidate = join(deadline=needed_s - 0.1), join(deadline=needed_s)
+    give(queue, 0, closed_for_s=2.0)
+    assert states(hasty, candidate) == ["REFUSED", "READY"]
+    queue.leave(candidate, 0.0)
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=needed_s - 0.1, now=0.0), CloudClosed)
+    assert queue.refusal(1, rank=FIRST, deadline=needed_s, now=0.0) is None
+    # A probe that is due already is sent later than now.
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=3.0 + needed_s - 2.1, now=3.0), CloudClosed)
+
+
+def test_only_applications_and_revocations_probe() -> None:
+    """A call that must not be made twice, or that a person waits for, does not find out whether the cloud is back."""
+    for action, can_probe in {"ApplyToken": True, "RevokeToken": True, "RegisterDeviceCredential": False}.items():
+        queue = PermitQueue(action, attempt_timeout_s=3.0)
+        queue.note_report(5.0, reported_at=0.0, now=0.0)
+        assert (queue.refusal(1, rank=OPERATOR, deadline=FAR, now=6.0) is None) == can_probe
+
+
 def test_the_candidate_connects_when_the_probe_is_due(queue: PermitQueue, join: Join) -> None:
     """Not before: an idle connection would be closed meanwhile."""
     join(deadline=1.0)
@@ -376,17 +418,50 @@ def test_an_answer_without_a_pause_lets_all_join_again(queue: PermitQueue, join:
     assert states(join(now=1.0), join(now=1.0)) == ["READY", "READY"]
 
 
-def test_what_another_part_knows_of_the_cloud_counts_too(queue: PermitQueue, join: Join) -> None:
-    """Where nothing waits, nothing is asked: then the instance's own reports say that the cloud is left alone."""
-    queue.note_closed(5.0, 0.0)
+def test_the_reports_of_the_instance_say_that_the_cloud_is_left_alone(queue: PermitQueue, join: Join) -> None:
+    """Where nothing waits, nothing is asked: then the answer to the last report counts."""
+    queue.note_report(5.0, reported_at=0.0, now=0.0)
     with pytest.raises(CloudClosed):
         join(deadline=5.0)
     candidate = join(deadline=FAR)
     with pytest.raises(CloudClosed):
         join(deadline=FAR)
-    queue.note_closed(3.0, 0.0)  # it does not shorten what is known
     queue.question(4.0)
     assert states(candidate) == ["WAITING"]
+    queue.note_report(0.5, reported_at=4.0, now=4.0)  # the probe is due sooner
+    queue.question(4.6)
+    assert states(candidate) == ["PREPARING"]
+
+
+def test_the_reports_of_the_instance_say_that_calls_go_on(queue: PermitQueue, join: Join) -> None:
+    """Another instance's probe was answered while nothing waited here. Only what is newer counts."""
+    queue.leave(join(), 0.0)
+    give(queue, 0, now=1.0, closed_for_s=60.0)
+    queue.note_report(0.0, reported_at=2.0, now=2.0)
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=8.0, now=2.0), CloudClosed)  # its own answers count
+    queue.forget_others()
+    queue.note_report(0.0, reported_at=0.9, now=2.0)
+    assert isinstance(queue.refusal(1, rank=FIRST, deadline=8.0, now=2.0), CloudClosed)
+    queue.note_report(0.0, reported_at=1.1, now=2.0)
+    assert states(join(now=2.0), join(now=2.0)) == ["READY", "READY"]
+
+
+def test_calls_that_go_on_give_places_to_those_that_wait(queue: PermitQueue, join: Join) -> None:
+    """The candidate does not wait for the time that was known before."""
+    queue.note_report(5.0, reported_at=0.0, now=0.0)
+    candidate = join()
+    queue.note_report(0.0, reported_at=1.0, now=1.0)
+    assert states(candidate) == ["PREPARING"]
+
+
+def test_a_report_lets_no_caller_connect_too_soon_again(queue: PermitQueue, join: Join) -> None:
+    """A probe may be due by the last report, and this instance cannot connect."""
+    queue.note_report(0.001, reported_at=0.0, now=0.0)
+    candidate = join(now=0.1, connects=False)
+    assert states(candidate) == ["PREPARING"]
+    queue.leave(candidate, 0.2, could_connect=False)
+    queue.note_report(0.001, reported_at=0.3, now=0.3)
+    assert states(join(now=0.3)) == ["WAITING"]
 
 
 def test_an_unused_probe_is_reported() -> None:
@@ -400,7 +475,21 @@ def test_an_unused_probe_is_reported() -> None:
     queue.connected(late, VALID_S)
     assert unsent == [1]
     give(queue, 1, now=1.0, closed_for_s=4.0, is_probe=True)
-    queue.leave(late, 1.0)
-    assert unsent == [1]
+    queue.leave(late, 1.0)  # no other caller waits that could use it
+    assert unsent == [1, 1]
     queue.question(3.0)
     assert unsent == [1, 1]
+
+
+def test_a_probe_that_was_taken_and_not_sent_is_reported() -> None:
+    """Its connection was closed, and its caller was cancelled before it had another."""
+    unsent: list[float] = []
+    queue = PermitQueue("ApplyToken", attempt_timeout_s=3.0, on_probe_unsent=lambda: unsent.append(1))
+    caller = queue.join(1, rank=FIRST, deadline=FAR, now=0.0, on_changed=nothing)
+    queue.connected(caller, 0.0)
+    give(queue, 1, closed_for_s=4.0, is_probe=True)
+    assert queue.take(caller, 0.0)
+    queue.give_back(caller, 0.01)
+    assert states(caller) == ["PREPARING"]
+    queue.leave(caller, 0.02)
+    assert unsent == [1]

@@ -197,9 +197,11 @@ class QueueHistory(RuleBasedStateMachine):
         """No more calls are under way, and no more without a permit, than the limits have ever allowed."""
         limits = self.queue._limits
         self.widest = max(self.widest[0], limits.places), max(self.widest[1], limits.without_permit)
-        assert self.queue._places <= self.widest[0]
+        # Those without a permit count only for their own rank and for worse ones.
+        assert self.queue._places <= self.widest[0] + (len(CallRank) - 1) * self.widest[1] + self.returned
         without = self.those(WaiterState.PREPARING, WaiterState.READY)
-        assert sum(each.count for each in without) <= self.widest[1] + self.returned
+        for rank in CallRank:
+            assert sum(each.count for each in without if each.rank is rank) <= self.widest[1] + self.returned
 
     @invariant()
     def no_permit_is_used_twice(self) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from app.cloud.quota import CallPermit
-from app.service.permit_stock import MAX_VALID_S, PermitStock, PermitValidity
-from app.store.quota import VALID_S
+from app.service.permit_stock import PermitStock, PermitValidity
+from app.store.quota import MAX_VALID_S, VALID_S
 
 
 def test_permits_are_there_until_they_are_void() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from app.errors import InvalidRequest
 from app.service import request_limiter
-from app.service.request_limiter import MIN_PURGE, RequestLimiter
+from app.service.request_limiter import MAX_CONCURRENT, MIN_PURGE, RequestLimiter
+from tests.virtual_time import run_virtual, virtual_loop
 from tests.waiting import until
 
 NEVER_S = 1000.0
@@ -158,3 +159,36 @@ async def test_requests_that_do_not_proceed_do_not_hold_up_the_others(
     requests.ends[20].set()
     assert await requests.settle() == [20, 21, 22]
     await finish(*tasks)
+
+
+async def most_at_a_time(*, work_s: float, cloud_s: float, count: int = 400) -> int:
+    """Return how many requests are worked on at a time at most, where each takes so much processor time."""
+    limiter, loop = RequestLimiter(MAX_CONCURRENT), virtual_loop()
+    at_a_time = most = 0
+
+    async def work() -> None:
+        nonlocal at_a_time, most
+        async with limiter.turn(stays):
+            at_a_time += 1
+            for _ in range(3):
+                loop.use(work_s / 3)
+                most = max(most, at_a_time)
+                await asyncio.sleep(0.001)
+            at_a_time -= 1
+            with limiter.suspended():
+                await asyncio.sleep(cloud_s)
+
+    await asyncio.gather(*(work() for _ in range(count)))
+    return most
+
+
+@pytest.mark.parametrize("work_s", [0.0005, 0.001, 0.0015, 0.002])
+def test_a_slow_machine_works_on_no_more_at_a_time(work_s: float) -> None:
+    """Requests that end slowly proceed: with more of them at a time each would take longer still."""
+    assert run_virtual(most_at_a_time(work_s=work_s, cloud_s=0)) == MAX_CONCURRENT
+
+
+@pytest.mark.parametrize("work_s", [0.0005, 0.001, 0.002])
+def test_requests_that_begin_to_wait_for_the_cloud_proceed(work_s: float) -> None:
+    """In a storm few end for seconds, but the processor is busy with those that get as far as the cloud."""
+    assert run_virtual(most_at_a_time(work_s=work_s, cloud_s=5)) == MAX_CONCURRENT

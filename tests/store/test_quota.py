@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from app.model.calls import CallRank
@@ -12,6 +14,8 @@ from tests.store.quota_site import LIMITS, PACE, QPS, Site, most_at_the_cloud, m
 
 WINDOW_S = 1 / PACE
 """How long a permit counts."""
+
+PATIENCE_S = 10
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,13 @@ async def test_two_at_once_are_given_together_or_not_at_all(site: Site) -> None:
         site.pass_s(0.01)
     assert most_in_a_window(site.given["RevokeToken"], 1) <= 5
     assert len(site.given["RevokeToken"]) >= 0.95 * 4 * PACE * 10
+
+
+async def test_no_odd_one_is_given_to_callers_of_two_at_once(site: Site) -> None:
+    """The pace brings three in the time between two questions, and the third would be used for nothing."""
+    instance = site.instance()
+    assert await site.take(instance, "ApplyToken", 10) == 3
+    assert await site.take(instance, "ApplyToken", 10, least=2) == 2
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.3, 0.5, 1, 1.6, 2.5, 3, 7, 19])
@@ -339,3 +350,13 @@ async def test_usage_shows_what_counts_and_what_waits(site: Site) -> None:
         assert (seen["QueryToken"].taken, seen["ApplyToken"].taken) == (1, 0)
     site.pass_s(1.1)
     assert not any(each.taken or each.waiting for each in await use.read_usage())
+
+
+async def test_the_use_is_read_while_a_large_pipeline_runs(store: Store) -> None:
+    """A check of the health waits neither for delivery nor for jobs."""
+    pipeline = asyncio.create_task(store.background.command("BLPOP", "held-up", 0))
+    async with asyncio.timeout(PATIENCE_S):
+        await QuotaUsageReader(store, limits=LIMITS).read_usage()
+    assert not pipeline.done()
+    await store.requests.command("LPUSH", "held-up", "go on")
+    await pipeline

@@ -9,6 +9,8 @@ from tests.store.quota_site import LEASE_S, PACE, Site
 from tests.store.test_quota_breaker import open_for_group, pass_to_probe, probe
 
 STEP_S = 0.93 / (100 * PACE)
+STOPPED_STEP_S = 0.97 / (100 * PACE)
+"""While a breaker is open."""
 """Of an API with a limit of 100 a second, that nothing else slows down."""
 
 
@@ -76,17 +78,61 @@ async def test_promises_follow_back_off(site: Site) -> None:
 
 
 async def test_while_the_breaker_is_open_promises_begin_at_the_probe(site: Site) -> None:
-    """And are spread from there, after all that wait; while a probe is under way they begin when its lease ends."""
+    """And are spread from there, after all that wait; while a probe is under way they begin when its lease ends.
+
+    They are a little further apart: those that never come back have gone by then.
+    """
+    step_s = STOPPED_STEP_S
     one, other = site.instance(), site.instance()
     await open_for_group(site, one, other)
     closed_s = (await site.ask(one, "QueryToken", 10, ready=0)).closed_for_s
     start_s = closed_s + 10 / (100 * PACE)
-    assert await other.promise_retry("QueryToken", 500) == pytest.approx((start_s, STEP_S), abs=1e-5)
-    assert (await one.promise_retry("QueryToken", 1)).start_in_s == pytest.approx(start_s + 500 * STEP_S, abs=1e-4)
+    assert await other.promise_retry("QueryToken", 500) == pytest.approx((start_s, step_s), abs=1e-5)
+    assert (await one.promise_retry("QueryToken", 1)).start_in_s == pytest.approx(start_s + 500 * step_s, abs=1e-4)
     await pass_to_probe(site, one)
     assert await probe(site, one)
     later = await one.promise_retry("ApplyToken", 1)
     assert later.start_in_s == pytest.approx(LEASE_S + 8 / (300 * PACE), abs=1e-3)
+
+
+async def test_an_open_breaker_moves_no_promise_of_those_that_are_not_behind_it(site: Site) -> None:
+    """Neither a group's for another group, nor an instance's for the others of its group."""
+    one, other, elsewhere = site.instance(), site.instance(), site.instance(group="elsewhere")
+    await open_for_group(site, one, other)
+    closed_s = (await site.ask(one, "QueryToken", ready=0)).closed_for_s
+    assert (await one.promise_retry("QueryToken", 500)).start_in_s >= closed_s
+    assert (await elsewhere.promise_retry("QueryToken", 1)).start_in_s < 0.1
+    assert (await elsewhere.promise_retry("QueryToken", 1)).start_in_s < 0.1 + STEP_S
+
+
+async def test_the_breaker_of_one_instance_moves_no_promise_of_the_others(site: Site) -> None:
+    """Its own callers are spread from its next probe on."""
+    alone, one = site.instance(), site.instance()
+    for failing_s in (0.1, 1.1, 2.1):
+        await site.report(one, answered=True)
+        status = await site.report(alone, failing_s=failing_s)
+        site.pass_s(1)
+    assert status.scope == "instance"
+    closed_s = status.closed_for_s - 1
+    assert await alone.promise_retry("QueryToken", 500) == pytest.approx((closed_s, STOPPED_STEP_S), abs=1e-3)
+    next_s = (await alone.promise_retry("QueryToken", 1)).start_in_s
+    assert next_s == pytest.approx(closed_s + 500 * STOPPED_STEP_S, abs=1e-3)
+    assert (await one.promise_retry("QueryToken", 1)).start_in_s == 0
+
+
+async def test_after_an_outage_promises_begin_behind_those_that_were_given_in_it(site: Site) -> None:
+    """Those of the group; each of them also moves the ones of other groups, by one permit's time."""
+    one, other, elsewhere = site.instance(), site.instance(), site.instance(group="elsewhere")
+    await open_for_group(site, one, other)
+    promised = await one.promise_retry("QueryToken", 2000)
+    until_s = site.now_s() + promised.start_in_s + 2000 * STOPPED_STEP_S
+    await pass_to_probe(site, one)
+    assert await probe(site, one)
+    assert (await site.report(one, answered=True, probe="answered")).change == "closed"
+    for number in range(3):
+        start_s = (await other.promise_retry("QueryToken", 1)).start_in_s
+        assert start_s == pytest.approx(until_s - site.now_s() + number * STEP_S, abs=1e-3)
+    assert (await elsewhere.promise_retry("QueryToken", 1)).start_in_s < 0.1 + 3 * STEP_S
 
 
 @pytest.mark.parametrize("limit", [0.5, 5, 1e9])

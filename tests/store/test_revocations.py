@@ -84,6 +84,22 @@ async def test_a_worker_paused_past_its_claim_settles_nothing(
     assert last.attempts == 1
 
 
+async def test_what_was_claimed_without_a_call_is_neither_an_attempt_nor_a_try(
+    tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
+) -> None:
+    """It goes back into the queue as it was."""
+    await revoked_token(tokens, store, device)
+    shard = Shard.of(device.client_id)
+    claim = await revocations.claim_revocation(shard)
+    assert claim is not None
+    assert await revocations.record_delivery(claim, "queued", again_in_ms=500, tried=False) is True
+    store.clock.shift_ms += 600
+    assert await revocations.next_shards() == [shard]
+    again = await revocations.claim_revocation(shard)
+    assert again is not None
+    assert (again.tries, again.attempts) == (0, 0)
+
+
 async def test_a_confirmed_revocation_leaves_the_queue_and_its_token_is_forgotten(
     tokens: Tokens, store: Store, revocations: RevocationQueue, device: Device
 ) -> None:

@@ -14,7 +14,14 @@ from app.model.secrets import CloudToken, Secret
 from app.service.issue import FALLBACK_MS
 from app.store.constants import HORIZON_MS, LEASE_MS
 from app.store.devices import Devices, Registered
-from app.store.records import ApplicationLease, AssertionRefused, CloudTokenOfType, RequestResult, TokenRequest
+from app.store.records import (
+    ApplicationLease,
+    ApplyRefusals,
+    AssertionRefused,
+    CloudTokenOfType,
+    RequestResult,
+    TokenRequest,
+)
 from app.store.redis_keys import Handle, Shard
 from app.store.revocations import RevocationQueue
 from app.store.script import Script
@@ -318,6 +325,22 @@ async def test_a_token_stops_being_fresh_in_its_last_quarter(tokens: Tokens, sto
     assert spare.token.handle == lease.handle
     store.clock.shift_ms = (LIFE_S - 25) * 1000
     assert (await ask(tokens, want(device), "r4")).token is None
+
+
+async def test_renewals_may_be_refused_alone(tokens: Tokens, store: Store, device: Device) -> None:
+    """Whether a request that would apply has a spare token decides which reason refuses it."""
+
+    async def ask_refused(request: str, refuse_as: ApplyRefusals) -> tuple[str, str]:
+        answer = await tokens.request(want(device), request=request, jti="", used_until_ms=0, refuse_as=refuse_as)
+        return answer.status, answer.failure
+
+    assert await ask_refused("r0", ApplyRefusals("full", "too late")) == ("failed", "full")
+    assert await ask_refused("r1", ApplyRefusals("", "too late")) == ("apply", "")
+    await keep(tokens, store, await begin_application(tokens, want(device)))
+    assert await ask_refused("r2", ApplyRefusals("", "too late")) == ("live", "")
+    store.clock.shift_ms = int(LIFE_S * 0.76 * 1000)
+    assert await ask_refused("r3", ApplyRefusals("", "too late")) == ("failed", "too late")
+    assert await ask_refused("r3", ApplyRefusals("full", "")) == ("apply", "")
 
 
 async def test_another_life_is_another_token(tokens: Tokens, store: Store, device: Device) -> None:

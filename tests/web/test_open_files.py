@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-import inspect
 import resource
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from app.cloud.client import CloudClient
 from app.settings import Settings
 from app.web import open_files
-from app.web.open_files import connection_limits, needed_files, raise_open_files, share_files
+from app.web.aiohttp_internals import LimitedRunner
+from app.web.connections import ConnectionLimits
+from app.web.open_files import backlog_of, connection_limits, needed_files, raise_open_files, share_files
 
 
 @pytest.fixture
@@ -74,12 +76,20 @@ def test_extreme_settings_leave_connections(settings: Settings, name: str, value
     assert reserve >= 1
 
 
-def test_a_call_takes_as_long_as_the_client_allows() -> None:
-    """The files for calls under way are counted with the client's own timeout."""
-    assert inspect.signature(CloudClient).parameters["attempt_timeout_s"].default == open_files.CALL_S
+@pytest.mark.parametrize(("open_files", "backlog"), [(1024, 128), (8191, 128), (8192, 1024)])
+def test_the_backlog_fits_the_open_files(open_files: int, backlog: int) -> None:
+    """Where few files may be open, few connections may wait to be accepted in one turn of the loop."""
+    assert backlog_of(open_files) == backlog
 
 
-def test_as_many_connections_are_accepted_at_once_as_aiohttp_listens_for() -> None:
-    """The files between the limit of connections and that of the process are enough for one turn of the loop."""
-    for site in (web.TCPSite, web.SockSite):
-        assert inspect.signature(site).parameters["backlog"].default == open_files.ACCEPTED_AT_ONCE
+async def test_a_fleet_that_connects_at_once_finds_room_until_it_is_accepted() -> None:
+    """While the loop is busy hundreds of connections wait; Linux resets those for which there is no room."""
+    runner = LimitedRunner(web.Application(), limits=ConnectionLimits(backlog=400))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        with ExitStack() as stack:
+            for _ in range(400):  # without a turn of the loop, so that none is accepted
+                stack.enter_context(socket.create_connection(runner.addresses[0], timeout=0.5))
+    finally:
+        await runner.cleanup()

@@ -13,11 +13,13 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from app.cloud.client import AppliedTokens, CloudClient
+from app.cloud.quota import QuotaExhausted
 from app.container import Services
 from app.model.calls import CallRank
 from app.model.grants import parse_scope
 from app.settings import Settings
 from app.store.quota import full_pace
+from app.store.records import MAY_APPLY
 from app.web.route import SERVICES
 from tests.callers import Answer, Caller
 from tests.waiting import until
@@ -85,7 +87,7 @@ async def overloaded(
         overloaded = Overloaded(client, make_caller, live, waiting)
 
         async def is_known() -> bool:
-            return overloaded.services.applications.refusal(parse_scope("pub:a sub:b")) is not None
+            return overloaded.services.applications.refusals(parse_scope("pub:a sub:b")).first != ""
 
         await until(is_known, "a queue that the instance knows of")
         yield overloaded
@@ -94,7 +96,7 @@ async def overloaded(
 
 
 async def test_a_device_for_which_there_is_no_room_applies_for_nothing(overloaded: Overloaded) -> None:
-    """It is told at once when to come: behind all that wait."""
+    """It is refused at once, until a time behind all that wait."""
     device = await overloaded.device(3)
     assert await overloaded.applications() == 1
     assert PAIR_S <= retry_after_s(await device.token()) <= PAIR_S + STEP_S + NEAR_S
@@ -102,11 +104,11 @@ async def test_a_device_for_which_there_is_no_room_applies_for_nothing(overloade
     assert not overloaded.waiting.done()
 
 
-async def test_a_device_that_the_queue_refuses_is_not_held_up_for_longer_than_it_was_told(
+async def test_a_device_that_the_queue_refuses_is_not_held_up_for_longer_than_it_was_promised(
     overloaded: Overloaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its application failed without a call, so what that leaves is gone before it can come back."""
-    monkeypatch.setattr(overloaded.services.applications, "refusal", lambda _grant: None)
+    monkeypatch.setattr(overloaded.services.applications, "refusals", lambda _grant: MAY_APPLY)
     device = await overloaded.device(3)
     assert PAIR_S <= retry_after_s(await device.token()) <= PAIR_S + STEP_S + NEAR_S
     redis = overloaded.services.stores.redis.requests
@@ -124,16 +126,16 @@ async def test_no_live_token_is_refused_however_many_are_asked_for(overloaded: O
 
 
 async def test_devices_that_are_refused_come_back_one_after_another(overloaded: Overloaded) -> None:
-    """Each is told a time of its own: as far apart as there are permits for them."""
+    """Each is given a time of its own: as far apart as there are permits for them."""
     devices = [await overloaded.device(number) for number in range(3, 13)]
     answers = await asyncio.gather(*(device.token() for device in devices))
-    told_s = sorted(map(retry_after_s, answers))
-    steps_s = [later - earlier for earlier, later in itertools.pairwise(told_s)]
-    assert all(abs(step_s - STEP_S) <= 1 for step_s in steps_s), told_s
+    after_s = sorted(map(retry_after_s, answers))
+    steps_s = [later - earlier for earlier, later in itertools.pairwise(after_s)]
+    assert all(abs(step_s - STEP_S) <= 1 for step_s in steps_s), after_s
 
 
 async def test_a_device_that_does_not_wait_pushes_no_other_back(overloaded: Overloaded) -> None:
-    """However often it asks, and for whatever scope, it is told the same time, and the next device the next one."""
+    """However often it asks, and for whatever scope, it is given the same time, and the next device the next one."""
     hasty, other = await overloaded.device(3), await overloaded.device(4)
     first_s = retry_after_s(await hasty.token())
     for number in range(10):
@@ -170,6 +172,23 @@ async def test_a_renewal_for_which_there_is_no_room_is_no_refusal(overloaded: Ov
     token = (await overloaded.live.token()).body
     assert (await overloaded.live.token(**due)).body["access_token"] == token["access_token"]
     assert await overloaded.applications() == 1
+
+
+async def test_a_renewal_is_refused_where_only_renewals_wait_for_too_long(
+    overloaded: Overloaded, due: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a device without a token may apply: the renewal's application would be refused in the queue."""
+
+    def refusal(action: str, count: int = 1, *, rank: CallRank, deadline: float) -> QuotaExhausted | None:
+        return QuotaExhausted(action, deadline) if rank is CallRank.RENEWAL else None
+
+    def start(*_arguments: Any, **_options: Any) -> None:
+        pytest.fail("it applies")
+
+    monkeypatch.setattr(overloaded.services.cloud, "refusal", refusal)
+    monkeypatch.setattr(overloaded.services.applications, "start", start)
+    token = (await overloaded.live.token()).body
+    assert (await overloaded.live.token(**due)).body["access_token"] == token["access_token"]
 
 
 async def test_a_renewal_in_calm_waits_for_its_new_token(
@@ -214,14 +233,14 @@ async def test_a_device_without_a_token_goes_before_one_that_renews(
 
 
 async def promise_far(server: TestClient[Any, Any]) -> None:
-    """Have so many devices refused that the next one is told a time that no answer names otherwise."""
+    """Have so many devices refused that the next one is given a time that no answer names otherwise."""
     services: Services = server.app[SERVICES]
     pace = full_pace(services.settings.qps["ApplyToken"], services.settings.cloud_jitter_ms / 1000)
     await services.promises.next_s("a crowd", math.ceil(FAR_S / 0.93 * pace))
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SystemOverflow", "ApplyTokenOverflow"])
-async def test_a_device_whose_application_failed_is_told_the_promised_time(
+async def test_a_device_whose_application_failed_is_given_the_promised_time(
     caller: Caller, server: TestClient[Any, Any], cloud: OwnCloud, code: str
 ) -> None:
     """Not that of the mark which the failure left: it passes earlier, and hides nothing."""
@@ -231,7 +250,7 @@ async def test_a_device_whose_application_failed_is_told_the_promised_time(
         assert retry_after_s(await caller.token()) == pytest.approx(FAR_S, abs=NEAR_S + 1)
 
 
-async def test_a_device_whose_application_cannot_succeed_is_told_no_promised_time(
+async def test_a_device_whose_application_cannot_succeed_is_given_no_promised_time(
     caller: Caller, server: TestClient[Any, Any], cloud: OwnCloud
 ) -> None:
     """Where only a person can mend it, its turn does not matter, and no place of another is taken."""
@@ -240,7 +259,7 @@ async def test_a_device_whose_application_cannot_succeed_is_told_no_promised_tim
     assert retry_after_s(await caller.token()) <= NEAR_S
 
 
-async def test_a_device_whose_token_is_still_applied_for_is_told_the_promised_time(
+async def test_a_device_whose_token_is_still_applied_for_is_given_the_promised_time(
     make_caller: MakeCaller, settings: Settings, cloud: OwnCloud
 ) -> None:
     """Its own time is over before the cloud has answered."""

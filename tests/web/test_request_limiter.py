@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from aiohttp.test_utils import TestClient
@@ -177,3 +178,24 @@ async def test_a_client_that_goes_away_leaves_the_queue(
     await occupied.aclose()
     assert (await behind).status == 200
     assert limiter.waiting == 0
+
+
+async def test_a_client_that_hangs_up_ends_neither_its_application_nor_keeps_its_turn(
+    device: Caller, narrow_server: TestClient[Any, Any], limiter: RequestLimiter, cloud: OwnCloud
+) -> None:
+    """The application is the instance's: the next request gets its token, and it cost one call a cloud token."""
+    await cloud.fault("ApplyToken", "hold", times=2)
+    writers = []
+    for _ in range(MOST):
+        body = urlencode(device.form())
+        _, writer = await asyncio.open_connection(narrow_server.host, narrow_server.port)
+        writer.write(f"{HEAD}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        writers.append(writer)
+    await cloud.until_held(2)
+    for writer in writers:
+        writer.transport.abort()
+    await cloud.release()
+    assert (await device.token()).status == 200
+    assert await cloud.applied() == 2
+    async with asyncio.timeout(20):
+        await (await take_all_turns(limiter)).aclose()
