@@ -63,7 +63,7 @@ def trusted_redis() -> LuaRedis:
 
 def store_of(client: LuaClient) -> Store:
     """Return as much of a store as the quota uses."""
-    return cast(Store, SimpleNamespace(permits=client, background=client))
+    return cast(Store, SimpleNamespace(permits=client, background=client, polling=client))
 
 
 class _AuditInMemory:
