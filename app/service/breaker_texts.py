@@ -24,6 +24,8 @@ _THROTTLED_CURE: Final = _(
     "of the account, and find out what else calls with it"
 )
 
+_DUE: Final = _("next attempt at the next application or revocation")
+
 READY: Final = HealthCheck(HealthStatus.READY, _("calls are not held back"))
 
 
@@ -58,16 +60,18 @@ def cure_of(status: CloudStatus) -> Text:
 
 
 def health_while_open(status: CloudStatus, closed_for_s: float) -> HealthCheck:
-    """Return the health while calls are stopped; the next attempt is due in ``closed_for_s`` seconds."""
-    values = {"reason": status.reason, "since": iso_time(status.opened_at_ms), "seconds": round(closed_for_s)}
+    """Return the health while calls are stopped; the next attempt is due in ``closed_for_s`` seconds.
+
+    An attempt that is due is made with the next call, which may be long in coming.
+    """
+    seconds = round(closed_for_s)
+    attempt = _("next attempt in %(seconds)s s", seconds=seconds) if seconds else _DUE
+    values = {"reason": status.reason, "since": iso_time(status.opened_at_ms), "attempt": attempt}
     detail = {
-        "group": _(
-            "the cloud does not answer (%(reason)s): calls are stopped since %(since)s, next attempt in %(seconds)s s",
-            **values,
-        ),
+        "group": _("the cloud does not answer (%(reason)s): calls are stopped since %(since)s, %(attempt)s", **values),
         "instance": _(
             "this instance alone cannot reach the cloud (%(reason)s): "
-            "its calls are stopped since %(since)s, next attempt in %(seconds)s s",
+            "its calls are stopped since %(since)s, %(attempt)s",
             **values,
         ),
     }[status.scope]

@@ -14,7 +14,7 @@ from app.errors import Unavailable
 from app.model.health import HealthStatus
 from app.model.secrets import Secret
 from app.service.audit import EventRecorder
-from app.service.breaker_texts import BreakerTexts
+from app.service.breaker_texts import BreakerTexts, health_while_open
 from app.service.cloud_watch import DUE_S, LEAST_PAUSE_S, REPORT_EVERY_S, CloudWatch
 from app.store.audit import AuditStore
 from app.store.quota import CallReport, CloudStatus, QuotaSettings, QuotaUsageReader, SharedQuota
@@ -79,6 +79,16 @@ def test_an_attempt_that_is_due_does_not_look_as_if_calls_went_on() -> None:
         assert 0 < watch.closed_for_s() <= DUE_S
 
     in_virtual_time(play)
+
+
+@pytest.mark.parametrize("scope", ["group", "instance"])
+def test_an_attempt_that_is_due_is_said_to_wait_for_a_call(scope: str) -> None:
+    """Where no device applies, no time of the attempt is known: 0 s would be wrong for as long as that lasts."""
+    status = CloudStatus(is_failing=True, scope=scope, closed_for_s=0.0, reason="lost", opened_at_ms=0, change="")
+    for due_s in (DUE_S, 0.4):
+        detail = health_while_open(status, due_s).detail
+        assert detail.endswith("since 1970-01-01T00:00:00.000Z, next attempt at the next application or revocation")
+    assert health_while_open(status, 7.4).detail.endswith(", next attempt in 7 s")
 
 
 def in_virtual_time(play: Callable[[ScriptedQuota, CloudWatch], Awaitable[None]]) -> None:
