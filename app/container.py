@@ -118,8 +118,8 @@ class StoreServices:
 class Services(StoreServices):
     """All services of an instance. ``pings`` ask its parts how they are; ``draining`` is set from SIGTERM on.
 
-    All that is done for operators, and for their programs, runs within ``operators_share``; what strangers see of the
-    console, within ``visitors_share``, so that they take nothing from the operators either.
+    All that is done for operators, and for their programs, runs within ``operators_share``, once a session or key
+    proved valid; what strangers see, within ``visitors_share``, so that they take nothing from the operators either.
     """
 
     operators_share: LoopShare

@@ -40,6 +40,13 @@ class KeyCheck:
         self._keys = keys
         self._failures = failures
 
+    async def is_valid(self, bearer: Bearer) -> bool:
+        """Return whether the key is valid, and count no failure: ``verify`` decides. Raises ``Unavailable``."""
+        try:
+            return await self._keys.find_api_key(bearer.text) is not None
+        except CannotOpen:
+            return False
+
     async def verify(self, bearer: Bearer, right: Right, *, address: str) -> ApiKey:
         """Return the key if it is valid and has ``right``; ``address`` is the caller's IP address, or empty.
 

@@ -7,6 +7,7 @@ and so is what it returns. By these types a request is read, an answer written a
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Annotated, ClassVar, Final, Generic, TypeVar
 
 import msgspec
@@ -23,7 +24,7 @@ from app.web.client_address import client_address
 from app.web.conversion import RequestModel
 from app.web.middleware import add_log_fields
 from app.web.operator_share import run_within
-from app.web.request_input import JSON, read_body
+from app.web.request_input import JSON, has_body, read_body, receive_body
 from app.web.route import SERVICES, Access, AdminRequest, Admitted, Answer, Route
 
 MAX_LIMIT: Final = 200
@@ -67,7 +68,7 @@ async def _admit(request: web.Request, route: Route) -> Admitted:
     admin_request = AdminRequest(key, request.match_info, request.app[SERVICES], REQUEST_ID.get(""))
     if "body" not in route.types:
         return Admitted(request, admin_request, query=request.query)
-    body = await read_body(request, JSON) if request.can_read_body else b"{}"
+    body = await read_body(request, JSON) if has_body(request) else b"{}"
     return Admitted(request, admin_request, query=request.query, body=body)
 
 
@@ -84,10 +85,26 @@ async def _verify_key(request: web.Request, right: Right) -> ApiKey:
 
 
 async def _run(request: web.Request, answer: Answer) -> web.StreamResponse:
-    """Answer within the share of operators, or of visitors where the request carries no key."""
+    """Answer within the share of operators if the request carries a valid key, else of visitors.
+
+    The key is verified before a place is taken, or strangers with wrong keys could take them all. A valid key is
+    verified again when its turn comes: it may have been removed meanwhile.
+    """
     services = request.app[SERVICES]
-    share = services.operators_share if "Authorization" in request.headers else services.visitors_share
-    return await run_within(share, answer)
+    if not await services.visitors_share.count(partial(_has_valid_key, request)):
+        return await run_within(services.visitors_share, answer)
+    if request.can_read_body:
+        await receive_body(request, JSON)
+    return await run_within(services.operators_share, answer)
+
+
+async def _has_valid_key(request: web.Request) -> bool:
+    """Return whether the request carries a valid key, whatever its rights. Raises ``Unavailable``."""
+    services, authorization = request.app[SERVICES], request.headers.getall("Authorization", [])
+    if len(authorization) != 1 or (bearer := read_bearer(authorization)) is None:
+        return False
+    with services.refusals.of(bearer, request_id=REQUEST_ID.get("")):
+        return await services.key_check.is_valid(bearer)
 
 
 def _limit(admitted: Admitted) -> AbstractAsyncContextManager[None]:

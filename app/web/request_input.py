@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from multidict import MultiDict
 
-from app.errors import InvalidRequest, TooLarge
+from app.errors import InvalidRequest, Refusal, TooLarge
 from app.model.text import _
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -26,6 +26,26 @@ MAX_FIELDS: Final = 500
 FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
 
+_RECEIVED: Final = web.RequestKey("received", list[Refusal])
+"""Set once a body was waited for; it holds the refusal of one that could not be read, for the next reader."""
+
+
+async def receive_body(request: web.Request, content_type: str) -> None:
+    """Wait for a body before a place in a share is taken: a slow sender must not hold one.
+
+    Nothing is raised here: ``read_body`` returns what came, or raises what was wrong with it.
+    """
+    request[_RECEIVED] = []
+    try:
+        await _receive(request, content_type)
+    except Refusal as refusal:
+        request[_RECEIVED].append(refusal)
+
+
+def has_body(request: web.Request) -> bool:
+    """Return whether there is a body to read, or one was received already."""
+    return request.can_read_body or _RECEIVED in request
+
 
 async def read_body(request: web.Request, content_type: str) -> bytes:
     """Read a body whole.
@@ -33,6 +53,13 @@ async def read_body(request: web.Request, content_type: str) -> bytes:
     Raises ``InvalidRequest`` for another content type, a compressed body or one that does not come whole within 10
     seconds; ``TooLarge`` beyond 64 KiB.
     """
+    # What is left of a body that was too large or too slow must not be read as if it were the whole.
+    for refusal in request.get(_RECEIVED, ()):
+        raise refusal
+    return await _receive(request, content_type)
+
+
+async def _receive(request: web.Request, content_type: str) -> bytes:
     if request.content_type != content_type:
         raise InvalidRequest(_("send the parameters as %(content_type)s", content_type=content_type))
     if "Content-Encoding" in request.headers:

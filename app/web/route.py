@@ -79,8 +79,8 @@ class AnsweredEarly(Exception):
 class Access:
     """How requests of one kind are admitted and answered; ``right`` or ``role`` is the least that the caller needs.
 
-    ``run`` answers a request when its turn comes, before anything of it is read. ``limit`` bounds how many are handled
-    at once, and for how long. ``recover`` makes another answer of a refusal.
+    ``run`` answers a request when its turn comes; a body may be received before, so that no place is held meanwhile.
+    ``limit`` bounds how many are handled at once, and for how long. ``recover`` makes another answer of a refusal.
     """
 
     admit: Callable[[web.Request, Route], Awaitable[Admitted]]

@@ -24,6 +24,7 @@ from app.web.oauth import OAUTH
 from app.web.route import OPEN, SERVICES
 from app.web.routes import API, CONSOLE, OTHERS
 from tests.callers import Caller
+from tests.web.conftest import ISSUER
 from tests.web.console.conftest import Browser, SignedIn, cheap_passwords, signed_in
 from tests.web.operators import Operator
 
@@ -184,6 +185,70 @@ async def test_strangers_take_nothing_from_operators(
         assert len(visitors.ms) > before, path
     await asyncio.sleep(0)
     assert not any(each > 1 for each in steps.ms)
+
+
+STRANGERS = 12
+
+
+async def send_slowly(server: TestClient[Any, Any], address: str, header: str) -> None:
+    """Send the head of a request as a stranger, and never its body."""
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    try:
+        head = f"{address} HTTP/1.1\r\nHost: localhost\r\n{header}\r\nOrigin: {ISSUER}\r\nContent-Length: 9\r\n"
+        writer.write(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode())
+        await reader.read()
+    finally:
+        writer.close()
+
+
+async def call_again_and_again(server: TestClient[Any, Any], path: str, headers: dict[str, str]) -> None:
+    """Ask as a stranger, without end."""
+    while True:
+        async with server.get(path, headers=headers, allow_redirects=False) as response:
+            assert response.status in {303, 401, 429, 503}
+
+
+async def test_strangers_with_invalid_sessions_and_keys_lock_no_operator_out(
+    server: TestClient[Any, Any], signed_in: SignedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there are places, with bodies that never come and in loops: they enter no operator's share."""
+    browser, operator = await signed_in(), await Operator.of(server)
+    invalid_session = f"__Host-session={'a' * 43}"
+    wrong_key = f"Bearer {operator.key[:-1]}{'A' if operator.key[-1] != 'A' else 'B'}"
+    monkeypatch.setattr(operator_share, "MAX_REQUESTS", STRANGERS // 3)
+    share = server.app[SERVICES].operators_share
+    slow = [
+        send_slowly(server, address, f"Cookie: {invalid_session}")
+        for address in ("POST /admin/revoke", "POST /admin/language", "POST /admin/sign-in")
+        for _ in range(STRANGERS)
+    ]
+    loops = [
+        call_again_and_again(server, path, headers)
+        for path, headers in (
+            ("/api/tokens", {"Authorization": wrong_key}),
+            ("/api/tokens", {"Authorization": "Basic bm86bm8="}),
+            ("/admin/tokens", {"Cookie": invalid_session}),
+        )
+        for _ in range(STRANGERS)
+    ]
+    async with doing(*slow, *loops):
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            assert share.in_progress == 0
+            assert (await browser.get("/admin/tokens")).status == 200
+            assert (await operator.get("/api/tokens")).status == 200
+
+
+async def test_a_slow_sender_holds_no_place(
+    server: TestClient[Any, Any], signed_in: SignedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator signs in while strangers send that form slowly: a body is received before a place is taken."""
+    await signed_in()
+    monkeypatch.setattr(operator_share, "MAX_REQUESTS", STRANGERS // 3)
+    slow = [send_slowly(server, "POST /admin/sign-in", "Accept: */*") for _ in range(STRANGERS)]
+    async with doing(*slow):
+        await asyncio.sleep(0.1)
+        assert (await Browser(server).sign_in("operator-1")).status == 303
 
 
 def test_the_share_of_a_request_needs_no_care_of_its_handler() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,17 +16,18 @@ from multidict import MultiDict, MultiMapping
 
 from app.errors import Internal, Refusal
 from app.logs import REQUEST_ID
+from app.loop_share import LoopShare
 from app.model.operators import OperatorRole
 from app.web.caller_limits import limited_page
 from app.web.console import pending_form
 from app.web.console.download import start_download
-from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator, session_of
+from app.web.console.guard import REFRESH_HEADER, check_role, check_same_origin, find_operator, has_session
 from app.web.console.rendering import SIGNED_IN, render_page, render_refusal_page
 from app.web.console.results import DONE, PREFIX, Download, PageContent, Redirect, Result, see_other
 from app.web.conversion import convert_fields, values_to_show
 from app.web.middleware import add_log_fields, add_refusal_to_log
 from app.web.operator_share import run_within
-from app.web.request_input import MAX_FIELDS, read_form
+from app.web.request_input import FORM, MAX_FIELDS, read_form, receive_body
 from app.web.route import OPEN, SERVICES, Access, AdminRequest, Admitted, Answer, AnsweredEarly, Route
 
 _MAX_ADDRESS_CHARS: Final = 2000
@@ -33,12 +35,36 @@ _NO_FIELDS: Final[MultiMapping[str]] = MultiDict()
 
 
 async def _run(request: web.Request, answer: Answer) -> web.StreamResponse:
-    """Answer within the share of operators, or of visitors where the browser sends no session.
+    """Answer within the share of operators if the browser sends a valid session, else of visitors.
+
+    The session is looked up before a place is taken, or strangers with invalid ones could take them all. A valid one is
+    looked up again when its turn comes: it may have ended meanwhile.
+    """
+    services = request.app[SERVICES]
+    try:
+        has_valid_session = await services.visitors_share.count(partial(has_session, request))
+    except Refusal as refusal:
+        return await _run_within(services.visitors_share, request, partial(_refuse, refusal))
+    share = services.operators_share if has_valid_session else services.visitors_share
+    return await _run_within(share, request, answer)
+
+
+async def _run_for_visitor(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Answer within the share of visitors, also an operator: these pages wait for no session to be looked up."""
+    return await _run_within(request.app[SERVICES].visitors_share, request, answer)
+
+
+async def _refuse(refusal: Refusal) -> web.StreamResponse:
+    raise refusal
+
+
+async def _run_within(share: LoopShare, request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Receive what was sent, then answer within ``share``.
 
     A refusal is answered with a whole page, unless there is too much to do already.
     """
-    services = request.app[SERVICES]
-    share = services.visitors_share if session_of(request) is None else services.operators_share
+    if request.method == "POST":
+        await receive_body(request, FORM)
 
     async def answer_or_refuse() -> web.StreamResponse:
         try:
@@ -141,5 +167,5 @@ OPERATOR: Final = replace(_CONSOLE, role=OperatorRole.OPERATOR)
 ADMIN: Final = replace(_CONSOLE, role=OperatorRole.ADMIN)
 """For an operator with at least this role."""
 
-VISITOR: Final = replace(OPEN, admit=_admit_visitor, run=_run)
+VISITOR: Final = replace(OPEN, admit=_admit_visitor, run=_run_for_visitor)
 """For everyone with a browser: the pages before signing in."""

@@ -61,6 +61,12 @@ async def find_operator(request: web.Request) -> Operator | None:
     return operator
 
 
+async def has_session(request: web.Request) -> bool:
+    """Return whether the browser sends a valid session, which is not prolonged by this. Raises ``Unavailable``."""
+    session = session_of(request)
+    return session is not None and await request.app[SERVICES].sign_in.find_session(session, touch=False) is not None
+
+
 def check_role(operator: Operator, needed: OperatorRole) -> None:
     """Check that the operator has at least the role ``needed``. Raises ``Forbidden``."""
     if not operator.role.covers(needed):
