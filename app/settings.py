@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from app.errors import Misconfigured
+from app.model.ip_addresses import IpNetwork, parse_network
 from app.model.secrets import AccessKeySecret, Secret
 from app.rpc import catalog, regions
 from app.value_errors import explain_value_error
@@ -281,7 +282,7 @@ class Settings(_Quotas):
         return {action: getattr(self, _setting_of(action)) for action in catalog.ACTIONS}
 
     @property
-    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+    def trusted_networks(self) -> tuple[IpNetwork, ...]:
         """The networks of ``trusted_proxies``."""
         return _parse_networks(self.trusted_proxies)
 
@@ -344,10 +345,10 @@ def _check_written_as_browsers_do(text: str, url: SplitResult) -> None:
         raise ValueError(f"must be written as browsers write it: {url.scheme}://{host}{port}")
 
 
-def _parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def _parse_networks(text: str) -> tuple[IpNetwork, ...]:
     """Read comma-separated addresses and networks. Raises ``ValueError``, which names the wrong one."""
     try:
-        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+        return tuple(parse_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise ValueError(f"{error}: write addresses as 10.0.0.1 and networks as 10.0.0.0/24") from None
 

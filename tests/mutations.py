@@ -130,7 +130,7 @@ MUTATIONS: Final = (
         "a right key is refused beyond the limit",
         "app/service/authenticate.py",
         "return await _until(proof.deadline, self._attacked.run(check))",
-        'raise too_many_failures(BUSY_S, cause="limit")',
+        'raise InvalidClient("limit")',
         ("tests/web/test_failure_limits.py",),
     ),
     Mutation(

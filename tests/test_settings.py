@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import Misconfigured
+from app.model.ip_addresses import contains, parse_address
 from app.rpc.catalog import ACTIONS
 from app.settings import Settings
 from tests.processes import ROOT
@@ -161,3 +162,19 @@ def test_plain_http_is_for_loopback_alone() -> None:
     """Tokens do not travel in the clear, but a laptop needs no certificate."""
     for host in ("127.0.0.1:8080", "localhost", "[::1]:8080"):
         assert Settings.load(RIGHT | {"ISSUER_URL": f"http://{host}"}).issuer_url == f"http://{host}"
+
+
+@pytest.mark.parametrize("proxies", ["::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "::ffff:0:0/96", "fd00::/8, 10.0.0.0/8"])
+def test_a_trusted_proxy_is_recognized_in_either_form(proxies: str) -> None:
+    """An IPv4 network that is written in IPv6 would else match no address, as those are read as IPv4."""
+    networks = Settings.load(RIGHT | {"TRUSTED_PROXIES": proxies}).trusted_networks
+    for peer in ("10.0.0.1", "::ffff:10.0.0.1"):
+        assert contains(networks, parse_address(peer))
+    assert not contains(networks, parse_address("2001:db8::1"))
+
+
+@pytest.mark.parametrize("proxies", ["10.0.0.1/8", "::ffff:10.0.0.1/104", "balancer", "10.0.0.0/33"])
+def test_a_wrong_trusted_proxy_is_named(proxies: str) -> None:
+    """In either form, and with the form to write."""
+    with pytest.raises(Misconfigured, match=r"^TRUSTED_PROXIES.*write addresses as"):
+        Settings.load(RIGHT | {"TRUSTED_PROXIES": proxies})

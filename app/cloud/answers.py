@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote
@@ -214,12 +216,28 @@ def malformed(raw: RawAnswer, expectation: Text) -> CloudError:
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Read ``x-acs-retry-after`` in milliseconds (FACTS 3.3), else ``Retry-After`` in seconds (RFC 9110 10.2.3).
 
-    What is not a positive whole number counts as not said.
+    What is not a positive whole number or a later date counts as not said.
     """
     for name, units_a_second in _RETRY_AFTER.items():
         if re.fullmatch("[1-9][0-9]{0,17}", text := headers.get(name, "")):
             return min(MAX_RETRY_AFTER_S, int(text) / units_a_second)
-    return None
+    return _retry_date_after_s(headers)
+
+
+def _retry_date_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read ``Retry-After`` as a date, by the cloud's own clock: that of this machine may be wrong."""
+    try:
+        answered, again = (_http_date(headers.get(name, "")) for name in ("Date", "Retry-After"))
+        after_s = (again - answered).total_seconds()
+    except (ValueError, OverflowError):
+        return None
+    return min(MAX_RETRY_AFTER_S, after_s) if after_s > 0 else None
+
+
+def _http_date(text: str) -> datetime:
+    """Read a date with or without a zone, which is always GMT (RFC 9110 5.6.7). Raises ``ValueError``."""
+    date = parsedate_to_datetime(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _quote(text: object, secrets: Collection[Secret]) -> str:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Networks = Sequence[IpNetwork]
+
+_MAPPED_BITS: Final = 96
+"""The prefix of ``::ffff:0:0/96``, which holds all IPv4 addresses."""
 
 
 @lru_cache(maxsize=10_000)
@@ -23,6 +28,18 @@ def parse_address(text: str) -> IpAddress | None:
     if isinstance(parsed, ipaddress.IPv6Address):
         return parsed.ipv4_mapped or ipaddress.IPv6Address(int(parsed))
     return parsed
+
+
+def parse_network(text: str) -> IpNetwork:
+    """Return a network, or an address as a network of one. Raises ``ValueError``.
+
+    One of IPv4 addresses that is written in IPv6 is the IPv4 network, as the addresses in it are for ``parse_address``.
+    """
+    parsed = ipaddress.ip_network(text)
+    mapped = parsed.network_address.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Network) else None
+    if mapped is None or parsed.prefixlen < _MAPPED_BITS:
+        return parsed
+    return ipaddress.IPv4Network((int(mapped), parsed.prefixlen - _MAPPED_BITS))
 
 
 def contains(networks: Networks, address: IpAddress | None) -> bool:

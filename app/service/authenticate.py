@@ -18,7 +18,7 @@ from app.loop_share import LoopShare
 from app.model.devices import Algorithm, Device
 from app.service import verification_keys
 from app.service.client_credentials import ClientCredentials, NotProven, claimed_client_id
-from app.service.failure_limits import BUSY_S, FailureLimits, counters_of, too_many_failures
+from app.service.failure_limits import BUSY_S, FailureLimits, counters_of
 from app.service.request_limiter import RequestLimiter
 from app.store.clock import RedisClock
 from app.store.devices import Devices, Registered
@@ -201,12 +201,18 @@ class Authenticator:
 
 
 async def _until(deadline: float, check: Coroutine[Any, Any, VerifiedClient]) -> VerifiedClient:
-    """Wait for a check. Raises ``TooManyFailures`` if its turn has not come by ``deadline``, loop time in seconds."""
+    """Wait for a check. Raises ``Unavailable`` if its turn has not come by ``deadline``, loop time in seconds.
+
+    Not ``TooManyFailures``: a proof that was not checked may be right. It is the same for strangers, so that the answer
+    does not show which client IDs exist.
+    """
     try:
         async with asyncio.timeout_at(deadline):
             return await check
     except TimeoutError:
-        raise too_many_failures(BUSY_S, cause="its turn did not come in time") from None
+        raise Unavailable(
+            "the server is busy: ask again", cause="its turn did not come in time", retry_after_s=BUSY_S
+        ) from None
 
 
 def _candidate_keys(

@@ -288,16 +288,29 @@ async def test_a_device_that_is_not_attacked_waits_for_nothing(
 
 
 async def test_a_turn_that_does_not_come_by_the_deadline_is_a_refusal_with_a_time_to_come_back(
-    settings: Settings, caller: Caller
+    settings: Settings, caller: Caller, make_caller: MakeCaller
 ) -> None:
-    """No request waits longer than it may, however much others send."""
+    """No request waits longer than it may, however much others send.
+
+    The device whose client ID is attacked has the right key, which was not checked: the answer does not say that
+    it failed. A wrong key and an unknown client ID get the same answer.
+    """
     async with connected_server(settings.model_copy(update={"request_deadline_s": 0.6})) as client:
         here = at(caller, client)
         authenticator = client.app[SERVICES].issuer._authenticator
-        await fail(here, MAX_BY_CLIENT + 1)
+
+        async def is_slowed() -> bool:
+            return (await here.token_by_basic(WRONG)).status == 429
+
+        await fail(caller, MAX_BY_CLIENT + 1)
+        await until(is_slowed, "the instance to know of the limit")
         authenticator._strangers = authenticator._attacked = UsedUpShare(SHARE, burst_s=BURST_S)
-        assert slowed(await here.token()) == failure_limits.BUSY_S
-        assert slowed(await another(here, 1).token()) == failure_limits.BUSY_S
+        cold = await make_caller("GID_plant@@@cold")
+        for waiting in (here, at(replace(cold, key=WRONG), client), another(here, 1)):
+            answer = await waiting.token()
+            assert (answer.status, answer.body["error"]) == (503, "temporarily_unavailable"), answer
+            assert answer.body["error_description"] == "the server is busy: ask again"
+            assert answer.headers["Retry-After"] == str(failure_limits.BUSY_S)
 
 
 async def test_limits_are_in_the_audit_as_strangers(caller: Caller, server: TestClient[Any, Any]) -> None:
