@@ -17,7 +17,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -26,6 +26,7 @@ import aiohttp
 import pytest
 import structlog
 from argon2 import PasswordHasher
+from msgspec.structs import asdict
 
 from app.assembly import AdminServices, open_admin_services
 from app.cli import setup
