@@ -27,7 +27,6 @@ import msgspec
 import pytest
 import structlog
 from argon2 import PasswordHasher
-from msgspec.structs import asdict
 
 from app.assembly import AdminServices, open_admin_services
 from app.cli import setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from structlog.testing import capture_logs
@@ -82,7 +82,7 @@ def test_an_attempt_that_is_due_does_not_look_as_if_calls_went_on() -> None:
 
 
 @pytest.mark.parametrize("scope", ["group", "instance"])
-def test_an_attempt_that_is_due_is_said_to_wait_for_a_call(scope: str) -> None:
+def test_an_attempt_that_is_due_is_said_to_wait_for_a_call(scope: Literal["group", "instance"]) -> None:
     """Where no device applies, no time of the attempt is known: 0 s would be wrong for as long as that lasts."""
     status = CloudStatus(is_failing=True, scope=scope, closed_for_s=0.0, reason="lost", opened_at_ms=0, change="")
     for due_s in (DUE_S, 0.4):
