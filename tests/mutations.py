@@ -169,6 +169,13 @@ MUTATIONS: Final = (
         ("tests/web/test_operator_share.py",),
     ),
     Mutation(
+        "an invalid session takes a place among the operators",
+        "app/web/console/access.py",
+        "services.operators_share if has_valid_session else services.visitors_share",
+        "services.operators_share",
+        ("tests/web/test_operator_share.py",),
+    ),
+    Mutation(
         "the reader of an export may take as long as they like",
         "app/web/console/download.py",
         "asyncio.timeout(SENT_WITHIN_S) as limit",
