@@ -217,7 +217,7 @@ async def test_when_the_instance_that_tries_dies_another_one_does(
 
         for at in others:
             fleet.answers[at].clear()
-        await until(is_served, "new tokens at the others", within_s=40)
+        await until(is_served, "new tokens at the others", within_s=50)
 
 
 async def _never() -> None:
